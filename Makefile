@@ -1,0 +1,41 @@
+# Two commands from a fresh clone: `make quickstart` and `make test`. Each builds the environment by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PIP_NO_INPUT = 1
+
+.PHONY: quickstart test test-slow lint types contracts format clean
+
+# torch first and alone: asked for as a dependency of something else, pip may pick a build with gigabytes of CUDA.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/installed
+	$(BIN)/moebius run quickstart --out runs/quickstart
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/pyright
+
+contracts: $(VENV)/installed
+	$(BIN)/lint-imports
+
+test: lint types contracts
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/pytest -m slow
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,0 +1,48 @@
+"""Small checks and reshapes that components share. Each check returns the value, or raises an ArgumentError."""
+
+from collections.abc import Sequence
+from math import prod
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.errors import ArgumentError
+
+
+def positive(argument: str, value: int) -> int:
+    """`value` if it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(argument, "needs a whole number of at least 1", value)
+    return value
+
+
+def widths(argument: str, values: Sequence[int]) -> tuple[int, ...]:
+    """`values` as a tuple if there is at least one and all are whole numbers of at least 1."""
+    values = tuple(values)
+    if not values:
+        raise ArgumentError(argument, "needs at least one width", list(values), f"{argument}=[64]")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ArgumentError(argument, "needs whole numbers of at least 1", list(values), f"{argument}=[64]")
+    return values
+
+
+def flatten_features(x: Float[Tensor, "..."], features: int) -> Float[Tensor, "... D"]:
+    """Merge the trailing axes of `x` until their product is `features` (D): images become vectors, vectors stay.
+
+    Raises:
+        ArgumentError: no number of trailing axes has that product.
+
+    Example:
+        >>> import torch
+        >>> flatten_features(torch.zeros(5, 1, 8, 8), 64).shape
+        torch.Size([5, 64])
+        >>> flatten_features(torch.zeros(5, 7, 64), 64).shape
+        torch.Size([5, 7, 64])
+    """
+    if x.shape[-1] == features:
+        return x
+    for axis in range(x.ndim - 1, 0, -1):
+        if prod(x.shape[axis:]) == features:
+            return x.flatten(axis)
+    raise ArgumentError("features", f"no trailing axes of an input of shape {tuple(x.shape)} hold as many", features)

@@ -1,0 +1,51 @@
+"""The weighted sum."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.routing import Routing
+
+
+class WeightedSum:
+    """y = Σ_e w_e · y_e: a mixture of the experts' outputs, logits among them.
+
+    With several gate heads their sums add up (w_e is the sum over heads); with weights per class each class has its own.
+
+    Arguments of the call:
+        values: the experts' outputs, (T, E, …) without a selection, else (A, …).
+        routing: the weights.
+
+    Returns: (T, …).
+
+    Example:
+        >>> from moebius.routers import Soft
+        >>> routing = Soft()(torch.zeros(1, 2))
+        >>> WeightedSum()(torch.tensor([[[2.0, 0.0], [4.0, 2.0]]]), routing)
+        tensor([[3., 1.]])
+
+    Reference: Jacobs, Jordan, Nowlan, Hinton 1991, Adaptive Mixtures of Local Experts, equation 1.
+    """
+
+    gives_log_probabilities = False
+
+    def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
+        """Merge the outputs."""
+        selection = routing.selection
+        if routing.head_weights is not None:
+            weights = routing.head_weights.sum(1).to(values.dtype)
+            if selection is None:
+                return (weights * values).sum(1)
+            weight = weights[selection.row_A, selection.expert_A] * selection.kept_A[:, None]
+            return _add_to_rows(weight * values, routing)
+        if selection is None:
+            weights = routing.weights.to(values.dtype)
+            return torch.einsum("te,te...->t...", weights, values)
+        weight = torch.where(selection.kept_A, selection.weight_A, 0).to(values.dtype)
+        return _add_to_rows(weight.view(-1, *[1] * (values.ndim - 1)) * values, routing)
+
+
+def _add_to_rows(weighted: Float[Tensor, "A ..."], routing: Routing) -> Float[Tensor, "T ..."]:
+    assert routing.selection is not None
+    rows = weighted.new_zeros(len(routing.weights), *weighted.shape[1:])
+    return rows.index_add(0, routing.selection.row_A, weighted)

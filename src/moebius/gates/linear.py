@@ -1,0 +1,39 @@
+"""The linear gate."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import flatten_features, positive
+
+
+class Linear(nn.Module):
+    """Scores are a linear map of the row.
+
+    scores = x W_Gᵀ + b
+
+    Arguments:
+        features: D, width of a row; trailing axes of the input are merged until their product is this (images).
+        experts: E, number of scores per row.
+        bias: whether b is there.
+
+    Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
+
+    Raises:
+        ArgumentError: features or experts below 1, or an input of another width.
+
+    Example:
+        >>> import torch
+        >>> Linear(features=64, experts=2)(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2])
+
+    Reference: Jacobs, Jordan, Nowlan, Hinton 1991, Adaptive Mixtures of Local Experts, section 1; study 1's `linear`.
+    """
+
+    def __init__(self, features: int, experts: int, bias: bool = True):
+        super().__init__()
+        self.features = positive("features", features)
+        self.linear = nn.Linear(features, positive("experts", experts), bias)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
+        """Score each row."""
+        return self.linear(flatten_features(x, self.features))

@@ -1,0 +1,26 @@
+"""Entropy of the mean gate distribution, negated."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.losses._entropy import entropy
+from moebius.routing import Routing
+
+
+def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
+    """Is small when the batch as a whole uses all experts equally.
+
+    loss = −H(mean_i G(x_i)),  H(p) = −Σ_e p_e ln p_e
+
+    Range [−ln E, 0], in nats; the minimum −ln E lies where the mean over rows is uniform, the maximum 0 where every row
+    has the same single expert. A mean over the rows given: under gradient accumulation, of the micro-batch.
+
+    Example:
+        >>> import torch
+        >>> from moebius.routers import Soft
+        >>> batch_entropy(Soft()(torch.zeros(3, 2)))
+        tensor(-0.6931)
+
+    Reference: study 2's batch term of the entropy loss; the sign says that smaller is better.
+    """
+    return -entropy(routing.probs.mean(0))

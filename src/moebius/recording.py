@@ -1,0 +1,66 @@
+"""Seeing what mixtures did, without a trace left on the modules."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+
+from moebius.frame import current, entered
+from moebius.routing import Routing
+
+Log = dict[str, list[Routing]]
+
+_recorders: ContextVar[tuple[tuple[dict[int, str], Log], ...]] = ContextVar("moebius recorders", default=())
+
+
+def note(module: nn.Module, routing: Routing) -> None:
+    """Hand a mixture's routing to the recorders that watch it."""
+    for paths, log in _recorders.get():
+        path = paths.get(id(module))
+        if path is not None:
+            log.setdefault(path, []).append(routing)
+
+
+@contextmanager
+def record(module: nn.Module) -> Iterator[Log]:
+    """Collect the routings of every mixture in `module` that is called inside the block.
+
+    Arguments:
+        module: a mixture, or any module that holds some.
+
+    Returns:
+        module path → one Routing per call; the path of `module` itself is "". Nothing is detached: losses of a
+        recorded routing have gradients.
+
+    Example:
+        >>> import torch, moebius as mb
+        >>> moe = mb.Mixture(mb.gates.Linear(4, 2), [torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)])
+        >>> with mb.record(moe) as log:
+        ...     y = moe(torch.zeros(5, 4))
+        >>> log[""][-1].weights.shape
+        torch.Size([5, 2])
+    """
+    log: Log = {}
+    paths = {id(part): path for path, part in module.named_modules()}
+    token = _recorders.set((*_recorders.get(), (paths, log)))
+    try:
+        yield log
+    finally:
+        _recorders.reset(token)
+
+
+def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = None) -> tuple[Any, Log]:
+    """Run `module` on `x` and return the output together with the log: `record` as a pure function.
+
+    Arguments:
+        module: a mixture, or any module that holds some.
+        x: its input.
+        context: side information for the gates, as in `mb.context`.
+
+    Returns:
+        (output, module path → list of Routings).
+    """
+    with record(module) as log, entered(current().given(context or {})):
+        return module(x), log

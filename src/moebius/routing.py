@@ -1,0 +1,131 @@
+"""`Routing`: the one frozen object between a router and everything after it.
+
+Axis letters, here and as suffixes of local names everywhere:
+T rows (images or tokens) · D features · E experts · K chosen per row · A assignments · C classes · H gate heads
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which expert sees which row: one assignment per entry.
+
+    The length A does not depend on the data (T·K for routers that choose K experts per row, E·capacity for routers whose
+    experts choose rows, T·E where the count varies), so that shapes stay fixed; what is not kept is not run.
+
+    Arguments:
+        row_A: the row of each assignment.
+        expert_A: its expert.
+        weight_A: what the mixture multiplies with.
+        kept_A: False for assignments that were dropped (no capacity) or not needed.
+    """
+
+    row_A: Int[Tensor, " A"]
+    expert_A: Int[Tensor, " A"]
+    weight_A: Float[Tensor, " A"]
+    kept_A: Bool[Tensor, " A"]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the gate said and what the router made of it, for T rows and E experts.
+
+    Losses and diagnostics read `probs` and `weights` only, so they need no branch for the kind of gate or router.
+
+    Arguments:
+        scores: what the gate said, before any normalisation.
+        probs: the gate's distribution (or activation, for gates that are no distribution): what losses regularise.
+        weights: what the mixture multiplies with; exactly 0 where an expert was not chosen.
+        log_weights: the same in log space, −inf where not chosen, so that mixtures of probabilities never take log 0.
+        selection: None when every expert sees every row, else the assignments.
+        rows: index of each row in the outermost batch, for nested mixtures; None for the outermost itself.
+        head_weights: the full weights (T, H, E, C) of several gate heads (H) or of weights per class (C); None when
+            H = C = 1. `weights` is then their view: summed over heads, averaged over classes.
+        aux: what a loss needs and only the router knows: noise scale, L0 logits, load before drops …
+    """
+
+    scores: Float[Tensor, "T E"]
+    probs: Float[Tensor, "T E"]
+    weights: Float[Tensor, "T E"]
+    log_weights: Float[Tensor, "T E"]
+    selection: Selection | None = None
+    rows: Int[Tensor, " T"] | None = None
+    head_weights: Float[Tensor, "T H E C"] | None = None
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def experts(self) -> int:
+        """E."""
+        return self.weights.shape[-1]
+
+    def at(self, rows: Int[Tensor, " T"]) -> "Routing":
+        """The same routing, with the place of its rows in the outermost batch."""
+        return replace(self, rows=rows)
+
+    @classmethod
+    def from_selection(
+        cls,
+        scores: Float[Tensor, "T E"],
+        probs: Float[Tensor, "T E"],
+        selection: Selection,
+        aux: Mapping[str, Tensor] | None = None,
+    ) -> "Routing":
+        """The routing whose weights are those of the kept assignments and exactly 0 elsewhere.
+
+        Several kept assignments of one row to one expert add up.
+
+        Example:
+            >>> scores = torch.tensor([[2.0, 1.0]])
+            >>> chosen = Selection(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.25]), torch.tensor([True]))
+            >>> Routing.from_selection(scores, scores.softmax(-1), chosen).weights
+            tensor([[0.0000, 0.2500]])
+        """
+        weight_A = torch.where(selection.kept_A, selection.weight_A, 0)
+        place_A = selection.row_A * scores.shape[1] + selection.expert_A
+        weights = torch.zeros_like(probs).flatten().index_add(0, place_A, weight_A.to(probs.dtype)).view_as(probs)
+        # log of the zeros would give NaN gradients: take it only where a weight is positive.
+        chosen = weights > 0
+        log_weights = torch.where(chosen, torch.where(chosen, weights, 1).log(), -torch.inf)
+        return cls(scores, probs, weights, log_weights, selection, aux=aux or {})
+
+
+class Router(nn.Module):
+    """The contract of routers: `forward(scores (T, E)) → Routing`, and what can be relied on.
+
+    A subclass declares these class attributes; the conformance tests hold it to them.
+
+    Attributes:
+        rows_sum_to: what a row's weights sum to, or None when that varies.
+        rows_independent: whether a row's routing is the same whatever rows stand beside it.
+        trains_gate: whether gradients of the output reach the scores.
+    """
+
+    rows_sum_to: ClassVar[float | None] = 1.0
+    rows_independent: ClassVar[bool] = True
+    trains_gate: ClassVar[bool] = True
+
+    def max_active(self, experts: int) -> int:
+        """The most experts that one row can have, of so many."""
+        return experts
+
+    def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
+        """Route T rows by their scores."""
+        raise TypeError(f"{type(self).__name__} is a router without a forward")
+
+
+_SELECTION_FIELDS = ("row_A", "expert_A", "weight_A", "kept_A")
+_ROUTING_FIELDS = ("scores", "probs", "weights", "log_weights", "selection", "rows", "head_weights", "aux")
+pytree.register_pytree_node(
+    Selection, lambda s: ([getattr(s, f) for f in _SELECTION_FIELDS], None), lambda values, _: Selection(*values)
+)
+pytree.register_pytree_node(
+    Routing, lambda r: ([getattr(r, f) for f in _ROUTING_FIELDS], None), lambda values, _: Routing(*values)
+)

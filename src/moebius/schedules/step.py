@@ -1,0 +1,49 @@
+"""The schedule that multiplies its value by a factor every so many epochs."""
+
+import math
+from dataclasses import dataclass
+
+from moebius.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A staircase of equal factors: s(t) = start · factor^⌊t / every⌋.
+
+    Arguments:
+        start: value of the first stair.
+        factor: what each stair is of the one before, above 0 (0.5 halves).
+        every: length of a stair in epochs, above 0.
+
+    Returns:
+        A callable, epoch → value.
+
+    Raises:
+        ArgumentError: a value is NaN or infinite, or `factor` or `every` is not positive.
+
+    Example:
+        >>> halve = Step(start=1.0, factor=0.5, every=2)
+        >>> [halve(epoch) for epoch in (0, 1.99, 2, 5)]
+        [1.0, 1.0, 0.5, 0.25]
+
+    Reference: He et al. 2016, "Deep Residual Learning", section 3.4 (rate divided by 10 in stairs); equal stairs are ours.
+    """
+
+    start: float | int
+    factor: float | int
+    every: float | int
+
+    def __post_init__(self):
+        for name in ("start", "factor", "every"):
+            if not math.isfinite(getattr(self, name)):
+                raise ArgumentError(name, "needs a finite number", getattr(self, name))
+        if self.factor <= 0:
+            raise ArgumentError("factor", "needs a number above 0", self.factor, "factor: 0.5")
+        if self.every <= 0:
+            raise ArgumentError("every", "needs a positive number of epochs", self.every, "every: 1")
+
+    def __call__(self, epoch: float | int) -> float:
+        """The value at `epoch`."""
+        # 0.3 / 0.1 is 2.9999999999999996: without the allowance a stair would come one step late.
+        stairs = math.floor(epoch / self.every + 1e-9)
+        return float(self.start * self.factor**stairs)

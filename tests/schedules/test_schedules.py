@@ -1,0 +1,121 @@
+import doctest
+import importlib
+import inspect
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moebius.errors import ArgumentError, UnknownKindError
+from moebius.registry import find, kinds
+from moebius.schedules import as_schedule
+
+SAMPLES = {"start": 0.3, "end": 0.02, "epochs": 5, "value": 0.7, "factor": 0.5, "every": 2}
+
+
+def built(kind):
+    schedule = find("schedules", kind)
+    required = [name for name, p in inspect.signature(schedule).parameters.items() if p.default is p.empty]
+    return schedule(**{name: SAMPLES[name] for name in required})
+
+
+@pytest.mark.parametrize("kind", kinds("schedules"))
+class TestEverySchedule:
+    def test_gives_a_float_for_whole_and_broken_epochs(self, kind):
+        schedule = built(kind)
+        for epoch in (0, 0.0, 1, 2.5, 100):
+            assert isinstance(schedule(epoch), float)
+            assert math.isfinite(schedule(epoch))
+
+    def test_depends_on_nothing_but_the_epoch(self, kind):
+        schedule = built(kind)
+        forwards = [schedule(epoch / 4) for epoch in range(40)]
+        backwards = [schedule(epoch / 4) for epoch in reversed(range(40))]
+        assert forwards == backwards[::-1]
+
+    def test_equals_a_second_one_of_the_same_arguments(self, kind):
+        assert built(kind) == built(kind)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_refuses_what_is_no_finite_number_and_names_it(self, kind, bad):
+        for name in inspect.signature(find("schedules", kind)).parameters:
+            with pytest.raises(ArgumentError, match=f"^{name}: needs a finite number"):
+                find("schedules", kind)(**{**{n: SAMPLES.get(n, 0) for n in vars(built(kind))}, name: bad})
+
+    def test_documents_itself(self, kind):
+        text = inspect.getdoc(find("schedules", kind))
+        assert text.splitlines()[0].endswith(".")
+        assert "Reference:" in text
+
+    def test_examples_run(self, kind):
+        result = doctest.testmod(importlib.import_module(f"moebius.schedules.{kind}"))
+        assert result.attempted > 0
+        assert result.failed == 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+class TestRamps:
+    @given(start=st.floats(-10, 10), end=st.floats(-10, 10), epochs=st.floats(0.1, 50), begin=st.floats(0, 20))
+    def test_meet_both_ends_exactly_and_stay_between(self, kind, start, end, epochs, begin):
+        schedule = find("schedules", kind)(start=start, end=end, epochs=epochs, begin=begin)
+        assert schedule(0) == start
+        assert schedule(begin) == start
+        assert schedule(2 * (begin + epochs)) == end
+        low, high = min(start, end), max(start, end)
+        assert all(low - 1e-9 <= schedule(begin + share * epochs / 7) <= high + 1e-9 for share in range(8))
+
+    def test_pass_the_middle_half_way(self, kind):
+        assert find("schedules", kind)(start=1.0, end=3.0, epochs=4, begin=2)(4) == pytest.approx(2.0)
+
+    @pytest.mark.parametrize(("name", "bad"), [("epochs", 0), ("epochs", -1), ("begin", -0.5)])
+    def test_refuse_a_way_that_is_none(self, kind, name, bad):
+        arguments = {"start": 1.0, "end": 0.0, "epochs": 1, "begin": 0} | {name: bad}
+        with pytest.raises(ArgumentError, match=f"^{name}: ") as caught:
+            find("schedules", kind)(**arguments)
+        assert caught.value.fix
+
+
+def test_linear_worked():
+    schedule = find("schedules", "linear")(start=1.0, end=0.0, epochs=4, begin=1)
+    assert [schedule(epoch) for epoch in (0, 1, 2, 3, 4, 5, 6)] == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+
+def test_cosine_worked():
+    schedule = find("schedules", "cosine")(start=2.0, end=0.0, epochs=3)
+    assert [schedule(epoch) for epoch in range(4)] == pytest.approx([2.0, 1.5, 0.5, 0.0])
+
+
+def test_step_worked():
+    schedule = find("schedules", "step")(start=0.1, factor=0.1, every=10)
+    assert [schedule(epoch) for epoch in (0, 9.99, 10, 25)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def test_step_meets_the_edge_of_a_broken_stair():
+    assert find("schedules", "step")(start=1.0, factor=0.5, every=0.1)(0.3) == 0.125
+
+
+@pytest.mark.parametrize(("name", "bad"), [("factor", 0), ("factor", -0.5), ("every", 0)])
+def test_step_refuses_what_is_no_stair(name, bad):
+    with pytest.raises(ArgumentError, match=f"^{name}: "):
+        find("schedules", "step")(**{"start": 1.0, "factor": 0.5, "every": 1} | {name: bad})
+
+
+class TestAsSchedule:
+    def test_a_number_is_a_constant(self):
+        assert as_schedule(3) == find("schedules", "constant")(3)
+
+    def test_a_mapping_is_built(self):
+        assert as_schedule({"kind": "step", "start": 1.0, "factor": 0.5, "every": 1})(1) == 0.5
+
+    def test_a_callable_is_kept(self):
+        assert as_schedule(math.sqrt) is math.sqrt
+
+    def test_a_mapping_without_kind_is_refused_with_the_kinds(self):
+        with pytest.raises(ArgumentError, match="needs a kind") as caught:
+            as_schedule({"start": 1.0})
+        assert "cosine" in str(caught.value)
+
+    def test_an_unknown_kind_is_refused_with_the_closest(self):
+        with pytest.raises(UnknownKindError, match="cosine"):
+            as_schedule({"kind": "cosin", "start": 1.0, "end": 0.0, "epochs": 3})
