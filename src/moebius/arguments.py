@@ -42,7 +42,7 @@ def flatten_features(x: Float[Tensor, "..."], features: int) -> Float[Tensor, ".
     """
     if x.shape[-1] == features:
         return x
-    for axis in range(x.ndim - 1, 0, -1):
+    for axis in range(1, x.ndim):
         if prod(x.shape[axis:]) == features:
             return x.flatten(axis)
     raise ArgumentError("features", f"no trailing axes of an input of shape {tuple(x.shape)} hold as many", features)

@@ -43,10 +43,10 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
 
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
-    """Multiply-adds of products and convolutions for one image, all experts that the router may run counted.
+    """Multiply-adds of products and convolutions for one image; experts that the router does not choose cost nothing.
 
     Arguments:
-        model: what to count; it is not changed.
+        model: what to count, with real parameters (routing needs values); it is not changed.
         facts: channels, size and domains of the data.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -27,6 +27,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some libraries write files that only their owner can read
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -39,6 +40,12 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:

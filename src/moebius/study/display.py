@@ -1,0 +1,113 @@
+"""What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
+
+import math
+import time
+from contextlib import AbstractContextManager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from moebius.study.plan import RunPlan
+from moebius.training.loop import Event
+
+
+class Display(AbstractContextManager["Display"]):
+    """Shows runs as they go on.
+
+    Arguments:
+        console: where.
+        total: number of runs of the study.
+        done: how many of them are finished already.
+    """
+
+    def __init__(self, console: Console, total: int, done: int):
+        self.console, self.total, self.done, self.before = console, total, done, done
+        self.begun = time.monotonic()
+        self.share: dict[str, float] = {}
+        self.first: dict[str, tuple[float, int]] = {}
+        self.bars: dict[str, TaskID] = {}
+        self.live: Live | None = None
+        if console.is_terminal:
+            self.study = Progress(
+                TextColumn("[bold]{task.description}"), BarColumn(), _TimeLeft(), console=console, expand=False
+            )
+            self.study_bar = self.study.add_task(self._count(), total=float(total), completed=float(done), left=math.nan)
+            self.runs = Progress(
+                TextColumn("{task.description}", style="cyan"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[text]}"),
+                _TimeLeft(),
+                console=console,
+            )
+            self.live = Live(Group(self.runs, self.study), console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> "Display":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def hear(self, run: RunPlan, event: Event) -> None:
+        """Show an event of a run."""
+        if event.kind == "resumed":
+            self._line(f"resumed {run.name} at epoch {event.epoch} step {event.step}")
+        now = time.monotonic()
+        begun, first = self.first.setdefault(run.name, (now, event.step))
+        self.share[run.name] = event.step / event.steps
+        spent, made = now - begun, event.step - first
+        left = spent / made * (event.steps - event.step) if made else math.nan
+        epochs = run.training["epochs"]
+        rate = "" if math.isnan(event.images_per_second) else f" · {event.images_per_second:,.0f} images/s"
+        figures = f"accuracy {event.accuracy:.3f} loss {event.loss:.3f}{rate}"
+        if self.live is not None:
+            text = f"epoch {min(event.epoch, epochs)}/{epochs} · {figures}"
+            if run.name not in self.bars:
+                self.bars[run.name] = self.runs.add_task(run.name, total=event.steps, text=text, left=left)
+            self.runs.update(self.bars[run.name], completed=event.step, text=text, left=left)
+            self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
+        elif event.kind == "epoch":
+            test = f" · test {event.test_accuracy:.3f}"
+            self._line(f"{run.name} epoch {event.epoch}/{epochs} · train {figures}{test} · {_clock(left)} left")
+
+    def finish(self, run: RunPlan) -> None:
+        """Show that a run is finished."""
+        self.done += 1
+        self.share.pop(run.name, None)
+        if self.live is not None:
+            if run.name in self.bars:
+                self.runs.remove_task(self.bars.pop(run.name))
+            self.study.update(
+                self.study_bar, description=self._count(), completed=self._finished_share(), left=self._left()
+            )
+        self._line(f"finished {run.name}, {self._count()}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _count(self) -> str:
+        return f"{self.done} of {self.total} runs"
+
+    def _finished_share(self) -> float:
+        return self.done + sum(self.share.values())
+
+    def _left(self) -> float:
+        made = self._finished_share() - self.before
+        return (time.monotonic() - self.begun) / made * (self.total - self._finished_share()) if made > 0 else math.nan
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{_clock(task.fields['left'])} left", style="dim")
+
+
+def _clock(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–:––"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,165 @@
+"""What a study will run, decided once and kept in `study.json`, so that a resumed run computes the same bits."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moebius.build import build_mixture
+from moebius.data.split import Dataset
+from moebius.errors import StudyError
+from moebius.files import read_json, write_json
+from moebius.recipe.schema import Recipe
+from moebius.training.precision import choose_precision
+from moebius.version import __version__
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One variant at one seed.
+
+    Arguments:
+        variant, seed: which.
+        model: for `build_mixture`.
+        training: for `Settings.from_plain`, precision decided.
+        precision_reason: why that precision.
+    """
+
+    variant: str
+    seed: int
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    precision_reason: str
+
+    @property
+    def name(self) -> str:
+        """How messages call it: VARIANT/seed-N, also its folder."""
+        return f"{self.variant}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study and how they share the machine.
+
+    Arguments:
+        runs: seed by seed, so that every variant has a first result early.
+        data: what `moebius.data.load` is given.
+        facts: of the data, for `build_mixture`.
+        device: "cpu" or "cuda".
+        workers: how many processes train at a time.
+        threads: for the products of each. Part of the plan because sums in another order have other bits.
+    """
+
+    runs: tuple[RunPlan, ...]
+    data: Mapping[str, Any]
+    facts: Mapping[str, int]
+    device: str
+    workers: int
+    threads: int
+
+
+def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, out: Path) -> Plan:
+    """Plan the study, or take up the plan that the folder holds.
+
+    Raises:
+        StudyError: the folder holds a study of another recipe or other data.
+    """
+    settled = _settled(recipe, data)
+    path = out / "study.json"
+    before = read_json(path) if path.exists() else None
+    if before is not None and before["settled"] != settled:
+        raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", f"--out {out}-2")
+    cores = os.cpu_count() or 1
+    if before is None:
+        count = len(recipe.variants) * recipe.seeds
+        workers = workers or (1 if device == "cuda" else min(cores, count))
+        threads = max(1, cores // workers)
+    else:
+        threads = before["machine"]["threads"]
+        workers = workers or before["machine"]["workers"]
+        device = before["machine"]["device"]
+    variants = []
+    for variant in recipe.variants:
+        training = variant.training.model_dump(mode="json")
+        if before is not None:
+            precision, reason = before["precision"][variant.name]
+        else:
+            model = build_mixture(variant.model, data.facts)
+            precision, reason = choose_precision(training["precision"], model, data.facts, torch.device(device))
+        variants.append((variant, {**training, "precision": precision}, reason))
+    runs = tuple(
+        RunPlan(variant.name, seed, variant.model, training, reason)
+        for seed in range(recipe.seeds)
+        for variant, training, reason in variants
+    )
+    plan = Plan(runs, recipe.data.model_dump(mode="json"), data.facts, device, workers, threads)
+    write_json(path, _study_json(recipe, data, plan, settled))
+    return plan
+
+
+def _settled(recipe: Recipe, data: Dataset) -> str:
+    """A hash of all that the results depend on; the number of seeds may grow, and words may change."""
+    variants = {v.name: [dict(v.model), v.training.model_dump(mode="json")] for v in recipe.variants}
+    return hashlib.sha256(json.dumps([variants, data.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset) -> str:
+    if before["data"]["fingerprint"] != data.fingerprint:
+        return "its data differ"
+    old, new = _flat(before["recipe"]), _flat(recipe.resolved())
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith("presets.")]
+    return "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in changed[:3])
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}").items()}
+    return {path.removeprefix("."): value}
+
+
+def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: str) -> dict[str, Any]:
+    packages = ("torch", "accelerate", "datasets", "numpy")
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    return {
+        "schema": SCHEMA,
+        "study": recipe.name,
+        "reference": recipe.reference,
+        "preset": recipe.preset,
+        "overrides": list(recipe.overrides),
+        "recipe": recipe.resolved(),
+        "settled": settled,
+        "precision": {run.variant: [run.training["precision"], run.precision_reason] for run in plan.runs},
+        "versions": {
+            "moebius": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "data": {
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+            "domains": list(data.domains),
+            "train_rows": len(data.train),
+            "validation_rows": 0 if data.validation is None else len(data.validation),
+            "test_rows": len(data.test),
+            "facts": data.facts,
+        },
+        "machine": {"device": plan.device, "workers": plan.workers, "threads": plan.threads},
+        "hardware": {
+            "processor": processor,
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if plan.device == "cuda" else None,
+            "system": platform.platform(),
+        },
+    }

@@ -1,0 +1,113 @@
+"""Running a study from its recipe to its report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import moebius.report
+from moebius.data.load import load
+from moebius.data.split import Dataset
+from moebius.errors import ArgumentError, StudyError, TrainingError
+from moebius.files import write_json
+from moebius.recipe.schema import Recipe
+from moebius.registry import find
+from moebius.report.terminal import results_table
+from moebius.study.display import Display
+from moebius.study.lock import locked
+from moebius.study.one_run import collect, result_path
+from moebius.study.plan import SCHEMA, make_plan
+from moebius.study.workers import run_all
+
+
+@dataclass(frozen=True)
+class LoadData:
+    """Loads the data of a recipe; a class so that a worker process can be handed it.
+
+    Arguments:
+        spec: the `data` part of a resolved recipe.
+        data_dir: folder with local copies of named sets, or None.
+    """
+
+    spec: Mapping[str, Any]
+    data_dir: Path | None
+
+    def __call__(self) -> Dataset:
+        """Load, from the cache where the data were decoded before."""
+        spec = dict(self.spec)
+        sources = [
+            find("data.sources", one["kind"])(**{key: value for key, value in one.items() if key != "kind"})
+            for one in spec.pop("sets")
+        ]
+        return load(sources, data_dir=self.data_dir, **spec)
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train every variant at every seed, then write results and report; finished runs are kept.
+
+    Arguments:
+        recipe: what to compare.
+        out: the study's folder; made, or gone on with.
+        data_dir: folder with local copies of the data sets.
+        device: "auto", "cpu" or "cuda".
+        workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
+        console: where progress and results are printed.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        MoebiusError: of any kind; nothing is left behind when the data or the folder cannot be used.
+        TrainingError: runs that could not be finished; the others are.
+    """
+    console = console or Console()
+    device = _device(device)
+    load_data = LoadData(recipe.data.model_dump(mode="json"), data_dir)
+    console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {out}", highlight=False)
+    data = load_data()
+    held = "" if data.validation is None else f", {len(data.validation):,} held out"
+    console.print(
+        f"data: {' + '.join(data.domains)}, {len(data.train):,} training rows{held}, {len(data.test):,} test rows",
+        highlight=False,
+    )
+    with locked(out):
+        plan = make_plan(recipe, data, device, workers, out)
+        todo = [one for one in plan.runs if not result_path(out, one).exists()]
+        console.print(
+            f"{len(plan.runs)} runs, {len(todo)} to do · {plan.device}, {plan.workers} at a time,"
+            f" {plan.threads} thread{'s' * (plan.threads > 1)} each",
+            highlight=False,
+        )
+        failures = []
+        if todo:
+            with Display(console, len(plan.runs), len(plan.runs) - len(todo)) as display:
+                failures = run_all(plan, todo, out, load_data, data, display.hear, display.finish)
+        if failures:
+            lines = [f"{failure.run.name}: {failure.error.message}" for failure in failures]
+            raise TrainingError("\n".join(lines), failures[0].error.fix)
+        results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(out, plan.runs)}
+        write_json(out / "results.json", results)
+        path = moebius.report.build(out)
+    console.print(results_table(results))
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    return path
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ArgumentError("device", "needs auto, cpu or cuda", name, "--device auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise StudyError("--device cuda: this machine has no GPU that torch can use", "--device cpu")
+    return name

@@ -1,0 +1,1 @@
+"""Training: the objective, the optimizer, the loop and its checkpoints."""

@@ -1,0 +1,88 @@
+"""Everything that a run needs to go on as if it had never stopped, in one file."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from moebius.errors import StudyError
+from moebius.files import replacing
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Holds no times: two runs with the same steps have the same bits.
+
+    Arguments:
+        epoch: finished epochs.
+        step: finished steps of all epochs.
+        batch: finished steps of the epoch under way.
+        correct: rows of the epoch under way that were classified right, each before its update.
+        rows: rows of the epoch under way.
+        terms: sums over those rows of the objective's terms, and of the total under "loss".
+        metrics: one entry per finished epoch.
+        best: the epoch (from 1) with the best validation accuracy, if rows are held out.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    batch: int = 0
+    correct: int = 0
+    rows: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    best: int | None = None
+
+
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write weights, optimizer state, random state and progress; the file is whole or the old one stays."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, {"progress": json.dumps(asdict(progress))})
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Put a checkpoint's state into model, optimizer and random generators; None when there is none.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+        model.load_state_dict({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
+        fix = f"rm -r {path.parent.parent}    # the run then starts again"
+        raise StudyError(f"{path}: the checkpoint cannot be read ({error})", fix) from None
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                optimizer.state[parameter][key.removeprefix(prefix)] = _like(parameter, value)
+    torch.set_rng_state(tensors["random/cpu"])
+    if torch.cuda.is_available() and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"])
+    return progress
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Optimizer state as torch would have made it: moments in the parameter's layout and on its device."""
+    if value.shape != parameter.shape:
+        # torch's fused optimizers keep the step count beside the parameters.
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

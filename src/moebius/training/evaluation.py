@@ -1,0 +1,107 @@
+"""What a trained mixture does with every row of a split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from moebius.data.batches import in_order
+from moebius.data.split import Split
+from moebius.diagnostics.entropy import entropy
+from moebius.diagnostics.load import load
+from moebius.recording import record
+from moebius.training.objective import Objective
+
+# Rows at once. Fixed, so that a result does not depend on what memory happens to be free.
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of each row of a split, in the split's order, on the CPU.
+
+    Arguments:
+        labels, domains: of the rows.
+        predictions: the class with the largest output.
+        probabilities: of the prediction.
+        losses: cross-entropy of the row, in nats.
+        gates: module path of each mixture → the weights it gave; NaN for rows that it was not asked about.
+    """
+
+    labels: Int[Tensor, " T"]
+    domains: Int[Tensor, " T"]
+    predictions: Int[Tensor, " T"]
+    probabilities: Float[Tensor, " T"]
+    losses: Float[Tensor, " T"]
+    gates: dict[str, Float[Tensor, "T _"]] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows predicted right."""
+        return (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return self.losses.double().mean().item()
+
+    def accuracy_by_domain(self, domains: Sequence[str]) -> dict[str, float]:
+        """Share of rows predicted right in each domain that has rows."""
+        right = (self.predictions == self.labels).double()
+        return {
+            name: right[self.domains == number].mean().item()
+            for number, name in enumerate(domains)
+            if (self.domains == number).any()
+        }
+
+    def gate_summary(self, path: str) -> dict[str, Any]:
+        """Of the gate at a module path, over the rows that it was asked about: entropies in nats, load and importance.
+
+        entropy is the mean over rows of H(G(x_i)), marginal_entropy that of the mean over rows.
+        """
+        weights = self.gates[path].double().numpy()
+        weights = weights[~np.isnan(weights).any(1)]
+        if not len(weights):
+            return {"rows": 0}
+        decided, used = entropy(weights), load(weights)
+        return {
+            "rows": len(weights),
+            "entropy": decided["row"].item(),
+            "marginal_entropy": decided["marginal"].item(),
+            "load": used["load"].tolist(),
+            "importance": used["importance"].tolist(),
+        }
+
+
+def evaluate(model: nn.Module, objective: Objective, split: Split, channels_last: bool = False) -> Evaluation:
+    """Run `model` in eval mode over all rows of `split`; the model's mode is put back afterwards."""
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
+    gates: dict[str, list[Tensor]] = {}
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
+            with record(model) as log:
+                output = model(batch.x, {"domain": batch.domains})
+            probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
+            probability, prediction = probs.max(-1)
+            columns["predictions"].append(prediction)
+            columns["probabilities"].append(probability)
+            columns["losses"].append(objective.cross_entropy(output, batch.labels, reduction="none"))
+            for path, calls in log.items():
+                weights = calls[0].weights.new_full((len(batch.x), calls[0].experts), torch.nan)
+                for routing in calls:
+                    weights[... if routing.rows is None else routing.rows] = routing.weights
+                gates.setdefault(path, []).append(weights)
+    model.train(training)
+    joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
+    return Evaluation(
+        labels=split.labels.cpu(),
+        domains=split.domains.cpu(),
+        gates={path: torch.cat(parts).cpu() for path, parts in gates.items()},
+        **joined,
+    )

@@ -1,0 +1,247 @@
+"""The training loop: epochs of steps, evaluation, checkpoints; a run that was killed goes on with the same bits."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moebius.data.batches import Batch, Batches
+from moebius.data.split import Dataset, Split
+from moebius.files import replacing, write_text
+from moebius.mixture import Mixture
+from moebius.recording import record
+from moebius.training.checkpoint import Progress, restore, save
+from moebius.training.evaluation import Evaluation, evaluate
+from moebius.training.nonfinite import explain
+from moebius.training.objective import Objective
+from moebius.training.optimizer import build_optimizer, prepare_epoch
+from moebius.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a listener hears: `kind` is "resumed", "step" or "epoch".
+
+    Arguments:
+        epoch: the epoch under way, from 1.
+        step: finished steps of all epochs; `steps` of how many.
+        accuracy, loss: of the epoch so far, measured before each update.
+        images_per_second: of this session so far.
+        test_accuracy: at an epoch's end.
+    """
+
+    kind: str
+    epoch: int
+    step: int
+    steps: int
+    accuracy: float = math.nan
+    loss: float = math.nan
+    images_per_second: float = math.nan
+    test_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: the model of the reported epoch and what it does with the rows of both splits."""
+
+    model: nn.Module
+    epoch: int
+    metrics: list[dict[str, Any]]
+    train: Evaluation
+    test: Evaluation
+
+
+class Trainer:
+    """Trains one mixture in one folder, from its last checkpoint if there is one.
+
+    Arguments:
+        build: makes the untrained mixture; called once, after seeding.
+        data: the rows.
+        settings: how to train; `precision` is "fp32" or "bf16" here.
+        seed: of the initialisation, the order of rows and everything random in the model.
+        folder: where `state/`, `metrics.jsonl` and `timing.jsonl` go.
+        device: "cpu" or "cuda".
+        listen: hears of progress.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Mixture],
+        data: Dataset,
+        settings: Settings,
+        seed: int,
+        folder: Path,
+        device: str = "cpu",
+        listen: Callable[[Event], None] = lambda event: None,
+    ):
+        # Accelerate keeps one state per process; runs with unlike precision may follow each other in this one.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        mixed = "bf16" if settings.precision == "bf16" else "no"
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
+        torch.manual_seed(seed)
+        model = build()
+        self.objective = Objective(getattr(model.combine, "gives_log_probabilities", False), settings.losses)
+        self.channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(self.accelerator.device)
+        self.bare = model
+        optimizer = build_optimizer(model, settings)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.data, self.settings, self.seed, self.folder, self.listen = data, settings, seed, folder, listen
+        self.train_split = data.train.to(self.accelerator.device)
+        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
+        self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
+        self.best_path = folder / "state" / "best.safetensors"
+        self.progress = Progress()
+
+    def train(self) -> Trained:
+        """Train to the end, write the state on the way, and evaluate the reported epoch's model."""
+        restored = restore(self.checkpoint_path, self.bare, self.optimizer.optimizer)
+        if restored is not None:
+            self.progress = restored
+            self._tell("resumed")
+        for _ in range(self.progress.epoch, self.settings.epochs):
+            self._train_epoch()
+            self._end_epoch()
+        reported = self.settings.epochs
+        if self.progress.best is not None:
+            reported = self.progress.best
+            self.bare.load_state_dict(load_file(self.best_path, device=str(self.accelerator.device)))
+        train, test = self._evaluate(self.data.train), self._evaluate(self.data.test)
+        return Trained(self.bare, reported, self.progress.metrics, train, test)
+
+    def _train_epoch(self) -> None:
+        progress, settings = self.progress, self.settings
+        batches = Batches(
+            self.train_split,
+            settings.batch_size,
+            self.seed,
+            progress.epoch,
+            start=progress.batch,
+            channels_last=self.channels_last,
+        )
+        names = ["loss", "cross_entropy", *(loss.name for loss in self.objective.losses)]
+        sums = torch.tensor([progress.terms.get(name, 0.0) for name in names], dtype=torch.float64)
+        correct = torch.tensor(progress.correct)
+        begun = saved = told = time.monotonic()
+        first = progress.rows
+        self.model.train()
+        for batch in batches:
+            terms, right = self._step(batch)
+            sums += terms
+            correct += right
+            progress.batch += 1
+            progress.step += 1
+            progress.rows += len(batch.x)
+            now = time.monotonic()
+            # The first step is saved at once: whoever saw a run train finds it resumable.
+            if progress.step == 1 or now - saved > settings.checkpoint_seconds:
+                self._note(names, sums, correct)
+                self._save()
+                saved = now
+            if now - told > 0.2:
+                self._note(names, sums, correct)
+                self._tell("step", (progress.rows - first) / (now - begun))
+                told = now
+        self._note(names, sums, correct)
+        self.rate = (progress.rows - first) / (time.monotonic() - begun)
+        self.seconds = time.monotonic() - begun
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One update; the objective's terms times the rows, and how many rows were right before it."""
+        progress = self.progress
+        epoch = progress.epoch + progress.batch / self.steps_per_epoch
+        prepare_epoch(self.optimizer, self.settings, epoch)
+        with record(self.bare) as log:
+            output = self.model(batch.x, {"domain": batch.domains})
+        total, terms = self.objective(output, batch.labels, log, epoch)
+        values = torch.stack([total.detach(), *terms.values()]).double()
+        if not math.isfinite(values[0].item()):
+            raise explain(self.bare, batch, terms, progress.epoch + 1, progress.step + 1)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(total)
+        if self.settings.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.bare.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        right = (output.detach().argmax(-1) == batch.labels).sum()
+        return values.cpu() * len(batch.x), right.cpu()
+
+    def _end_epoch(self) -> None:
+        progress, test = self.progress, self._evaluate(self.data.test)
+        entry: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "train": {
+                "accuracy": progress.correct / progress.rows,
+                "loss": progress.terms["loss"] / progress.rows,
+                "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
+            },
+            "test": self._summary(test),
+            "gates": {path: test.gate_summary(path) for path in test.gates},
+        }
+        if self.data.validation is not None:
+            entry["validation"] = self._summary(self._evaluate(self.data.validation))
+            if progress.best is None or entry["validation"]["accuracy"] > self._best_accuracy():
+                progress.best = progress.epoch + 1
+                weights = {name: value.detach().cpu().contiguous() for name, value in self.bare.state_dict().items()}
+                with replacing(self.best_path) as temporary:
+                    save_file(weights, temporary)
+        progress.metrics.append(entry)
+        progress.epoch += 1
+        self._log_time(progress.epoch)
+        self._tell("epoch", self.rate, test.accuracy)
+        progress.batch = progress.rows = progress.correct = 0
+        progress.terms = {}
+        write_text(self.folder / "metrics.jsonl", "".join(f"{json.dumps(one)}\n" for one in progress.metrics))
+        self._save()
+
+    def _best_accuracy(self) -> float:
+        assert self.progress.best is not None
+        return self.progress.metrics[self.progress.best - 1]["validation"]["accuracy"]
+
+    def _evaluate(self, split: Split) -> Evaluation:
+        return evaluate(self.model, self.objective, split.to(self.accelerator.device), self.channels_last)
+
+    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
+        by_domain = evaluation.accuracy_by_domain(self.data.domains)
+        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
+
+    def _note(self, names: list[str], sums: Tensor, correct: Tensor) -> None:
+        self.progress.terms = dict(zip(names, sums.tolist(), strict=True))
+        self.progress.correct = int(correct)
+
+    def _save(self) -> None:
+        save(self.checkpoint_path, self.bare, self.optimizer.optimizer, self.progress)
+
+    def _log_time(self, epoch: int) -> None:
+        """Times stand in a file of their own: metrics and checkpoints of two equal runs are equal to the bit."""
+        path = self.folder / "timing.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        lines = [line for line in lines if json.loads(line)["epoch"] < epoch]
+        lines.append(json.dumps({"epoch": epoch, "seconds": self.seconds, "images_per_second": self.rate}))
+        write_text(path, "\n".join(lines) + "\n")
+
+    def _tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None) -> None:
+        progress = self.progress
+        rows = max(progress.rows, 1)
+        self.listen(
+            Event(
+                kind,
+                epoch=progress.epoch + (kind != "epoch"),
+                step=progress.step,
+                steps=self.steps_per_epoch * self.settings.epochs,
+                accuracy=progress.correct / rows,
+                loss=progress.terms.get("loss", math.nan) / rows,
+                images_per_second=rate,
+                test_accuracy=test_accuracy,
+            )
+        )

@@ -1,0 +1,61 @@
+"""Where a loss that is no number came from."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from moebius.data.batches import Batch
+from moebius.errors import TrainingError
+from moebius.execution.loop import loop
+from moebius.mixture import Mixture
+
+
+def explain(model: nn.Module, batch: Batch, terms: Mapping[str, Tensor], epoch: int, step: int) -> TrainingError:
+    """The error that names the step, the terms that are not finite and the experts or gates that they came from."""
+    bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["total"]
+    sources = _bad_parameters(model) or _bad_outputs(model, batch)
+    where = f"; not finite: {', '.join(sources)}" if sources else ""
+    return TrainingError(
+        f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}",
+        "training.optimizer.lr=1e-4 or training.clip_norm=1.0",
+    )
+
+
+def _bad_parameters(model: nn.Module) -> list[str]:
+    bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    return [f"parameter {name}" for name in bad[:4]]
+
+
+def _bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
+    """Experts and gates whose output is not finite on this batch, by running the model once more and watching."""
+    watched = {}
+    for path, mixture in model.named_modules():
+        if isinstance(mixture, Mixture):
+            prefix = f"{path}." if path else ""
+            watched[f"expert {prefix}experts."] = mixture.experts
+            watched[f"gate {prefix}gate"] = [mixture.gate]
+    bad: dict[str, None] = {}
+    hooks = []
+    for prefix, modules in watched.items():
+        for number, module in enumerate(modules):
+            name = f"output of {prefix}{number if prefix.endswith('.') else ''}"
+
+            def look(module, inputs, output, name=name):
+                # A designed gate says −inf on purpose.
+                if torch.isnan(output).any() or (output == torch.inf).any():
+                    bad[name] = None
+
+            hooks.append(module.register_forward_hook(look))
+    executions = {mixture: mixture.execution for mixture in model.modules() if isinstance(mixture, Mixture)}
+    try:
+        for mixture in executions:
+            mixture.execution = loop  # a stacked product does not call the experts one by one
+        with torch.no_grad():
+            model(batch.x, {"domain": batch.domains})
+    finally:
+        for mixture, execution in executions.items():
+            mixture.execution = execution
+        for hook in hooks:
+            hook.remove()
+    return list(bad)

@@ -1,0 +1,99 @@
+"""How a mixture is trained: plain values, no recipe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from moebius.errors import ArgumentError
+from moebius.registry import find
+from moebius.routing import Routing
+from moebius.schedules import Schedule, as_schedule
+
+
+@dataclass(frozen=True)
+class Part:
+    """What holds for just the gates, or just the experts.
+
+    Arguments:
+        lr: learning rate over epochs; None for the optimizer's.
+        freeze: never update it.
+        start_epoch: the epoch (from 0, may be a fraction) from which on it is updated.
+    """
+
+    lr: Schedule | None = None
+    freeze: bool = False
+    start_epoch: float = 0.0
+
+
+@dataclass(frozen=True)
+class GateLoss:
+    """A gate loss with its weight over epochs."""
+
+    name: str
+    function: Callable[[Routing], Tensor]
+    weight: Schedule
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a mixture is trained.
+
+    Arguments:
+        epochs: passes over the training rows.
+        batch_size: rows per step.
+        optimizer: "adam", "adamw" or "sgd".
+        lr: learning rate over epochs.
+        optimizer_options: further keywords of torch's class.
+        gate, experts: what differs for these parts.
+        losses: gate losses; the total is the cross-entropy plus Σ weight · loss.
+        clip_norm: largest norm of all gradients together; None for no limit.
+        precision: "fp32", "bf16", or "auto" (see `choose_precision`).
+        checkpoint_seconds: longest time between two checkpoints; one more is written at each epoch's end.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: Schedule
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    gate: Part = Part()
+    experts: Part = Part()
+    losses: tuple[GateLoss, ...] = ()
+    clip_norm: float | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_seconds: float = 30.0
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Settings":
+        """The settings that the `training` part of a resolved recipe names.
+
+        Raises:
+            ArgumentError, UnknownKindError: a schedule or a loss is not what its kind takes.
+
+        Example:
+            >>> plain = {"epochs": 1, "batch_size": 8, "optimizer": {"kind": "adam", "lr": 1e-3}}
+            >>> Settings.from_plain(plain).lr(0.5)
+            0.001
+        """
+        plain = dict(plain)
+        optimizer = dict(plain.pop("optimizer"))
+        for name in ("gate", "experts"):
+            part = dict(plain.get(name) or {})
+            if part.get("lr") is not None:
+                part["lr"] = as_schedule(part["lr"])
+            plain[name] = Part(**part)
+        plain["losses"] = tuple(_gate_loss(loss) for loss in plain.get("losses") or ())
+        kind, lr = optimizer.pop("kind"), as_schedule(optimizer.pop("lr"))
+        settings = cls(optimizer=kind, lr=lr, optimizer_options=optimizer, **plain)
+        if settings.gate.freeze and settings.experts.freeze:
+            raise ArgumentError("training", "must leave the gate or the experts to train", "both frozen")
+        return settings
+
+
+def _gate_loss(plain: Mapping[str, Any]) -> GateLoss:
+    options = {name: value for name, value in plain.items() if name not in ("kind", "weight")}
+    function = find("losses", plain["kind"])
+    bound = (lambda routing: function(routing, **options)) if options else function
+    return GateLoss(plain["kind"], bound, as_schedule(plain.get("weight", 1.0)))
