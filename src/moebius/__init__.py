@@ -8,7 +8,18 @@ from typing import Any
 
 from moebius.version import __version__
 
-_ROOMS = ("gates", "routers", "experts", "losses", "schedules", "execution", "combine", "data", "diagnostics", "training")
+_ROOMS = (
+    "gates",
+    "routers",
+    "experts",
+    "losses",
+    "schedules",
+    "execution",
+    "combine",
+    "data",
+    "diagnostics",
+    "training",
+)
 _NAMES = {
     "Mixture": "mixture",
     "Routing": "routing",

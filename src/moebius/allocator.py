@@ -28,6 +28,7 @@ def tune_allocator() -> str:
         return "allocator: left as it is, this is not glibc"
     mallopt = ctypes.CDLL(None).mallopt
     options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20))
-    if not all([mallopt(option, value) for option, value in options]):
+    taken = [mallopt(option, value) for option, value in options]
+    if not all(taken):
         return "allocator: glibc refused the options"
     return "allocator: freed memory is kept"

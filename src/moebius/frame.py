@@ -56,7 +56,7 @@ class Frame:
         return replace(self, values={**self.local(), **values}, index=None)
 
 
-_current: ContextVar[Frame] = ContextVar("moebius context", default=Frame())
+_current: ContextVar[Frame] = ContextVar("moebius context", default=Frame())  # noqa: B039 - a Frame is frozen
 
 
 def current() -> Frame:

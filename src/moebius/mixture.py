@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
-from moebius.frame import current, entered
 from moebius.errors import ArgumentError
+from moebius.frame import current, entered
 from moebius.recording import note
 from moebius.registry import find
 from moebius.routers.soft import Soft
@@ -24,8 +23,8 @@ class Mixture(nn.Module):
 
     Arguments:
         gate: any module x → scores (…, E). The batch axes are those it keeps: a convolutional gate on images
-            (T, channels, height, width) gives (T, E), so rows are images; a linear gate on (B, S, D) gives (B, S, E), so
-            rows are tokens.
+            (T, channels, height, width) gives (T, E), so rows are images; a linear gate on (B, S, D) gives (B, S, E),
+            so rows are tokens.
         experts: any modules, also unlike ones, also mixtures; their outputs have equal shapes.
         router: scores (T, E) → Routing; every expert for every row unless given.
         combine: (outputs, routing) → y; the weighted sum unless given.
@@ -37,7 +36,7 @@ class Mixture(nn.Module):
         ArgumentError: no experts, or a gate whose scores are not one per expert.
 
     Example:
-        >>> import moebius as mb
+        >>> import torch, moebius as mb
         >>> moe = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 3), nn.Sequential(nn.ReLU(), nn.Linear(4, 3))])
         >>> moe(torch.zeros(5, 4)).shape
         torch.Size([5, 3])

@@ -45,7 +45,11 @@ def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
     """
     if not (run / "result.json").exists():
         inside = sorted(path.parent for path in run.glob("**/result.json"))
-        fix = f"a run's folder, such as {inside[0]}" if inside else "moebius run quickstart, then runs/quickstart/linear/seed-0"
+        fix = (
+            f"a run's folder, such as {inside[0]}"
+            if inside
+            else "moebius run quickstart, then runs/quickstart/linear/seed-0"
+        )
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
     description = read_json(run / "model.json")
     model = build_mixture(description["model"], description["facts"])

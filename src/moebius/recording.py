@@ -1,7 +1,7 @@
 """Seeing what mixtures did, without a trace left on the modules."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,8 +23,28 @@ def note(module: nn.Module, routing: Routing) -> None:
             log.setdefault(path, []).append(routing)
 
 
-@contextmanager
-def record(module: nn.Module) -> Iterator[Log]:
+class Recorder:
+    """Watches one module again and again, and finds its mixtures' paths only once.
+
+    Arguments:
+        module: as for `record`; its parts must stay the same objects.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.paths = {id(part): path for path, part in module.named_modules()}
+
+    @contextmanager
+    def recording(self) -> Iterator[Log]:
+        """`record`, for the module that this recorder watches."""
+        log: Log = {}
+        token = _recorders.set((*_recorders.get(), (self.paths, log)))
+        try:
+            yield log
+        finally:
+            _recorders.reset(token)
+
+
+def record(module: nn.Module) -> AbstractContextManager[Log]:
     """Collect the routings of every mixture in `module` that is called inside the block.
 
     Arguments:
@@ -42,13 +62,7 @@ def record(module: nn.Module) -> Iterator[Log]:
         >>> log[""][-1].weights.shape
         torch.Size([5, 2])
     """
-    log: Log = {}
-    paths = {id(part): path for path, part in module.named_modules()}
-    token = _recorders.set((*_recorders.get(), (paths, log)))
-    try:
-        yield log
-    finally:
-        _recorders.reset(token)
+    return Recorder(module).recording()
 
 
 def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = None) -> tuple[Any, Log]:

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 class Selection:
     """Which expert sees which row: one assignment per entry.
 
-    The length A does not depend on the data (T·K for routers that choose K experts per row, E·capacity for routers whose
-    experts choose rows, T·E where the count varies), so that shapes stay fixed; what is not kept is not run.
+    The length A does not depend on the data (T·K for routers that choose K experts per row, E·capacity for routers
+    whose experts choose rows, T·E where the count varies), so that shapes stay fixed; what is not kept is not run.
 
     Arguments:
         row_A: the row of each assignment.

@@ -12,12 +12,14 @@ class LogMixture:
 
     Everything happens in log space, logsumexp_e(log w_e + log_softmax(y_e)), in float32 at least: nothing is clamped
     and no log 0 is taken, so a row whose target all experts call impossible still has a finite loss and a gradient.
+    With several gate heads w_e is their sum; with weights per class each class has its own.
 
     Arguments of the call:
         values: the experts' logits, (T, E, C) without a selection, else (A, C).
         routing: the weights; rows that sum to 1 give a distribution.
 
-    Returns: log-probabilities (T, C), for `F.nll_loss`; −inf for a row that no expert kept.
+    Returns: log-probabilities (T, C), for `F.nll_loss`; −inf, with gradients of zero, where no expert gives a
+        probability: for a row that none kept, and for a class that all rule out by logits of −inf.
 
     Example:
         >>> from moebius.routers import Soft
@@ -33,17 +35,46 @@ class LogMixture:
     def __call__(self, values: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
         """Merge the outputs."""
         log_probs = (values.float() if values.itemsize < 4 else values).log_softmax(-1)
-        selection = routing.selection
+        selection, heads = routing.selection, routing.head_weights
         if selection is None:
-            return torch.logsumexp(routing.log_weights.unsqueeze(-1) + log_probs, 1)
-        kept, row_A = selection.kept_A.nonzero().squeeze(1), selection.row_A
-        row_A = row_A[kept]
-        joint = selection.weight_A[kept].to(log_probs.dtype).log().unsqueeze(-1) + log_probs[kept]
+            log_weights = routing.log_weights.unsqueeze(-1) if heads is None else _log(heads.sum(1))
+            return _LogSumExp.apply(log_weights.to(log_probs.dtype) + log_probs)  # type: ignore[return-value]
+        kept = selection.kept_A.nonzero().squeeze(1)
+        row_A, expert_A = selection.row_A[kept], selection.expert_A[kept]
+        weight_A = selection.weight_A[kept].unsqueeze(-1) if heads is None else heads.sum(1)[row_A, expert_A]
+        joint = _log(weight_A).to(log_probs.dtype) + log_probs[kept]
         if len(row_A) == len(routing.weights) and routing.weights.count_nonzero(-1).eq(1).all():
             return torch.empty_like(joint).index_copy(0, row_A, joint)
         index = row_A.unsqueeze(-1).expand_as(joint)
         highest = joint.new_full((len(routing.weights), joint.shape[-1]), -torch.inf)
         highest = highest.scatter_reduce(0, index, joint.detach(), "amax")
-        shift = torch.where(highest.isfinite(), highest, 0)
+        possible = highest > -torch.inf
+        shift = torch.where(possible, highest, 0)
         total = torch.zeros_like(shift).index_add(0, row_A, (joint - shift[row_A]).exp())
-        return total.log() + shift
+        return torch.where(possible, torch.where(possible, total, 1).log() + shift, -torch.inf)
+
+
+def _log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The logarithm; −inf with a gradient of zero, not NaN, for a weight of 0 (kept, yet underflown)."""
+    there = weights != 0
+    return torch.where(there, torch.where(there, weights, 1).log(), -torch.inf)
+
+
+class _LogSumExp(torch.autograd.Function):
+    """logsumexp over axis 1 with gradients of zero where all is −inf; torch's own are NaN there."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(joint):
+        return joint.logsumexp(1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        joint, total = ctx.saved_tensors
+        shift = torch.where(total > -torch.inf, total, 0)
+        return gradients[0].unsqueeze(1) * (joint - shift.unsqueeze(1)).exp()

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.execution.loop import loop
-from moebius.execution.stacked import stacked, why_not
+from moebius.execution.stacked import why_not
 from moebius.routing import Routing
 
 
@@ -18,7 +18,7 @@ def auto(
     Reference: ours. A rule and never a measurement, so that a resumed run computes the same bits.
     """
     name, _ = choose(experts, routing)
-    return stacked(experts, x, routing) if name == "stacked" else loop(experts, x, routing)
+    return type(experts[0]).stacked(experts, x) if name == "stacked" else loop(experts, x, routing)  # type: ignore[attr-defined]
 
 
 def choose(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> tuple[str, str]:

@@ -1,14 +1,12 @@
 """The linear expert."""
 
 from collections.abc import Sequence
-from typing import Self
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from moebius.arguments import flatten_features, positive
+from moebius.experts._stacking import shared_rows
 
 
 class Linear(nn.Module):
@@ -24,6 +22,7 @@ class Linear(nn.Module):
         ArgumentError: features or classes below 1, or an input of another width.
 
     Example:
+        >>> import torch
         >>> Linear(features=64, classes=10)(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
 
@@ -40,9 +39,6 @@ class Linear(nn.Module):
         return self.linear(flatten_features(x, self.features))
 
     @staticmethod
-    def stacked(experts: Sequence[Self], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E C"]:
+    def stacked(experts: Sequence["Linear"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E C"]:
         """The outputs of equal experts on the same rows, as one product."""
-        weight = torch.cat([expert.linear.weight for expert in experts])
-        bias = torch.cat([expert.linear.bias for expert in experts])
-        outputs = F.linear(flatten_features(x, experts[0].features), weight, bias)
-        return outputs.unflatten(-1, (len(experts), -1))
+        return shared_rows([expert.linear for expert in experts], flatten_features(x, experts[0].features))

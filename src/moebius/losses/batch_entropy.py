@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.losses._entropy import entropy
+from moebius.losses._distribution import entropy, mean_over_rows
 from moebius.routing import Routing
 
 
@@ -23,4 +23,4 @@ def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: study 2's batch term of the entropy loss; the sign says that smaller is better.
     """
-    return -entropy(routing.probs.mean(0))
+    return -entropy(mean_over_rows(routing.probs))

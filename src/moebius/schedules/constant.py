@@ -13,9 +13,6 @@ class Constant:
     Arguments:
         value: any finite number.
 
-    Returns:
-        A callable, epoch → value.
-
     Raises:
         ArgumentError: `value` is NaN or infinite.
 

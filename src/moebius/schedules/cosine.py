@@ -18,9 +18,6 @@ class Cosine(Ramp):
         epochs: length of the way, in epochs, above 0.
         begin: epoch at which the way begins, 0 or later.
 
-    Returns:
-        A callable, epoch → value.
-
     Raises:
         ArgumentError: a value is NaN or infinite, `epochs` is not positive or `begin` is negative.
 

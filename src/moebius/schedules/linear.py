@@ -17,9 +17,6 @@ class Linear(Ramp):
         epochs: length of the way, in epochs, above 0; fractions are allowed (0.5: half an epoch of warm-up).
         begin: epoch at which the way begins, 0 or later.
 
-    Returns:
-        A callable, epoch → value.
-
     Raises:
         ArgumentError: a value is NaN or infinite, `epochs` is not positive or `begin` is negative.
 

@@ -15,9 +15,6 @@ class Step:
         factor: what each stair is of the one before, above 0 (0.5 halves).
         every: length of a stair in epochs, above 0.
 
-    Returns:
-        A callable, epoch → value.
-
     Raises:
         ArgumentError: a value is NaN or infinite, or `factor` or `every` is not positive.
 
@@ -26,7 +23,8 @@ class Step:
         >>> [halve(epoch) for epoch in (0, 1.99, 2, 5)]
         [1.0, 1.0, 0.5, 0.25]
 
-    Reference: He et al. 2016, "Deep Residual Learning", section 3.4 (rate divided by 10 in stairs); equal stairs are ours.
+    Reference: He et al. 2016, "Deep Residual Learning", section 3.4, which divides the rate by 10 in stairs; that all
+    stairs are equally long is ours.
     """
 
     start: float | int

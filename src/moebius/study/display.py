@@ -33,7 +33,7 @@ class Display(AbstractContextManager["Display"]):
             self.study = Progress(
                 TextColumn("[bold]{task.description}"), BarColumn(), _TimeLeft(), console=console, expand=False
             )
-            self.study_bar = self.study.add_task(self._count(), total=float(total), completed=float(done), left=math.nan)
+            self.study_bar = self.study.add_task(self._count(), total=total, completed=done, left=math.nan)
             self.runs = Progress(
                 TextColumn("{task.description}", style="cyan"),
                 BarColumn(bar_width=20),
@@ -54,25 +54,26 @@ class Display(AbstractContextManager["Display"]):
 
     def hear(self, run: RunPlan, event: Event) -> None:
         """Show an event of a run."""
+        epochs = run.training["epochs"]
+        epoch = min(event.epoch, epochs)  # a run that was killed after its last step resumes behind the last epoch
         if event.kind == "resumed":
-            self._line(f"resumed {run.name} at epoch {event.epoch} step {event.step}")
+            self._line(f"resumed {run.name} at epoch {epoch} step {event.step}")
         now = time.monotonic()
         begun, first = self.first.setdefault(run.name, (now, event.step))
         self.share[run.name] = event.step / event.steps
         spent, made = now - begun, event.step - first
         left = spent / made * (event.steps - event.step) if made else math.nan
-        epochs = run.training["epochs"]
         rate = "" if math.isnan(event.images_per_second) else f" · {event.images_per_second:,.0f} images/s"
         figures = f"accuracy {event.accuracy:.3f} loss {event.loss:.3f}{rate}"
         if self.live is not None:
-            text = f"epoch {min(event.epoch, epochs)}/{epochs} · {figures}"
+            text = f"epoch {epoch}/{epochs} · {figures}"
             if run.name not in self.bars:
                 self.bars[run.name] = self.runs.add_task(run.name, total=event.steps, text=text, left=left)
             self.runs.update(self.bars[run.name], completed=event.step, text=text, left=left)
             self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
         elif event.kind == "epoch":
             test = f" · test {event.test_accuracy:.3f}"
-            self._line(f"{run.name} epoch {event.epoch}/{epochs} · train {figures}{test} · {_clock(left)} left")
+            self._line(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {_clock(left)} left")
 
     def finish(self, run: RunPlan) -> None:
         """Show that a run is finished."""

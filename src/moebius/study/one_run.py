@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
 
 from moebius.build import build_mixture
 from moebius.data.split import Dataset
@@ -17,6 +16,7 @@ from moebius.diagnostics.activation import activation
 from moebius.files import read_json, replacing, write_json
 from moebius.study.lock import locked
 from moebius.study.plan import SCHEMA, RunPlan
+from moebius.training.checkpoint import save_weights
 from moebius.training.evaluation import Evaluation
 from moebius.training.loop import Event, Trained, Trainer
 from moebius.training.settings import Settings
@@ -37,8 +37,8 @@ def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callab
     with locked(folder / "state", wait=ORPHAN_SECONDS):
         if path.exists():
             return
-        for leftover in [*folder.glob(".*.tmp*"), *(folder / "state").glob(".*.tmp*")]:
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
+        remove_leftovers(folder / "state")
         settings = Settings.from_plain(plan.training)
         trainer = Trainer(
             lambda: build_mixture(plan.model, data.facts), data, settings, plan.seed, folder, device, listen
@@ -49,10 +49,14 @@ def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callab
         write_json(path, _result(folder, plan, data, trained))
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; only who holds the folder may."""
+    for leftover in folder.glob(".*.tmp*"):
+        leftover.unlink(missing_ok=True)
+
+
 def _write_model(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> None:
-    weights = {name: value.detach().cpu().contiguous() for name, value in trained.model.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary)
+    save_weights(folder / "model.safetensors", trained.model)
     description = {
         "schema": SCHEMA,
         "model": plan.model,

@@ -21,6 +21,9 @@ from moebius.training.precision import choose_precision
 from moebius.version import __version__
 
 SCHEMA = 1
+# The parts of a recipe that results depend on.
+SETTLING = ("data", "training", "model", "variants")
+ABSENT = "nothing"
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,21 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
     """
     settled = _settled(recipe, data)
     path = out / "study.json"
-    before = read_json(path) if path.exists() else None
+    before = _read(path) if path.exists() else None
     if before is not None and before["settled"] != settled:
         raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", f"--out {out}-2")
-    cores = os.cpu_count() or 1
     if before is None:
+        cores = _cores()
         count = len(recipe.variants) * recipe.seeds
-        workers = workers or (1 if device == "cuda" else min(cores, count))
-        threads = max(1, cores // workers)
+        together = workers or (1 if device == "cuda" else min(cores, count))
+        threads = max(1, cores // together)
     else:
         threads = before["machine"]["threads"]
-        workers = workers or before["machine"]["workers"]
+        together = workers or before["machine"]["workers"]
         device = before["machine"]["device"]
+        if device == "cuda" and not torch.cuda.is_available():
+            rule = "was begun on a GPU, which other bits come from than from a CPU, and torch finds none here"
+            raise StudyError(f"{out}: {rule}", f"--out {out}-2")
     variants = []
     for variant in recipe.variants:
         training = variant.training.model_dump(mode="json")
@@ -101,29 +107,47 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
         for seed in range(recipe.seeds)
         for variant, training, reason in variants
     )
-    plan = Plan(runs, recipe.data.model_dump(mode="json"), data.facts, device, workers, threads)
+    plan = Plan(runs, recipe.data.model_dump(mode="json"), data.facts, device, together, threads)
     write_json(path, _study_json(recipe, data, plan, settled))
     return plan
 
 
 def _settled(recipe: Recipe, data: Dataset) -> str:
     """A hash of all that the results depend on; the number of seeds may grow, and words may change."""
-    variants = {v.name: [dict(v.model), v.training.model_dump(mode="json")] for v in recipe.variants}
+    without = {"checkpoint_seconds"}
+    variants = {v.name: [dict(v.model), v.training.model_dump(mode="json", exclude=without)] for v in recipe.variants}
     return hashlib.sha256(json.dumps([variants, data.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset) -> str:
     if before["data"]["fingerprint"] != data.fingerprint:
         return "its data differ"
-    old, new = _flat(before["recipe"]), _flat(recipe.resolved())
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith("presets.")]
-    return "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in changed[:3])
+    old, new = (_flat({key: whole[key] for key in SETTLING}) for whole in (before["recipe"], recipe.resolved()))
+    changed = [key for key in {**old, **new} if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    said = [f"{key}: {old.get(key, ABSENT)} there, {new.get(key, ABSENT)} here" for key in changed[:3]]
+    return "; ".join(said) or "its models differ"
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def _flat(value: Any, path: str = "") -> dict[str, str]:
     if isinstance(value, Mapping) and value:
         return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}").items()}
-    return {path.removeprefix("."): value}
+    return {path.removeprefix("."): repr(value)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        before = read_json(path)
+        if before["schema"] == SCHEMA:
+            return before
+        reason = f"schema {before['schema']}, and this version knows {SCHEMA}"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise StudyError(f"{path}: cannot be read ({reason})", f"--out {path.parent}-2")
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a container or a scheduler may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from moebius.registry import find
 from moebius.report.terminal import results_table
 from moebius.study.display import Display
 from moebius.study.lock import locked
-from moebius.study.one_run import collect, result_path
+from moebius.study.one_run import collect, remove_leftovers, result_path
 from moebius.study.plan import SCHEMA, make_plan
 from moebius.study.workers import run_all
 
@@ -81,6 +81,7 @@ def run(
         highlight=False,
     )
     with locked(out):
+        remove_leftovers(out)
         plan = make_plan(recipe, data, device, workers, out)
         todo = [one for one in plan.runs if not result_path(out, one).exists()]
         console.print(
@@ -98,7 +99,7 @@ def run(
         results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(out, plan.runs)}
         write_json(out / "results.json", results)
         path = moebius.report.build(out)
-    console.print(results_table(results))
+    console.print(results_table(results["runs"]))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return path
 

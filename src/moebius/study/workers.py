@@ -1,15 +1,16 @@
 """Runs side by side: each worker process trains one run at a time and tells the parent how it goes."""
 
+import contextlib
 import multiprocessing
 import os
-import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -80,8 +81,15 @@ def _here(
     return failures
 
 
+@dataclass
+class _Worker:
+    process: BaseProcess
+    link: Connection
+    run: RunPlan
+
+
 class _Pool:
-    """Persistent worker processes that take runs from one queue and put what happens into another."""
+    """Persistent worker processes, each with a link of its own: one that dies holds nothing that others wait for."""
 
     def __init__(
         self,
@@ -92,69 +100,92 @@ class _Pool:
         listen: Listener,
         finished: Callable[[RunPlan], None],
     ):
-        self.plan, self.runs, self.out, self.load = plan, runs, out, load
+        self.plan, self.out, self.load = plan, out, load
         self.listen, self.finished = listen, finished
+        self.waiting = deque(runs)
+        self.at_work: dict[Connection, _Worker] = {}
+        self.failures: list[Failure] = []
         # A fresh interpreter for each: forking a process in which torch has threads can hang.
         self.processes = multiprocessing.get_context("spawn")
 
     def work(self, workers: int) -> list[Failure]:
-        tasks, news = self.processes.SimpleQueue(), self.processes.Queue()
         life, parent_end = self.processes.Pipe(duplex=False)
-        for number in range(len(self.runs)):
-            tasks.put(number)
-        for _ in range(workers):
-            tasks.put(None)
-        arguments = (life, tasks, news, self.plan, tuple(self.runs), self.out, self.load)
-        alive = [self.processes.Process(target=_work, args=arguments) for _ in range(workers)]
-        for process in alive:
-            process.start()
-        failures: list[Failure] = []
-        done = 0
+        started: list[BaseProcess] = []
         try:
-            while done < len(self.runs):
-                try:
-                    number, message = news.get(timeout=1.0)
-                except queue.Empty:
-                    if any(process.exitcode not in (None, 0) for process in alive):
-                        code = next(process.exitcode for process in alive if process.exitcode)
-                        raise TrainingError(
-                            f"a worker process ended with code {code}; the system kills those that use up the memory",
-                            "run the same command again with --workers 1",
-                        ) from None
-                    continue
-                run = self.runs[number]
-                if isinstance(message, Event):
-                    self.listen(run, message)
-                    continue
-                done += 1
-                if message is None:
-                    self.finished(run)
-                else:
-                    failures.append(Failure(run, message))
-            for process in alive:
+            for _ in range(workers):
+                started.append(self._start(life))
+            while self.at_work:
+                for link in wait(list(self.at_work)):
+                    self._hear(self.at_work[link])  # pyright: ignore[reportArgumentType]
+            for process in started:
                 process.join()
         finally:
             parent_end.close()
-            for process in alive:
+            for process in started:
                 process.kill()
                 process.join()
-        return failures
+        left = TrainingError("not begun: all worker processes had ended", "run the same command again with --workers 1")
+        return self.failures + [Failure(run, left) for run in self.waiting]
+
+    def _start(self, life: Connection) -> BaseProcess:
+        link, theirs = self.processes.Pipe()
+        process = self.processes.Process(target=_work, args=(life, theirs, self.plan, self.out, self.load))
+        with _holding_back_interrupts():
+            process.start()
+        theirs.close()
+        self.at_work[link] = worker = _Worker(process, link, self.waiting.popleft())
+        self._send(worker, worker.run)
+        return process
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take up one message of a worker, and hand it the next run when it has ended one."""
+        try:
+            message = worker.link.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            del self.at_work[worker.link]
+            self.failures.append(Failure(worker.run, _death(worker.process.exitcode)))
+            return
+        if isinstance(message, Event):
+            self.listen(worker.run, message)
+            return
+        if message is None:
+            self.finished(worker.run)
+        else:
+            self.failures.append(Failure(worker.run, message))
+        if self.waiting:
+            worker.run = self.waiting.popleft()
+            self._send(worker, worker.run)
+        else:
+            del self.at_work[worker.link]
+            self._send(worker, None)
+
+    def _send(self, worker: _Worker, run: RunPlan | None) -> None:
+        with contextlib.suppress(OSError):  # it has died: its link says so next
+            worker.link.send(run)
 
 
-def _work(
-    life: Connection, tasks: Any, news: Any, plan: Plan, runs: Sequence[RunPlan], out: Path, load: Callable[[], Dataset]
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Callable[[], Dataset]) -> None:
+    # Ctrl-C reaches the whole group; the parent ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
     prepare_process(plan.threads)
-    data = load()
-    while (number := tasks.get()) is not None:
+    data = None
+    for run in _given(link):
         try:
-            run_one(runs[number], data, out, plan.device, lambda event, number=number: news.put((number, event)))
+            data = load() if data is None else data
+            run_one(run, data, out, plan.device, link.send)
         except MoebiusError as error:
-            news.put((number, _picklable(error)))
+            # Some errors take other arguments than their message, and cannot be unpickled.
+            link.send(TrainingError(error.message, error.fix))
         else:
-            news.put((number, None))
+            link.send(None)
+
+
+def _given(link: Connection) -> Iterator[RunPlan]:
+    with contextlib.suppress(EOFError):  # the parent is gone
+        while (run := link.recv()) is not None:
+            yield run
 
 
 def _end_with_parent(life: Connection) -> None:
@@ -165,5 +196,23 @@ def _end_with_parent(life: Connection) -> None:
         os._exit(1)
 
 
-def _picklable(error: MoebiusError) -> MoebiusError:
-    return TrainingError(error.message, error.fix)
+def _death(code: int | None) -> TrainingError:
+    fix = "run the same command again with --workers 1; it goes on from the last checkpoint"
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system does so to those that use up the memory" if name == "SIGKILL" else ""
+        return TrainingError(f"its worker process was ended by {name}{hint}", fix)
+    return TrainingError(f"its worker process ended with code {code}", fix)
+
+
+@contextlib.contextmanager
+def _holding_back_interrupts() -> Iterator[None]:
+    """Processes started inside begin with Ctrl-C blocked, before they can ignore it; here it comes after the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moebius.errors import StudyError
@@ -46,7 +46,7 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progres
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
     tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if _on_gpu(model):
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
@@ -65,19 +65,47 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             progress = Progress(**json.loads(file.metadata()["progress"]))
+        random = tensors["random/cpu"]
         model.load_state_dict({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
-        fix = f"rm -r {path.parent.parent}    # the run then starts again"
-        raise StudyError(f"{path}: the checkpoint cannot be read ({error})", fix) from None
+        raise _damaged(path, error) from None
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
         for key, value in tensors.items():
             if key.startswith(prefix):
                 optimizer.state[parameter][key.removeprefix(prefix)] = _like(parameter, value)
-    torch.set_rng_state(tensors["random/cpu"])
-    if torch.cuda.is_available() and "random/cuda" in tensors:
+    torch.set_rng_state(random)
+    if _on_gpu(model) and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"])
     return progress
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the weights alone: row-major and on the CPU, so that the bits do not depend on where they were."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(weights, temporary)
+
+
+def restore_weights(path: Path, model: nn.Module) -> None:
+    """Put weights that `save_weights` wrote into the model.
+
+    Raises:
+        StudyError: the file is missing or damaged.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> StudyError:
+    fix = f"rm -r {path.parent.parent}    # the run then starts again"
+    return StudyError(f"{path}: the checkpoint cannot be read ({error})", fix)
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in model.parameters())
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

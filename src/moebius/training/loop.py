@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from moebius.data.batches import Batch, Batches
+from moebius.data.batches import Batch, Batches, in_order
 from moebius.data.split import Dataset, Split
-from moebius.files import replacing, write_text
+from moebius.files import write_text
 from moebius.mixture import Mixture
-from moebius.recording import record
-from moebius.training.checkpoint import Progress, restore, save
-from moebius.training.evaluation import Evaluation, evaluate
+from moebius.recording import Recorder
+from moebius.training.checkpoint import Progress, restore, restore_weights, save, save_weights
+from moebius.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.training.nonfinite import explain
 from moebius.training.objective import Objective
 from moebius.training.optimizer import build_optimizer, prepare_epoch
@@ -53,7 +52,7 @@ class Event:
 class Trained:
     """A finished run: the model of the reported epoch and what it does with the rows of both splits."""
 
-    model: nn.Module
+    model: Mixture
     epoch: int
     metrics: list[dict[str, Any]]
     train: Evaluation
@@ -95,8 +94,12 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(self.accelerator.device)
         self.bare = model
-        optimizer = build_optimizer(model, settings)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        # The optimizer stays bare: Accelerate's wrapper looks for optional packages at every step, which takes as long
+        # as a quarter of study 1's step, and bf16 needs no scaling of gradients.
+        self.optimizer = build_optimizer(model, settings)
+        self.parameters = list(model.parameters())
+        self.recorder = Recorder(model)
+        self.model = self.accelerator.prepare_model(model)
         self.data, self.settings, self.seed, self.folder, self.listen = data, settings, seed, folder, listen
         self.train_split = data.train.to(self.accelerator.device)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
@@ -106,21 +109,22 @@ class Trainer:
 
     def train(self) -> Trained:
         """Train to the end, write the state on the way, and evaluate the reported epoch's model."""
-        restored = restore(self.checkpoint_path, self.bare, self.optimizer.optimizer)
+        restored = restore(self.checkpoint_path, self.bare, self.optimizer)
         if restored is not None:
             self.progress = restored
             self._tell("resumed")
         for _ in range(self.progress.epoch, self.settings.epochs):
-            self._train_epoch()
+            self.train_epoch()
             self._end_epoch()
         reported = self.settings.epochs
         if self.progress.best is not None:
             reported = self.progress.best
-            self.bare.load_state_dict(load_file(self.best_path, device=str(self.accelerator.device)))
-        train, test = self._evaluate(self.data.train), self._evaluate(self.data.test)
+            restore_weights(self.best_path, self.bare)
+        train, test = self._evaluate(self.data.train, "training"), self._evaluate(self.data.test, "test")
         return Trained(self.bare, reported, self.progress.metrics, train, test)
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
+        """Train the epoch under way to its end, from the batch where it stands."""
         progress, settings = self.progress, self.settings
         batches = Batches(
             self.train_split,
@@ -131,53 +135,59 @@ class Trainer:
             channels_last=self.channels_last,
         )
         names = ["loss", "cross_entropy", *(loss.name for loss in self.objective.losses)]
-        sums = torch.tensor([progress.terms.get(name, 0.0) for name in names], dtype=torch.float64)
-        correct = torch.tensor(progress.correct)
+        sums = [progress.terms.get(name, 0.0) for name in names]
         begun = saved = told = time.monotonic()
         first = progress.rows
+        before = self._seconds_before()
         self.model.train()
         for batch in batches:
             terms, right = self._step(batch)
-            sums += terms
-            correct += right
+            rows = len(batch.labels)
+            sums = [total + rows * term for total, term in zip(sums, terms, strict=True)]
+            progress.correct += right
             progress.batch += 1
             progress.step += 1
-            progress.rows += len(batch.x)
+            progress.rows += rows
             now = time.monotonic()
             # The first step is saved at once: whoever saw a run train finds it resumable.
-            if progress.step == 1 or now - saved > settings.checkpoint_seconds:
-                self._note(names, sums, correct)
-                self._save()
-                saved = now
-            if now - told > 0.2:
-                self._note(names, sums, correct)
-                self._tell("step", (progress.rows - first) / (now - begun))
+            due = progress.step == 1 or now - saved > settings.checkpoint_seconds
+            if due or now - told > 0.2:
+                progress.terms = dict(zip(names, sums, strict=True))
+                rate = (progress.rows - first) / (now - begun)
+                if due:
+                    self._save()
+                    self._log_time(progress.epoch + 1, before + now - begun, rate)
+                    saved = now
+                self._tell("step", rate)  # so that a listener hears of every checkpoint
                 told = now
-        self._note(names, sums, correct)
-        self.rate = (progress.rows - first) / (time.monotonic() - begun)
-        self.seconds = time.monotonic() - begun
+        progress.terms = dict(zip(names, sums, strict=True))
+        seconds = time.monotonic() - begun
+        self.rate = (progress.rows - first) / seconds
+        self._log_time(progress.epoch + 1, before + seconds, self.rate)
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One update; the objective's terms times the rows, and how many rows were right before it."""
+    def _step(self, batch: Batch) -> tuple[list[float], int]:
+        """One update; the total and the objective's terms, and how many rows were right before it."""
         progress = self.progress
         epoch = progress.epoch + progress.batch / self.steps_per_epoch
         prepare_epoch(self.optimizer, self.settings, epoch)
-        with record(self.bare) as log:
+        with self.recorder.recording() as log:
             output = self.model(batch.x, {"domain": batch.domains})
         total, terms = self.objective(output, batch.labels, log, epoch)
-        values = torch.stack([total.detach(), *terms.values()]).double()
-        if not math.isfinite(values[0].item()):
+        values = [total.item(), *(value.item() for value in terms.values())]
+        if not all(map(math.isfinite, values)):
             raise explain(self.bare, batch, terms, progress.epoch + 1, progress.step + 1)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(total)
-        if self.settings.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.bare.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        if total.requires_grad:  # not so before any part's start_epoch
+            total.backward()
+            if self.settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            self.optimizer.step()
         right = (output.detach().argmax(-1) == batch.labels).sum()
-        return values.cpu() * len(batch.x), right.cpu()
+        return values, int(right)
 
     def _end_epoch(self) -> None:
-        progress, test = self.progress, self._evaluate(self.data.test)
+        progress, test = self.progress, self._evaluate(self.data.test, "test")
         entry: dict[str, Any] = {
             "epoch": progress.epoch + 1,
             "train": {
@@ -189,15 +199,12 @@ class Trainer:
             "gates": {path: test.gate_summary(path) for path in test.gates},
         }
         if self.data.validation is not None:
-            entry["validation"] = self._summary(self._evaluate(self.data.validation))
+            entry["validation"] = self._summary(self._evaluate(self.data.validation, "validation"))
             if progress.best is None or entry["validation"]["accuracy"] > self._best_accuracy():
                 progress.best = progress.epoch + 1
-                weights = {name: value.detach().cpu().contiguous() for name, value in self.bare.state_dict().items()}
-                with replacing(self.best_path) as temporary:
-                    save_file(weights, temporary)
+                save_weights(self.best_path, self.bare)
         progress.metrics.append(entry)
         progress.epoch += 1
-        self._log_time(progress.epoch)
         self._tell("epoch", self.rate, test.accuracy)
         progress.batch = progress.rows = progress.correct = 0
         progress.terms = {}
@@ -208,27 +215,39 @@ class Trainer:
         assert self.progress.best is not None
         return self.progress.metrics[self.progress.best - 1]["validation"]["accuracy"]
 
-    def _evaluate(self, split: Split) -> Evaluation:
-        return evaluate(self.model, self.objective, split.to(self.accelerator.device), self.channels_last)
+    def _evaluate(self, split: Split, name: str) -> Evaluation:
+        split = split.to(self.accelerator.device)
+        evaluation = evaluate(self.model, self.objective, split, self.channels_last)
+        if not math.isfinite(evaluation.loss):
+            # The last update of an epoch may be the one that broke the model.
+            rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
+            batch = next(in_order(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
+            terms = {f"{name} cross_entropy": evaluation.losses.sum()}
+            raise explain(self.bare, batch, terms, self.progress.epoch + 1, self.progress.step)
+        return evaluation
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
         by_domain = evaluation.accuracy_by_domain(self.data.domains)
         return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
 
-    def _note(self, names: list[str], sums: Tensor, correct: Tensor) -> None:
-        self.progress.terms = dict(zip(names, sums.tolist(), strict=True))
-        self.progress.correct = int(correct)
-
     def _save(self) -> None:
-        save(self.checkpoint_path, self.bare, self.optimizer.optimizer, self.progress)
+        save(self.checkpoint_path, self.bare, self.optimizer, self.progress)
 
-    def _log_time(self, epoch: int) -> None:
+    def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
         """Times stand in a file of their own: metrics and checkpoints of two equal runs are equal to the bit."""
+        entries = [entry for entry in self._times() if entry["epoch"] < epoch]
+        entries.append({"epoch": epoch, "seconds": seconds, "images_per_second": rate})
+        write_text(self.folder / "timing.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+    def _times(self) -> list[dict[str, Any]]:
         path = self.folder / "timing.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        lines = [line for line in lines if json.loads(line)["epoch"] < epoch]
-        lines.append(json.dumps({"epoch": epoch, "seconds": self.seconds, "images_per_second": self.rate}))
-        write_text(path, "\n".join(lines) + "\n")
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _seconds_before(self) -> float:
+        """What the epoch under way had taken when the run was interrupted."""
+        if not self.progress.batch:
+            return 0.0
+        return sum(entry["seconds"] for entry in self._times() if entry["epoch"] == self.progress.epoch + 1)
 
     def _tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None) -> None:
         progress = self.progress

@@ -39,7 +39,7 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
     torch's fused kernels are used: one call updates all parameters.
 
     Raises:
-        ArgumentError: an unknown optimizer, or one of its keywords with a wrong name or value.
+        ArgumentError: an unknown optimizer, one of its keywords with a wrong name or value, or nothing to train.
     """
     if settings.optimizer not in OPTIMIZERS:
         fix = did_you_mean(settings.optimizer, OPTIMIZERS)
@@ -49,9 +49,12 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
         schedule = getattr(settings, name).lr or settings.lr
         if parameters:
             groups.append({"params": parameters, "lr": schedule(0.0), "name": name})
+    if all(getattr(settings, group["name"]).freeze for group in groups):
+        names = [group["name"] for group in groups]
+        raise ArgumentError("training", "leaves nothing to train: all parts that have parameters are frozen", names)
     try:
-        return OPTIMIZERS[settings.optimizer](groups, fused=True, **settings.optimizer_options)
-    except (TypeError, ValueError) as error:
+        return OPTIMIZERS[settings.optimizer](groups, **{"fused": True, **settings.optimizer_options})
+    except (TypeError, ValueError, RuntimeError) as error:
         options = {"kind": settings.optimizer, **settings.optimizer_options}
         raise ArgumentError("optimizer", f"torch refuses it ({error})", options) from None
 

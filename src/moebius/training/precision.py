@@ -8,7 +8,8 @@ from torch import nn
 
 from moebius.build import multiply_adds
 
-# Below this, casting costs more than the faster products bring: study 1's mixtures have 43 thousand, study 2's 95 million.
+# Below this, casting costs more than the faster products bring: study 1's mixtures have 43 thousand, study 2's
+# 95 million.
 WORTH_CASTING = 1_000_000
 
 

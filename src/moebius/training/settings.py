@@ -89,6 +89,9 @@ class Settings:
         settings = cls(optimizer=kind, lr=lr, optimizer_options=optimizer, **plain)
         if settings.gate.freeze and settings.experts.freeze:
             raise ArgumentError("training", "must leave the gate or the experts to train", "both frozen")
+        names = [loss.name for loss in settings.losses]
+        if len(set(names)) < len(names):
+            raise ArgumentError("training.losses", "names a gate loss twice, and its terms are reported by name", names)
         return settings
 
 

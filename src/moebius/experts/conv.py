@@ -1,0 +1,50 @@
+"""The convolutional expert."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import positive
+from moebius.networks import ConvNet
+
+
+class Conv(nn.Module):
+    """Logits are a small convolutional network of the image.
+
+    Blocks of [3×3 convolution that keeps the size, relu, 2×2 max-pooling], flatten, dense relu layers, dense C.
+
+    Arguments:
+        channels: of the images.
+        size: their height and width, in pixels; each block halves it (rounded down).
+        classes: C, number of outputs.
+        filters: output channels of each block, at least one block.
+        hidden: widths of the dense relu layers, none allowed.
+
+    Shapes: images (T, channels, size, size) → (T, C).
+
+    Raises:
+        ArgumentError: a value out of range, an image too small for so many blocks, or images of another shape.
+
+    Example:
+        >>> import torch
+        >>> Conv(channels=1, size=8, classes=10, filters=[4, 4], hidden=[8])(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+
+    Reference: study 2's expert, which the defaults are. relu is computed after the pooling: the same function.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        classes: int,
+        filters: Sequence[int] = (128, 128),
+        hidden: Sequence[int] = (128,),
+    ):
+        super().__init__()
+        self.network = ConvNet(channels, size, filters, hidden, positive("classes", classes), "relu")
+
+    def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
+        """Logits of each image."""
+        return self.network(x)

@@ -1,0 +1,76 @@
+"""The feed-forward expert of transformers."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moebius.arguments import flatten_features, positive
+from moebius.errors import ArgumentError
+from moebius.experts._stacking import each_on_its_own, shared_rows
+
+ACTIVATIONS = ("gelu", "relu2", "swiglu", "geglu")
+
+
+class FFN(nn.Module):
+    """From D features to a wider layer and back to D.
+
+    gelu, relu2:    y = W_2 a(W_1 x + b_1) + b_2, with a = x Φ(x) (the exact form, by erf) or max(0, x)²
+    swiglu, geglu:  y = W_2 (a(W_g x + b_g) ∘ (W_u x + b_u)) + b_2, with a = x σ(x) or x Φ(x)
+
+    Arguments:
+        features: D, width of a row going in and coming out.
+        hidden: width of the layer between; gated activations hold two matrices of it, W_g above W_u in one.
+        activation: one of gelu, relu2, swiglu, geglu.
+        bias: whether the b are there.
+
+    Shapes: x (…, D) → (…, D).
+
+    Raises:
+        ArgumentError: a width below 1, an unknown activation, or an input of another width.
+
+    Example:
+        >>> FFN(features=8, hidden=32)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
+
+    Reference: Vaswani et al. 2017, Attention Is All You Need, equation 2; Shazeer 2020, GLU Variants Improve
+    Transformer, equation 6 (there without bias); So et al. 2021, Primer, section 4 (relu2).
+    """
+
+    def __init__(self, features: int, hidden: int, activation: str = "gelu", bias: bool = True):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ArgumentError("activation", f"needs one of {', '.join(ACTIVATIONS)}", activation, "activation: gelu")
+        self.features, self.activation = positive("features", features), activation
+        matrices = 2 if activation in ("swiglu", "geglu") else 1
+        self.inner = nn.Linear(features, matrices * positive("hidden", hidden), bias)
+        self.outer = nn.Linear(hidden, features, bias)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... D"]:
+        """Transform each row."""
+        return self.outer(_activate(self.activation, self.inner(flatten_features(x, self.features))))
+
+    def extra_repr(self) -> str:
+        """What tells two equal shapes apart."""
+        return f"activation={self.activation}"
+
+    @staticmethod
+    def stacked(experts: Sequence["FFN"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E D"]:
+        """The outputs of equal experts on the same rows: one product per layer."""
+        first = experts[0]
+        # Equal shapes are not yet equal functions.
+        if any(expert.activation != first.activation for expert in experts):
+            return torch.stack([expert(x) for expert in experts], 1)
+        inner = shared_rows([expert.inner for expert in experts], flatten_features(x, first.features))
+        return each_on_its_own([expert.outer for expert in experts], _activate(first.activation, inner))
+
+
+def _activate(name: str, inner: Float[Tensor, "... two_H"]) -> Float[Tensor, "... H"]:
+    if name == "gelu":
+        return F.gelu(inner)
+    if name == "relu2":
+        return F.relu(inner).square()
+    gate, up = inner.chunk(2, -1)
+    return (F.silu(gate) if name == "swiglu" else F.gelu(gate)) * up

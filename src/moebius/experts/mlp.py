@@ -1,0 +1,57 @@
+"""The expert with hidden dense layers."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import flatten_features, positive, widths
+from moebius.experts._stacking import each_on_its_own, shared_rows
+from moebius.networks import ACTIVATIONS, Dense
+
+
+class MLP(nn.Module):
+    """Logits are a small dense network of the row: y = W_n a(… a(W_1 x + b_1) …) + b_n.
+
+    Arguments:
+        features: D, width of a row; trailing axes of the input are merged until their product is this (images).
+        classes: C, number of outputs.
+        hidden: widths of the layers between, at least one.
+        activation: a, one of none, relu, elu, tanh, gelu, silu.
+
+    Shapes: x (…, D) or images (T, channels, height, width) → (…, C).
+
+    Raises:
+        ArgumentError: a width below 1, no width, an unknown activation, or an input of another width.
+
+    Example:
+        >>> MLP(features=64, classes=10, hidden=[16])(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+
+    Reference: ours (the multilayer perceptron).
+    """
+
+    def __init__(self, features: int, classes: int, hidden: Sequence[int] = (64,), activation: str = "relu"):
+        super().__init__()
+        hidden = widths("hidden", hidden)
+        self.network = Dense(positive("features", features), hidden, positive("classes", classes), activation)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
+        """Logits of each row."""
+        return self.network(x)
+
+    @staticmethod
+    def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E C"]:
+        """The outputs of equal experts on the same rows: one product per layer."""
+        networks = [expert.network for expert in experts]
+        first = networks[0]
+        # Equal shapes are not yet equal functions.
+        if any(network.activation != first.activation for network in networks):
+            return torch.stack([expert(x) for expert in experts], 1)
+        activate = ACTIVATIONS[first.activation]
+        layers = list(zip(*(network.linears for network in networks), strict=True))
+        values = shared_rows(layers[0], flatten_features(x, first.features))
+        for layer in layers[1:]:
+            values = each_on_its_own(layer, activate(values))
+        return values

@@ -1,0 +1,66 @@
+"""The pre-designed gate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import positive
+from moebius.errors import ArgumentError
+
+
+class Domain(nn.Module):
+    """Sends every row to the expert of its domain, which it is told: a gate made by hand, with no parameters.
+
+    score_e = 0 where e is the row's domain, else −∞
+
+    Arguments:
+        domains: number of domains, which the data knows.
+        experts: E, number of scores per row; one expert per domain.
+
+    Shapes: x (T, …) and context["domain"] integers (T,) from 0 to E − 1 → (T, E).
+
+    Raises:
+        ArgumentError: domains and experts differ; the context holds no domains, not one per row, no whole numbers, or
+            one that has no expert.
+
+    Example:
+        >>> import torch
+        >>> Domain(domains=2, experts=2)(torch.ones(2, 64), {"domain": torch.tensor([1, 0])})
+        tensor([[-inf, 0.],
+                [0., -inf]])
+
+    Reference: study 1's `predesigned`: weights [1, 0] for the first data set and [0, 1] for the second.
+    """
+
+    needs_context = True
+
+    def __init__(self, domains: int, experts: int):
+        super().__init__()
+        self.experts = positive("experts", experts)
+        if positive("domains", domains) != experts:
+            rule = f"the domain gate needs one expert per domain, and the data has {domains}"
+            raise ArgumentError("experts", rule, experts, f"take {domains} experts, or a learned gate such as linear")
+
+    def forward(self, x: Float[Tensor, "T ..."], context: Mapping[str, Any] | None = None) -> Float[Tensor, "T E"]:
+        """Score each row by its domain."""
+        domain = None if context is None else context.get("domain")
+        if domain is None:
+            fix = "model(x, context={'domain': domain}), with the index of each row's domain"
+            raise ArgumentError("context", "the domain gate needs to be told each row's domain", context, fix)
+        self._check(domain, len(x))
+        chosen = domain.unsqueeze(-1) == torch.arange(self.experts, device=domain.device)
+        return torch.where(chosen, x.new_zeros(()), -torch.inf)
+
+    def _check(self, domain: Tensor, rows: int) -> None:
+        if domain.shape != (rows,):
+            raise ArgumentError("context['domain']", f"needs one domain for each of {rows} rows", tuple(domain.shape))
+        if domain.is_floating_point() or domain.dtype == torch.bool:
+            raise ArgumentError("context['domain']", "needs whole numbers", domain.dtype, "domain.long()")
+        if rows and not domain.is_meta:  # on the meta device there are shapes and no values
+            lowest, highest = (int(end) for end in domain.aminmax())
+            if lowest < 0 or highest >= self.experts:
+                wrong = lowest if lowest < 0 else highest
+                raise ArgumentError("context['domain']", f"needs numbers from 0 to {self.experts - 1}", wrong)

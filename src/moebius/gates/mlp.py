@@ -1,0 +1,44 @@
+"""The gate with hidden dense layers."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import positive, widths
+from moebius.networks import Dense
+
+
+class MLP(nn.Module):
+    """Scores are a small dense network of the row.
+
+    scores = W_n a(… a(W_1 x + b_1) …) + b_n
+
+    Arguments:
+        features: D, width of a row; trailing axes of the input are merged until their product is this (images).
+        experts: E, number of scores per row.
+        hidden: widths of the layers between, at least one.
+        activation: a, one of none, relu, elu, tanh, gelu, silu.
+
+    Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
+
+    Raises:
+        ArgumentError: a width below 1, no width, an unknown activation, or an input of another width.
+
+    Example:
+        >>> import torch
+        >>> MLP(features=64, experts=2, hidden=[16])(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2])
+
+    Reference: Jordan, Jacobs 1994, Hierarchical Mixtures of Experts and the EM Algorithm, for gates as networks;
+    study 1's `hidden` and study 2's `dense` are the defaults.
+    """
+
+    def __init__(self, features: int, experts: int, hidden: Sequence[int] = (64,), activation: str = "relu"):
+        super().__init__()
+        hidden = widths("hidden", hidden)
+        self.network = Dense(positive("features", features), hidden, positive("experts", experts), activation)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
+        """Score each row."""
+        return self.network(x)

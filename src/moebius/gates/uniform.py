@@ -1,0 +1,40 @@
+"""The gate that prefers no expert."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import positive
+
+
+class Uniform(nn.Module):
+    """The same score for every expert: scores = 0, which softmax turns into weights of 1/E.
+
+    The control that a learned gate is held against, and the gate of a mixture of one. It has no parameters.
+
+    Arguments:
+        experts: E, number of scores per row.
+
+    Shapes: vectors (…, D) → (…, E); images (T, channels, height, width) → (T, E).
+
+    Raises:
+        ArgumentError: experts below 1.
+
+    Example:
+        >>> import torch
+        >>> Uniform(experts=2)(torch.ones(3, 1, 8, 8))
+        tensor([[0., 0.],
+                [0., 0.],
+                [0., 0.]])
+
+    Reference: ours (the average of an ensemble).
+    """
+
+    def __init__(self, experts: int):
+        super().__init__()
+        self.experts = positive("experts", experts)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
+        """Score each row 0."""
+        # Four axes are a batch of images, whose rows are the images; anything else ends in one axis of features.
+        rows = x.shape[:1] if x.ndim == 4 else x.shape[:-1]
+        return x.new_zeros(*rows, self.experts)

@@ -1,0 +1,26 @@
+"""Variance over experts of the mean gate distribution."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.losses._distribution import mean_over_rows, variance
+from moebius.routing import Routing
+
+
+def batch_variance(routing: Routing) -> Float[Tensor, ""]:
+    """Is small when the batch as a whole uses all experts equally.
+
+    loss = Var_E(mean_i G(x_i)),  Var_E(p) = Σ_e (p_e − mean)² / E
+
+    Range [0, (E − 1)/E²]; the minimum 0 lies where the mean over rows is uniform, the maximum where every row has the
+    same single expert. The sign is the one that the study intends: variance over experts is low where entropy is high.
+
+    Example:
+        >>> import torch
+        >>> from moebius.routers import Soft
+        >>> batch_variance(Soft()(torch.tensor([[0.0, -torch.inf]])))
+        tensor(0.2500)
+
+    Reference: study 2's batch term of the variance loss, as intended; `batch_variance_literal` has the other sign.
+    """
+    return variance(mean_over_rows(routing.probs))

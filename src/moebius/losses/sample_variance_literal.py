@@ -1,0 +1,31 @@
+"""The sample term of the variance loss with the sign as published: it rewards indecision."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.losses.sample_variance import sample_variance
+from moebius.routing import Routing
+
+
+def sample_variance_literal(routing: Routing) -> Float[Tensor, ""]:
+    """Is small when every row spreads over all experts: the wrong sign, shipped to be studied.
+
+    loss = mean_i Var_E(G(x_i))
+
+    The study defines its variance loss "similarly" to the entropy loss and reports that both gates collapsed onto one
+    expert. Putting variance literally in entropy's place gives this sign, together with that of
+    `batch_variance_literal`; the pair shows whether the sign explains what was published. To make rows decide take
+    `sample_variance`.
+
+    Range [0, (E − 1)/E²]; the minimum 0 lies where every row is uniform, the maximum where every row has a single
+    expert.
+
+    Example:
+        >>> import torch
+        >>> from moebius.routers import Soft
+        >>> sample_variance_literal(Soft()(torch.tensor([[0.0, -torch.inf]])))
+        tensor(0.2500)
+
+    Reference: study 2's sample term of the variance loss, taken literally.
+    """
+    return -sample_variance(routing)

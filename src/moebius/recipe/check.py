@@ -1,0 +1,134 @@
+"""From the plain values of a recipe's file to a `Recipe`, or to everything that is wrong with them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from moebius.recipe.components import check_component
+from moebius.recipe.merge import comes_from_base, merge
+from moebius.recipe.model import DEFAULTS, KEYS, check_model, dry_build
+from moebius.recipe.problems import Path, Problem, mapping, unique
+from moebius.recipe.schema import RESERVED, RecipeFile, TrainingSpec, Variant
+from moebius.recipe.training import check_training, with_optimizer
+from moebius.recipe.wording import problems_of
+from moebius.registry import did_you_mean
+
+
+def check(raw: Mapping[str, Any], build: bool = True) -> tuple[RecipeFile | None, tuple[Variant, ...], list[Problem]]:
+    """Check everything there is to check; nothing stops at the first problem.
+
+    Arguments:
+        raw: plain values, preset and overrides applied.
+        build: also build every variant on the meta device, where the constructors check values.
+
+    Returns:
+        The file's values and its variants, of use when the list of problems is empty.
+    """
+    file, problems = _validated(RecipeFile, raw, ())
+    problems += _check_sets(mapping(raw, "data"))
+    training = mapping(raw, "training")
+    problems += check_training(training, ("training",))
+    facts = guess_facts(mapping(raw, "data")) if build else None
+    variants = []
+    for name, over in mapping(raw, "variants").items():
+        if isinstance(over, Mapping):
+            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts)
+            problems += found
+            variants += [variant] if variant else []
+    problems += _check_names(raw)
+    return file, tuple(variants), unique(problems)
+
+
+def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
+    """What the model will be told of the data, without reading them: ten classes are assumed for each set.
+
+    Example:
+        >>> guess_facts({"sets": [{"kind": "digits"}], "size": 8})
+        {'features': 64, 'channels': 1, 'size': 8, 'classes': 10, 'domains': 1}
+    """
+    sets, size, classes = data.get("sets"), data.get("size", 32), data.get("classes")
+    domains = len(sets) if isinstance(sets, list) and sets else 1
+    size = size if isinstance(size, int) and size > 0 else 32
+    channels = 3 if data.get("color") == "rgb" else 1
+    count = len(classes) if isinstance(classes, list) and classes else 10 * domains
+    return {"features": channels * size**2, "channels": channels, "size": size, "classes": count, "domains": domains}
+
+
+def _check_variant(
+    name: str,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    over: Mapping[str, Any],
+    facts: dict[str, int] | None,
+) -> tuple[Variant | None, list[Problem]]:
+    own = {key: value for key, value in over.items() if key != "training"}
+    spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), own)}
+    spec = {key: value for key, value in spec.items() if key in model or key in own or key in DEFAULTS}
+    found = check_model(spec)
+    if facts is not None:
+        found += dry_build(spec, facts, {str(problem.path[0]) for problem in found})
+    problems = [_placed(problem, name, "model", dict(model), own) for problem in found]
+
+    changes = over.get("training") or {}
+    if not isinstance(changes, Mapping):
+        return None, [*problems, Problem(("variants", name, "training"), "needs a mapping of keys to values", changes)]
+    base = with_optimizer(training)
+    merged = merge(base, dict(changes))
+    found = check_training(merged, ())
+    result, more = _validated(TrainingSpec, merged, ())
+    problems += [_placed(problem, name, "training", base, dict(changes)) for problem in more + found]
+    return (Variant(name, spec, result) if isinstance(result, TrainingSpec) else None), problems
+
+
+def _placed(problem: Problem, variant: str, part: str, base: dict[str, Any], over: dict[str, Any]) -> Problem:
+    """The problem at the key that its author wrote: in the variant, or in what all variants share."""
+    if comes_from_base(base, over, problem.path):
+        return problem.at((part, *problem.path))
+    return problem.at(("variants", variant, *(("training",) if part == "training" else ()), *problem.path))
+
+
+def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
+    sets = data.get("sets")
+    problems = []
+    for place, source in enumerate(sets if isinstance(sets, list) else ()):
+        if isinstance(source, Mapping):
+            problems += check_component("data.sources", source, ("data", "sets", place), construct=True)
+    train, held_out = data.get("train_rows"), data.get("validation_rows")
+    if isinstance(train, int) and isinstance(held_out, int) and held_out >= train:
+        rule = f"needs fewer rows than train_rows ({train}), of which they are held out"
+        problems.append(Problem(("data", "validation_rows"), rule, held_out))
+    return problems
+
+
+def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
+    """Variants can be folders beside each other, and what the report names exists."""
+    variants = mapping(raw, "variants")
+    problems = []
+    folded: dict[str, str] = {}
+    for name in variants:
+        if name.lower() in RESERVED:
+            problems.append(Problem(("variants", name), "is the name of a folder that every study has", name))
+        elif name.lower() in folded:
+            rule = f"differs from {folded[name.lower()]} in case alone, and some disks keep one folder for both"
+            problems.append(Problem(("variants", name), rule, name))
+        folded[name.lower()] = name
+    report = mapping(raw, "report")
+    curves = report.get("curves")
+    lists: list[tuple[Path, Any]] = [
+        (("report", "curves", place, "variants"), mapping({"": figure}, "").get("variants"))
+        for place, figure in enumerate(curves if isinstance(curves, list) else ())
+    ]
+    lists += [(("report", "sweep", key), mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
+    for path, names in lists:
+        for place, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name not in variants:
+                problems.append(Problem((*path, place), "no such variant", name, did_you_mean(name, variants)))
+    return problems
+
+
+def _validated(model: type[BaseModel], value: Mapping[str, Any], path: Path) -> tuple[Any, list[Problem]]:
+    try:
+        return model.model_validate(dict(value)), []
+    except ValidationError as error:
+        return None, problems_of(error, model, path)

@@ -1,0 +1,107 @@
+"""Checks the model part of a recipe: first names and types, then a dry build on the meta device."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from moebius.build import build_mixture
+from moebius.errors import ArgumentError
+from moebius.recipe.components import check_component
+from moebius.recipe.problems import ABSENT, Path, Problem, from_argument_error
+from moebius.registry import did_you_mean, kinds
+
+DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
+# What takes the place of a part that is wrong, so that the others can be built.
+STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
+KEYS = ("gate", "router", "experts", "combine", "execution")
+
+
+def check_model(spec: Mapping[str, Any], path: Path = ()) -> list[Problem]:
+    """What is wrong with the names and types of a mixture's spec; paths begin at `path`."""
+    problems = []
+    for key in spec:
+        if key not in KEYS:
+            problems.append(Problem((*path, key), "no such key", spec[key], did_you_mean(key, KEYS)))
+    for key, room in (("gate", "gates"), ("router", "routers"), ("combine", "combine")):
+        if key in spec:
+            problems += check_component(room, spec[key], (*path, key))
+        elif key == "gate":
+            problems.append(_missing(path, "gate", "{kind: linear}"))
+    problems += _check_experts(spec["experts"], (*path, "experts")) if "experts" in spec else []
+    if "experts" not in spec:
+        problems.append(_missing(path, "experts", "{kind: linear, count: 2}"))
+    execution = spec.get("execution", "auto")
+    if execution not in kinds("execution"):
+        fix = did_you_mean(str(execution), kinds("execution"))
+        problems.append(Problem((*path, "execution"), "no such execution", execution, fix))
+    return problems
+
+
+def dry_build(spec: Mapping[str, Any], facts: Mapping[str, int], wrong: Collection[str] = ()) -> list[Problem]:
+    """What the components' constructors find wrong with a spec.
+
+    Builds on the meta device, where tensors have shapes but no memory, and asks the gate for the scores of one image.
+    A part that is wrong is replaced by one that is right and the rest built again, so that each part has its say.
+
+    Arguments:
+        spec: a mixture's spec.
+        facts: of the data.
+        wrong: the keys whose names or types are known to be wrong.
+    """
+    spec = {key: STAND_INS[key] if key in wrong else spec[key] for key in KEYS if key in spec or key in wrong}
+    problems: list[Problem] = []
+    while found := _build(spec, facts):
+        problems += found
+        key = str(found[0].path[0])
+        if spec.get(key) == STAND_INS.get(key):
+            break
+        spec[key] = STAND_INS[key]
+    return problems
+
+
+def _build(spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[Problem]:
+    place: Path = ()
+    try:
+        with torch.device("meta"), torch.no_grad():
+            mixture = build_mixture(spec, facts)
+            place = ("gate",)
+            if getattr(mixture.gate, "needs_context", False):
+                # It reads values, and the meta device has none.
+                return []
+            scores = mixture.gate(torch.zeros(1, facts["channels"], facts["size"], facts["size"]))
+    except ArgumentError as error:
+        return [from_argument_error(error, place)]
+    except RuntimeError as error:
+        if not place:
+            raise
+        shape = (facts["channels"], facts["size"], facts["size"])
+        return [Problem(place, f"does not take images of shape {shape} ({error})", spec["gate"])]
+    experts = len(mixture.experts)
+    if scores.shape[-1] != experts:
+        rule = f"gives {scores.shape[-1]} scores where the mixture has experts: {experts}"
+        return [Problem(("gate",), rule, spec["gate"], "leave `experts` out of the gate, it is filled in")]
+    return []
+
+
+def _check_experts(value: Any, path: Path) -> list[Problem]:
+    if isinstance(value, list):
+        if not value:
+            return [Problem(path, "needs at least one expert", value)]
+        return [problem for place, one in enumerate(value) for problem in _check_expert(one, (*path, place))]
+    return _check_expert(value, path)
+
+
+def _check_expert(value: Any, path: Path) -> list[Problem]:
+    problems = []
+    count = value.get("count", 1) if isinstance(value, Mapping) else 1
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        problems.append(Problem((*path, "count"), "needs a whole number of at least 1", count))
+    if isinstance(value, Mapping) and value.get("kind") == "mixture":
+        inner = {key: given for key, given in value.items() if key not in ("kind", "count")}
+        return problems + check_model(inner, path)
+    return problems + check_component("experts", value, path, besides=("count",))
+
+
+def _missing(path: Path, key: str, example: str) -> Problem:
+    return Problem((*path, key), "is missing", ABSENT, f"such as {key}: {example}")

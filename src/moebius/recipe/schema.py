@@ -1,0 +1,209 @@
+"""The keys of a recipe, their types and defaults. What components take is read from their signatures (`check.py`)."""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+# What a study writes beside its variants' folders.
+RESERVED = ("figures", "tables")
+
+
+class Strict(BaseModel):
+    """A mapping with known keys and no conversions: 2 is a number, "2" is text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Keywords(Strict):
+    """A mapping that also takes keywords of what it names."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The keys that the schema does not know: keywords of the class or function that `kind` names."""
+        return copy.deepcopy(self.model_extra or {})
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w+-]*", name):
+        raise ValueError("needs letters, digits, _, + and - alone, for it names a folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class DataSpec(Strict):
+    """What `moebius.data.load` is given."""
+
+    sets: list[dict[str, Any]] = Field(min_length=1)
+    size: AtLeastOne = 32
+    color: Literal["grey", "rgb"] = "grey"
+    classes: list[Any] | None = Field(default=None, min_length=1)
+    train_rows: AtLeastOne | None = None
+    test_rows: AtLeastOne | None = None
+    validation_rows: int = Field(default=0, ge=0)
+
+
+class OptimizerSpec(Keywords):
+    """An optimizer of torch; `keywords` go to its class."""
+
+    kind: str = "adam"
+    lr: Any = 1e-3
+
+
+class GroupSpec(Strict):
+    """What the gate's or the experts' parameters have apart: null means as the optimizer says."""
+
+    lr: Any = None
+    freeze: bool = False
+    start_epoch: float = Field(default=0, ge=0)
+
+
+class LossSpec(Keywords):
+    """A gate loss: a function of room `losses`, its weight (number or schedule) and its keywords."""
+
+    kind: str
+    weight: Any = 1.0
+
+
+class TrainingSpec(Strict):
+    """How every variant is trained, unless it says otherwise."""
+
+    epochs: AtLeastOne = 20
+    batch_size: AtLeastOne = 128
+    optimizer: OptimizerSpec = OptimizerSpec()
+    gate: GroupSpec = GroupSpec()
+    experts: GroupSpec = GroupSpec()
+    losses: list[LossSpec] = []
+    clip_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_seconds: float = Field(default=30, gt=0)
+
+
+class CurvesSpec(Strict):
+    """One figure of accuracy by epoch, and its zoomed view."""
+
+    title: str
+    variants: list[str] = Field(min_length=1)
+
+
+class SweepSpec(Strict):
+    """A figure of accuracy against a number; `marks` are variants drawn as horizontal rules."""
+
+    x: Literal["experts"] = "experts"
+    variants: list[str] = Field(min_length=1)
+    marks: list[str] = []
+
+
+class ReportSpec(Strict):
+    """What the report draws: without curves, one figure with all variants."""
+
+    curves: list[CurvesSpec] = []
+    sweep: SweepSpec | None = None
+
+
+class RecipeFile(Strict):
+    """The keys of a recipe's file."""
+
+    name: FileName
+    title: str = ""
+    description: str = ""
+    time: str = ""
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+    model: dict[str, Any] = {}
+    variants: dict[FileName, dict[str, Any]] = Field(min_length=1)
+    seeds: AtLeastOne = 1
+    report: ReportSpec = ReportSpec()
+    presets: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a study, with everything that it shares with the others filled in.
+
+    Arguments:
+        name: its name, also that of its folder.
+        model: gate, router, experts, combine, execution: what `moebius.build.build_mixture` takes.
+        training: how it is trained.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    training: TrainingSpec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe, its preset and overrides applied.
+
+    Arguments:
+        source: the file it came from, as errors name it.
+        reference: the shipped name or the path that it was loaded by.
+        file: the values of all keys, defaults filled in.
+        variants: the models to compare, in the recipe's order.
+        preset: the preset that was applied.
+        overrides: the `key=value`s that were applied.
+    """
+
+    source: str
+    reference: str
+    file: RecipeFile
+    variants: tuple[Variant, ...]
+    preset: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.file.name
+
+    @property
+    def title(self) -> str:
+        """The question that the study asks."""
+        return self.file.title or self.file.name
+
+    @property
+    def description(self) -> str:
+        """What is compared, in a few sentences."""
+        return self.file.description
+
+    @property
+    def time(self) -> str:
+        """How long it takes, as its author measured."""
+        return self.file.time
+
+    @property
+    def data(self) -> DataSpec:
+        """The data of all variants."""
+        return self.file.data
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The training that variants share; what a variant changes is in its own."""
+        return self.file.training
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds each variant is run with: 0 … seeds − 1."""
+        return self.file.seeds
+
+    @property
+    def report(self) -> ReportSpec:
+        """What the report draws."""
+        return self.file.report
+
+    def resolved_variants(self) -> dict[str, Variant]:
+        """Variants by name, in the recipe's order."""
+        return {variant.name: variant for variant in self.variants}
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of all keys: written as YAML it is a recipe again, which needs no preset and no overrides."""
+        return self.file.model_dump(mode="json")

@@ -1,0 +1,101 @@
+"""A run's routing.parquet: one line per image."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from moebius.diagnostics.activation import activation
+from moebius.diagnostics.collapse import collapse
+from moebius.diagnostics.confusion import confusion
+from moebius.diagnostics.entropy import entropy
+from moebius.diagnostics.entropy_histogram import entropy_histogram
+from moebius.diagnostics.expert_confusion import expert_confusion
+from moebius.diagnostics.load import load
+from moebius.diagnostics.weight_histogram import weight_histogram
+from moebius.errors import StudyError
+from moebius.report.frames import Frame, joined
+
+ROOT = "root"
+_COLUMN = re.compile(r"gate(?:\[(?P<path>.*)\])?_(?P<expert>\d+)")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of one split of one run.
+
+    Arguments:
+        labels: true classes.
+        predictions: predicted classes.
+        domains: data set of each image.
+        gates: weights of each gate by module path; the root's is called `root`. NaN where a nested gate saw no image.
+    """
+
+    labels: Int[np.ndarray, " T"]
+    predictions: Int[np.ndarray, " T"]
+    domains: Int[np.ndarray, " T"]
+    gates: dict[str, Float[np.ndarray, "T E"]]
+
+
+def read_rows(path: Path) -> dict[str, Rows]:
+    """The rows of a routing.parquet by split.
+
+    Raises:
+        StudyError: the file cannot be read or lacks a column.
+    """
+    try:
+        table = pq.read_table(path)
+        split = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False))
+        whole = {name: table[name].to_numpy().astype(np.int64) for name in ("label", "prediction", "domain")}
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StudyError(
+            f"{path}: cannot be read ({error})", "remove the run's folder and run the study again"
+        ) from None
+    columns: dict[str, dict[int, str]] = {}
+    for name in table.column_names:
+        if match := _COLUMN.fullmatch(name):
+            columns.setdefault(match["path"] or ROOT, {})[int(match["expert"])] = name
+    gates = {
+        gate: np.stack([table[names[expert]].to_numpy() for expert in sorted(names)], 1)
+        for gate, names in columns.items()
+    }
+    found = {}
+    for name in ("train", "test"):
+        chosen = np.flatnonzero(split == name)
+        if chosen.size:
+            found[name] = Rows(
+                *(whole[column][chosen] for column in ("label", "prediction", "domain")),
+                gates={gate: weights[chosen] for gate, weights in gates.items()},
+            )
+    return found
+
+
+def frames_of(rows: Rows, classes: tuple[str, ...], domains: tuple[str, ...]) -> dict[str, Frame]:
+    """Every diagnostic of one split's rows, by table; those of a gate have a column `gate`."""
+    parts: dict[str, list[Frame]] = {}
+    for gate, whole in rows.gates.items():
+        seen = np.isfinite(whole).all(1)
+        if not seen.any():
+            continue
+        weights, domain, label = whole[seen], rows.domains[seen], rows.labels[seen]
+        made = {
+            "weight_histogram": weight_histogram(weights, domain, domains),
+            "entropy_histogram": entropy_histogram(weights, domain, domains),
+            "load": load(weights),
+            "entropy": entropy(weights).assign(
+                largest_weight=float(np.median(weights.max(1))), experts=weights.shape[1]
+            ),
+            "collapse": collapse(weights, domain, domains),
+            "activation_domain": activation(weights, domain, domains),
+            "activation_class": activation(weights, label, classes),
+            "expert_confusion": expert_confusion(weights, label, rows.predictions[seen], classes),
+        }
+        for name, frame in made.items():
+            frame.insert(0, "gate", gate)
+            parts.setdefault(name, []).append(frame)
+    frames = {name: joined(frames) for name, frames in parts.items()}
+    return frames | {"confusion": confusion(rows.labels, rows.predictions, classes)}

@@ -1,0 +1,115 @@
+"""Activation rates: which expert takes which data set and class."""
+
+import altair as alt
+
+from moebius.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
+from moebius.report.figures import WIDTH, Figure
+from moebius.report.frames import Frame
+from moebius.report.numbers import rate
+from moebius.report.sections._shared import BLUES, FEW, file_of, gated, slugs, steps, title_of
+from moebius.report.source import Study
+
+ORDER = 50
+
+
+def section(study: Study) -> Section | None:
+    """A table and heat maps for every gate: its first seed in full, the others small."""
+    pairs = gated(study, "activation")
+    if not pairs:
+        return None
+    names = slugs(study)
+    blocks: list[Block] = [
+        Text(
+            "The activation rate of an expert on a set of images is the mean of its gate weight. Experts are numbered "
+            "from 0, as in the files; which expert takes what differs from seed to seed, so nothing here is averaged "
+            "over seeds."
+        )
+    ]
+    for variant, gate in pairs:
+        frame = study.table("activation", variant=variant, gate=gate)
+        seeds = sorted(set(frame["seed"]))
+        title, first = title_of(variant, gate), frame[frame["seed"] == seeds[0]]
+        figures = [
+            _heat(
+                first[first["by"] == by],
+                by,
+                file_of(f"activation-{by}", names[variant], gate),
+                f"{title}, seed {seeds[0]}",
+            )
+            for by in ("domain", "class")
+            if (first["by"] == by).any()
+        ]
+        blocks += [
+            Heading(title),
+            _table(first, f"{title}, seed {seeds[0]}: activation rates by data set"),
+            Panels(figures),
+        ]
+        if len(seeds) > 1:
+            small = _seeds(frame, file_of("activation-seeds", names[variant], gate), title)
+            rest = frame[frame["seed"] != seeds[0]]
+            blocks.append(Panels([small]))
+            blocks.append(Details(f"{title}: rates of the other seeds", [_table(rest, f"{title}: rates by data set")]))
+    return Section("activation", "Activation of the experts", blocks)
+
+
+def _table(frame: Frame, caption: str) -> Table:
+    by_domain = frame[frame["by"] == "domain"]
+    wide = by_domain.pivot_table(index=["seed", "split", "group"], columns="expert", values="rate", sort=False)
+    several = by_domain["seed"].nunique() > 1
+    heads = ["seed", "split", "data set"] if several else ["split", "data set"]
+    rows, shades = [], []
+    for key, line in zip(wide.index, wide.to_numpy(), strict=True):
+        lead = [str(part) for part in (key if several else key[1:])]
+        rows.append([*lead, *(rate(float(value)) for value in line)])
+        shades.append([None] * len(lead) + [float(value) for value in line])
+    return Table(caption, [*heads, *(f"expert {expert}" for expert in wide.columns)], rows, len(heads), shades=shades)
+
+
+def _heat(frame: Frame, by: str, name: str, title: str) -> Figure:
+    experts, groups = int(frame["expert"].max()) + 1, list(dict.fromkeys(frame["group"]))
+    beside = experts <= FEW
+    width = (WIDTH - 30) / 2 if beside else WIDTH
+    numbered = {"values": steps(experts)}
+    shown = alt.Axis(labelAngle=0, ticks=False, domain=False, **numbered)
+    x = alt.X("expert:O", title="expert", axis=shown)
+    y = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
+    colour = alt.Color("rate:Q", scale=BLUES, legend=alt.Legend(title="activation rate", gradientLength=WIDTH / 2))
+    height = (34 if by == "domain" else max(8, min(17, 420 // len(groups)))) * len(groups)
+    marked = frame.assign(text=[rate(float(value)) for value in frame["rate"]])
+    base = alt.Chart(marked).encode(x, y)
+    layers = [base.mark_rect().encode(colour)]
+    if beside:
+        dark = alt.condition("datum.rate > 0.55", alt.value("white"), alt.value("black"))
+        layers.append(base.mark_text(fontSize=11).encode(text="text:N", color=dark))
+    facet = alt.Facet("split:N", sort=["test", "train"], title=None, header=alt.Header(labelFontWeight="bold"))
+    cell = alt.layer(*layers).properties(width=width, height=height)
+    chart = cell.facet(facet, columns=2 if beside else 1).resolve_axis(y="shared")
+    of = "data set" if by == "domain" else "class"
+    test = frame[frame["split"] == "test"]
+    top = test.loc[test.groupby("group", sort=False)["rate"].idxmax()]
+    said = "; ".join(f"{row['group']}: expert {row['expert']} {rate(row['rate'])}" for _, row in top.iterrows())
+    return Figure(
+        name, chart, f"{title}: activation rate by {of}.", f"{title}: largest activation rate on test by {of}: {said}."
+    )
+
+
+def _seeds(frame: Frame, name: str, title: str) -> Figure:
+    shown = frame[(frame["by"] == "domain") & (frame["split"] == "test")]
+    seeds, groups = shown["seed"].nunique(), list(dict.fromkeys(shown["group"]))
+    experts = int(shown["expert"].max()) + 1
+    columns = min(seeds, 5) if experts <= FEW else 1
+    width = (WIDTH - 14 * (columns - 1)) / columns
+    axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(experts))
+    facet = alt.Facet("seed:O", title="seed", header=alt.Header(titleOrient="top"))
+    rows = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
+    legend = alt.Legend(title="activation rate", gradientLength=WIDTH / 2)
+    chart = (
+        alt.Chart(shown)
+        .mark_rect()
+        .encode(alt.X("expert:O", title="expert", axis=axis), rows, alt.Color("rate:Q", scale=BLUES, legend=legend))
+        .properties(width=width, height=22 * len(groups))
+        .facet(facet, columns=columns)
+        .resolve_axis(y="shared")
+    )
+    caption = f"{title}: activation rate on test by data set, every seed. Expert numbers mean nothing across seeds."
+    return Figure(name, chart, caption, caption)

@@ -1,0 +1,20 @@
+"""How to run it again, and where the figures' numbers are."""
+
+import yaml
+
+from moebius.report.blocks import Block, Code, Details, Section, Text
+from moebius.report.numbers import listing
+from moebius.report.source import Study
+
+ORDER = 100
+
+
+def section(study: Study) -> Section | None:
+    """The resolved recipe and the files beside the page."""
+    tables = sorted(f"tables/{name}.csv" for name, frame in study.tables.items() if name != "results" and len(frame))
+    files = f"results.json and results.csv hold every figure of every run; the tables behind this page are {listing(tables)}."
+    blocks: list[Block] = [Text(f"Beside this page: {files} Every picture is in figures/ as SVG and PNG.")]
+    if study.recipe:
+        text = yaml.safe_dump(dict(study.recipe), sort_keys=False, allow_unicode=True, width=110)
+        blocks.append(Details("The recipe as it ran, with presets and overrides resolved", [Code(text.rstrip())]))
+    return Section("files", "Files and recipe", blocks)

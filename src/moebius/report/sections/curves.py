@@ -1,0 +1,87 @@
+"""Accuracy by epoch."""
+
+import altair as alt
+
+from moebius.report.blocks import Block, Heading, Panels, Section
+from moebius.report.figures import HEIGHT, WIDTH, Figure, slug
+from moebius.report.frames import Frame
+from moebius.report.numbers import rate
+from moebius.report.sections._shared import curve_groups, over_seeds, variant_colour
+from moebius.report.source import Study
+
+ORDER = 30
+SPLITS = ["test", "train"]
+
+
+def section(study: Study) -> Section | None:
+    """For each group of the recipe: the whole curves, and where they end up."""
+    frame = study.table("epochs", measure="accuracy")
+    if frame.empty:
+        return None
+    frame = frame[frame["split"].isin(SPLITS)]
+    blocks: list[Block] = []
+    taken: set[str] = set()
+    groups = curve_groups(study)
+    for title, names in groups:
+        own = over_seeds(frame[frame["variant"].isin(names)], ["variant", "split", "epoch"])
+        if own.empty:
+            continue
+        if title:
+            blocks.append(Heading(title))
+        name = slug(f"curves {title}" if len(groups) > 1 else "curves", taken)
+        blocks.append(Panels(_figures(study, own, names, title, name)))
+    return Section("curves", "Accuracy by epoch", blocks) if blocks else None
+
+
+def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
+    last = int(frame["epoch"].max())
+    ends = frame[frame["epoch"] == frame.groupby(["variant", "split"])["epoch"].transform("max")]
+    said = "; ".join(f"{row['variant']} {row['split']} {rate(row['mean'])}" for _, row in ends.iterrows())
+    seeds = int(frame["count"].max())
+    band = f", mean of {seeds} seeds with the range from worst to best" if seeds > 1 else ""
+    late = frame[frame["epoch"] > last / 2]
+    pad = max(float((late["high"] - late["low"].min()).max()) * 0.06, 0.004)
+    zoom = (float(late["low"].min()) - pad, float(late["high"].max()) + pad)
+    of = f"{title}: accuracy" if title else "Accuracy"
+    whole = (float(frame["low"].min()), float(frame["high"].max()))
+    pad = max((whole[1] - whole[0]) * 0.04, 0.004)
+    return [
+        Figure(
+            name,
+            _chart(study, frame, names, (max(0.0, whole[0] - pad), min(1.0, whole[1] + pad))),
+            f"{of} by epoch{band}. Solid: test, at the epoch's end; dashed: train, cumulative over the epoch.",
+            f"{of} by epoch {last}, at its end: {said}.",
+        ),
+        Figure(
+            f"{name}-zoom",
+            _chart(study, frame, names, zoom),
+            f"The same, zoomed to where the curves end up ({rate(zoom[0])} to {rate(zoom[1])}).",
+            f"{of} by epoch, zoomed to {rate(zoom[0])} to {rate(zoom[1])}.",
+        ),
+    ]
+
+
+def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.LayerChart:
+    epochs = int(frame["epoch"].nunique())
+    base = alt.Chart(frame)
+    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(epochs, 10), grid=False)
+    around = [frame["epoch"].min(), frame["epoch"].max()] if epochs > 1 else [0, 2]
+    x = alt.X("epoch:Q", axis=ticks, scale=alt.Scale(domain=around, nice=False))
+    scale = alt.Scale(domain=list(shown), nice=False, zero=False)
+    colour = variant_colour(study, names, symbolType="stroke" if epochs > 1 else "circle")
+    legend = alt.Legend(title=None)
+    if epochs == 1:
+        shape = alt.Shape("split:N", sort=SPLITS, legend=legend)
+        mark = base.mark_point(size=70, strokeWidth=2, clip=True)
+        return alt.layer(mark.encode(x, alt.Y("mean:Q", scale=scale, title="accuracy"), colour, shape)).properties(
+            width=WIDTH, height=HEIGHT
+        )
+    dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=SPLITS, range=[[1, 0], [5, 4]]), legend=legend)
+    y = alt.Y("mean:Q", scale=scale, title="accuracy")
+    layers = [base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash)]
+    if int(frame["count"].max()) > 1:
+        area = base.mark_area(opacity=0.15, clip=True)
+        layers.insert(
+            0, area.encode(x, alt.Y("low:Q", scale=scale, title="accuracy"), alt.Y2("high:Q"), colour, detail="split:N")
+        )
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)

@@ -1,0 +1,117 @@
+"""What single images do: histograms of gate weights and entropies."""
+
+import altair as alt
+import numpy as np
+
+from moebius.report.blocks import Block, Heading, Panels, Section, Table, Text
+from moebius.report.figures import COLOURS, WIDTH, Figure
+from moebius.report.frames import Frame
+from moebius.report.numbers import rate
+from moebius.report.sections._shared import FEW, file_of, gated, slugs, steps, title_of
+from moebius.report.source import Study
+
+ORDER = 60
+GAP = 14
+
+
+def section(study: Study) -> Section | None:
+    """Does one image use one expert? The mean activation hides it, these do not."""
+    pairs = gated(study, "weight_histogram")
+    if not pairs:
+        return None
+    names = slugs(study)
+    blocks: list[Block] = [
+        Text(
+            "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts by "
+            "itself: weights at 0 and 1, and entropies at 0, mean that one image uses one expert. Entropies are in nats; "
+            "in brackets the number of experts that, used alike, have that entropy."
+        ),
+        _table(study, pairs),
+    ]
+    for variant, gate in pairs:
+        seed = study.seeds_of(variant)[0]
+        where = {"variant": variant, "gate": gate, "seed": seed, "split": "test"}
+        weights, entropies = study.table("weight_histogram", **where), study.table("entropy_histogram", **where)
+        if weights.empty:
+            continue
+        title = f"{title_of(variant, gate)}, seed {seed}"
+        figures = [
+            _weights(weights, file_of("weights", names[variant], gate), title),
+            _entropies(entropies, file_of("entropies", names[variant], gate), title),
+        ]
+        blocks += [Heading(title_of(variant, gate)), Panels(figures)]
+    return Section("images", "Does one image use one expert?", blocks)
+
+
+def _table(study: Study, pairs: list[tuple[str, str]]) -> Table:
+    frame = study.table("entropy", split="test")
+    rows = []
+    for variant, gate in pairs:
+        own = frame[(frame["variant"] == variant) & (frame["gate"] == gate)]
+        numbers = [f"{own[column].mean():.2f}" for column in ("row", "marginal", "row_experts", "effective_experts")]
+        rows.append(
+            [title_of(variant, gate), str(own["experts"].iloc[0]), rate(own["largest_weight"].mean()), *numbers]
+        )
+    columns = ["gate", "experts", "largest weight, median image", "entropy of an image", "entropy of the mean"]
+    columns += ["effective experts of an image", "effective experts over all"]
+    return Table("Test images, means over seeds; entropies in nats", columns, rows)
+
+
+def _domains(frame: Frame) -> tuple[list[str], int]:
+    domains = list(dict.fromkeys(frame["group"]))
+    return domains, min(len(domains), 2)
+
+
+def _weights(frame: Frame, name: str, title: str) -> Figure:
+    domains, columns = _domains(frame)
+    width = (WIDTH - GAP * (columns - 1)) / columns
+    experts = int(frame["expert"].max()) + 1
+    ticks = alt.Axis(values=[0, 0.5, 1], grid=False) if frame["high"].max() <= 1 else alt.Axis(grid=False, tickCount=4)
+    x = alt.X("low:Q", bin="binned", title="gate weight of an image", axis=ticks, scale=alt.Scale(nice=False))
+    if experts <= FEW:
+        shown = frame.assign(label=[f"expert {expert}" for expert in frame["expert"]])
+        y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=3, format=".1~f"))
+        bars = alt.Chart(shown).mark_bar(binSpacing=0.5, color=COLOURS[0]).encode(x, alt.X2("high:Q"), y)
+        column = alt.Column("group:N", sort=domains, title=None)
+        row = alt.Row("label:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="right"))
+        chart = bars.properties(width=width - 20, height=150 if experts <= 2 else 80).facet(column=column, row=row)
+    else:
+        legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
+        scale = alt.Scale(type="sqrt", domain=[0, 1], range=["#f7fbff", "#9ecae1", "#3182bd", "#08306b"])
+        axis = alt.Axis(values=steps(experts), ticks=False, domain=False)
+        cells = (
+            alt.Chart(frame)
+            .mark_rect()
+            .encode(x, alt.X2("high:Q"), alt.Y("expert:O", axis=axis), alt.Color("share:Q", scale=scale, legend=legend))
+        )
+        chart = cells.properties(width=width, height=max(120, 12 * experts)).facet(
+            alt.Facet("group:N", sort=domains, title=None), columns=columns
+        )
+    caption = f"{title}: gate weights of single test images, by data set."
+    # The outer bins say whether an image is given or refused whole.
+    outer = frame[(frame["low"] < 0.05) | (frame["high"] > 0.95)].groupby("group", sort=False)["rows"].sum()
+    total = frame.groupby("group", sort=False)["rows"].sum()
+    said = "; ".join(f"{group} {rate(float(outer.get(group, 0) / total[group]))}" for group in domains)
+    return Figure(name, chart, caption, f"{caption} Share of weights below .05 or above .95: {said}.")
+
+
+def _entropies(frame: Frame, name: str, title: str) -> Figure:
+    domains, columns = _domains(frame)
+    top = float(frame["high"].max())
+    labels = alt.Axis(
+        grid=False,
+        values=[float(value) for value in np.linspace(0, top, 3)],
+        labelExpr="[format(datum.value, '.2f'), '(' + format(exp(datum.value), '.2~f') + ')']",
+        labelFlush=False,
+    )
+    x = alt.X("low:Q", bin="binned", title="entropy of an image in nats (effective experts)", axis=labels)
+    y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=4, format=".2~f"))
+    bars = alt.Chart(frame).mark_bar(binSpacing=0.5, color=COLOURS[2]).encode(x, alt.X2("high:Q"), y)
+    one_column = alt.Facet("group:N", sort=domains, title=None)
+    chart = bars.properties(width=WIDTH, height=110).facet(one_column, columns=1)
+    means = [
+        f"{group} {(own['share'] * (own['low'] + own['high']) / 2).sum():.2f}"
+        for group, own in frame.groupby("group", sort=False)
+    ]
+    caption = f"{title}: entropies of single test images, by data set; the axis ends where all experts are used alike."
+    return Figure(name, chart, caption, f"{caption} Mean in nats: {'; '.join(means)}.")

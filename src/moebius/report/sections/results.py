@@ -1,0 +1,106 @@
+"""The results table."""
+
+import altair as alt
+
+from moebius.diagnostics.interval import interval
+from moebius.report.blocks import Block, Panels, Section, Table, Text
+from moebius.report.figures import WIDTH, Figure
+from moebius.report.frames import frame_of
+from moebius.report.numbers import NONE, bracket, count, duration, rate, signed, with_interval
+from moebius.report.sections._shared import ranking, values, variant_colour
+from moebius.report.source import Study
+
+ORDER = 20
+
+
+def section(study: Study) -> Section | None:
+    """Accuracy of every variant with its interval and every seed's value."""
+    ranked = ranking(study)
+    if not ranked:
+        return None
+    best = ranked[0][0]
+    several = len(study.seeds) > 1
+    columns = ["variant", "test", *(["95 % interval"] if several else []), "train"]
+    columns += [f"minus {best}, paired"] if several and len(ranked) > 1 else []
+    columns += ["test, every seed"] if several else []
+    columns += ["parameters", "time per run", "images/s"]
+    rows = [_row(study, variant, best, several, len(ranked) > 1) for variant in study.variants]
+    caption = "Accuracy at the reported epoch; train is cumulative over that epoch, before each update"
+    blocks: list[Block] = [
+        Table(caption, columns, rows, marked=[study.variants.index(best)]),
+        Text(_note(best, several, len(ranked) > 1)),
+        Panels([_figure(study)]),
+    ]
+    return Section("results", "Results", blocks)
+
+
+def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
+    test, train = values(study, variant, "accuracy", "test"), values(study, variant, "accuracy", "train")
+    score = interval(list(test.values())) if test else None
+    cells = [variant, rate(score.mean) if score else NONE]
+    cells += [(bracket(score) if score else "") or NONE] if several else []
+    cells.append(rate(interval(list(train.values())).mean) if train else NONE)
+    if several and compared:
+        other = values(study, best, "accuracy", "test")
+        pairs = [test[seed] - other[seed] for seed in test if seed in other]
+        gap = interval(pairs) if pairs and variant != best else None
+        cells.append(f"{signed(gap.mean)} {bracket(gap)}".rstrip() if gap else NONE)
+    cells += [" ".join(rate(value) for value in test.values())] if several else []
+    runs = [run for run in study.runs if run["variant"] == variant]
+    return [
+        *cells,
+        count(runs[0].get("parameters")),
+        duration(_mean(runs, "seconds")),
+        count(_mean(runs, "images_per_second")),
+    ]
+
+
+def _mean(runs: list, key: str) -> float | None:
+    found = [float(run[key]) for run in runs if run.get(key) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _note(best: str, several: bool, compared: bool) -> str:
+    if not several:
+        return f"The marked line, {best}, has the best test accuracy. One seed gives no interval." if compared else ""
+    marked = (
+        f"The marked line, {best}, has the best mean on test; whether that is more than chance, the intervals say. "
+    )
+    paired = f"“Minus {best}” is the mean difference over the seeds both ran with, and its interval. "
+    return (marked + paired if compared else "") + "Intervals are Student's t over seeds, at 95 %."
+
+
+def _figure(study: Study) -> Figure:
+    lines, points = [], []
+    for variant in study.variants:
+        by_seed = values(study, variant, "accuracy", "test")
+        points += [{"variant": variant, "accuracy": value} for value in by_seed.values()]
+        if by_seed:
+            score = interval(list(by_seed.values()))
+            lines.append({"variant": variant, "mean": score.mean, "low": score.low, "high": score.high})
+    summary, each = frame_of(lines), frame_of(points)
+    # Two seeds give intervals thirteen times as wide as their spread: the picture follows the values, and cuts those.
+    low, high = each["accuracy"].min(), each["accuracy"].max()
+    pad = max(high - low, 0.02) * 0.35
+    shown = alt.Scale(domain=[low - pad, high + pad], nice=False, zero=False)
+    y = alt.Y("variant:N", sort=list(study.variants), title=None)
+    colour = variant_colour(study, study.variants).copy()
+    colour.legend = None
+    layers = [
+        alt.Chart(each)
+        .mark_point(size=26, opacity=0.6, strokeWidth=1.2)
+        .encode(alt.X("accuracy:Q", scale=shown), y, colour),
+        alt.Chart(summary)
+        .mark_point(size=70, filled=True, opacity=1, shape="diamond")
+        .encode(alt.X("mean:Q"), y, colour),
+    ]
+    if bool(summary["low"].notna().any()):
+        bars = alt.Chart(summary.dropna()).mark_rule(strokeWidth=2, clip=True)
+        layers.insert(0, bars.encode(alt.X("low:Q", title="test accuracy", scale=shown), alt.X2("high:Q"), y, colour))
+    layers[0] = layers[0].encode(alt.X(layers[0].encoding.x.shorthand, scale=shown, title="test accuracy"))
+    chart = alt.layer(*layers).properties(width=WIDTH, height=max(60, 28 * len(study.variants)))
+    said = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
+    caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval over seeds (cut where it leaves the picture)."
+    if len(study.seeds) == 1:
+        caption = "Test accuracy."
+    return Figure("results", chart, caption, f"Test accuracy by variant: {said}.")

@@ -1,0 +1,128 @@
+"""All tables of a report, tidy: one observation per line."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from moebius.diagnostics.interval import interval
+from moebius.files import replacing
+from moebius.report.frames import Frame, frame_of, joined
+from moebius.report.rows import ROOT, frames_of, read_rows
+from moebius.report.source import Study
+
+SPLITS = ("train", "test")
+COLUMNS = {
+    "summary": ("variant", "measure", "split", "mean", "low", "high", "median", "seeds"),
+    "epochs": ("variant", "seed", "epoch", "split", "measure", "value"),
+    "gates": ("variant", "seed", "gate", "epoch", "measure", "expert", "value"),
+    "accuracy_by_domain": ("variant", "seed", "split", "domain", "accuracy"),
+    "activation": ("variant", "seed", "gate", "split", "by", "group", "expert", "rate"),
+}
+
+
+def tabulate(study: Study) -> Study:
+    """The study with its tables: those of results.json, and those of the rows of every run that has them."""
+    lines: dict[str, list[tuple]] = {name: [] for name in COLUMNS if name != "summary"}
+    frames: dict[str, list[Frame]] = {}
+    for run in study.runs:
+        key = (run["variant"], run["seed"])
+        lines["epochs"] += [key + line for line in _epochs(run)]
+        lines["gates"] += [key + line for line in _gates(run)]
+        lines["accuracy_by_domain"] += [
+            (*key, split, domain, value)
+            for split in SPLITS
+            for domain, value in ((run.get("accuracy_by_domain") or {}).get(split) or {}).items()
+        ]
+        activation = [key + line for line in _activation(run)]
+        lines["activation"] += activation
+        path = study.run_folder(run) / "routing.parquet"
+        for split, rows in read_rows(path).items() if path.is_file() else ():
+            for name, frame in frames_of(rows, study.classes, study.domains).items():
+                if name == "expert_confusion" and split == "train":
+                    continue
+                if name.startswith("activation_"):
+                    if activation:
+                        continue
+                    frame = frame.assign(by=name.removeprefix("activation_"))
+                frame.insert(0, "split", split)
+                frame.insert(0, "seed", run["seed"])
+                frame.insert(0, "variant", run["variant"])
+                frames.setdefault("activation" if name.startswith("activation_") else name, []).append(frame)
+    tables = {name: Frame(found, columns=list(COLUMNS[name])) for name, found in lines.items()}
+    for name, found in frames.items():
+        whole = joined(found)
+        if name in tables:
+            extra = whole[list(COLUMNS[name])]
+            whole = extra if tables[name].empty else joined([tables[name], extra])
+        tables[name] = whole
+    tables["results"] = _results(study)
+    tables["summary"] = _summary(study, tables["results"])
+    return replace(study, tables=tables)
+
+
+def write_tables(study: Study) -> None:
+    """Write results.csv and tables/*.csv; what has no line is not written."""
+    for name, frame in study.tables.items():
+        path = study.folder / "results.csv" if name == "results" else study.folder / "tables" / f"{name}.csv"
+        if len(frame):
+            with replacing(path, sync=False) as temporary:
+                frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
+
+
+def _epochs(run: Mapping[str, Any]) -> Iterator[tuple]:
+    for line in run.get("epochs") or ():
+        for split in (*SPLITS, "validation"):
+            for measure, value in (line.get(split) or {}).items():
+                if measure in ("terms", "accuracy_by_domain"):
+                    prefix = "loss" if measure == "terms" else "accuracy"
+                    yield from ((line["epoch"], split, f"{prefix}:{name}", part) for name, part in value.items())
+                elif isinstance(value, int | float):
+                    yield line["epoch"], split, measure, value
+
+
+def _gates(run: Mapping[str, Any]) -> Iterator[tuple]:
+    for line in run.get("epochs") or ():
+        for gate, measures in (line.get("gates") or {}).items():
+            for measure, value in measures.items():
+                values = enumerate(value) if isinstance(value, list) else [(None, value)]
+                yield from ((gate or ROOT, line["epoch"], measure, expert, part) for expert, part in values)
+
+
+def _activation(run: Mapping[str, Any]) -> Iterator[tuple]:
+    for gate, source in {ROOT: run, **(run.get("gates") or {})}.items():
+        for by, key in (("domain", "activation"), ("class", "activation_by_class")):
+            for split in SPLITS:
+                for group, rates in ((source.get(key) or {}).get(split) or {}).items():
+                    yield from ((gate or ROOT, split, by, group, expert, rate) for expert, rate in enumerate(rates))
+
+
+def _results(study: Study) -> Frame:
+    lines = []
+    for run in study.runs:
+        line: dict[str, Any] = {"variant": run["variant"], "seed": run["seed"]}
+        for measure in ("accuracy", "loss"):
+            line |= {f"{split}_{measure}": (run.get(measure) or {}).get(split) for split in SPLITS}
+        for split in SPLITS:
+            by_domain = (run.get("accuracy_by_domain") or {}).get(split) or {}
+            line |= {f"{split}_accuracy:{domain}": value for domain, value in by_domain.items()}
+        numbers = {key: value for key, value in run.items() if isinstance(value, int | float) and key not in line}
+        lines.append(line | numbers)
+    return frame_of(lines)
+
+
+def _summary(study: Study, results: Frame) -> Frame:
+    lines = []
+    for variant in study.variants:
+        own = results[results["variant"] == variant]
+        for column in [name for name in results.columns if name not in ("variant", "seed")]:
+            values = [float(value) for value in own[column] if pd.notna(value)]
+            if values:
+                split, _, measure = (
+                    column.partition("_") if column.startswith(("train_", "test_")) else ("", "", column)
+                )
+                found = interval(values)
+                line = (variant, measure, split, found.mean, found.low, found.high, found.median, found.count)
+                lines.append(line)
+    return frame_of(lines, columns=list(COLUMNS["summary"]))

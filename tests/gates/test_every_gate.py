@@ -1,0 +1,122 @@
+"""What holds for every gate; a new one is tested by being there."""
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+import torch
+
+from moebius.errors import ArgumentError
+from moebius.registry import find, kinds
+
+EXPERTS = 3
+FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "experts": EXPERTS, "domains": EXPERTS}
+
+
+def build(kind, **changed):
+    torch.manual_seed(0)
+    component, given = find("gates", kind), {**FACTS, **changed}
+    return component(**{name: given[name] for name in inspect.signature(component).parameters if name in given})
+
+
+def scores(gate, x, domain):
+    return gate(x, {"domain": domain}) if getattr(gate, "needs_context", False) else gate(x)
+
+
+def rows(count, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(count)
+    x = torch.rand(count, 1, 8, 8, generator=generator).to(dtype)
+    return x, torch.randint(EXPERTS, (count,), generator=generator)
+
+
+pytestmark = pytest.mark.parametrize("kind", kinds("gates"))
+
+
+@pytest.mark.parametrize("count", [7, 1, 0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_scores_every_row_for_every_expert_in_its_precision(kind, count, dtype):
+    found = scores(build(kind).to(dtype), *rows(count, dtype))
+    assert found.shape == (count, EXPERTS)
+    assert found.dtype == dtype
+    assert not found.isnan().any()
+
+
+def test_one_expert_is_enough(kind):
+    x, domain = rows(4)
+    assert scores(build(kind, experts=1, domains=1), x, torch.zeros_like(domain)).shape == (4, 1)
+
+
+def test_bf16_is_float32_but_for_rounding(kind):
+    x, domain = rows(16)
+    exact, rounded = scores(build(kind), x, domain), scores(build(kind).bfloat16(), x.bfloat16(), domain)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.05)
+
+
+def test_permuting_rows_permutes_scores(kind):
+    gate, (x, domain), order = build(kind), rows(9), torch.randperm(9, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(scores(gate, x[order], domain[order]), scores(gate, x, domain)[order])
+
+
+def test_eval_is_deterministic(kind):
+    gate, (x, domain) = build(kind).eval(), rows(5)
+    assert torch.equal(scores(gate, x, domain), scores(gate, x, domain))
+
+
+def test_the_input_is_left_as_it_was(kind):
+    (x, domain), gate = rows(5), build(kind)
+    before = x.clone()
+    scores(gate, x, domain)
+    assert torch.equal(x, before)
+
+
+def test_backward_reaches_every_parameter(kind):
+    gate = build(kind)
+    scores(gate, *rows(32)).logsumexp(-1).sum().backward()
+    for name, parameter in gate.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_gradients_are_those_of_finite_differences(kind):
+    gate, (x, domain) = build(kind).double(), rows(2, torch.float64)
+    parameters = dict(gate.named_parameters())
+    small = {name: p for name, p in parameters.items() if p.numel() <= 256}
+    if not small:
+        assert not parameters, "no parameter is small enough to check"
+        return
+
+    def changed(*values):
+        full = {**parameters, **dict(zip(small, values, strict=True))}
+        extra = ({"domain": domain},) if getattr(gate, "needs_context", False) else ()
+        return torch.func.functional_call(gate, full, (x, *extra))
+
+    assert torch.autograd.gradcheck(changed, [p.detach().requires_grad_() for p in small.values()])
+
+
+def test_saved_and_loaded_it_gives_the_same_scores(kind):
+    gate, other, (x, domain) = build(kind), build(kind), rows(4)
+    for parameter in other.parameters():
+        torch.nn.init.zeros_(parameter)
+    other.load_state_dict(gate.state_dict())
+    assert torch.equal(scores(gate, x, domain), scores(other, x, domain))
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+def test_impossible_facts_are_refused_by_name(kind, bad):
+    for name in inspect.signature(find("gates", kind)).parameters:
+        if name in FACTS:
+            with pytest.raises(ArgumentError, match=f"^({name}|experts): "):
+                build(kind, **{name: bad})
+
+
+def test_documents_itself_and_its_examples_run(kind):
+    component = find("gates", kind)
+    text = inspect.getdoc(component)
+    assert text.splitlines()[0].endswith(".")
+    assert "Reference:" in text
+    module = importlib.import_module(component.__module__)
+    examples = doctest.DocTestFinder().find(component, module=False, globs=vars(module))
+    results = [doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example) for example in examples]
+    assert sum(result.attempted for result in results) > 0
+    assert sum(result.failed for result in results) == 0
