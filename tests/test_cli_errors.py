@@ -20,7 +20,7 @@ variants: {linear: {}, hidden: {gate: {kind: mlp, hidden: [4]}}}
 
 def refused(*arguments: str) -> str:
     """What the command complains of; it has exited with 2, without a traceback."""
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, list(arguments))
     assert result.exit_code == 2, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
@@ -101,7 +101,7 @@ def test_what_cannot_be_done_is_said_with_a_fix(here, arguments, message, fix):
     [
         (["run"], "Missing argument"),
         (["rum", "quickstart"], "No such command"),
-        (["run", "quickstart", "--seeds", "0"], "0 is not in the range"),
+        (["run", "quickstart", "--seeds", "0"], "greater than or equal to 1"),
         (["run", "quickstart", "--device", "tpu"], "'tpu' is not one of"),
         (["run", "quickstart", "--sedes", "2"], "No such option"),
     ],

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from moebius.arguments import positive
 from moebius.errors import ArgumentError
 from moebius.mixture import Mixture
 from moebius.registry import find
@@ -43,20 +44,23 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
 
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
-    """Multiply-adds of products and convolutions for one image; experts that the router does not choose cost nothing.
+    """Multiply-adds of products and convolutions for one image, the mean over one of each domain.
+
+    Experts that the router does not choose cost nothing.
 
     Arguments:
         model: what to count, with real parameters (routing needs values); it is not changed.
         facts: channels, size and domains of the data.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    image = torch.zeros(1, facts["channels"], facts["size"], facts["size"], device=device)
-    domain = torch.zeros(1, dtype=torch.long, device=device)
-    training = model.training
+    domains = facts["domains"]
+    images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
+    modes = [(module, module.training) for module in model.modules()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image, {"domain": domain})
-    model.train(training)
-    return counter.get_total_flops() // 2
+        model.eval()(images, {"domain": torch.arange(domains, device=device)})
+    for module, training in modes:
+        module.training = training
+    return counter.get_total_flops() // 2 // domains
 
 
 def _experts(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -67,9 +71,7 @@ def _experts(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[tupl
 
 def _build_experts(place: str, spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[nn.Module]:
     spec = dict(spec)
-    count = spec.pop("count", 1)
-    if count < 1:
-        raise ArgumentError(f"{place}.count", "needs at least one expert", count)
+    count = positive(f"{place}.count", spec.pop("count", 1))
     if spec["kind"] == "mixture":
         spec.pop("kind")
         with _inside(place):

@@ -33,7 +33,7 @@ class Mixture(nn.Module):
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: no experts, or a gate whose scores are not one per expert.
+        ArgumentError: no experts; a gate whose scores are not one per row and expert.
 
     Example:
         >>> import torch, moebius as mb
@@ -70,10 +70,13 @@ class Mixture(nn.Module):
         """
         frame = current() if context is None else current().given(context)
         scores = self.gate(x, frame.local()) if getattr(self.gate, "needs_context", False) else self.gate(x)
-        if scores.shape[-1] != len(self.experts):
+        if scores.shape[-1:] != (len(self.experts),):
             rule = f"must give one score for each of the {len(self.experts)} experts"
             raise ArgumentError("gate", rule, tuple(scores.shape), f"a gate with experts={len(self.experts)}")
         batch = scores.shape[:-1]
+        if not batch or batch != x.shape[: len(batch)]:
+            rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
+            raise ArgumentError("gate", rule, tuple(scores.shape), None if batch else "x.unsqueeze(0), a batch of one")
         if len(batch) > 1:
             frame = frame.repeated(prod(batch[1:]))
             scores, x = scores.flatten(0, -2), x.flatten(0, len(batch) - 1)

@@ -73,12 +73,16 @@ def _component(module: ModuleType) -> Callable[..., Any]:
 
 class _Room(ModuleType):
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"module {self.__name__} has no attribute {name!r}")
         room = self.__name__.removeprefix("moebius.")
-        if not name.startswith("_"):
-            for kind in kinds(room):
-                if _key(kind) == _key(name):
-                    return find(room, kind)
-        raise AttributeError(f"module {self.__name__} has no attribute {name!r}; {did_you_mean(name, kinds(room))}")
+        for kind in kinds(room):
+            if _key(kind) == _key(name):
+                component = find(room, kind)
+                if component.__name__ == name:
+                    super().__setattr__(name, component)
+                    return component
+        raise AttributeError(f"module {self.__name__} has no attribute {name!r}; {did_you_mean(name, dir(self))}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Importing moebius.losses.batch_entropy binds the *module* to the room's attribute of that name, where users

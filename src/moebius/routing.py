@@ -4,9 +4,9 @@ Axis letters, here and as suffixes of local names everywhere:
 T rows (images or tokens) · D features · E experts · K chosen per row · A assignments · C classes · H gate heads
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,7 +48,8 @@ class Routing:
         selection: None when every expert sees every row, else the assignments.
         rows: index of each row in the outermost batch, for nested mixtures; None for the outermost itself.
         head_weights: the full weights (T, H, E, C) of several gate heads (H) or of weights per class (C); None when
-            H = C = 1. `weights` is then their view: summed over heads, averaged over classes.
+            H = C = 1. `weights` is then their view: summed over heads, averaged over classes; and a selection holds
+            each pair of row and expert at most once.
         aux: what a loss needs and only the router knows: noise scale, L0 logits, load before drops …
     """
 
@@ -121,11 +122,16 @@ class Router(nn.Module):
         raise TypeError(f"{type(self).__name__} is a router without a forward")
 
 
-_SELECTION_FIELDS = ("row_A", "expert_A", "weight_A", "kept_A")
-_ROUTING_FIELDS = ("scores", "probs", "weights", "log_weights", "selection", "rows", "head_weights", "aux")
-pytree.register_pytree_node(
-    Selection, lambda s: ([getattr(s, f) for f in _SELECTION_FIELDS], None), lambda values, _: Selection(*values)
-)
-pytree.register_pytree_node(
-    Routing, lambda r: ([getattr(r, f) for f in _ROUTING_FIELDS], None), lambda values, _: Routing(*values)
-)
+def _flatten(part: Selection | Routing) -> tuple[list[Any], tuple[type, tuple[str, ...]]]:
+    """The fields that are there: pytrees take None for a leaf, and a function of tensors would trip over it."""
+    names = tuple(one.name for one in fields(part) if getattr(part, one.name) is not None)
+    return [getattr(part, name) for name in names], (type(part), names)
+
+
+def _unflatten(values: Iterable[Any], context: tuple[type, tuple[str, ...]]) -> Any:
+    part, names = context
+    return part(**dict(zip(names, values, strict=True)))
+
+
+for _part in (Selection, Routing):
+    pytree.register_pytree_node(_part, _flatten, _unflatten)

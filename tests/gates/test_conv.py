@@ -37,7 +37,9 @@ def test_relu_in_the_blocks_changes_the_scores():
     found = []
     for name in ("none", "relu"):
         torch.manual_seed(0)
-        found.append(Conv(channels=1, size=8, experts=2, filters=[4], hidden=[4], activation=name)(-torch.ones(2, 1, 8, 8)))
+        found.append(
+            Conv(channels=1, size=8, experts=2, filters=[4], hidden=[4], activation=name)(-torch.ones(2, 1, 8, 8))
+        )
     assert not torch.allclose(*found)
 
 

@@ -1,4 +1,4 @@
-"""Small studies as `moebius run` leaves them, drawn with numpy: what a report is made from, without training anything."""
+"""Small studies as `moebius run` leaves them, drawn with numpy: what a report is made from, without training."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -17,8 +17,8 @@ SAMPLES = {"k": 2, "experts": EXPERTS, "temperature": 0.5, "capacity": 1.5}
 
 def build(kind):
     component = find("routers", kind)
-    parameters = inspect.signature(component).parameters.values()
-    return component(**{p.name: SAMPLES[p.name] for p in parameters if p.default is p.empty})
+    named = [p for p in inspect.signature(component).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return component(**{p.name: SAMPLES[p.name] for p in named if p.default is p.empty})
 
 
 def some_scores(rows, experts=EXPERTS, dtype=torch.float32):

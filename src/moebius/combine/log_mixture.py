@@ -63,15 +63,11 @@ def _log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 class _LogSumExp(torch.autograd.Function):
     """logsumexp over axis 1 with gradients of zero where all is −inf; torch's own are NaN there."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(joint):
-        return joint.logsumexp(1)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output)
+    def forward(ctx, joint):
+        total = joint.logsumexp(1)
+        ctx.save_for_backward(joint, total)
+        return total
 
     @staticmethod
     def backward(ctx, *gradients):

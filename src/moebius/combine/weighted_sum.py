@@ -10,7 +10,8 @@ from moebius.routing import Routing
 class WeightedSum:
     """y = Σ_e w_e · y_e: a mixture of the experts' outputs, logits among them.
 
-    With several gate heads their sums add up (w_e is the sum over heads); with weights per class each class has its own.
+    With several gate heads their sums add up (w_e is the sum over heads); with weights per class each class,
+    the outputs' last axis, has its own.
 
     Arguments of the call:
         values: the experts' outputs, (T, E, …) without a selection, else (A, …).
@@ -35,14 +36,20 @@ class WeightedSum:
         if routing.head_weights is not None:
             weights = routing.head_weights.sum(1).to(values.dtype)
             if selection is None:
-                return (weights * values).sum(1)
+                return (_beside(weights, values) * values).sum(1)
             weight = weights[selection.row_A, selection.expert_A] * selection.kept_A[:, None]
-            return _add_to_rows(weight * values, routing)
+            return _add_to_rows(_beside(weight, values) * values, routing)
         if selection is None:
             weights = routing.weights.to(values.dtype)
             return torch.einsum("te,te...->t...", weights, values)
         weight = torch.where(selection.kept_A, selection.weight_A, 0).to(values.dtype)
-        return _add_to_rows(weight.view(-1, *[1] * (values.ndim - 1)) * values, routing)
+        return _add_to_rows(_beside(weight.unsqueeze(-1), values) * values, routing)
+
+
+def _beside(weights: Float[Tensor, "... C"], values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The weights with axes of 1 before the classes, so that they multiply values of any shape."""
+    leading = weights.shape[:-1]
+    return weights.view((*leading, *[1] * (values.ndim - len(leading) - 1), weights.shape[-1])[: values.ndim])
 
 
 def _add_to_rows(weighted: Float[Tensor, "A ..."], routing: Routing) -> Float[Tensor, "T ..."]:

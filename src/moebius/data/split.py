@@ -60,6 +60,11 @@ class Dataset:
     fingerprint: str
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """What figures by data set call the domains: their names, or "all" where there is but one."""
+        return self.domains if len(self.domains) > 1 else ("all",)
+
+    @property
     def facts(self) -> dict[str, int]:
         """What components need to know of the data: features, channels, size, classes, domains."""
         channels, size = self.train.images.shape[1], self.train.images.shape[-1]

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.execution.loop import loop
-from moebius.execution.stacked import why_not
+from moebius.execution.stacked import own_product, why_not
 from moebius.routing import Routing
 
 
@@ -18,7 +18,7 @@ def auto(
     Reference: ours. A rule and never a measurement, so that a resumed run computes the same bits.
     """
     name, _ = choose(experts, routing)
-    return type(experts[0]).stacked(experts, x) if name == "stacked" else loop(experts, x, routing)  # type: ignore[attr-defined]
+    return own_product(experts[0])(experts, x) if name == "stacked" else loop(experts, x, routing)
 
 
 def choose(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> tuple[str, str]:
@@ -32,9 +32,7 @@ def choose(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> tu
     """
     if len(experts) == 1:
         return "loop", "there is one expert"
-    why = why_not(experts, routing)
-    if why is not None:
-        return "loop", f"stacked {why}"
-    if not hasattr(type(experts[0]), "stacked"):
+    if routing.selection is None and own_product(experts[0]) is None:
         return "loop", f"{type(experts[0]).__name__} has no product of its own for equal experts"
-    return "stacked", "equal experts all run: one product"
+    why = why_not(experts, routing)
+    return ("stacked", "equal experts all run: one product") if why is None else ("loop", f"stacked {why}")

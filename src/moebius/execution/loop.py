@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moebius.errors import ArgumentError
 from moebius.frame import current, entered
 from moebius.routing import Routing
 
@@ -25,6 +26,9 @@ def loop(
         it was not kept. An expert that no row chose is not run and gets gradients of zero, not None: an optimizer
         treats the two differently, and data-parallel training waits for every parameter.
 
+    Raises:
+        ArgumentError: an expert with batch normalisation gets a single row to train on.
+
     Reference: ours.
     """
     if routing.selection is None:
@@ -38,14 +42,26 @@ def loop(
             continue
         rows = selection.row_A[place_A]
         with entered(frame.at(rows)):
-            outputs.append(expert(x[rows]))
+            outputs.append(_run(number, expert, x[rows]))
         places.append(place_A)
     if not outputs:  # nothing to run, yet the shape of an output has to be known
-        outputs, places = [experts[0](x[:0])], [selection.row_A[:0]]
+        none = selection.row_A[:0]
+        with entered(frame.at(none)):
+            outputs, places = [experts[0](x[none])], [none]
     output = torch.cat(outputs)
     values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
     trained = [parameter for parameter in idle if parameter.requires_grad]
     return _WithZeroGradients.apply(values, *trained) if trained else values
+
+
+def _run(number: int, expert: nn.Module, x: Tensor) -> Tensor:
+    try:
+        return expert(x)
+    except ValueError as error:
+        if len(x) != 1 or "more than 1 value per channel" not in str(error):
+            raise
+        rule = "batch normalisation needs more than one row to train on, and the router sent it"
+        raise ArgumentError(f"experts.{number}", rule, 1, "a larger batch, or nn.GroupNorm in its place") from error
 
 
 class _WithZeroGradients(torch.autograd.Function):

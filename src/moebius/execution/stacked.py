@@ -11,6 +11,10 @@ from torch.func import functional_call
 from moebius.errors import ArgumentError
 from moebius.routing import Routing
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_UPDATING = (nn.modules.batchnorm._NormBase,)
+_DROPPING = (nn.modules.dropout._DropoutNd,)
+
 
 def stacked(
     experts: Sequence[nn.Module] | nn.ModuleList, x: Float[Tensor, "T ..."], routing: Routing
@@ -36,7 +40,7 @@ def stacked(
     why = why_not(experts, routing)
     if why is not None:
         raise ArgumentError("execution", f"stacked {why}", "stacked", 'execution="loop"')
-    own = getattr(type(experts[0]), "stacked", None)
+    own = own_product(experts[0])
     if own is not None:
         return own(experts, x)
     parameters = _stack([dict(expert.named_parameters()) for expert in experts])
@@ -46,6 +50,15 @@ def stacked(
         return functional_call(experts[0], (parameters, buffers), (x,))
 
     return torch.vmap(one, out_dims=1)(parameters, buffers)
+
+
+def own_product(expert: nn.Module) -> Any:
+    """The method `stacked` of the expert's class, if it belongs to the `forward` that the expert runs."""
+    for part in type(expert).__mro__:
+        if "stacked" in vars(part) or "forward" in vars(part):
+            # A subclass with a forward of its own inherits a product that is not its own.
+            return getattr(part, "stacked") if "stacked" in vars(part) else None  # noqa: B009 - Any, not Module's
+    return None
 
 
 def why_not(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> str | None:
@@ -58,15 +71,36 @@ def why_not(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> s
     shape = [parameter.shape for parameter in first.parameters()]
     if any([parameter.shape for parameter in expert.parameters()] != shape for expert in experts):
         return "needs equal experts: their parameters' shapes differ"
-    if hasattr(type(first), "stacked"):
+    parts = [part for expert in experts for part in expert.modules()]
+    if any(getattr(part, hooks, None) for part in parts for hooks in _HOOKS):
+        return "differs from the loop where experts have hooks"
+    if own_product(first) is not None:
         return None
-    if any(str(expert) != str(first) for expert in experts):
+    if any(str(expert) != str(first) or not _equal_settings(expert, first) for expert in experts):
         return "needs equal experts: their structures differ"
-    if first.training and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules()):
+    if any(isinstance(part, _UPDATING) and part.training for part in parts):
         return "differs from the loop where batch statistics are updated"
-    if first.training and any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p for part in first.modules()):
+    if any(isinstance(part, _DROPPING) and part.training and part.p for part in parts):
         return "differs from the loop where dropout is active"
     return None
+
+
+def _equal_settings(expert: nn.Module, first: nn.Module) -> bool:
+    """Whether what a forward can read besides parameters and buffers is the same."""
+    if expert is first:
+        return True
+    pairs = zip(expert.modules(), first.modules(), strict=True)
+    return all(_same(_settings(one), _settings(other)) for one, other in pairs)
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if name == "training" or not name.startswith("_")}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return one is other or (type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other))
 
 
 def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

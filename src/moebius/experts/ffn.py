@@ -57,7 +57,7 @@ class FFN(nn.Module):
         return f"activation={self.activation}"
 
     @staticmethod
-    def stacked(experts: Sequence["FFN"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E D"]:
+    def stacked(experts: Sequence["FFN"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... D"]:
         """The outputs of equal experts on the same rows: one product per layer."""
         first = experts[0]
         # Equal shapes are not yet equal functions.

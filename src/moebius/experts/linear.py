@@ -39,6 +39,6 @@ class Linear(nn.Module):
         return self.linear(flatten_features(x, self.features))
 
     @staticmethod
-    def stacked(experts: Sequence["Linear"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E C"]:
+    def stacked(experts: Sequence["Linear"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:
         """The outputs of equal experts on the same rows, as one product."""
         return shared_rows([expert.linear for expert in experts], flatten_features(x, experts[0].features))

@@ -42,7 +42,7 @@ class MLP(nn.Module):
         return self.network(x)
 
     @staticmethod
-    def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E C"]:
+    def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:
         """The outputs of equal experts on the same rows: one product per layer."""
         networks = [expert.network for expert in experts]
         first = networks[0]

@@ -28,4 +28,5 @@ def entropy(probs: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows"]:
 def variance(probs: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows"]:
     """Var(p) = Σ_e (p_e − mean)² / E over the last axis: the population variance, 0 for one expert."""
     probs = probs.float() if probs.itemsize < 4 else probs
-    return probs.var(-1, correction=0)
+    # Not torch.var, which warns where there are no rows.
+    return (probs - probs.mean(-1, keepdim=True)).square().mean(-1)

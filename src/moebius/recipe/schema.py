@@ -63,7 +63,7 @@ class GroupSpec(Strict):
 
     lr: Any = None
     freeze: bool = False
-    start_epoch: float = Field(default=0, ge=0)
+    start_epoch: float = Field(default=0.0, ge=0)
 
 
 class LossSpec(Keywords):
@@ -84,7 +84,7 @@ class TrainingSpec(Strict):
     losses: list[LossSpec] = []
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    checkpoint_seconds: float = Field(default=30, gt=0)
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
 
 
 class CurvesSpec(Strict):

@@ -83,8 +83,8 @@ def write_yaml(value: Any) -> str:
     """YAML text that `read_yaml` reads back as the same value: short lists and mappings in one line, no aliases.
 
     Example:
-        >>> write_yaml({"gate": {"kind": "mlp", "hidden": [64]}}).rstrip()
-        'gate: {kind: mlp, hidden: [64]}'
+        >>> write_yaml({"gate": {"kind": "linear"}, "rows": [1, 2]}).splitlines()
+        ['gate: {kind: linear}', 'rows: [1, 2]']
     """
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None, indent=2

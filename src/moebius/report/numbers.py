@@ -5,7 +5,7 @@ from moebius.diagnostics.interval import Estimate
 NONE = "–"
 
 
-def rate(value: float | None) -> str:
+def rate(value: float | int | None) -> str:
     """A share of 1 with three decimals; what rounds to nothing keeps its order of magnitude.
 
     Example:
@@ -22,7 +22,7 @@ def rate(value: float | None) -> str:
     return ("−" if value < 0 else "") + text.removeprefix("0")
 
 
-def signed(value: float) -> str:
+def signed(value: float | int) -> str:
     """A difference of two rates, with its sign.
 
     Example:
@@ -52,7 +52,7 @@ def with_interval(estimate: Estimate) -> str:
     return f"{rate(estimate.mean)} {bracket(estimate)}".rstrip()
 
 
-def count(value: float | None) -> str:
+def count(value: float | int | None) -> str:
     """A whole number with thin groups of three.
 
     Example:
@@ -62,7 +62,7 @@ def count(value: float | None) -> str:
     return NONE if value is None or value != value else f"{value:,.0f}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | int | None) -> str:
     """Seconds as people say them.
 
     Example:

@@ -2,6 +2,7 @@
 
 import html
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -97,7 +98,6 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         if stamp
         else datetime.fromtimestamp((study.folder / "results.json").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
-    command = study.about.get("command") or f"moebius run {study.name} --seeds {len(study.seeds)}"
     facts = [
         ("study", study.name),
         ("date", when),
@@ -105,9 +105,17 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("runs", f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}"),
         ("hardware", _pairs(study.about.get("hardware"))),
         ("versions", _pairs(study.about.get("versions"))),
-        ("again", str(command)),
+        ("again", _command(study)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _command(study: Study) -> str:
+    """The command line that runs the study again."""
+    words = ["moebius", "run", str(study.about.get("reference") or study.name)]
+    words += ["--preset", str(study.about["preset"])] if study.about.get("preset") else []
+    words += [str(override) for override in study.about.get("overrides") or ()]
+    return shlex.join([*words, "--seeds", str(len(study.seeds))])
 
 
 def _pairs(value: object) -> str:

@@ -74,8 +74,17 @@ def read_rows(path: Path) -> dict[str, Rows]:
     return found
 
 
-def frames_of(rows: Rows, classes: tuple[str, ...], domains: tuple[str, ...]) -> dict[str, Frame]:
-    """Every diagnostic of one split's rows, by table; those of a gate have a column `gate`."""
+def frames_of(
+    rows: Rows, classes: tuple[str, ...], domains: tuple[str, ...], per_expert: bool = True
+) -> dict[str, Frame]:
+    """Every diagnostic of one split's rows, by table; those of a gate have a column `gate`.
+
+    Arguments:
+        rows: the images.
+        classes: names of the classes.
+        domains: names of the data sets.
+        per_expert: also the confusion of each expert's rows.
+    """
     parts: dict[str, list[Frame]] = {}
     for gate, whole in rows.gates.items():
         seen = np.isfinite(whole).all(1)
@@ -90,10 +99,15 @@ def frames_of(rows: Rows, classes: tuple[str, ...], domains: tuple[str, ...]) ->
                 largest_weight=float(np.median(weights.max(1))), experts=weights.shape[1]
             ),
             "collapse": collapse(weights, domain, domains),
-            "activation_domain": activation(weights, domain, domains),
-            "activation_class": activation(weights, label, classes),
-            "expert_confusion": expert_confusion(weights, label, rows.predictions[seen], classes),
+            "activation": joined(
+                [
+                    activation(weights, domain, domains).assign(by="domain"),
+                    activation(weights, label, classes).assign(by="class"),
+                ]
+            ),
         }
+        if per_expert:
+            made["expert_confusion"] = expert_confusion(weights, label, rows.predictions[seen], classes)
         for name, frame in made.items():
             frame.insert(0, "gate", gate)
             parts.setdefault(name, []).append(frame)

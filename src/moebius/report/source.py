@@ -73,7 +73,7 @@ class Study:
         """The rows of a table whose columns have these values; an empty frame where there is no such table."""
         frame = self.tables.get(name)
         if frame is None:
-            return frame_of()
+            return frame_of([])
         for column, value in where.items():
             frame = frame[frame[column] == value]
         return frame.reset_index(drop=True)

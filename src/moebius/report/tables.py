@@ -24,39 +24,22 @@ COLUMNS = {
 
 def tabulate(study: Study) -> Study:
     """The study with its tables: those of results.json, and those of the rows of every run that has them."""
-    lines: dict[str, list[tuple]] = {name: [] for name in COLUMNS if name != "summary"}
-    frames: dict[str, list[Frame]] = {}
+    parts: dict[str, list[Frame]] = {name: [] for name in COLUMNS if name != "summary"}
     for run in study.runs:
-        key = (run["variant"], run["seed"])
-        lines["epochs"] += [key + line for line in _epochs(run)]
-        lines["gates"] += [key + line for line in _gates(run)]
-        lines["accuracy_by_domain"] += [
-            (*key, split, domain, value)
-            for split in SPLITS
-            for domain, value in ((run.get("accuracy_by_domain") or {}).get(split) or {}).items()
-        ]
-        activation = [key + line for line in _activation(run)]
-        lines["activation"] += activation
+        made: dict[str, list[tuple[str | None, Frame]]] = {
+            name: [(None, frame)] for name, frame in _of_results(run).items() if len(frame)
+        }
         path = study.run_folder(run) / "routing.parquet"
         for split, rows in read_rows(path).items() if path.is_file() else ():
-            for name, frame in frames_of(rows, study.classes, study.domains).items():
-                if name == "expert_confusion" and split == "train":
-                    continue
-                if name.startswith("activation_"):
-                    if activation:
-                        continue
-                    frame = frame.assign(by=name.removeprefix("activation_"))
-                frame.insert(0, "split", split)
-                frame.insert(0, "seed", run["seed"])
-                frame.insert(0, "variant", run["variant"])
-                frames.setdefault("activation" if name.startswith("activation_") else name, []).append(frame)
-    tables = {name: Frame(found, columns=list(COLUMNS[name])) for name, found in lines.items()}
-    for name, found in frames.items():
-        whole = joined(found)
-        if name in tables:
-            extra = whole[list(COLUMNS[name])]
-            whole = extra if tables[name].empty else joined([tables[name], extra])
-        tables[name] = whole
+            for name, frame in frames_of(rows, study.classes, study.domains, per_expert=split == "test").items():
+                # The rates in results.json are the run's own word; those of its rows stand in where it has none.
+                if name != "activation" or made.get(name, [(split, None)])[0][0] is not None:
+                    made.setdefault(name, []).append((split, frame))
+        for name, frames in made.items():
+            for split, frame in frames:
+                lead = {"variant": run["variant"], "seed": run["seed"]} | ({"split": split} if split else {})
+                parts.setdefault(name, []).append(_led(frame, lead))
+    tables = {name: joined(frames) if frames else frame_of([], COLUMNS[name]) for name, frames in parts.items()}
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
     return replace(study, tables=tables)
@@ -67,8 +50,30 @@ def write_tables(study: Study) -> None:
     for name, frame in study.tables.items():
         path = study.folder / "results.csv" if name == "results" else study.folder / "tables" / f"{name}.csv"
         if len(frame):
+            # A gate's entropy belongs to no expert: without this the column turns to fractions.
+            frame = frame.astype({"expert": "Int64"}) if "expert" in frame else frame
             with replacing(path, sync=False) as temporary:
                 frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
+
+
+def _led(frame: Frame, lead: Mapping[str, Any]) -> Frame:
+    """The frame with constant columns before its own."""
+    return frame.assign(**lead)[[*lead, *(name for name in frame.columns if name not in lead)]]
+
+
+def _of_results(run: Mapping[str, Any]) -> dict[str, Frame]:
+    by_domain = [
+        (split, domain, value)
+        for split in SPLITS
+        for domain, value in ((run.get("accuracy_by_domain") or {}).get(split) or {}).items()
+    ]
+    lines = {
+        "epochs": _epochs(run),
+        "gates": _gates(run),
+        "accuracy_by_domain": by_domain,
+        "activation": _activation(run),
+    }
+    return {name: frame_of(list(found), COLUMNS[name][2:]) for name, found in lines.items()}
 
 
 def _epochs(run: Mapping[str, Any]) -> Iterator[tuple]:

@@ -15,7 +15,7 @@ except ImportError:  # not a POSIX system
 
 
 @contextmanager
-def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+def locked(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
 
     Arguments:

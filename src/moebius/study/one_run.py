@@ -100,7 +100,7 @@ def _result(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dic
         "seed": plan.seed,
         "epoch": trained.epoch,
         "accuracy": {"train": reported["train"]["accuracy"], "test": trained.test.accuracy},
-        "accuracy_by_domain": {name: rows.accuracy_by_domain(data.domains) for name, rows in splits.items()},
+        "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
         "loss": {"train": reported["train"]["loss"], "test": trained.test.loss},
         **root,
         "gates": gates,
@@ -114,13 +114,12 @@ def _result(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dic
 
 
 def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:
-    domains = list(data.domains) if len(data.domains) > 1 else ["all"]
     rates: dict[str, Any] = {"activation": {}, "activation_by_class": {}}
     for split, rows in splits.items():
         weights = rows.gates[path].numpy()
         asked = ~np.isnan(weights).any(1)
         for key, groups, names in (
-            ("activation", rows.domains, domains),
+            ("activation", rows.domains, data.groups),
             ("activation_by_class", rows.labels, data.classes),
         ):
             frame = activation(weights[asked], groups.numpy()[asked], names)

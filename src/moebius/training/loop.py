@@ -227,7 +227,7 @@ class Trainer:
         return evaluation
 
     def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        by_domain = evaluation.accuracy_by_domain(self.data.domains)
+        by_domain = evaluation.accuracy_by_domain(self.data.groups)
         return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
 
     def _save(self) -> None:

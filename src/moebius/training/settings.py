@@ -24,7 +24,7 @@ class Part:
 
     lr: Schedule | None = None
     freeze: bool = False
-    start_epoch: float = 0.0
+    start_epoch: float | int = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Settings:
     gate: Part = Part()
     experts: Part = Part()
     losses: tuple[GateLoss, ...] = ()
-    clip_norm: float | None = None
+    clip_norm: float | int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float | int = 30.0
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Settings":

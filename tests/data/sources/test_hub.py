@@ -75,6 +75,9 @@ def test_a_local_folder_through_load_dataset_gives_the_same_rows(toy_set, tmp_pa
     assert there.classes == here.classes
     assert torch.equal(there.train.images, here.train.images)
     assert torch.equal(there.test.labels, here.test.labels)
+    assert there.test.domains.tolist() == [0, 0]
+    # Not of where the files lie, nor of the container they come in.
+    assert there.fingerprint == here.fingerprint
     with pytest.raises(DataError, match="no split called 'validation', it has train, test"):
         load([Hub(str(toy_set / "toy"), test="validation")], 4, cache_dir=tmp_path / "cache")
 

@@ -7,7 +7,7 @@ import altair as alt
 
 from moebius.diagnostics.interval import Estimate, interval
 from moebius.report.figures import colours, slug
-from moebius.report.frames import Frame, frame_of
+from moebius.report.frames import Frame
 from moebius.report.source import Study
 
 # Up to here experts have a colour, a column or a histogram of their own; beyond, figures become heat maps.
@@ -39,7 +39,7 @@ def slugs(study: Study) -> dict[str, str]:
 
 
 def gated(study: Study, table: str) -> list[tuple[str, str]]:
-    """The (variant, gate) pairs of a table whose gate has more than one expert, in the study's order, root gate first."""
+    """The (variant, gate) pairs of a table whose gate has more than one expert, in the study's order."""
     frame = study.table(table)
     if frame.empty:
         return []
@@ -58,14 +58,16 @@ def file_of(name: str, variant_slug: str, gate: str) -> str:
     return f"{name}-{variant_slug}" if gate == "root" else f"{name}-{variant_slug}-{slug(gate)}"
 
 
-def variant_colour(study: Study, shown: Sequence[str], **options: Any) -> alt.Color:
+def variant_colour(study: Study, shown: Sequence[str], legend: bool = True, symbol: str = "stroke") -> alt.Color:
     """Colour by variant: the same in every figure of the report."""
     palette = colours(study.variants)
     long = max(map(len, shown)) > 12
     return alt.Color(
         "variant:N",
         scale=alt.Scale(domain=list(shown), range=[palette[variant] for variant in shown]),
-        legend=alt.Legend(title=None, columns=2 if long else 3, **options) if len(shown) > 1 else None,
+        legend=alt.Legend(title=None, columns=2 if long else 3, symbolType=symbol, symbolOpacity=1)
+        if legend and len(shown) > 1
+        else None,
     )
 
 
@@ -82,7 +84,7 @@ def curve_groups(study: Study) -> list[tuple[str, list[str]]]:
 def over_seeds(frame: Frame, by: list[str], value: str = "value") -> Frame:
     """Mean, smallest and largest value over seeds, for each combination of `by`."""
     grouped = frame.groupby(by, sort=False)[value]
-    return frame_of(grouped.agg(mean="mean", low="min", high="max", count="count")).reset_index()
+    return grouped.agg(mean="mean", low="min", high="max", count="count").reset_index()
 
 
 def steps(count: int, most: int = 10) -> list[int]:

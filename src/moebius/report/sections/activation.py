@@ -29,25 +29,17 @@ def section(study: Study) -> Section | None:
         frame = study.table("activation", variant=variant, gate=gate)
         seeds = sorted(set(frame["seed"]))
         title, first = title_of(variant, gate), frame[frame["seed"] == seeds[0]]
+        named = f"{title}, seed {seeds[0]}"
         figures = [
-            _heat(
-                first[first["by"] == by],
-                by,
-                file_of(f"activation-{by}", names[variant], gate),
-                f"{title}, seed {seeds[0]}",
-            )
+            _heat(first[first["by"] == by], by, file_of(f"activation-{by}", names[variant], gate), named)
             for by in ("domain", "class")
             if (first["by"] == by).any()
         ]
-        blocks += [
-            Heading(title),
-            _table(first, f"{title}, seed {seeds[0]}: activation rates by data set"),
-            Panels(figures),
-        ]
         if len(seeds) > 1:
-            small = _seeds(frame, file_of("activation-seeds", names[variant], gate), title)
+            figures.append(_seeds(frame, file_of("activation-seeds", names[variant], gate), title))
+        blocks += [Heading(title), _table(first, f"{named}: activation rates by data set"), Panels(figures)]
+        if len(seeds) > 1:
             rest = frame[frame["seed"] != seeds[0]]
-            blocks.append(Panels([small]))
             blocks.append(Details(f"{title}: rates of the other seeds", [_table(rest, f"{title}: rates by data set")]))
     return Section("activation", "Activation of the experts", blocks)
 
@@ -69,8 +61,7 @@ def _heat(frame: Frame, by: str, name: str, title: str) -> Figure:
     experts, groups = int(frame["expert"].max()) + 1, list(dict.fromkeys(frame["group"]))
     beside = experts <= FEW
     width = (WIDTH - 30) / 2 if beside else WIDTH
-    numbered = {"values": steps(experts)}
-    shown = alt.Axis(labelAngle=0, ticks=False, domain=False, **numbered)
+    shown = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(experts))
     x = alt.X("expert:O", title="expert", axis=shown)
     y = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
     colour = alt.Color("rate:Q", scale=BLUES, legend=alt.Legend(title="activation rate", gradientLength=WIDTH / 2))
@@ -88,9 +79,8 @@ def _heat(frame: Frame, by: str, name: str, title: str) -> Figure:
     test = frame[frame["split"] == "test"]
     top = test.loc[test.groupby("group", sort=False)["rate"].idxmax()]
     said = "; ".join(f"{row['group']}: expert {row['expert']} {rate(row['rate'])}" for _, row in top.iterrows())
-    return Figure(
-        name, chart, f"{title}: activation rate by {of}.", f"{title}: largest activation rate on test by {of}: {said}."
-    )
+    words = f"{title}: largest activation rate on test by {of}: {said}."
+    return Figure(name, chart, f"{title}: activation rate by {of}.", words, tall=by == "class")
 
 
 def _seeds(frame: Frame, name: str, title: str) -> Figure:
@@ -100,11 +90,11 @@ def _seeds(frame: Frame, name: str, title: str) -> Figure:
     columns = min(seeds, 5) if experts <= FEW else 1
     width = (WIDTH - 14 * (columns - 1)) / columns
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(experts))
-    facet = alt.Facet("seed:O", title="seed", header=alt.Header(titleOrient="top"))
+    facet = alt.Facet("named:N", title=None)
     rows = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
     legend = alt.Legend(title="activation rate", gradientLength=WIDTH / 2)
     chart = (
-        alt.Chart(shown)
+        alt.Chart(shown.assign(named=[f"seed {seed}" for seed in shown["seed"]]))
         .mark_rect()
         .encode(alt.X("expert:O", title="expert", axis=axis), rows, alt.Color("rate:Q", scale=BLUES, legend=legend))
         .properties(width=width, height=22 * len(groups))

@@ -1,5 +1,6 @@
 """The answer in a few computed sentences."""
 
+from moebius.diagnostics.interval import Estimate
 from moebius.report.blocks import Points, Section
 from moebius.report.frames import Frame
 from moebius.report.numbers import listing, rate, with_interval
@@ -32,12 +33,9 @@ def _best(study: Study) -> list[tuple[str, str]]:
     return points
 
 
-def _certainty(test: list[tuple[str, object]]) -> tuple[str, str]:
-    from moebius.diagnostics.interval import Estimate
-
-    scores = {name: score for name, score in test if isinstance(score, Estimate)}
-    best = scores[test[0][0]]
-    others = {name: best.overlaps(score) for name, score in list(scores.items())[1:]}
+def _certainty(test: list[tuple[str, Estimate]]) -> tuple[str, str]:
+    best = test[0][1]
+    others = {name: best.overlaps(score) for name, score in test[1:]}
     unknown = [name for name, overlap in others.items() if overlap is None]
     rivals = [name for name, overlap in others.items() if overlap]
     if len(unknown) == len(others):

@@ -4,7 +4,7 @@ import altair as alt
 
 from moebius.report.blocks import Block, Details, Heading, Panels, Section, Text
 from moebius.report.figures import WIDTH, Figure
-from moebius.report.frames import Frame, frame_of
+from moebius.report.frames import Frame
 from moebius.report.numbers import rate
 from moebius.report.sections._shared import file_of, gated, slugs
 from moebius.report.source import Study
@@ -22,8 +22,8 @@ def section(study: Study) -> Section | None:
     several = {variant for variant, gate in gated(study, "load") if gate == "root"}
     blocks: list[Block] = [
         Text(
-            "Test images, share of each true class. The colour scale is stretched at its low end (square root), so that "
-            "errors show."
+            "Test images, share of each true class. The colour scale is stretched at its low end (square root), so "
+            "that errors show."
         )
     ]
     overall: list[Figure] = []
@@ -37,8 +37,8 @@ def section(study: Study) -> Section | None:
         blocks += [
             Heading("Per expert"),
             Text(
-                "Over the test images whose largest gate weight is the expert's, in the first seed. Of many experts the "
-                f"{SHOWN} that win most images are drawn; tables/expert_confusion.csv has all."
+                "Over the test images whose largest gate weight is the expert's, in the first seed. Of many experts the"
+                f" {SHOWN} that win most images are drawn; tables/expert_confusion.csv has all."
             ),
         ]
     for variant in study.variants:
@@ -55,7 +55,7 @@ def _overall(study: Study, own: Frame, name: str, variant: str) -> Figure:
     seeds = own["seed"].nunique()
     summed = own.groupby(["label", "prediction"], sort=False, as_index=False)["rows"].sum()
     of = f"{variant}, all {seeds} seeds together" if seeds > 1 else variant
-    return _figure(study, frame_of(summed), name, of)
+    return _figure(study, summed, name, of)
 
 
 def _experts(study: Study, own: Frame, variant: str, name: str) -> list[Figure]:

@@ -1,5 +1,7 @@
 """Accuracy by epoch."""
 
+from typing import Any
+
 import altair as alt
 
 from moebius.report.blocks import Block, Heading, Panels, Section
@@ -61,14 +63,14 @@ def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str
     ]
 
 
-def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.LayerChart:
+def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.TopLevelMixin:
     epochs = int(frame["epoch"].nunique())
     base = alt.Chart(frame)
     ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(epochs, 10), grid=False)
     around = [frame["epoch"].min(), frame["epoch"].max()] if epochs > 1 else [0, 2]
     x = alt.X("epoch:Q", axis=ticks, scale=alt.Scale(domain=around, nice=False))
     scale = alt.Scale(domain=list(shown), nice=False, zero=False)
-    colour = variant_colour(study, names, symbolType="stroke" if epochs > 1 else "circle")
+    colour = variant_colour(study, names, symbol="stroke" if epochs > 1 else "circle")
     legend = alt.Legend(title=None)
     if epochs == 1:
         shape = alt.Shape("split:N", sort=SPLITS, legend=legend)
@@ -78,7 +80,7 @@ def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, flo
         )
     dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=SPLITS, range=[[1, 0], [5, 4]]), legend=legend)
     y = alt.Y("mean:Q", scale=scale, title="accuracy")
-    layers = [base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash)]
+    layers: list[Any] = [base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash)]
     if int(frame["count"].max()) > 1:
         area = base.mark_area(opacity=0.15, clip=True)
         layers.insert(

@@ -1,13 +1,11 @@
 """Accuracy by data set."""
 
-import altair as alt
-
 from moebius.diagnostics.interval import Estimate, interval
 from moebius.report.blocks import Panels, Section, Table
-from moebius.report.figures import WIDTH, Figure
+from moebius.report.figures import Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import NONE, rate, with_interval
-from moebius.report.sections._shared import over_seeds, variant_colour
+from moebius.report.sections._dots import dots
 from moebius.report.source import Study
 
 ORDER = 40
@@ -42,20 +40,14 @@ def _cell(score: Estimate | None) -> str:
 
 def _figure(study: Study, frame: Frame, domain: str) -> Figure:
     own = frame[frame["domain"] == domain]
-    means = over_seeds(own, ["variant"], "accuracy")
-    low, high = own["accuracy"].min(), own["accuracy"].max()
-    pad = max(high - low, 0.01) * 0.2
-    x = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + pad)], nice=False, zero=False)
-    y = alt.Y("variant:N", sort=list(study.variants), title=None)
-    colour = variant_colour(study, study.variants).copy()
-    colour.legend = None
-    seeds = alt.Chart(own).mark_point(size=26, opacity=0.6, strokeWidth=1.2)
-    mean = alt.Chart(means).mark_point(size=70, filled=True, opacity=1, shape="diamond")
-    title = f"test accuracy on {domain}"
-    chart = alt.layer(
-        seeds.encode(alt.X("accuracy:Q", scale=x, title=title), y, colour), mean.encode(alt.X("mean:Q"), y, colour)
-    ).properties(width=WIDTH, height=max(60, 28 * len(study.variants)))
-    said = "; ".join(f"{row['variant']} {rate(row['mean'])}" for _, row in means.iterrows())
+    scores = {
+        variant: dict(zip(found["seed"], map(float, found["accuracy"]), strict=True))
+        for variant, found in own.groupby("variant", sort=False)
+    }
+    said = "; ".join(f"{variant} {rate(interval(list(found.values())).mean)}" for variant, found in scores.items())
     position = list(dict.fromkeys(frame["domain"])).index(domain)
-    caption = f"Test accuracy on {domain}: diamond = mean" + (", circles = seeds." if len(study.seeds) > 1 else ".")
-    return Figure(f"domain-{position}", chart, caption, f"Test accuracy on {domain}: {said}.")
+    caption = f"Test accuracy on {domain}" + (
+        ": diamond = mean, circles = seeds, bar = 95 % interval." if len(study.seeds) > 1 else "."
+    )
+    title = f"test accuracy on {domain}"
+    return Figure(f"domain-{position}", dots(study, scores, title), caption, f"Test accuracy on {domain}: {said}.")

@@ -21,7 +21,7 @@ from moebius.report.sections._shared import (
 from moebius.report.source import Study
 
 ORDER = 70
-KINDS = {"marginal_entropy": "of the mean weights", "entropy": "of an image"}
+KINDS = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of an image"}
 
 
 def section(study: Study) -> Section | None:
@@ -65,11 +65,11 @@ def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: se
     dash = alt.StrokeDash(
         "entropy:N",
         scale=alt.Scale(domain=list(KINDS.values()), range=[[1, 0], [5, 4]]),
-        legend=alt.Legend(title="entropy", columns=1, titleOrient="left"),
+        legend=alt.Legend(title=None, columns=1),
     )
     point = alt.OverlayMarkDef(size=35) if shown["epoch"].nunique() == 1 else False
     y = alt.Y("mean:Q", title="entropy in nats", scale=alt.Scale(zero=True))
-    colour = variant_colour(study, names, symbolType="stroke")
+    colour = variant_colour(study, names)
     chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(_axis(shown), y, colour, dash)
     last = shown[(shown["epoch"] == shown["epoch"].max())]
     said = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())

@@ -22,9 +22,9 @@ def section(study: Study) -> Section | None:
     names = slugs(study)
     blocks: list[Block] = [
         Text(
-            "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts by "
-            "itself: weights at 0 and 1, and entropies at 0, mean that one image uses one expert. Entropies are in nats; "
-            "in brackets the number of experts that, used alike, have that entropy."
+            "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts "
+            "by itself: weights at 0 and 1, and entropies at 0, mean that one image uses one expert. Entropies are in "
+            "nats; in brackets the number of experts that, used alike, have that entropy."
         ),
         _table(study, pairs),
     ]
@@ -57,13 +57,9 @@ def _table(study: Study, pairs: list[tuple[str, str]]) -> Table:
     return Table("Test images, means over seeds; entropies in nats", columns, rows)
 
 
-def _domains(frame: Frame) -> tuple[list[str], int]:
-    domains = list(dict.fromkeys(frame["group"]))
-    return domains, min(len(domains), 2)
-
-
 def _weights(frame: Frame, name: str, title: str) -> Figure:
-    domains, columns = _domains(frame)
+    domains = list(dict.fromkeys(frame["group"]))
+    columns = min(len(domains), 2)
     width = (WIDTH - GAP * (columns - 1)) / columns
     experts = int(frame["expert"].max()) + 1
     ticks = alt.Axis(values=[0, 0.5, 1], grid=False) if frame["high"].max() <= 1 else alt.Axis(grid=False, tickCount=4)
@@ -73,8 +69,14 @@ def _weights(frame: Frame, name: str, title: str) -> Figure:
         y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=3, format=".1~f"))
         bars = alt.Chart(shown).mark_bar(binSpacing=0.5, color=COLOURS[0]).encode(x, alt.X2("high:Q"), y)
         column = alt.Column("group:N", sort=domains, title=None)
-        row = alt.Row("label:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="right"))
-        chart = bars.properties(width=width - 20, height=150 if experts <= 2 else 80).facet(column=column, row=row)
+        row = alt.Row(
+            "label:N",
+            title=None,
+            header=alt.Header(
+                labelAngle=0, labelOrient="top", labelAnchor="start", labelFontWeight="bold", labelPadding=2
+            ),
+        )
+        chart = bars.properties(width=width - 20, height=110 if experts <= 2 else 80).facet(column=column, row=row)
     else:
         legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
         scale = alt.Scale(type="sqrt", domain=[0, 1], range=["#f7fbff", "#9ecae1", "#3182bd", "#08306b"])
@@ -96,7 +98,7 @@ def _weights(frame: Frame, name: str, title: str) -> Figure:
 
 
 def _entropies(frame: Frame, name: str, title: str) -> Figure:
-    domains, columns = _domains(frame)
+    domains = list(dict.fromkeys(frame["group"]))
     top = float(frame["high"].max())
     labels = alt.Axis(
         grid=False,

@@ -1,13 +1,11 @@
 """The results table."""
 
-import altair as alt
-
 from moebius.diagnostics.interval import interval
 from moebius.report.blocks import Block, Panels, Section, Table, Text
-from moebius.report.figures import WIDTH, Figure
-from moebius.report.frames import frame_of
+from moebius.report.figures import Figure
 from moebius.report.numbers import NONE, bracket, count, duration, rate, signed, with_interval
-from moebius.report.sections._shared import ranking, values, variant_colour
+from moebius.report.sections._dots import dots
+from moebius.report.sections._shared import ranking, values
 from moebius.report.source import Study
 
 ORDER = 20
@@ -71,36 +69,9 @@ def _note(best: str, several: bool, compared: bool) -> str:
 
 
 def _figure(study: Study) -> Figure:
-    lines, points = [], []
-    for variant in study.variants:
-        by_seed = values(study, variant, "accuracy", "test")
-        points += [{"variant": variant, "accuracy": value} for value in by_seed.values()]
-        if by_seed:
-            score = interval(list(by_seed.values()))
-            lines.append({"variant": variant, "mean": score.mean, "low": score.low, "high": score.high})
-    summary, each = frame_of(lines), frame_of(points)
-    # Two seeds give intervals thirteen times as wide as their spread: the picture follows the values, and cuts those.
-    low, high = each["accuracy"].min(), each["accuracy"].max()
-    pad = max(high - low, 0.02) * 0.35
-    shown = alt.Scale(domain=[low - pad, high + pad], nice=False, zero=False)
-    y = alt.Y("variant:N", sort=list(study.variants), title=None)
-    colour = variant_colour(study, study.variants).copy()
-    colour.legend = None
-    layers = [
-        alt.Chart(each)
-        .mark_point(size=26, opacity=0.6, strokeWidth=1.2)
-        .encode(alt.X("accuracy:Q", scale=shown), y, colour),
-        alt.Chart(summary)
-        .mark_point(size=70, filled=True, opacity=1, shape="diamond")
-        .encode(alt.X("mean:Q"), y, colour),
-    ]
-    if bool(summary["low"].notna().any()):
-        bars = alt.Chart(summary.dropna()).mark_rule(strokeWidth=2, clip=True)
-        layers.insert(0, bars.encode(alt.X("low:Q", title="test accuracy", scale=shown), alt.X2("high:Q"), y, colour))
-    layers[0] = layers[0].encode(alt.X(layers[0].encoding.x.shorthand, scale=shown, title="test accuracy"))
-    chart = alt.layer(*layers).properties(width=WIDTH, height=max(60, 28 * len(study.variants)))
+    scores = {variant: values(study, variant, "accuracy", "test") for variant in study.variants}
     said = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
-    caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval over seeds (cut where it leaves the picture)."
+    caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
     if len(study.seeds) == 1:
         caption = "Test accuracy."
-    return Figure("results", chart, caption, f"Test accuracy by variant: {said}.")
+    return Figure("results", dots(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {said}.")

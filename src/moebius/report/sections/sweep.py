@@ -54,11 +54,11 @@ def _place(study: Study, variant: str, key: str) -> float | None:
     run = next(run for run in study.runs if run["variant"] == variant)
     if isinstance(run.get(key), int | float):
         return float(run[key])
-    own = study.table("activation", variant=variant, gate="root") if key == "experts" else frame_of()
+    own = study.table("activation", variant=variant, gate="root") if key == "experts" else frame_of([])
     return None if own.empty else float(own["expert"].max() + 1)
 
 
-def _chart(frame: Frame, rules: Frame, title: str) -> alt.LayerChart:
+def _chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
     ends = [*frame["mean"], *rules["mean"]]
     pad = max(max(ends) - min(ends), 0.02) * 0.12
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)

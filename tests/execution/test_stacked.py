@@ -1,0 +1,139 @@
+"""Where stacking would not be the loop it says so, and auto takes the loop."""
+
+import pytest
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.errors import ArgumentError
+from moebius.execution.auto import choose
+from moebius.execution.loop import loop
+from moebius.execution.stacked import stacked, why_not
+
+SOFT = mb.routers.Soft()(torch.zeros(5, 2))
+X = torch.linspace(-1, 1, 20).view(5, 4)
+
+
+class Scaled(nn.Module):
+    """A module that `str` does not tell from another with a different factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.linear, self.factor = nn.Linear(4, 3), factor
+
+    def forward(self, x):
+        return self.factor * self.linear(x)
+
+
+class Rectified(mb.experts.Linear):
+    """An expert with a product by inheritance and a forward of its own."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def with_hook():
+    expert = mb.experts.Linear(4, 3)
+    expert.linear.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return expert
+
+
+def one_in_eval():
+    experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)]
+    experts[0].eval()
+    return experts
+
+
+def dropout_kept_on():
+    experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval() for _ in range(2)]
+    for expert in experts:
+        expert[1].train()
+    return experts
+
+
+REFUSED = {
+    "classes": (lambda: [mb.experts.Linear(4, 3), nn.Linear(4, 3)], "their classes differ"),
+    "shapes": (lambda: [mb.experts.MLP(4, 3, [5]), mb.experts.MLP(4, 3, [6])], "their parameters' shapes differ"),
+    "structures": (
+        lambda: [nn.Sequential(nn.Linear(4, 3), activation) for activation in (nn.ReLU(), nn.Tanh())],
+        "their structures differ",
+    ),
+    "settings": (lambda: [Scaled(1.0), Scaled(2.0)], "their structures differ"),
+    "modes": (one_in_eval, "their structures differ"),
+    "hooks": (lambda: [mb.experts.Linear(4, 3), with_hook()], "where experts have hooks"),
+    "dropout": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)], "dropout is active"),
+    "dropout kept on": (dropout_kept_on, "dropout is active"),
+    "batch norm": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)) for _ in range(2)], "batch statistics"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_stacking_refuses(name):
+    make, reason = REFUSED[name]
+    experts = make()
+    with pytest.raises(ArgumentError, match=reason) as caught:
+        stacked(experts, X, SOFT)
+    assert str(caught.value).startswith("execution: stacked ")
+    assert caught.value.fix == 'execution="loop"'
+    assert choose(experts, SOFT)[0] == "loop"
+
+
+def test_a_router_that_selects_is_refused():
+    experts = [mb.experts.Linear(4, 3), mb.experts.Linear(4, 3)]
+    routing = mb.routers.Argmax()(torch.zeros(5, 2))
+    with pytest.raises(ArgumentError, match="needs every expert to see every row: the router selects"):
+        stacked(experts, X, routing)
+    assert choose(experts, routing) == ("loop", "stacked needs every expert to see every row: the router selects")
+
+
+def test_inactive_dropout_and_fixed_statistics_are_stacked():
+    experts = [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).eval() for _ in range(2)]
+    assert why_not(experts, SOFT) is None
+    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+
+
+def test_a_subclass_with_its_own_forward_does_not_run_its_parents_product():
+    torch.manual_seed(0)
+    experts = [Rectified(4, 3), Rectified(4, 3)]
+    for execution in (stacked, mb.execution.auto):
+        torch.testing.assert_close(execution(experts, X, SOFT), loop(experts, X, SOFT))
+
+
+def test_equal_settings_are_stacked():
+    experts = [Scaled(2.0), Scaled(2.0)]
+    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+
+
+@pytest.mark.parametrize(
+    ("make", "chosen"),
+    [
+        (lambda: [mb.experts.Linear(4, 3)], ("loop", "there is one expert")),
+        (lambda: [mb.experts.Linear(4, 3) for _ in range(2)], ("stacked", "equal experts all run: one product")),
+        (
+            lambda: [nn.Linear(4, 3) for _ in range(2)],
+            ("loop", "Linear has no product of its own for equal experts"),
+        ),
+    ],
+)
+def test_what_auto_chooses_and_why(make, chosen):
+    assert choose(make(), SOFT) == chosen
+
+
+def test_auto_runs_what_it_chose():
+    calls = []
+
+    class Told(mb.experts.Linear):
+        def forward(self, x):
+            calls.append("loop")
+            return super().forward(x)
+
+        @staticmethod
+        def stacked(experts, x):
+            calls.append("stacked")
+            return mb.experts.Linear.stacked(experts, x)
+
+    experts = [Told(4, 3), Told(4, 3)]
+    mb.execution.auto(experts, X, SOFT)
+    assert calls == ["stacked"]
+    mb.execution.auto(experts, X, mb.routers.Argmax()(torch.zeros(5, 2)))
+    assert calls == ["stacked", "loop"]

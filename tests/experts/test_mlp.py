@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from moebius.errors import ArgumentError
+from moebius.experts.mlp import MLP
+
+
+def test_worked():
+    expert = MLP(features=1, classes=2, hidden=[2])
+    first, last = expert.network.linears
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        first.bias.zero_()
+        last.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        last.bias.zero_()
+    # Hidden relu(x) and relu(−x): their sum is |x| and their difference x.
+    assert expert(torch.tensor([[-3.0], [2.0]])).tolist() == [[3.0, -3.0], [2.0, 2.0]]
+
+
+def test_three_hidden_layers_stack_too():
+    experts, x = [MLP(features=6, classes=3, hidden=[5, 4, 3], activation="tanh") for _ in range(3)], torch.rand(7, 6)
+    torch.testing.assert_close(MLP.stacked(experts, x), torch.stack([expert(x) for expert in experts], 1))
+
+
+def test_equal_shapes_with_unlike_activations_are_not_taken_for_equal():
+    experts = [MLP(features=6, classes=3, activation=name) for name in ("relu", "tanh")]
+    x = torch.randn(7, 6)
+    torch.testing.assert_close(MLP.stacked(experts, x), torch.stack([expert(x) for expert in experts], 1))
+
+
+def test_no_width_is_refused():
+    with pytest.raises(ArgumentError, match=r"^hidden: needs at least one width"):
+        MLP(features=4, classes=2, hidden=[])

@@ -1,0 +1,113 @@
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from moebius.report import build
+from moebius.report.source import read_study
+from moebius.report.tables import tabulate
+
+
+class Page(HTMLParser):
+    """Ids, links, headings and pictures of a page; fails on a tag that closes another."""
+
+    VOID = ("meta", "br", "img", "link", "hr")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.links, self.labels, self.sources = [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.open += [] if tag in self.VOID else [tag]
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.sources += [found["src"]] if "src" in found else []
+        if tag == "svg":
+            self.labels.append(found["aria-label"])
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"variants": {"linear": 2}, "seeds": 1, "epochs": 1, "domains": ("digits",), "classes": 10},
+        {"variants": {"one": 1}, "seeds": 1},
+        {"variants": {"twenty": 20, "predesigned": 2}, "epochs": 2},
+        {"variants": {"tree": 2}, "nested": ("tree",), "seeds": 1},
+        {"variants": {'Top-2 <gate> & "β" \\1': 2, "top 2 gate β 1": 2}, "epochs": 2},
+    ],
+    ids=["plain", "one of everything", "one expert", "twenty experts", "nested", "odd names"],
+)
+def test_builds_a_whole_page_of_every_shape(make_study, shape):
+    out = make_study(**shape)
+    path = build(out)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert path == out / "report.html"
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(page.labels)
+    inside = [link.removeprefix("#") for link in page.links if link.startswith("#")]
+    assert set(inside) <= set(page.ids)
+    beside = [link for link in page.links if not link.startswith("#")]
+    assert beside
+    assert all((out / link).is_file() for link in beside)
+    assert page.sources == []
+    for picture in (out / "figures").glob("*.svg"):
+        assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+        with Image.open(picture.with_suffix(".png")) as image:
+            assert min(image.size) > 100
+    assert not list(out.rglob(".*"))
+
+
+def test_the_page_needs_no_network(make_study):
+    text = build(make_study(seeds=1, epochs=2)).read_text(encoding="utf-8")
+    addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<)]*", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "<script" not in text
+
+
+def test_names_from_the_study_are_escaped(make_study):
+    out = make_study(variants={"<script>alert(1)</script>": 2}, seeds=1, epochs=1)
+    assert "<script" not in build(out).read_text(encoding="utf-8")
+
+
+def test_builds_the_same_bytes_again(make_study):
+    out = make_study(seeds=2, epochs=2)
+    files = {path: path.read_bytes() for path in (build(out), *out.rglob("*.csv"), *out.rglob("*.svg"))}
+    build(out)
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_only_the_required_keys_are_required(make_study):
+    out = make_study(seeds=1, epochs=1)
+    (out / "study.json").write_text(json.dumps({"schema": 1}))
+    runs = [{"variant": "a", "seed": 0, "accuracy": {"test": 0.5}}]
+    (out / "results.json").write_text(json.dumps({"schema": 1, "runs": runs}))
+    assert ".500" in build(out).read_text(encoding="utf-8")
+
+
+def test_says_how_to_run_it_again(make_study):
+    out = make_study(seeds=2, epochs=1)
+    about = json.loads((out / "study.json").read_text())
+    about |= {"reference": "my recipe.yaml", "preset": "quick", "overrides": ["training.epochs=1"]}
+    (out / "study.json").write_text(json.dumps(about))
+    text = build(out).read_text(encoding="utf-8")
+    assert "moebius run &#39;my recipe.yaml&#39; --preset quick training.epochs=1 --seeds 2" in text
+
+
+def test_charts_are_drawn_from_tables_not_from_rows(make_study):
+    out = make_study(variants={"linear": 2}, seeds=1, epochs=2, rows={"train": 200, "test": 5000})
+    small = tabulate(read_study(out)).tables
+    assert max(len(frame) for frame in small.values()) < 5000

@@ -1,0 +1,95 @@
+"""A small recipe, its data and its plan."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from moebius.data.split import Dataset
+from moebius.recipe.load import load_recipe
+from moebius.recipe.schema import Recipe
+from moebius.study.plan import Plan, make_plan
+from moebius.study.run import LoadData
+
+RECIPE = """
+name: small
+title: A question
+data: {sets: [{kind: digits}, {kind: textures, rows_per_class: 20}], size: 8, train_rows: 120, test_rows: 200}
+training: {epochs: 2, batch_size: 40, optimizer: {kind: adam, lr: 1e-2}, checkpoint_seconds: 0.000001}
+model:
+  gate: {kind: linear}
+  experts: {kind: linear, count: 2}
+  combine: {kind: log_mixture}
+variants:
+  linear: {}
+  conv: {experts: {kind: conv, filters: [4], hidden: [8]}, combine: {kind: weighted_sum}}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded data go to a folder of the tests' own, also those of the processes they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+    """The small recipe with overrides; its path is its `reference`."""
+    path = tmp_path_factory.mktemp("recipes") / "small.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+
+    def loaded(*overrides: str, seeds: int | None = None) -> Recipe:
+        return load_recipe(str(path), overrides, seeds=seeds)
+
+    return loaded
+
+
+class Study(NamedTuple):
+    """What `run_all` is given."""
+
+    plan: Plan
+    load: LoadData
+    data: Dataset
+    out: Path
+
+
+@pytest.fixture
+def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
+    """Plans the small recipe in a folder, on one thread."""
+
+    def made(out: Path, *overrides: str, seeds: int | None = None, workers: int | None = 1, threads: int = 1) -> Study:
+        recipe = small_recipe(*overrides, seeds=seeds)
+        load = LoadData(recipe.data.model_dump(mode="json"), None)
+        data = load()
+        plan = make_plan(recipe, data, "cpu", workers, out)
+        return Study(Plan(**{**vars(plan), "threads": threads}), load, data, out)
+
+    return made
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `moebius run …` or another Python program as a process that ends with the test at the latest."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: Any, code: str | None = None) -> subprocess.Popen[str]:
+        what = ["-c", code] if code is not None else ["-m", "moebius"]
+        process = subprocess.Popen(
+            [sys.executable, *what, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()

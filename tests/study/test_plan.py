@@ -1,0 +1,96 @@
+import json
+
+import pytest
+import torch
+
+from moebius.errors import StudyError
+from moebius.study.plan import make_plan
+
+
+def test_runs_go_seed_by_seed(planned, tmp_path):
+    plan = planned(tmp_path, seeds=2).plan
+    assert [run.name for run in plan.runs] == ["linear/seed-0", "conv/seed-0", "linear/seed-1", "conv/seed-1"]
+    assert plan.runs[0].training["precision"] == "fp32"
+    assert "multiply-adds" in plan.runs[0].precision_reason or "bf16" in plan.runs[0].precision_reason
+
+
+def test_study_json_says_what_is_run(planned, tmp_path):
+    study = planned(tmp_path)
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert written["schema"] == 1
+    assert written["study"] == "small"
+    assert written["recipe"]["training"]["epochs"] == 2
+    assert written["data"]["fingerprint"] == study.data.fingerprint
+    assert written["data"]["domains"] == ["digits", "textures"]
+    assert (written["data"]["train_rows"], written["data"]["test_rows"]) == (120, 200)
+    assert len(written["data"]["classes"]) == 20
+    assert written["versions"]["torch"] == torch.__version__
+    assert set(written["hardware"]) == {"processor", "cores", "gpu", "system"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epochs=3", "training.epochs: 2 there, 3 here"),
+        ("training.optimizer.lr=0.5", "training.optimizer.lr: 0.01 there, 0.5 here"),
+        ("variants.linear.gate.kind=uniform", "variants.linear.gate.kind: nothing there, 'uniform' here"),
+        ("model.combine.kind=weighted_sum", "model.combine.kind: 'log_mixture' there, 'weighted_sum' here"),
+    ],
+)
+def test_another_recipe_in_the_same_folder_is_refused(override, said, planned, tmp_path):
+    planned(tmp_path)
+    before = (tmp_path / "study.json").read_text()
+    with pytest.raises(StudyError, match="holds another study") as caught:
+        planned(tmp_path, override, seeds=3)
+    assert said in caught.value.message
+    assert "seeds" not in caught.value.message  # those may grow
+    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert (tmp_path / "study.json").read_text() == before
+
+
+def test_other_data_in_the_same_folder_are_refused(planned, tmp_path):
+    planned(tmp_path)
+    with pytest.raises(StudyError, match="its data differ"):
+        planned(tmp_path, "data.train_rows=100")
+
+
+@pytest.mark.parametrize("override", ["title=Another question", "training.checkpoint_seconds=5", "description=words"])
+def test_what_changes_no_result_may_change(override, planned, tmp_path):
+    planned(tmp_path)
+    plan = planned(tmp_path, override, seeds=2).plan
+    assert len(plan.runs) == 4
+    assert plan.runs[0].training["checkpoint_seconds"] == (5 if "seconds" in override else 1e-6)
+
+
+def test_threads_and_precision_are_decided_once(small_recipe, planned, tmp_path):
+    data = planned(tmp_path / "other").data
+    first = make_plan(small_recipe(), data, "cpu", 1, tmp_path / "study")
+    again = make_plan(small_recipe(), data, "cpu", 2, tmp_path / "study")
+    assert (first.workers, again.workers) == (1, 2)
+    assert first.threads == again.threads
+    path = tmp_path / "study" / "study.json"
+    written = json.loads(path.read_text())
+    written["precision"]["conv"] = ["bf16", "said so before"]
+    path.write_text(json.dumps(written))
+    run = make_plan(small_recipe(), data, "cpu", None, tmp_path / "study").runs[1]
+    assert (run.training["precision"], run.precision_reason) == ("bf16", "said so before")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1000}', "null"])
+def test_a_study_json_that_is_none_is_refused(content, planned, tmp_path):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(StudyError, match=r"study.json: cannot be read") as caught:
+        planned(tmp_path)
+    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert (tmp_path / "study.json").read_text() == content
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_study_begun_on_a_gpu_does_not_go_on_without(planned, tmp_path):
+    planned(tmp_path)
+    path = tmp_path / "study.json"
+    written = json.loads(path.read_text())
+    written["machine"]["device"] = "cuda"
+    path.write_text(json.dumps(written))
+    with pytest.raises(StudyError, match="was begun on a GPU"):
+        planned(tmp_path)

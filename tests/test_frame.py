@@ -1,0 +1,56 @@
+"""Context and the place of rows follow the rows."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import moebius as mb
+from moebius.frame import Frame, current, entered
+
+
+def test_local_values_are_those_of_the_rows():
+    frame = Frame({"domain": torch.tensor([10, 11, 12, 13])}).at(torch.tensor([3, 1]))
+    assert frame.local()["domain"].tolist() == [13, 11]
+    assert frame.rows.tolist() == [3, 1]
+
+
+@given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), max_size=4))
+def test_going_deeper_is_indexing_again_and_again(levels):
+    frame, domain = Frame({"domain": torch.arange(100, 107)}), torch.arange(100, 107)
+    for numbers in levels:
+        rows = torch.tensor([number % len(domain) for number in numbers])
+        frame, domain = frame.at(rows), domain[rows]
+        assert frame.local()["domain"].tolist() == domain.tolist()
+        assert (frame.rows + 100).tolist() == domain.tolist()
+
+
+def test_tokens_have_their_sequences_values():
+    frame = Frame({"domain": torch.tensor([5, 6])}).repeated(3)
+    assert frame.local()["domain"].tolist() == [5, 5, 5, 6, 6, 6]
+    assert frame.rows is None
+    branch = Frame({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).repeated(2)
+    assert branch.local()["domain"].tolist() == [7, 7, 5, 5]
+    assert branch.rows.tolist() == [2, 2, 0, 0]
+
+
+def test_values_given_inside_a_branch_are_those_of_its_rows():
+    frame = Frame({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).given({"tint": torch.tensor([1, 2])})
+    assert {name: value.tolist() for name, value in frame.local().items()} == {"domain": [7, 5], "tint": [1, 2]}
+    assert frame.rows.tolist() == [2, 0]
+
+
+def test_context_ends_with_its_block_and_inner_values_win():
+    with mb.context(domain=torch.tensor([1]), tint=torch.tensor([2])):
+        with mb.context(domain=torch.tensor([3])):
+            assert {name: value.item() for name, value in current().local().items()} == {"domain": 3, "tint": 2}
+        assert current().local()["domain"].item() == 1
+    assert current() == Frame()
+
+
+def test_context_ends_when_the_block_raises():
+    with pytest.raises(KeyError), mb.context(domain=torch.tensor([1])):
+        raise KeyError
+    with pytest.raises(KeyError), entered(Frame({"domain": torch.tensor([1])})):
+        raise KeyError
+    assert current() == Frame()
