@@ -16,9 +16,9 @@ def test_what_is_right_comes_back():
 
 @pytest.mark.parametrize("bad", [0, -1, 1.0, True, "2", None])
 def test_not_a_whole_number_of_at_least_one(bad):
-    with pytest.raises(ArgumentError, match="^k: needs a whole number of at least 1, got "):
+    with pytest.raises(ArgumentError, match=r"^k: needs a whole number of at least 1, got "):
         positive("k", bad)
-    with pytest.raises(ArgumentError, match="^hidden: needs whole numbers of at least 1, got ") as caught:
+    with pytest.raises(ArgumentError, match=r"^hidden: needs whole numbers of at least 1, got ") as caught:
         widths("hidden", [64, bad])
     assert caught.value.fix == "hidden=[64]"
 
@@ -49,10 +49,9 @@ def test_flattening_no_rows():
     assert flatten_features(torch.zeros(0, 1, 8, 8), 64).shape == (0, 64)
 
 
-@pytest.mark.parametrize("shape", [(64,), (5, 63), (64, 5), (5, 2, 8, 8)])
+@pytest.mark.parametrize("shape", [(63,), (5, 63), (64, 5), (5, 2, 8, 7)])
 def test_no_axes_of_that_product(shape):
-    if shape == (64,):
-        assert flatten_features(torch.zeros(shape), 64).shape == shape
-        return
-    with pytest.raises(ArgumentError, match="^features: no trailing axes of an input of shape .* hold as many, got 64"):
+    with pytest.raises(
+        ArgumentError, match=r"^features: no trailing axes of an input of shape .* hold as many, got 64"
+    ):
         flatten_features(torch.zeros(shape), 64)

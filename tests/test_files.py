@@ -16,6 +16,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def write_half(path, error):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("sync", [True, False])
 def test_the_new_file_takes_the_place_of_the_old(tmp_path, sync):
     path = tmp_path / "deep" / "er" / "a.txt"
@@ -33,17 +39,15 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path, sync):
 def test_the_old_file_stays_when_the_block_raises(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(error), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error):
+        write_half(path, error)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
 
 def test_nothing_is_left_where_there_was_nothing(tmp_path):
-    with pytest.raises(RuntimeError), replacing(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "a.txt", RuntimeError)
     assert names(tmp_path) == []
 
 

@@ -1,6 +1,6 @@
 """Small checks and reshapes that components share. Each check returns the value, or raises an ArgumentError."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from math import prod
 
 from jaxtyping import Float
@@ -9,15 +9,17 @@ from torch import Tensor
 from moebius.errors import ArgumentError
 
 
-def positive(argument: str, value: int) -> int:
+def positive(argument: str, value: object) -> int:
     """`value` if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(argument, "needs a whole number of at least 1", value)
     return value
 
 
-def widths(argument: str, values: Sequence[int]) -> tuple[int, ...]:
+def widths(argument: str, values: object) -> tuple[int, ...]:
     """`values` as a tuple if there is at least one and all are whole numbers of at least 1."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise ArgumentError(argument, "needs a list of widths", values, f"{argument}=[64]")
     values = tuple(values)
     if not values:
         raise ArgumentError(argument, "needs at least one width", list(values), f"{argument}=[64]")

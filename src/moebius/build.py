@@ -37,6 +37,8 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
         torch.Size([5, 20])
     """
     experts = [expert for place, one in _experts(spec["experts"]) for expert in _build_experts(place, one, facts)]
+    if not experts:
+        raise ArgumentError("experts", "needs at least one expert", [], "experts: {kind: linear, count: 2}")
     gate = _component("gates", "gate", spec["gate"], {**facts, "experts": len(experts)})
     router = _component("routers", "router", spec.get("router", {"kind": "soft"}), facts)
     combine = _component("combine", "combine", spec.get("combine", {"kind": "weighted_sum"}), facts)

@@ -4,6 +4,7 @@ The command line prints these without a traceback and exits with code 2.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class MoebiusError(Exception):
@@ -19,8 +20,18 @@ class MoebiusError(Exception):
         self.message = message
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled by calling their class with the message, and some classes take other arguments.
+        return _restored, (type(self), self.args, vars(self))
+
     def __str__(self) -> str:
         return self.message if self.fix is None else f"{self.message}\n  fix: {self.fix}"
+
+
+def _restored(kind: type[MoebiusError], args: tuple[Any, ...], fields: dict[str, Any]) -> MoebiusError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class ArgumentError(MoebiusError, ValueError):

@@ -80,7 +80,9 @@ def test_heads_without_weights_per_class_are_the_sum_of_mixtures(shape):
     heads = [SUM(values, weighing(full[:, head, :, 0])) for head in range(2)]
     torch.testing.assert_close(SUM(values, dense), heads[0] + heads[1])
     sparse = replace(dense, selection=everything(dense.weights))
-    torch.testing.assert_close(SUM(values[sparse.selection.row_A, sparse.selection.expert_A], sparse), heads[0] + heads[1])
+    torch.testing.assert_close(
+        SUM(values[sparse.selection.row_A, sparse.selection.expert_A], sparse), heads[0] + heads[1]
+    )
 
 
 def test_dropped_assignments_of_heads_do_not_count():

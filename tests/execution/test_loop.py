@@ -138,7 +138,10 @@ def test_any_selection_is_the_dense_computation(data):
 
 def test_unlike_experts_with_image_outputs():
     x = torch.randn(4, 1, 6, 6)
-    experts = [nn.Conv2d(1, 2, 3, padding=1), nn.Sequential(nn.Flatten(), nn.Linear(36, 72), nn.Unflatten(1, (2, 6, 6)))]
+    experts = [
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 72), nn.Unflatten(1, (2, 6, 6))),
+    ]
     routing = mb.routers.Argmax()(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
     y = mb.WeightedSum()(loop(experts, x, routing), routing)
     assert y.shape == (4, 2, 6, 6)
@@ -149,7 +152,7 @@ def test_unlike_experts_with_image_outputs():
 def test_batch_norm_on_a_single_row_names_the_expert():
     experts = [nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))]
     routing = selecting(5, [0, 1, 2], [0, 0, 1], experts=2)
-    with pytest.raises(ArgumentError, match="experts.1: batch normalisation needs more than one row") as caught:
+    with pytest.raises(ArgumentError, match=r"experts\.1: batch normalisation needs more than one row") as caught:
         loop(experts, X.float(), routing)
     assert "GroupNorm" in caught.value.fix
 
@@ -159,5 +162,5 @@ def test_other_errors_of_experts_pass_through():
         def forward(self, x):
             raise ValueError("of its own")
 
-    with pytest.raises(ValueError, match="^of its own$"):
+    with pytest.raises(ValueError, match=r"^of its own$"):
         loop([Broken()], X, selecting(5, [0], [0], experts=1))

@@ -10,6 +10,8 @@ from moebius.report import build
 from moebius.report.source import read_study
 from moebius.report.tables import tabulate
 
+NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
 
 class Page(HTMLParser):
     """Ids, links, headings and pictures of a page; fails on a tag that closes another."""
@@ -42,19 +44,20 @@ class Page(HTMLParser):
 @pytest.mark.parametrize(
     "shape",
     [
-        {},
+        {"epochs": 3},
         {"variants": {"linear": 2}, "seeds": 1, "epochs": 1, "domains": ("digits",), "classes": 10},
         {"variants": {"one": 1}, "seeds": 1},
-        {"variants": {"twenty": 20, "predesigned": 2}, "epochs": 2},
+        {"variants": {"twenty": 20}, "epochs": 2},
         {"variants": {"tree": 2}, "nested": ("tree",), "seeds": 1},
-        {"variants": {'Top-2 <gate> & "β" \\1': 2, "top 2 gate β 1": 2}, "epochs": 2},
+        {"variants": {'<script>Top-2</script> & "β" \\1': 2, "script top 2 script β 1": 2}, "seeds": 1},
     ],
     ids=["plain", "one of everything", "one expert", "twenty experts", "nested", "odd names"],
 )
 def test_builds_a_whole_page_of_every_shape(make_study, shape):
     out = make_study(**shape)
     path = build(out)
-    page = Page(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
     assert path == out / "report.html"
     assert len(set(page.ids)) == len(page.ids)
     assert all(page.labels)
@@ -64,6 +67,8 @@ def test_builds_a_whole_page_of_every_shape(make_study, shape):
     assert beside
     assert all((out / link).is_file() for link in beside)
     assert page.sources == []
+    assert "<script" not in text
+    assert set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<)]*", text)) <= NAMESPACES
     for picture in (out / "figures").glob("*.svg"):
         assert ElementTree.parse(picture).getroot().tag.endswith("svg")
         with Image.open(picture.with_suffix(".png")) as image:
@@ -71,20 +76,8 @@ def test_builds_a_whole_page_of_every_shape(make_study, shape):
     assert not list(out.rglob(".*"))
 
 
-def test_the_page_needs_no_network(make_study):
-    text = build(make_study(seeds=1, epochs=2)).read_text(encoding="utf-8")
-    addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<)]*", text))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert "<script" not in text
-
-
-def test_names_from_the_study_are_escaped(make_study):
-    out = make_study(variants={"<script>alert(1)</script>": 2}, seeds=1, epochs=1)
-    assert "<script" not in build(out).read_text(encoding="utf-8")
-
-
 def test_builds_the_same_bytes_again(make_study):
-    out = make_study(seeds=2, epochs=2)
+    out = make_study(variants={"linear": 2}, seeds=2, epochs=2)
     files = {path: path.read_bytes() for path in (build(out), *out.rglob("*.csv"), *out.rglob("*.svg"))}
     build(out)
     assert all(path.read_bytes() == content for path, content in files.items())
@@ -99,7 +92,7 @@ def test_only_the_required_keys_are_required(make_study):
 
 
 def test_says_how_to_run_it_again(make_study):
-    out = make_study(seeds=2, epochs=1)
+    out = make_study(variants={"single": 1}, seeds=2, epochs=1)
     about = json.loads((out / "study.json").read_text())
     about |= {"reference": "my recipe.yaml", "preset": "quick", "overrides": ["training.epochs=1"]}
     (out / "study.json").write_text(json.dumps(about))

@@ -18,6 +18,8 @@ def shown(terminal: bool, *events: Event) -> tuple[str, StringIO]:
     with Display(console, total=4, done=1) as display:
         for event in events:
             display.hear(RUN, event)
+        if display.live is not None:
+            display.live.refresh()  # it draws eight times a second, and these events take no time
         display.finish(RUN)
     return text.getvalue(), text
 

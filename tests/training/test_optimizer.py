@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -75,10 +77,7 @@ def test_a_part_trains_from_its_start_epoch_on(start, first, small_data, setting
     trainer = Trainer(build(data), data, settings(experts={"start_epoch": start}), 0, tmp_path, listen=look)
     seen.append([value.detach().clone() for value in parts(trainer.bare)["experts"]])
     trainer.train()
-    moved = [
-        any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        for before, after in zip(seen[:-1], seen[1:], strict=True)
-    ]
+    moved = [any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) for before, after in pairwise(seen)]
     # Three steps an epoch: step s begins at epoch (s − 1) / 3.
     assert moved == [first is not None and step >= first for step in range(1, 7)]
 

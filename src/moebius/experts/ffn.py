@@ -58,7 +58,7 @@ class FFN(nn.Module):
 
     @staticmethod
     def stacked(experts: Sequence["FFN"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... D"]:
-        """The outputs of equal experts on the same rows: one product per layer."""
+        """The outputs of equal experts on the same rows: the first layers as one product."""
         first = experts[0]
         # Equal shapes are not yet equal functions.
         if any(expert.activation != first.activation for expert in experts):

@@ -43,7 +43,7 @@ class MLP(nn.Module):
 
     @staticmethod
     def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:
-        """The outputs of equal experts on the same rows: one product per layer."""
+        """The outputs of equal experts on the same rows: the first layers as one product."""
         networks = [expert.network for expert in experts]
         first = networks[0]
         # Equal shapes are not yet equal functions.

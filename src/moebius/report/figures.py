@@ -62,10 +62,21 @@ def slug(text: str, taken: set[str] | None = None) -> str:
     return name
 
 
-def render(chart: alt.TopLevelMixin) -> tuple[str, bytes]:
-    """A chart as SVG text and as PNG at two and a half times its size."""
-    svg = vl_convert.vegalite_to_svg(_themed(chart))
+def render(figure: Figure) -> tuple[str, bytes]:
+    """A figure as SVG text and as PNG at two and a half times its size."""
+    svg = _own_ids(vl_convert.vegalite_to_svg(_themed(figure.chart)), figure.name)
     return svg, vl_convert.svg_to_png(svg, scale=PNG_SCALE)
+
+
+def _own_ids(svg: str, name: str) -> str:
+    # The drawing library counts ids over all drawings of a process: numbered anew, the same figure gives the same
+    # bytes; with the figure's name before, two on one page do not clip and shade by each other's.
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(\bid="|url\(#|href="#)([^")]+)',
+        lambda match: f"{match[1]}{name}-{numbers.setdefault(match[2], len(numbers))}",
+        svg,
+    )
 
 
 def _themed(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:
 
 
 def _draw(folder: Path, figure: Figure) -> dict[str, Any]:
-    svg, png = render(figure.chart)
+    svg, png = render(figure)
     for suffix, content in (("svg", svg.encode()), ("png", png)):
         with replacing(folder / f"{figure.name}.{suffix}", sync=False) as temporary:
             temporary.write_bytes(content)
@@ -73,10 +73,6 @@ def _width(svg: str) -> int:
 
 
 def _inline(svg: str, figure: Figure) -> Markup:
-    # Ids are per drawing: two drawings on one page would clip and shade by each other's.
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{figure.name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{figure.name}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{figure.name}-\1"', svg)
     size = re.compile(r'(<svg\b[^>]*?) width="[\d.]+" height="[\d.]+"')
     return Markup(
         size.sub(rf'\1 role="img" aria-label="{html.escape(figure.alt).replace(chr(92), chr(92) * 2)}"', svg, count=1)

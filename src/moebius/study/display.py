@@ -94,7 +94,7 @@ class Display(AbstractContextManager["Display"]):
         return f"{self.done} of {self.total} runs"
 
     def _finished_share(self) -> float:
-        return self.done + sum(self.share.values())
+        return self.done + sum(self.share.values(), 0.0)
 
     def _left(self) -> float:
         made = self._finished_share() - self.before

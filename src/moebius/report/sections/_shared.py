@@ -12,7 +12,14 @@ from moebius.report.source import Study
 
 # Up to here experts have a colour, a column or a histogram of their own; beyond, figures become heat maps.
 FEW = 4
-BLUES = alt.Scale(domain=[0, 1], range=["#f7fbff", "#9ecae1", "#3182bd", "#08306b"], interpolate="lab", clamp=True)
+
+
+SHADES = ["#f7fbff", "#9ecae1", "#3182bd", "#08306b"]
+
+
+def blues(top: float) -> alt.Scale:
+    """White to dark blue, from 0 to `top`: 1 where gates with few experts are compared, else the largest there is."""
+    return alt.Scale(domain=[0, top], range=SHADES, clamp=True)
 
 
 def values(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:

@@ -6,7 +6,7 @@ from moebius.report.blocks import Block, Details, Heading, Panels, Section, Tabl
 from moebius.report.figures import WIDTH, Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import BLUES, FEW, file_of, gated, slugs, steps, title_of
+from moebius.report.sections._shared import FEW, blues, file_of, gated, slugs, steps, title_of
 from moebius.report.source import Study
 
 ORDER = 50
@@ -57,6 +57,11 @@ def _table(frame: Frame, caption: str) -> Table:
     return Table(caption, [*heads, *(f"expert {expert}" for expert in wide.columns)], rows, len(heads), shades=shades)
 
 
+def _colour(frame: Frame, experts: int) -> alt.Color:
+    scale = blues(1.0 if experts <= FEW else float(frame["rate"].max()))
+    return alt.Color("rate:Q", scale=scale, legend=alt.Legend(title="activation rate", gradientLength=WIDTH / 2))
+
+
 def _heat(frame: Frame, by: str, name: str, title: str) -> Figure:
     experts, groups = int(frame["expert"].max()) + 1, list(dict.fromkeys(frame["group"]))
     beside = experts <= FEW
@@ -64,7 +69,7 @@ def _heat(frame: Frame, by: str, name: str, title: str) -> Figure:
     shown = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(experts))
     x = alt.X("expert:O", title="expert", axis=shown)
     y = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
-    colour = alt.Color("rate:Q", scale=BLUES, legend=alt.Legend(title="activation rate", gradientLength=WIDTH / 2))
+    colour = _colour(frame, experts)
     height = (34 if by == "domain" else max(8, min(17, 420 // len(groups)))) * len(groups)
     marked = frame.assign(text=[rate(float(value)) for value in frame["rate"]])
     base = alt.Chart(marked).encode(x, y)
@@ -92,11 +97,14 @@ def _seeds(frame: Frame, name: str, title: str) -> Figure:
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(experts))
     facet = alt.Facet("named:N", title=None)
     rows = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
-    legend = alt.Legend(title="activation rate", gradientLength=WIDTH / 2)
     chart = (
         alt.Chart(shown.assign(named=[f"seed {seed}" for seed in shown["seed"]]))
         .mark_rect()
-        .encode(alt.X("expert:O", title="expert", axis=axis), rows, alt.Color("rate:Q", scale=BLUES, legend=legend))
+        .encode(
+            alt.X("expert:O", title="expert", axis=axis),
+            rows,
+            _colour(shown, experts),
+        )
         .properties(width=width, height=22 * len(groups))
         .facet(facet, columns=columns)
         .resolve_axis(y="shared")

@@ -8,6 +8,7 @@ from moebius.report.sections._shared import ranking
 from moebius.report.source import Study
 
 ORDER = 10
+NAMED = 4
 
 
 def section(study: Study) -> Section | None:
@@ -43,6 +44,8 @@ def _certainty(test: list[tuple[str, Estimate]]) -> tuple[str, str]:
             "Not settled:",
             "there is no interval with one seed, so the order may be chance; run it with --seeds 5.",
         )
+    more = len(rivals) - NAMED
+    rivals = [*rivals[:NAMED], f"{more} others"] if more > 1 else rivals
     if rivals or unknown:
         parts = [f"the interval overlaps with {listing(rivals)}"] if rivals else []
         parts += [f"{listing(unknown)} ran with one seed"] if unknown else []

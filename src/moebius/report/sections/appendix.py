@@ -12,10 +12,10 @@ ORDER = 100
 def section(study: Study) -> Section | None:
     """The resolved recipe and the files beside the page."""
     tables = sorted(f"tables/{name}.csv" for name, frame in study.tables.items() if name != "results" and len(frame))
-    text = (
-        "Beside this page: results.json and results.csv hold every figure of every run; the tables behind this page are"
-        f" {listing(tables)}. Every picture is in figures/ as SVG and PNG."
+    text = "Beside this page: results.json and results.csv hold every figure of every run; " + (
+        f"the tables behind this page are {listing(tables)}; " if tables else ""
     )
+    text += "every picture is in figures/ as SVG and PNG."
     blocks: list[Block] = [Text(text)]
     if study.recipe:
         text = yaml.safe_dump(dict(study.recipe), sort_keys=False, allow_unicode=True, width=110)

@@ -6,7 +6,7 @@ from moebius.report.blocks import Block, Details, Heading, Panels, Section, Text
 from moebius.report.figures import WIDTH, Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import file_of, gated, slugs
+from moebius.report.sections._shared import SHADES, file_of, gated, slugs
 from moebius.report.source import Study
 
 ORDER = 80
@@ -89,14 +89,13 @@ def _figure(study: Study, own: Frame, name: str, title: str) -> Figure:
         grid=False,
     )
     legend = alt.Legend(title="share of the true class", gradientLength=WIDTH / 2)
-    range_ = ["#f7fbff", "#9ecae1", "#3182bd", "#08306b"]
     chart = (
         alt.Chart(frame)
         .mark_rect()
         .encode(
             alt.X("prediction:N", title="predicted", scale=alt.Scale(domain=classes), axis=turned),
             alt.Y("label:N", title="true", scale=alt.Scale(domain=classes), axis=axis),
-            alt.Color("share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=range_), legend=legend),
+            alt.Color("share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=SHADES), legend=legend),
         )
         .properties(width=cell * len(classes), height=cell * len(classes), view=alt.ViewConfig(stroke="#bbbbbb"))
     )

@@ -7,8 +7,8 @@ from moebius.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
 from moebius.report.sections._shared import (
-    BLUES,
     FEW,
+    blues,
     curve_groups,
     file_of,
     gated,
@@ -96,7 +96,9 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
         y = alt.Y("value:Q", title="load", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3))
         chart = alt.Chart(own).mark_line(strokeWidth=2, point=point).encode(_axis(own), y, colour)
     else:
-        colour = alt.Color("value:Q", scale=BLUES, legend=alt.Legend(title="load", gradientLength=WIDTH / 2))
+        colour = alt.Color(
+            "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
+        )
         y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
         epochs = sorted(set(own["epoch"]))
         ticks = alt.Axis(

@@ -7,7 +7,7 @@ from moebius.report.blocks import Block, Heading, Panels, Section, Table, Text
 from moebius.report.figures import COLOURS, WIDTH, Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import FEW, file_of, gated, slugs, steps, title_of
+from moebius.report.sections._shared import FEW, SHADES, file_of, gated, slugs, steps, title_of
 from moebius.report.source import Study
 
 ORDER = 60
@@ -79,7 +79,7 @@ def _weights(frame: Frame, name: str, title: str) -> Figure:
         chart = bars.properties(width=width - 20, height=110 if experts <= 2 else 80).facet(column=column, row=row)
     else:
         legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
-        scale = alt.Scale(type="sqrt", domain=[0, 1], range=["#f7fbff", "#9ecae1", "#3182bd", "#08306b"])
+        scale = alt.Scale(type="sqrt", domain=[0, 1], range=SHADES)
         axis = alt.Axis(values=steps(experts), ticks=False, domain=False)
         cells = (
             alt.Chart(frame)

@@ -44,7 +44,7 @@ def section(study: Study) -> Section | None:
     tested = frame[frame["split"] == "test"]
     said = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
     below = "; horizontal lines are other variants' mean on test" if len(rules) else ""
-    bars = ", bars are 95 % intervals over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
+    bars = ", with 95 % intervals of test over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
     caption = f"Accuracy against {title}{bars}{below}."
     figure = Figure("sweep", _chart(frame, rules, title), caption, f"Test accuracy against {title}: {said}.")
     return Section("sweep", f"Accuracy against {title}", [Panels([figure]), table])
@@ -59,8 +59,11 @@ def _place(study: Study, variant: str, key: str) -> float | None:
 
 
 def _chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
+    tested = frame[(frame["split"] == "test") & frame["low"].notna()]
     ends = [*frame["mean"], *rules["mean"]]
-    pad = max(max(ends) - min(ends), 0.02) * 0.12
+    low, high, reach = min(ends), max(ends), max(max(ends) - min(ends), 0.02)
+    ends += [end for end in (*tested["low"], *tested["high"]) if low - reach < end < high + reach]
+    pad = reach * 0.1
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
     whole = alt.Axis(tickMinStep=1, grid=False, format="~g")
     x = alt.X("x:Q", title=title, axis=whole, scale=alt.Scale(zero=False, nice=False, padding=14))
@@ -73,8 +76,8 @@ def _chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
         base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash),
         base.mark_point(size=45, filled=True, opacity=1, clip=True).encode(x, y, colour),
     ]
-    if bool(frame["low"].notna().any()):
-        bars = alt.Chart(frame.dropna()).mark_rule(strokeWidth=1.5, clip=True)
+    if len(tested):
+        bars = alt.Chart(tested).mark_rule(strokeWidth=1.5, clip=True)
         layers.append(bars.encode(x, alt.Y("low:Q", scale=scale), alt.Y2("high:Q"), colour))
     if len(rules):
         level = alt.Chart(rules)
