@@ -137,3 +137,8 @@ def test_auto_runs_what_it_chose():
     assert calls == ["stacked"]
     mb.execution.auto(experts, X, mb.routers.Argmax()(torch.zeros(5, 2)))
     assert calls == ["stacked", "loop"]
+
+
+def test_dropout_that_drops_nothing_is_stacked():
+    experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.0)) for _ in range(2)]
+    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))

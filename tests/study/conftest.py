@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from moebius.data.split import Dataset
 from moebius.recipe.load import load_recipe
@@ -47,6 +48,14 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reci
         return load_recipe(str(path), overrides, seeds=seeds)
 
     return loaded
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A study sets the number of threads of its process; what it was comes back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 class Study(NamedTuple):
@@ -92,4 +101,6 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

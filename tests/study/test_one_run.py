@@ -189,9 +189,9 @@ run_one(make_plan(recipe, data, "cpu", 1, out).runs[0], data, out, "cpu", lambda
 
 def test_a_process_killed_at_a_random_moment_ends_in_the_same_bits(small_recipe, planned, started, tmp_path):
     overrides = (
-        "training.epochs=6",
+        "training.epochs=12",
         "training.batch_size=20",
-        "training.checkpoint_seconds=0.02",
+        "training.checkpoint_seconds=0.1",
         "data.train_rows=1500",
     )
     whole, out = planned(tmp_path / "whole", *overrides), tmp_path / "pieces"
@@ -202,7 +202,7 @@ def test_a_process_killed_at_a_random_moment_ends_in_the_same_bits(small_recipe,
     process = started(small_recipe().reference, out, *overrides, code=TRAIN)
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.005)
-    time.sleep(0.3 * random.Random().random())
+    time.sleep(0.2 * random.Random().random())
     assert process.poll() is None
     process.kill()
     process.wait()

@@ -20,13 +20,6 @@ DIVERGES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def console():
     return Console(file=StringIO(), width=120, color_system=None)

@@ -5,7 +5,6 @@ import os
 import signal
 
 import pytest
-import torch
 
 from moebius.errors import TrainingError
 from moebius.study.one_run import result_path
@@ -13,13 +12,6 @@ from moebius.study.workers import run_all
 
 BITS = ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet")
 DIVERGES = "variants.conv={experts: {kind: mlp, hidden: [8]}, training: {optimizer: {kind: sgd, lr: 1e30}}}"
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def ignore(*arguments):
