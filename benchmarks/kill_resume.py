@@ -9,6 +9,7 @@ above 0 it goes on, and to end with the reference's weights, optimizer and rando
 A moment at which all runs were finished already is drawn again. The exit code is 1 if any trial fails.
 """
 
+import math
 import os
 import re
 import signal
@@ -84,16 +85,19 @@ class Study:
             sys.exit(f"the reference ended with code {process.returncode}:\n{log.read_text()}")
         return Reference(bits_of(out), last - first, time.monotonic() - begun)
 
-    def trial(self, folder: Path, reference: Reference, wait: float, whole_group: bool) -> Trial | None:
-        """Kill and go on; None where the moment came after the last run's end."""
+    def trial(self, folder: Path, reference: Reference, wait: float, whole_group: bool) -> Trial | float:
+        """Kill and go on; where the moment came after the last run's end, the seconds that training took."""
         out, log = folder / "study", folder / "killed.log"
         begun = time.monotonic()
         process = self.start(out, log)
         wait_for_first_step(process, out, log)
+        first = time.time()
         time.sleep(wait)
-        if process.poll() is not None or under_way(out) == []:
+        if process.poll() is not None or not under_way(out):
+            process.kill()
             process.wait()
-            return None
+            ends = [path.stat().st_mtime for path in out.glob("*/seed-*/result.json")]
+            return max(ends) - first if len(ends) == len(reference.bits) else math.inf  # else it was between two runs
         if whole_group:
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -155,14 +159,16 @@ def measure(study: Study, times: int, seed: int) -> tuple[Reference, list[Trial]
             f" {reference.training_seconds:.1f} s of it from the first step to the last run's end",
             flush=True,
         )
-        attempt = 0
+        attempt, span = 0, reference.training_seconds
         while len(trials) < times:
             place = folder / str(attempt)
             place.mkdir()
             attempt += 1
-            wait = draw.random() * reference.training_seconds
+            wait = draw.random() * span
             trial = study.trial(place, reference, wait, whole_group=len(trials) % 2 == 1)
-            if trial is None:
+            if isinstance(trial, float):
+                # The machine has become faster than it was for the reference.
+                span = min(span, trial)
                 print(f"{wait:.2f} s after the first step all runs were finished: drawn again", flush=True)
                 continue
             trials.append(trial)
