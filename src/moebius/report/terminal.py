@@ -35,9 +35,9 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
     for head in ["test", "95 % interval"] if several else ["test"]:
-        table.add_column(head, justify="right")
-    for head in ("train", "seeds", "parameters", "seconds per run"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
+    for head in ("train", "seeds", "parameters", "time"):
+        table.add_column(head, justify="right", no_wrap=True)
     for name, found in variants.items():
         train, test = scores[name]
         shown = rate(test.mean) if test else NONE
