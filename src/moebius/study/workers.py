@@ -176,8 +176,7 @@ def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Calla
             data = load() if data is None else data
             run_one(run, data, out, plan.device, link.send)
         except MoebiusError as error:
-            # Some errors take other arguments than their message, and cannot be unpickled.
-            link.send(TrainingError(error.message, error.fix))
+            link.send(error)
         else:
             link.send(None)
 

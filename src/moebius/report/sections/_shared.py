@@ -22,6 +22,15 @@ def blues(top: float) -> alt.Scale:
     return alt.Scale(domain=[0, top], range=SHADES, clamp=True)
 
 
+def epoch_axis(frame: Frame, most: int) -> alt.X:
+    """Epochs from left to right, a tick for each where there are at most `most`."""
+    epochs = sorted({int(epoch) for epoch in frame["epoch"]})
+    ticks = {"values": epochs} if len(epochs) <= most else {"tickCount": most, "tickMinStep": 1}
+    around = [epochs[0], epochs[-1]] if len(epochs) > 1 else [0, 2]
+    axis = alt.Axis(format="d", grid=False, **ticks)  # type: ignore[arg-type]
+    return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=around, nice=False))
+
+
 def values(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:
     """A measure of results.json by seed."""
     found: dict[int, float] = {}

@@ -8,7 +8,7 @@ from moebius.report.blocks import Block, Heading, Panels, Section
 from moebius.report.figures import HEIGHT, WIDTH, Figure, slug
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import curve_groups, over_seeds, variant_colour
+from moebius.report.sections._shared import curve_groups, epoch_axis, over_seeds, variant_colour
 from moebius.report.source import Study
 
 ORDER = 30
@@ -66,9 +66,7 @@ def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str
 def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.TopLevelMixin:
     epochs = int(frame["epoch"].nunique())
     base = alt.Chart(frame)
-    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(epochs, 10), grid=False)
-    around = [frame["epoch"].min(), frame["epoch"].max()] if epochs > 1 else [0, 2]
-    x = alt.X("epoch:Q", axis=ticks, scale=alt.Scale(domain=around, nice=False))
+    x = epoch_axis(frame, 12)
     scale = alt.Scale(domain=list(shown), nice=False, zero=False)
     colour = variant_colour(study, names, symbol="stroke" if epochs > 1 else "circle")
     legend = alt.Legend(title=None)

@@ -10,6 +10,7 @@ from moebius.report.sections._shared import (
     FEW,
     blues,
     curve_groups,
+    epoch_axis,
     file_of,
     gated,
     over_seeds,
@@ -49,13 +50,6 @@ def section(study: Study) -> Section | None:
     return Section("gates", "Gates over the epochs", blocks)
 
 
-def _axis(frame: Frame) -> alt.X:
-    epochs = int(frame["epoch"].nunique())
-    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(epochs, 6), grid=False)
-    around = [int(frame["epoch"].min()), int(frame["epoch"].max())] if epochs > 1 else [0, 2]
-    return alt.X("epoch:Q", axis=ticks, scale=alt.Scale(domain=around, nice=False))
-
-
 def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: set[str]) -> Figure | None:
     own = frame[(frame["gate"] == "root") & frame["variant"].isin(names) & frame["measure"].isin(list(KINDS))]
     if own.empty:
@@ -70,7 +64,7 @@ def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: se
     point = alt.OverlayMarkDef(size=35) if shown["epoch"].nunique() == 1 else False
     y = alt.Y("mean:Q", title="entropy in nats", scale=alt.Scale(zero=True))
     colour = variant_colour(study, names)
-    chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(_axis(shown), y, colour, dash)
+    chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(epoch_axis(shown, 12), y, colour, dash)
     last = shown[(shown["epoch"] == shown["epoch"].max())]
     said = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())
     lead = f"{title}: entropy" if title else "Entropy"
@@ -94,7 +88,7 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
         )
         point = alt.OverlayMarkDef(size=35) if own["epoch"].nunique() == 1 else False
         y = alt.Y("value:Q", title="load", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3))
-        chart = alt.Chart(own).mark_line(strokeWidth=2, point=point).encode(_axis(own), y, colour)
+        chart = alt.Chart(own).mark_line(strokeWidth=2, point=point).encode(epoch_axis(own, 5), y, colour)
     else:
         colour = alt.Color(
             "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
