@@ -25,6 +25,7 @@ from random import Random
 from _compare import Row, parser, write
 
 QUICK = [
+    "seeds=1",
     "training.epochs=12",
     "training.checkpoint_seconds=0.1",
     "variants={linear: {}, conv: {gate: {kind: mlp, hidden: [64]}, experts: {kind: conv, filters: [16, 32]}}}",
