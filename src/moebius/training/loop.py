@@ -94,8 +94,8 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(self.accelerator.device)
         self.bare = model
-        # The optimizer stays bare: Accelerate's wrapper looks for optional packages at every step, which takes as long
-        # as a quarter of study 1's step, and bf16 needs no scaling of gradients.
+        # The optimizer stays bare: Accelerate's wrapper looks for optional packages at every step, which takes
+        # 0.3 ms of a step of study 1 under a profiler, and bf16 needs no scaling of gradients.
         self.optimizer = build_optimizer(model, settings)
         self.parameters = list(model.parameters())
         self.recorder = Recorder(model)
