@@ -16,6 +16,7 @@ _ROOMS = (
     "schedules",
     "execution",
     "combine",
+    "layers",
     "data",
     "diagnostics",
     "training",

@@ -1,5 +1,6 @@
 """Small checks and reshapes that components share. Each check returns the value, or raises an ArgumentError."""
 
+import math
 from collections.abc import Iterable
 from math import prod
 
@@ -14,6 +15,20 @@ def positive(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(argument, "needs a whole number of at least 1", value)
     return value
+
+
+def above_zero(argument: str, value: float | int) -> float:
+    """`value` if it is a finite number above 0."""
+    if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        raise ArgumentError(argument, "needs a number above 0", value)
+    return float(value)
+
+
+def at_least_zero(argument: str, value: float | int) -> float:
+    """`value` if it is a finite number of at least 0."""
+    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise ArgumentError(argument, "needs a number of at least 0", value)
+    return float(value)
 
 
 def widths(argument: str, values: object) -> tuple[int, ...]:

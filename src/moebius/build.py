@@ -39,8 +39,8 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
     experts = [expert for place, one in _experts(spec["experts"]) for expert in _build_experts(place, one, facts)]
     if not experts:
         raise ArgumentError("experts", "needs at least one expert", [], "experts: {kind: linear, count: 2}")
-    gate = _component("gates", "gate", spec["gate"], {**facts, "experts": len(experts)})
-    router = _component("routers", "router", spec.get("router", {"kind": "soft"}), facts)
+    router = _component("routers", "router", spec.get("router", {"kind": "soft"}), {**facts, "experts": len(experts)})
+    gate = _component("gates", "gate", spec["gate"], {**facts, "experts": router.gate_outputs(len(experts))})
     combine = _component("combine", "combine", spec.get("combine", {"kind": "weighted_sum"}), facts)
     return Mixture(gate, experts, router, combine, spec.get("execution", "auto"))
 
@@ -88,6 +88,8 @@ def _component(room: str, place: str, spec: Mapping[str, Any], facts: Mapping[st
         if name in FACTS and name not in keywords and name in facts:
             keywords[name] = facts[name]
     with _inside(place):
+        if isinstance(keywords.get("router"), Mapping):  # a router around another: heads, cut
+            keywords["router"] = _component("routers", "router", keywords["router"], facts)
         return component(**keywords)
 
 

@@ -1,19 +1,22 @@
 """`Mixture`: a gate, a router, experts and a way to combine them, as one ordinary module."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
 from moebius.frame import current, entered
-from moebius.recording import note
+from moebius.keys import row_keys
+from moebius.recording import note, outputs_wanted
 from moebius.registry import find
 from moebius.routers.soft import Soft
-from moebius.routing import Router
+from moebius.routing import Router, Routing
 
 
 class Mixture(nn.Module):
@@ -22,9 +25,9 @@ class Mixture(nn.Module):
     The gate scores, the router selects, the execution moves rows to experts, each expert computes, combine merges.
 
     Arguments:
-        gate: any module x → scores (…, E). The batch axes are those it keeps: a convolutional gate on images
-            (T, channels, height, width) gives (T, E), so rows are images; a linear gate on (B, S, D) gives (B, S, E),
-            so rows are tokens.
+        gate: any module x → scores (…, E), or as many numbers a row as the router wants. The batch axes are those it
+            keeps: a convolutional gate on images (T, channels, height, width) gives (T, E), so rows are images; a
+            linear gate on (B, S, D) gives (B, S, E), so rows are tokens.
         experts: any modules, also unlike ones, also mixtures; their outputs have equal shapes.
         router: scores (T, E) → Routing; every expert for every row unless given.
         combine: (outputs, routing) → y; the weighted sum unless given.
@@ -70,9 +73,12 @@ class Mixture(nn.Module):
         """
         frame = current() if context is None else current().given(context)
         scores = self.gate(x, frame.local()) if getattr(self.gate, "needs_context", False) else self.gate(x)
-        if scores.shape[-1:] != (len(self.experts),):
+        wanted = self.router.gate_outputs(len(self.experts))
+        if scores.shape[-1:] != (wanted,):
             rule = f"must give one score for each of the {len(self.experts)} experts"
-            raise ArgumentError("gate", rule, tuple(scores.shape), f"a gate with experts={len(self.experts)}")
+            if wanted != len(self.experts):
+                rule = f"must give {wanted} numbers a row, which {type(self.router).__name__} needs for its experts"
+            raise ArgumentError("gate", rule, tuple(scores.shape), f"a gate with experts={wanted}")
         batch = scores.shape[:-1]
         if not batch or batch != x.shape[: len(batch)]:
             rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
@@ -80,10 +86,24 @@ class Mixture(nn.Module):
         if len(batch) > 1:
             frame = frame.repeated(prod(batch[1:]))
             scores, x = scores.flatten(0, -2), x.flatten(0, len(batch) - 1)
-        routing = self.router(scores)
+        routing = self.router(scores, row_keys(x, frame)) if self.router.needs_keys else self.router(scores)
         if frame.rows is not None:
             routing = routing.at(frame.rows)
-        note(self, routing)
         with entered(frame):
-            y = self.combine(self.execution(self.experts, x, routing), routing)
+            if outputs_wanted(self):
+                values, routing = self._all_outputs(x, routing)
+            else:
+                values = self.execution(self.experts, x, routing)
+            note(self, routing)
+            y = self.combine(values, routing)
         return y if len(batch) == 1 else y.unflatten(0, batch)
+
+    def _all_outputs(self, x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
+        """Every expert's output for every row, kept in the routing, and of them what the router chose."""
+        outputs = self.execution(self.experts, x, replace(routing, selection=None))
+        routing, selection = replace(routing, outputs=outputs), routing.selection
+        if selection is None:
+            return outputs, routing
+        values = outputs[selection.row_A, selection.expert_A]
+        kept = selection.kept_A.view(-1, *[1] * (values.ndim - 1))
+        return torch.where(kept, values, 0), routing

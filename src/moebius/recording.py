@@ -12,12 +12,18 @@ from moebius.routing import Routing
 
 Log = dict[str, list[Routing]]
 
-_recorders: ContextVar[tuple[tuple[dict[int, str], Log], ...]] = ContextVar("moebius recorders", default=())
+_Recording = tuple[dict[int, str], Log, bool]
+_recorders: ContextVar[tuple[_Recording, ...]] = ContextVar("moebius recorders", default=())
+
+
+def outputs_wanted(module: nn.Module) -> bool:
+    """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
+    return any(outputs and id(module) in paths for paths, _, outputs in _recorders.get())
 
 
 def note(module: nn.Module, routing: Routing) -> None:
     """Hand a mixture's routing to the recorders that watch it."""
-    for paths, log in _recorders.get():
+    for paths, log, _ in _recorders.get():
         path = paths.get(id(module))
         if path is not None:
             log.setdefault(path, []).append(routing)
@@ -34,21 +40,23 @@ class Recorder:
         self.paths = {id(part): path for path, part in module.named_modules()}
 
     @contextmanager
-    def recording(self) -> Iterator[Log]:
+    def recording(self, outputs: bool = False) -> Iterator[Log]:
         """`record`, for the module that this recorder watches."""
         log: Log = {}
-        token = _recorders.set((*_recorders.get(), (self.paths, log)))
+        token = _recorders.set((*_recorders.get(), (self.paths, log, outputs)))
         try:
             yield log
         finally:
             _recorders.reset(token)
 
 
-def record(module: nn.Module) -> AbstractContextManager[Log]:
+def record(module: nn.Module, outputs: bool = False) -> AbstractContextManager[Log]:
     """Collect the routings of every mixture in `module` that is called inside the block.
 
     Arguments:
         module: a mixture, or any module that holds some.
+        outputs: run all experts on all rows, whatever the router chose, and keep what they say as `Routing.outputs`:
+            for losses that compare experts. The mixture's own output stays that of the chosen ones.
 
     Returns:
         module path → one Routing per call; the path of `module` itself is "". Nothing is detached: losses of a
@@ -62,7 +70,7 @@ def record(module: nn.Module) -> AbstractContextManager[Log]:
         >>> log[""][-1].weights.shape
         torch.Size([5, 2])
     """
-    return Recorder(module).recording()
+    return Recorder(module).recording(outputs)
 
 
 def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = None) -> tuple[Any, Log]:

@@ -1,7 +1,8 @@
 """`Routing`: the one frozen object between a router and everything after it.
 
 Axis letters, here and as suffixes of local names everywhere:
-T rows (images or tokens) · D features · E experts · K chosen per row · A assignments · C classes · H gate heads
+T rows (images or tokens) · D features · E experts · K chosen per row · A assignments · C classes · H gate heads ·
+G numbers that the gate gives per row (E, unless the router wants more)
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ class Routing:
     Losses and diagnostics read `probs` and `weights` only, so they need no branch for the kind of gate or router.
 
     Arguments:
-        scores: what the gate said, before any normalisation.
+        scores: what the gate said of each expert, before any normalisation.
         probs: the gate's distribution (or activation, for gates that are no distribution): what losses regularise.
         weights: what the mixture multiplies with; exactly 0 where an expert was not chosen.
         log_weights: the same in log space, −inf where not chosen, so that mixtures of probabilities never take log 0.
@@ -50,7 +51,10 @@ class Routing:
         head_weights: the full weights (T, H, E, C) of several gate heads (H) or of weights per class (C); None when
             H = C = 1. `weights` is then their view: summed over heads, averaged over classes; and a selection holds
             each pair of row and expert at most once.
-        aux: what a loss needs and only the router knows: noise scale, L0 logits, load before drops …
+        outputs: what every expert says of every row, where `record(…, outputs=True)` asks for it.
+        aux: what a loss needs and only the router knows: load estimates, L0 logits, drops …
+        distribution: whether the rows of `probs` are distributions over the experts: not so for relu or elu gates.
+        straight_through: whether gradients reach weights that are exactly 0, so that every expert has to run.
     """
 
     scores: Float[Tensor, "T E"]
@@ -60,7 +64,10 @@ class Routing:
     selection: Selection | None = None
     rows: Int[Tensor, " T"] | None = None
     head_weights: Float[Tensor, "T H E C"] | None = None
+    outputs: Float[Tensor, "T E ..."] | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
+    distribution: bool = True
+    straight_through: bool = False
 
     @property
     def experts(self) -> int:
@@ -78,6 +85,7 @@ class Routing:
         probs: Float[Tensor, "T E"],
         selection: Selection,
         aux: Mapping[str, Tensor] | None = None,
+        distribution: bool = True,
     ) -> "Routing":
         """The routing whose weights are those of the kept assignments and exactly 0 elsewhere.
 
@@ -95,42 +103,59 @@ class Routing:
         # log of the zeros would give NaN gradients: take it only where a weight is positive.
         chosen = weights > 0
         log_weights = torch.where(chosen, torch.where(chosen, weights, 1).log(), -torch.inf)
-        return cls(scores, probs, weights, log_weights, selection, aux=aux or {})
+        return cls(scores, probs, weights, log_weights, selection, aux=aux or {}, distribution=distribution)
 
 
 class Router(nn.Module):
     """The contract of routers: `forward(scores (T, E)) → Routing`, and what can be relied on.
 
-    A subclass declares these class attributes; the conformance tests hold it to them.
+    A subclass declares these attributes (an instance may set its own, where they follow from its arguments); the
+    conformance tests hold it to them.
 
     Attributes:
         rows_sum_to: what a row's weights sum to, or None when that varies.
         rows_independent: whether a row's routing is the same whatever rows stand beside it.
         trains_gate: whether gradients of the output reach the scores.
+        interchangeable: whether experts that swap their scores swap their weights, and nothing else happens.
+        needs_keys: whether `forward` takes a second argument, a whole number for each row that names it (hash).
     """
 
-    rows_sum_to: ClassVar[float | None] = 1.0
-    rows_independent: ClassVar[bool] = True
-    trains_gate: ClassVar[bool] = True
+    rows_sum_to: float | None = 1.0
+    rows_independent: bool = True
+    trains_gate: bool = True
+    interchangeable: bool = True
+    needs_keys: ClassVar[bool] = False
+
+    def gate_outputs(self, experts: int) -> int:
+        """How many numbers the gate has to give per row, for so many experts: G, which is E unless a router says more.
+
+        A router that wants more (several heads, the scale of a noise) takes them from the gate's last layer.
+        """
+        return experts
 
     def max_active(self, experts: int) -> int:
         """The most experts that one row can have, of so many."""
         return experts
 
-    def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
-        """Route T rows by their scores."""
+    def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
+        """Route T rows by what the gate said of them."""
         raise TypeError(f"{type(self).__name__} is a router without a forward")
 
 
-def _flatten(part: Selection | Routing) -> tuple[list[Any], tuple[type, tuple[str, ...]]]:
-    """The fields that are there: pytrees take None for a leaf, and a function of tensors would trip over it."""
-    names = tuple(one.name for one in fields(part) if getattr(part, one.name) is not None)
-    return [getattr(part, name) for name in names], (type(part), names)
+_Context = tuple[type, tuple[str, ...], tuple[tuple[str, bool], ...]]
 
 
-def _unflatten(values: Iterable[Any], context: tuple[type, tuple[str, ...]]) -> Any:
-    part, names = context
-    return part(**dict(zip(names, values, strict=True)))
+def _flatten(part: Selection | Routing) -> tuple[list[Any], _Context]:
+    """The tensors that are there: pytrees take None for a leaf, and a function of tensors would trip over it."""
+    there = {one.name: value for one in fields(part) if (value := getattr(part, one.name)) is not None}
+    flags = {name: value for name, value in there.items() if isinstance(value, bool)}
+    names = tuple(name for name in there if name not in flags)
+    return [there[name] for name in names], (type(part), names, tuple(flags.items()))
+
+
+def _unflatten(values: Iterable[Any], context: _Context) -> Any:
+    part, names, flags = context
+    return part(**dict(zip(names, values, strict=True)), **dict(flags))
 
 
 for _part in (Selection, Routing):

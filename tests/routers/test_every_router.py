@@ -4,23 +4,37 @@ import inspect
 
 import pytest
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
+from moebius.mixture import Mixture
+from moebius.recording import record
 from moebius.registry import find, kinds
+from moebius.routers.soft import Soft
 from moebius.routing import Router
 
 EXPERTS = 4
-SAMPLES = {"k": 2, "experts": EXPERTS, "temperature": 0.5, "capacity": 1.5}
+SAMPLES = {"k": 2, "experts": EXPERTS, "temperature": 0.5, "capacity": 1.5, "router": Soft(), "heads": 2, "classes": 3}
 
 
 def build(kind):
+    """The router as it is made with what it cannot do without; its noise the same in every test."""
+    torch.manual_seed(0)
     component = find("routers", kind)
     named = [p for p in inspect.signature(component).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     return component(**{p.name: SAMPLES[p.name] for p in named if p.default is p.empty})
 
 
-def some_scores(rows, experts=EXPERTS, dtype=torch.float32):
-    return torch.randn(rows, experts, generator=torch.Generator().manual_seed(rows), dtype=torch.float64).to(dtype)
+def some_scores(rows, experts=EXPERTS, dtype=torch.float32, router=None):
+    """What a gate says: one score per expert, or as many numbers as the router wants."""
+    width = experts if router is None else router.gate_outputs(experts)
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(rows), dtype=torch.float64).to(dtype)
+
+
+def expert_order(router, order):
+    """The order of the gate's numbers when experts change places: the same in each block of E."""
+    blocks = router.gate_outputs(EXPERTS) // EXPERTS
+    return torch.cat([order + block * EXPERTS for block in range(blocks)])
 
 
 pytestmark = pytest.mark.parametrize("kind", kinds("routers"))
@@ -28,36 +42,44 @@ pytestmark = pytest.mark.parametrize("kind", kinds("routers"))
 
 @pytest.mark.parametrize(("rows", "experts"), [(7, 4), (1, 4), (0, 4), (7, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_gives_a_whole_routing_in_float32_at_least(kind, rows, experts, dtype):
-    scores = some_scores(rows, experts, dtype)
-    routing = build(kind)(scores)
+@pytest.mark.parametrize("training", [True, False])
+def test_gives_a_whole_routing_in_float32_at_least(kind, rows, experts, dtype, training):
+    router = build(kind).train(training)
+    routing = router(some_scores(rows, experts, dtype, router))
     wide = torch.promote_types(dtype, torch.float32)
     for name in ("probs", "weights", "log_weights"):
         value = getattr(routing, name)
         assert value.shape == (rows, experts), name
         assert value.dtype == wide, name
         assert not value.isnan().any(), name
-    assert torch.equal(routing.scores, scores)
+    assert routing.scores.shape == (rows, experts)
     assert routing.experts == experts
+    if routing.distribution:
+        torch.testing.assert_close(routing.probs.sum(-1), torch.ones(rows, dtype=wide))
 
 
-def test_rows_sum_to_what_it_promises(kind):
-    router = build(kind)
+@pytest.mark.parametrize("training", [True, False])
+def test_rows_sum_to_what_it_promises(kind, training):
+    router = build(kind).train(training)
+    weights = router(some_scores(50, router=router)).weights
     if router.rows_sum_to is None:
-        assert (router(some_scores(50)).weights >= 0).all()
+        assert (weights >= 0).all()
     else:
-        torch.testing.assert_close(router(some_scores(50)).weights.sum(-1), torch.full((50,), router.rows_sum_to))
+        torch.testing.assert_close(weights.sum(-1), torch.full((50,), router.rows_sum_to))
 
 
-def test_log_weights_are_the_log_of_weights(kind):
-    routing = build(kind)(some_scores(50))
+@pytest.mark.parametrize("training", [True, False])
+def test_log_weights_are_the_log_of_weights(kind, training):
+    router = build(kind).train(training)
+    routing = router(some_scores(50, router=router))
     torch.testing.assert_close(routing.log_weights.exp(), routing.weights)
     assert torch.equal(routing.log_weights == -torch.inf, routing.weights == 0)
 
 
-def test_weights_are_exactly_zero_where_no_expert_was_chosen(kind):
-    router, scores = build(kind), some_scores(50)
-    routing = router(scores)
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_are_exactly_zero_where_no_expert_was_chosen(kind, training):
+    router = build(kind).train(training)
+    routing = router(some_scores(50, router=router))
     assert ((routing.weights != 0).sum(-1) <= router.max_active(EXPERTS)).all()
     if routing.selection is None:
         return
@@ -69,37 +91,61 @@ def test_weights_are_exactly_zero_where_no_expert_was_chosen(kind):
 
 
 def test_a_row_that_may_have_fewer_than_all_experts_comes_with_a_selection(kind):
-    router = build(kind)
+    router = build(kind).eval()
     if router.max_active(EXPERTS) < EXPERTS:
-        selection = router(some_scores(9)).selection
+        selection = router(some_scores(9, router=router)).selection
         assert selection is not None
         assert len({len(part) for part in (selection.row_A, selection.expert_A, selection.weight_A)}) == 1
 
 
+def test_a_pair_of_row_and_expert_is_selected_once_at_most(kind):
+    router = build(kind)
+    selection = router(some_scores(30, router=router)).selection
+    if selection is not None:
+        pairs = (selection.row_A * EXPERTS + selection.expert_A)[selection.kept_A]
+        assert len(pairs.unique()) == len(pairs)
+
+
+def test_heads_and_classes_have_the_weights_for_their_view(kind):
+    router = build(kind).eval()
+    routing = router(some_scores(9, router=router))
+    if routing.head_weights is not None:
+        by_expert = routing.head_weights.sum(1).mean(-1)
+        ratio = routing.weights.sum(-1, keepdim=True) / by_expert.sum(-1, keepdim=True)
+        torch.testing.assert_close(by_expert * ratio, routing.weights)
+
+
 def test_rows_are_independent_where_it_says_so(kind):
-    router, scores = build(kind).eval(), some_scores(20)
+    router = build(kind).eval()
+    scores = some_scores(20, router=router)
     if router.rows_independent:
         alone = torch.cat([router(scores[row : row + 1]).weights for row in range(20)])
         torch.testing.assert_close(alone, router(scores).weights)
 
 
 def test_permuting_rows_permutes_weights(kind):
-    router, scores, order = build(kind).eval(), some_scores(20), torch.arange(20).flip(0)
+    router, order = build(kind).eval(), torch.arange(20).flip(0)
+    scores = some_scores(20, router=router)
     torch.testing.assert_close(router(scores[order]).weights, router(scores).weights[order])
 
 
 def test_permuting_experts_permutes_weights(kind):
-    router, scores, order = build(kind).eval(), some_scores(20), torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(router(scores[:, order]).weights, router(scores).weights[:, order])
+    router, order = build(kind).eval(), torch.tensor([2, 0, 3, 1])
+    scores = some_scores(20, router=router)
+    changed = router(scores[:, expert_order(router, order)]).weights if router.interchangeable else None
+    if changed is not None:
+        torch.testing.assert_close(changed, router(scores).weights[:, order])
 
 
 def test_eval_is_deterministic(kind):
-    router, scores = build(kind).eval(), some_scores(20)
+    router = build(kind).eval()
+    scores = some_scores(20, router=router)
     assert torch.equal(router(scores).weights, router(scores).weights)
 
 
 def test_the_gate_is_trained_where_it_says_so(kind):
-    router, scores = build(kind), some_scores(20).requires_grad_()
+    router = build(kind)
+    scores = some_scores(20, router=router).requires_grad_()
     weights = router(scores).weights
     if not router.trains_gate:
         assert not weights.requires_grad
@@ -109,22 +155,37 @@ def test_the_gate_is_trained_where_it_says_so(kind):
     assert scores.grad.abs().sum() > 0
 
 
+def test_choosing_one_expert_still_trains_the_gate(kind):
+    component = find("routers", kind)
+    if "k" not in inspect.signature(component).parameters or not component.trains_gate:
+        return
+    router = component(k=1)
+    scores = some_scores(20, router=router).requires_grad_()
+    (router(scores).weights * torch.arange(EXPERTS)).sum().backward()
+    assert (scores.grad.abs().sum(-1) > 0).any()
+
+
 def test_gate_losses_reach_the_scores(kind):
-    scores = some_scores(20).requires_grad_()
-    build(kind)(scores).probs.square().sum().backward()
+    router = build(kind)
+    scores = some_scores(20, router=router).requires_grad_()
+    router(scores).probs.square().sum().backward()
     assert scores.grad.abs().sum() > 0
 
 
 def test_gradients_are_those_of_finite_differences(kind):
-    router, scores = build(kind).eval(), some_scores(5, dtype=torch.float64).requires_grad_()
+    router = build(kind).eval()
+    scores = some_scores(5, dtype=torch.float64, router=router).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: router(s).probs, scores)
     if router.trains_gate:
         assert torch.autograd.gradcheck(lambda s: router(s).weights, scores)
 
 
 def test_scores_of_minus_infinity_choose_nothing(kind):
+    router = build(kind).eval()
+    if router.gate_outputs(EXPERTS) != EXPERTS or not router.interchangeable:
+        return  # its numbers are no scores of single experts
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, -torch.inf]]).requires_grad_()
-    routing = build(kind)(scores)
+    routing = router(scores)
     assert routing.probs[0, [0, 2, 3]].tolist() == [0.0, 0.0, 0.0]
     assert routing.weights[0, [0, 2, 3]].tolist() == [0.0, 0.0, 0.0]
     routing.probs.square().sum().backward()
@@ -132,9 +193,48 @@ def test_scores_of_minus_infinity_choose_nothing(kind):
 
 
 def test_the_routing_travels_as_a_pytree(kind):
-    routing = build(kind)(some_scores(6))
+    router = build(kind)
+    routing = router(some_scores(6, router=router))
     leaves, spec = pytree.tree_flatten(routing)
-    assert torch.equal(pytree.tree_unflatten(leaves, spec).weights, routing.weights)
+    again = pytree.tree_unflatten(leaves, spec)
+    assert torch.equal(again.weights, routing.weights)
+    assert again.distribution == routing.distribution
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("rows", "experts"), [(9, 4), (1, 4), (0, 4), (5, 1)])
+def test_in_a_mixture_loop_and_all_outputs_agree_in_output_and_gradient(kind, rows, experts, training):
+    """Running just the chosen experts is the same as running all of them and picking what the router chose."""
+    results = []
+    for outputs in (False, True):
+        router = build(kind).double().train(training)
+        gate = nn.Linear(5, router.gate_outputs(experts)).double()
+        moe = Mixture(gate, [nn.Linear(5, 3).double() for _ in range(experts)], router).train(training)
+        x = torch.randn(rows, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        torch.manual_seed(2)
+        with record(moe, outputs=outputs) as log:
+            y = moe(x)
+        (y * torch.arange(3)).square().sum().backward()
+        gradients = [p.grad for p in moe.parameters() if p.grad is not None]
+        results.append((y.detach(), x.grad, gradients, log[""][0].weights.detach()))
+        assert all(p.grad is not None for p in moe.experts.parameters())
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_in_a_mixture_permuting_rows_permutes_outputs(kind):
+    router = build(kind).eval()
+    moe = Mixture(nn.Linear(5, router.gate_outputs(EXPERTS)), [nn.Linear(5, 3) for _ in range(EXPERTS)], router).eval()
+    x, order = torch.randn(12, 5, generator=torch.Generator().manual_seed(1)), torch.arange(12).flip(0)
+    torch.testing.assert_close(moe(x[order]), moe(x)[order])
+
+
+def test_says_what_it_drops_nothing_silently(kind):
+    """Where some assignments are not kept, the router says so in `aux`, or its number of experts varies by design."""
+    router = build(kind)
+    routing = router(some_scores(40, router=router))
+    if routing.selection is None or routing.selection.kept_A.all():
+        return
+    assert "dropped" in routing.aux or len(routing.selection.row_A) == 40 * EXPERTS
 
 
 def test_is_a_router(kind):

@@ -17,6 +17,7 @@ from moebius.errors import ArgumentError, UnknownKindError
 from moebius.recipe.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.recipe.wording import described
 from moebius.registry import did_you_mean, find, kinds
+from moebius.routing import Router
 
 
 def check_component(
@@ -80,7 +81,9 @@ def check_keywords(
     called = called or component.__name__
     problems = []
     for name, value in keywords.items():
-        if name in named:
+        if name in named and annotations.get(name) is Router:
+            problems += check_component("routers", value, (*path, name))
+        elif name in named:
             rule = _type_rule(annotations.get(name, Any), value)
             if rule is not None:
                 problems.append(Problem((*path, name), rule, value))

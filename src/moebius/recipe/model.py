@@ -78,8 +78,11 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[Problem]:
         shape = (facts["channels"], facts["size"], facts["size"])
         return [Problem(place, f"does not take images of shape {shape} ({error})", spec["gate"])]
     experts = len(mixture.experts)
-    if scores.shape[-1] != experts:
+    wanted = mixture.router.gate_outputs(experts)
+    if scores.shape[-1] != wanted:
         rule = f"gives {scores.shape[-1]} scores where the mixture has experts: {experts}"
+        if wanted != experts:
+            rule = f"gives {scores.shape[-1]} scores a row where {spec['router']['kind']} needs {wanted}"
         return [Problem(("gate",), rule, spec["gate"], "leave `experts` out of the gate, it is filled in")]
     return []
 

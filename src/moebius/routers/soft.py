@@ -3,26 +3,48 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.arguments import above_zero
+from moebius.routers._normalisation import normalisation_named, normalised
 from moebius.routing import Router, Routing
 
 
 class Soft(Router):
-    """Every expert sees every row; weights are the softmax of the scores.
+    """Every expert sees every row; weights are the softmax, or another normalisation, of the scores.
 
-    weights = probs = softmax(scores), in float32 at least
+    weights = probs = n(scores / temperature), in float32 at least
+
+    n is softmax, a distribution over the experts; or sigmoid, relu, elu or none, which treat each expert by itself, so
+    that rows sum to anything (and elu's and none's weights may be negative, which a mixture of probabilities cannot
+    use). To run only the experts whose relu weight is positive take the router `relu`.
+
+    Arguments:
+        temperature: above 0; below 1 sharpens, above 1 evens out. `training.router` may give it a schedule.
+        normalisation: one of softmax, sigmoid, relu, elu, none.
 
     Shapes: scores (T, E) → Routing of T rows and E experts, `selection` None.
+
+    Raises:
+        ArgumentError: a temperature that is not above 0, or an unknown normalisation.
 
     Example:
         >>> import torch
         >>> Soft()(torch.tensor([[0.0, 0.0]])).weights
         tensor([[0.5000, 0.5000]])
+        >>> Soft(normalisation="relu")(torch.tensor([[2.0, -1.0]])).weights
+        tensor([[2., 0.]])
 
-    Reference: Jacobs, Jordan, Nowlan, Hinton 1991, Adaptive Mixtures of Local Experts, equation 1.
+    Reference: Jacobs, Jordan, Nowlan, Hinton 1991, Adaptive Mixtures of Local Experts, equation 1; study 3 for elu.
     """
+
+    def __init__(self, temperature: float | int = 1.0, normalisation: str = "softmax"):
+        super().__init__()
+        self.temperature = above_zero("temperature", temperature)
+        self.normalisation = normalisation_named(normalisation)
+        if normalisation != "softmax":
+            self.rows_sum_to = None
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to every expert."""
-        log_weights = scores.float().log_softmax(-1) if scores.itemsize < 4 else scores.log_softmax(-1)
-        weights = log_weights.exp()
-        return Routing(scores=scores, probs=weights, weights=weights, log_weights=log_weights)
+        scaled = scores if self.temperature == 1 else scores / self.temperature
+        weights, log_weights = normalised(scaled, self.normalisation)
+        return Routing(scores, weights, weights, log_weights, distribution=self.normalisation == "softmax")

@@ -1,0 +1,58 @@
+"""From what a gate says to what its experts weigh: a distribution, or an activation of each score by itself."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from moebius.errors import ArgumentError
+from moebius.registry import did_you_mean
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "elu": F.elu,
+    "none": lambda scores: scores,
+}
+NORMALISATIONS = ("softmax", *ACTIVATIONS)
+
+
+def normalisation_named(name: str) -> str:
+    """`name` if there is such a normalisation.
+
+    Raises:
+        ArgumentError: there is not.
+    """
+    if name not in NORMALISATIONS:
+        fix = did_you_mean(name, NORMALISATIONS)
+        raise ArgumentError("normalisation", f"needs one of {', '.join(NORMALISATIONS)}", name, fix)
+    return name
+
+
+def normalised(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
+    """The gate's activations and their logarithms, in float32 at least.
+
+    softmax gives a distribution; sigmoid, relu, elu and none treat every expert by itself. The logarithm is −∞, with a
+    gradient of zero, where an activation is not positive.
+    """
+    scores = wide(scores)
+    if name == "softmax":
+        log_probs = scores.log_softmax(-1)
+        return log_probs.exp(), log_probs
+    if name == "sigmoid":
+        return scores.sigmoid(), F.logsigmoid(scores)
+    probs = ACTIVATIONS[name](scores)
+    return probs, logarithm(probs)
+
+
+def logarithm(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log w where w > 0, else −∞ with a gradient of zero: the logarithm's own would be NaN there."""
+    there = weights > 0
+    return torch.where(there, torch.where(there, weights, 1).log(), -torch.inf)
+
+
+def wide(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The scores in float32 at least: a bf16 softmax has two digits."""
+    return scores.float() if scores.itemsize < 4 else scores
