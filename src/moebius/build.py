@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from moebius.arguments import positive
@@ -58,11 +58,18 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
     domains = facts["domains"]
     images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
     modes = [(module, module.training) for module in model.modules()]
+    try:
+        return int(counted(model.eval(), images, {"domain": torch.arange(domains, device=device)}))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def counted(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
+    """Multiply-adds of products and convolutions per image of a batch, in the mode that the model is in."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(images, {"domain": torch.arange(domains, device=device)})
-    for module, training in modes:
-        module.training = training
-    return counter.get_total_flops() // 2 // domains
+        model(images, context)
+    return counter.get_total_flops() / 2 / len(images)
 
 
 def _experts(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:

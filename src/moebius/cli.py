@@ -127,6 +127,22 @@ def recipes() -> None:
     Console().print(table)
 
 
+@app.command(name="list")
+@_ending()
+def list_kinds(
+    room: Annotated[str, typer.Argument(metavar="ROOM", help="Such as gates, routers, losses, experts.")],
+) -> None:
+    """List the kinds of a room: what a recipe may name there, each with its source."""
+    from moebius.registry import catalogue
+
+    table = Table(title=f"{{kind: …}} in room {room}", title_justify="left", show_lines=True)
+    for heading in ("kind", "what it does", "source"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "kind")
+    for kind, does, source in catalogue(room):
+        table.add_row(kind, escape(does), escape(source))
+    Console().print(table)
+
+
 @app.command()
 @_ending()
 def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None) -> None:

@@ -6,13 +6,28 @@ file: there is no list, no decorator and no `__init__` to edit. A room's `__init
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 from moebius.errors import UnknownKindError
+
+ROOMS = (
+    "gates",
+    "routers",
+    "experts",
+    "combine",
+    "execution",
+    "layers",
+    "losses",
+    "schedules",
+    "diagnostics",
+    "data.sources",
+)
 
 
 def kinds(room: str) -> tuple[str, ...]:
@@ -52,6 +67,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def summary(component: Callable[..., Any]) -> str:
     """The first line of a component's docstring."""
     return (component.__doc__ or "").strip().split("\n", 1)[0]
+
+
+def reference(component: Callable[..., Any]) -> str:
+    """Where a component is from: the first sentence after "Reference:" in its docstring."""
+    _, _, rest = (inspect.getdoc(component) or "").partition("Reference:")
+    paragraph = " ".join(rest.strip().split("\n\n", 1)[0].split())
+    return re.split(r"\.(?: (?=[A-Z])|$)", paragraph, maxsplit=1)[0]
+
+
+def catalogue(room: str) -> list[tuple[str, str, str]]:
+    """Every kind of a room with its one-line description and its source.
+
+    Raises:
+        UnknownKindError: no room is called so.
+
+    Example:
+        >>> [entry for entry in catalogue("routers") if entry[0] == "argmax"][0][1]
+        'The expert with the largest score alone sees the row, with weight 1; the first of several that tie.'
+    """
+    if room not in ROOMS:
+        raise UnknownKindError(f"no room is called {room!r}", did_you_mean(room, ROOMS))
+    return [(kind, summary(find(room, kind)), reference(find(room, kind))) for kind in kinds(room)]
 
 
 def open_room(name: str) -> None:

@@ -7,7 +7,7 @@ G numbers that the gate gives per row (E, unless the router wants more)
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -124,7 +124,7 @@ class Router(nn.Module):
     rows_independent: bool = True
     trains_gate: bool = True
     interchangeable: bool = True
-    needs_keys: ClassVar[bool] = False
+    needs_keys: bool = False
 
     def gate_outputs(self, experts: int) -> int:
         """How many numbers the gate has to give per row, for so many experts: G, which is E unless a router says more.

@@ -44,7 +44,8 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reci
     path = tmp_path_factory.mktemp("recipes") / "small.yaml"
     path.write_text(RECIPE, encoding="utf-8")
 
-    def loaded(*overrides: str, seeds: int | None = None) -> Recipe:
+    def loaded(*overrides: str, seeds: int | None = None, added: str = "") -> Recipe:
+        path.write_text(RECIPE + added, encoding="utf-8")
         return load_recipe(str(path), overrides, seeds=seeds)
 
     return loaded
@@ -71,8 +72,15 @@ class Study(NamedTuple):
 def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
     """Plans the small recipe in a folder, on one thread."""
 
-    def made(out: Path, *overrides: str, seeds: int | None = None, workers: int | None = 1, threads: int = 1) -> Study:
-        recipe = small_recipe(*overrides, seeds=seeds)
+    def made(
+        out: Path,
+        *overrides: str,
+        seeds: int | None = None,
+        workers: int | None = 1,
+        threads: int = 1,
+        added: str = "",
+    ) -> Study:
+        recipe = small_recipe(*overrides, seeds=seeds, added=added)
         load = LoadData(recipe.data.model_dump(mode="json"), None)
         data = load()
         plan = make_plan(recipe, data, "cpu", workers, out)

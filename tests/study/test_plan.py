@@ -76,6 +76,18 @@ def test_threads_and_precision_are_decided_once(small_recipe, planned, tmp_path)
     assert (run.training["precision"], run.precision_reason) == ("bf16", "said so before")
 
 
+def test_a_variant_may_be_added_and_none_may_be_left_out(planned, tmp_path):
+    added = "  third: {gate: {kind: uniform}}"
+    planned(tmp_path)
+    names = [run.variant for run in planned(tmp_path, added=added).plan.runs]
+    assert names == ["linear", "conv", "third"]
+    with pytest.raises(StudyError, match=r"variants\.third.*there, nothing here"):
+        planned(tmp_path)
+    with pytest.raises(StudyError, match="there, 3 here") as caught:
+        planned(tmp_path, "training.epochs=3", added=added)
+    assert "third" not in caught.value.message
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1000}', "null"])
 def test_a_study_json_that_is_none_is_refused(content, planned, tmp_path):
     (tmp_path / "study.json").write_text(content)

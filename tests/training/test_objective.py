@@ -1,14 +1,19 @@
+from dataclasses import replace
 from math import log
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from moebius.errors import ArgumentError
 from moebius.losses.batch_entropy import batch_entropy
 from moebius.losses.sample_entropy import sample_entropy
+from moebius.mixture import Mixture
+from moebius.recording import record
 from moebius.routers.soft import Soft
 from moebius.schedules import as_schedule
-from moebius.training.objective import Objective
+from moebius.training.objective import Objective, expert_losses
 from moebius.training.settings import GateLoss
 
 EVEN = torch.zeros(2, 2)
@@ -76,3 +81,63 @@ def test_bf16_output_is_reduced_in_float32(gives_log_probabilities):
     exact, _ = Objective(gives_log_probabilities)(output.float(), labels, {}, 0.0)
     assert total.dtype == torch.float32
     assert total.item() == exact.item()
+
+
+def best_loss(routing, expert_losses, floor=0.0):
+    return (1 - floor) * expert_losses.min(1).values.mean() + floor * expert_losses.mean()
+
+
+def recorded(rows=6, experts=3, classes=4):
+    torch.manual_seed(0)
+    moe = Mixture(nn.Linear(5, experts), [nn.Linear(5, classes) for _ in range(experts)])
+    x, labels = torch.randn(rows, 5), torch.arange(rows) % classes
+    with record(moe, outputs=True) as log:
+        output = moe(x)
+    return moe, x, labels, output, log
+
+
+def test_a_loss_that_compares_experts_is_given_each_ones_own():
+    moe, x, labels, output, log = recorded()
+    objective = Objective(False, [gate_loss(0.5, best_loss)])
+    assert objective.needs_outputs
+    total, terms = objective(output, labels, log, 0.0)
+    each = torch.stack([F.cross_entropy(expert(x), labels, reduction="none") for expert in moe.experts], 1)
+    assert terms["best_loss"].item() == pytest.approx(each.min(1).values.mean().item(), rel=1e-5)
+    assert total.item() == pytest.approx(terms["cross_entropy"].item() + 0.5 * terms["best_loss"].item(), rel=1e-5)
+    total.backward()
+    assert all(expert.weight.grad.abs().sum() > 0 for expert in moe.experts)
+
+
+def test_a_nested_mixtures_experts_are_compared_on_the_rows_it_was_sent():
+    *_, labels, _, log = recorded()
+    routing = log[""][0]
+    part = replace(Soft()(routing.scores[[4, 1]]), outputs=routing.outputs[[4, 1]], rows=torch.tensor([4, 1]))
+    torch.testing.assert_close(expert_losses(part, labels), expert_losses(routing, labels)[[4, 1]])
+
+
+def test_without_the_outputs_it_says_how_to_get_them():
+    objective = Objective(False, [gate_loss(1.0, best_loss)])
+    with pytest.raises(ArgumentError, match=r"outputs=True"):
+        objective(EVEN, LABELS, {"": [Soft()(EVEN)]}, 0.0)
+
+
+def test_the_outputs_own_loss_can_be_left_out():
+    _, _, labels, output, log = recorded()
+    impossible = torch.full_like(output, -torch.inf, requires_grad=True)
+    objective = Objective(True, [gate_loss(1.0, best_loss)], as_schedule(0.0))
+    total, terms = objective(impossible, labels, log, 0.0)
+    assert terms["cross_entropy"].item() == torch.inf
+    assert total.item() == pytest.approx(terms["best_loss"].item())
+    total.backward()
+    assert impossible.grad is None
+
+
+def test_options_of_a_loss_follow_schedules():
+    plain = {"kind": "best_loss", "weight": 1.0}
+    floor = {"floor": as_schedule({"kind": "step", "start": 1.0, "factor": 0.2, "every": 2})}
+    _, _, labels, output, log = recorded()
+    objective = Objective(False, [GateLoss(plain["kind"], best_loss, as_schedule(1.0), floor)], as_schedule(0.0))
+    each = expert_losses(log[""][0], labels)
+    for epoch, value in ((0.0, 1.0), (2.0, 0.2), (5.0, 0.04)):
+        total, _ = objective(output, labels, log, epoch)
+        torch.testing.assert_close(total, best_loss(None, each, value))

@@ -10,7 +10,7 @@ from moebius.recipe.merge import comes_from_base, merge
 from moebius.recipe.model import DEFAULTS, KEYS, check_model, dry_build
 from moebius.recipe.problems import Path, Problem, mapping, unique
 from moebius.recipe.schema import RESERVED, RecipeFile, TrainingSpec, Variant
-from moebius.recipe.training import check_training, with_optimizer
+from moebius.recipe.training import check_annealing, check_training, with_optimizer
 from moebius.recipe.wording import problems_of
 from moebius.registry import did_you_mean
 
@@ -76,6 +76,7 @@ def _check_variant(
     base = with_optimizer(training)
     merged = merge(base, dict(changes))
     found = check_training(merged, ())
+    found += check_annealing(mapping(merged, "router"), mapping(spec, "router"))
     result, more = _validated(TrainingSpec, merged, ())
     problems += [_placed(problem, name, "training", base, dict(changes)) for problem in more + found]
     return (Variant(name, spec, result) if isinstance(result, TrainingSpec) else None), problems
@@ -120,6 +121,8 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for place, figure in enumerate(curves if isinstance(curves, list) else ())
     ]
     lists += [(("report", "sweep", key), mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
+    ends = mapping(report, "one_expert")
+    lists += [(("report", "one_expert"), [ends[end] for end in ("floor", "bound") if end in ends])]
     for path, names in lists:
         for place, name in enumerate(names if isinstance(names, list) else ()):
             if isinstance(name, str) and name not in variants:

@@ -21,7 +21,12 @@ from moebius.routing import Router
 
 
 def check_component(
-    room: str, value: Any, path: Path, besides: tuple[str, ...] = (), construct: bool = False
+    room: str,
+    value: Any,
+    path: Path,
+    besides: tuple[str, ...] = (),
+    construct: bool = False,
+    first: int | None = None,
 ) -> list[Problem]:
     """What is wrong with a component of `room` as the recipe has it at `path`.
 
@@ -31,6 +36,7 @@ def check_component(
         path: where it stands.
         besides: keys that are not the constructor's (`count` of experts, `weight` of losses).
         construct: also call the constructor, for components that need no facts of the data.
+        first: how many leading parameters are not the recipe's; unless given, a function's routing.
     """
     known = kinds(room)
     if not isinstance(value, Mapping):
@@ -42,7 +48,7 @@ def check_component(
     except UnknownKindError as error:
         return [Problem((*path, "kind"), "no such kind", value["kind"], error.fix)]
     keywords = {name: given for name, given in value.items() if name != "kind" and name not in besides}
-    first = 1 if inspect.isfunction(component) else 0
+    first = int(inspect.isfunction(component)) if first is None else first
     problems = check_keywords(component, keywords, path, first, besides, str(value["kind"]))
     if construct and not problems:
         try:

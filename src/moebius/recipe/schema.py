@@ -82,6 +82,8 @@ class TrainingSpec(Strict):
     gate: GroupSpec = GroupSpec()
     experts: GroupSpec = GroupSpec()
     losses: list[LossSpec] = []
+    cross_entropy: Any = 1.0
+    router: dict[str, Any] = {}
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float = Field(default=30.0, gt=0)
@@ -102,11 +104,22 @@ class SweepSpec(Strict):
     marks: list[str] = []
 
 
+class OneExpertSpec(Strict):
+    """A section on what is lost and saved when exactly one expert runs; times are measured after the last run.
+
+    `floor` is the variant that any mixture has to beat, `bound` the one that runs all of its experts.
+    """
+
+    floor: str
+    bound: str
+
+
 class ReportSpec(Strict):
     """What the report draws: without curves, one figure with all variants."""
 
     curves: list[CurvesSpec] = []
     sweep: SweepSpec | None = None
+    one_expert: OneExpertSpec | None = None
 
 
 class RecipeFile(Strict):

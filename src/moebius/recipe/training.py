@@ -1,5 +1,6 @@
 """Checks the components inside a recipe's `training`: optimizer, schedules, gate losses."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,8 @@ import torch
 
 from moebius.recipe.components import check_amount, check_component, check_keywords
 from moebius.recipe.problems import Path, Problem, mapping
-from moebius.registry import did_you_mean
+from moebius.registry import did_you_mean, find, kinds
+from moebius.training.objective import compares_experts
 from moebius.training.optimizer import OPTIMIZERS
 
 
@@ -22,13 +24,48 @@ def check_training(training: Mapping[str, Any], path: Path) -> list[Problem]:
         problems += [] if rate is None else check_amount(rate, (*path, group, "lr"), least=0)
     if all(mapping(training, group).get("freeze") is True for group in ("gate", "experts")):
         problems.append(Problem((*path, "gate", "freeze"), "leaves nothing to train, the experts are frozen too", True))
+    if "cross_entropy" in training:
+        problems += check_amount(training["cross_entropy"], (*path, "cross_entropy"), least=0)
+    for name, value in mapping(training, "router").items():
+        problems += check_amount(value, (*path, "router", name))
     losses = training.get("losses")
     for place, loss in enumerate(losses if isinstance(losses, list) else ()):
         if isinstance(loss, Mapping):
             where = (*path, "losses", place)
-            problems += check_component("losses", loss, where, besides=("weight",)) if "kind" in loss else []
-            problems += check_amount(loss["weight"], (*where, "weight")) if "weight" in loss else []
+            problems += _check_loss(loss, where)
     return problems
+
+
+def _check_loss(loss: Mapping[str, Any], path: Path) -> list[Problem]:
+    problems = check_amount(loss["weight"], (*path, "weight")) if "weight" in loss else []
+    if "kind" not in loss:
+        return problems
+    # An option that follows a schedule is checked as its first value would be.
+    changing = {name: value for name, value in loss.items() if isinstance(value, Mapping) and name != "weight"}
+    for name, value in changing.items():
+        problems += check_component("schedules", value, (*path, name), construct=True)
+    settled = {name: 0.0 if name in changing else value for name, value in loss.items()}
+    return problems + check_component("losses", settled, path, besides=("weight",), first=1 + _compares(loss["kind"]))
+
+
+def _compares(kind: Any) -> int:
+    """Whether a loss has a second parameter that is not the recipe's: the experts' own losses."""
+    return int(kind in kinds("losses") and compares_experts(find("losses", kind)))
+
+
+def check_annealing(schedules: Mapping[str, Any], router: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the numbers of a variant's router that `training.router` changes; paths begin there."""
+    known: list[str] = []
+    while router.get("kind") in kinds("routers"):
+        known += [name for name in inspect.signature(find("routers", router["kind"])).parameters if name != "router"]
+        router = mapping(router, "router")
+    rule = "the variant's router has no such number"
+    fix = "router: {kind: soft, temperature: 1.0}"
+    return [
+        Problem(("router", name), rule, value, did_you_mean(name, known) if known else fix)
+        for name, value in schedules.items()
+        if name not in known
+    ]
 
 
 def _check_optimizer(optimizer: Mapping[str, Any], path: Path) -> list[Problem]:

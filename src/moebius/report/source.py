@@ -22,12 +22,14 @@ class Study:
         folder: where it lies.
         about: the content of study.json.
         runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
+        costs: of results.json: variant → way of running → multiply-adds and time of an image.
         tables: tidy frames by name, once `tables.tabulate` has made them; drawn from by every section.
     """
 
     folder: Path
     about: Mapping[str, Any]
     runs: tuple[Mapping[str, Any], ...]
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     tables: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
@@ -94,7 +96,8 @@ def read_study(folder: Path) -> Study:
     order = {variant: place for place, variant in enumerate((about.get("recipe") or {}).get("variants") or ())}
     first = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
     place = {variant: (order.get(variant, len(order)), first[variant]) for variant in first}
-    return Study(folder, about, tuple(sorted(runs, key=lambda run: (*place[run["variant"]], run["seed"]))))
+    ordered = tuple(sorted(runs, key=lambda run: (*place[run["variant"]], run["seed"])))
+    return Study(folder, about, ordered, results.get("costs") or {})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def _result(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dic
         "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
         "loss": {"train": reported["train"]["loss"], "test": trained.test.loss},
         **root,
+        "active_experts": {split: rows.active_experts() for split, rows in splits.items()},
+        "one_expert": _one_expert(trained.one_expert, data),
         "gates": gates,
         "epochs": trained.metrics,
         "seconds": sum(entry["seconds"] for entry in timing),
@@ -111,6 +113,13 @@ def _result(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dic
         "experts": len(trained.model.experts),
         "precision": plan.training["precision"],
     }
+
+
+def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None:
+    """Test figures of the same model when exactly one expert runs for a row."""
+    if rows is None:
+        return None
+    return {"accuracy": rows.accuracy, "loss": rows.loss, "accuracy_by_domain": rows.accuracy_by_domain(data.groups)}
 
 
 def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:

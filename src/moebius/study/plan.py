@@ -79,7 +79,7 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
     settled = _settled(recipe, data)
     path = out / "study.json"
     before = _read(path) if path.exists() else None
-    if before is not None and before["settled"] != settled:
+    if before is not None and not _goes_on(before["settled"], settled):
         raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", f"--out {out}-2")
     if before is None:
         cores = _cores()
@@ -96,7 +96,7 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
     variants = []
     for variant in recipe.variants:
         training = variant.training.model_dump(mode="json")
-        if before is not None:
+        if before is not None and variant.name in before["precision"]:
             precision, reason = before["precision"][variant.name]
         else:
             model = build_mixture(variant.model, data.facts)
@@ -112,18 +112,33 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
     return plan
 
 
-def _settled(recipe: Recipe, data: Dataset) -> str:
-    """A hash of all that the results depend on; the number of seeds may grow, and words may change."""
+def _settled(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    """Hashes of all that the results depend on; variants and seeds may be added, and words may change."""
     without = {"checkpoint_seconds"}
     variants = {v.name: [dict(v.model), v.training.model_dump(mode="json", exclude=without)] for v in recipe.variants}
-    return hashlib.sha256(json.dumps([variants, data.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
+    return {
+        "data": data.fingerprint,
+        "variants": {
+            name: hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:16]
+            for name, variant in variants.items()
+        },
+    }
+
+
+def _goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether all that was begun is still asked for, unchanged."""
+    begun = before["variants"].items()
+    return before["data"] == now["data"] and all(now["variants"].get(name) == settled for name, settled in begun)
 
 
 def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset) -> str:
     if before["data"]["fingerprint"] != data.fingerprint:
         return "its data differ"
     old, new = (_flat({key: whole[key] for key in SETTLING}) for whole in (before["recipe"], recipe.resolved()))
+    begun = set(before["settled"]["variants"])
+    added = {name for name in recipe.resolved_variants() if name not in begun}
     changed = [key for key in {**old, **new} if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    changed = [key for key in changed if not any(key.startswith(f"variants.{name}") for name in added)]
     said = [f"{key}: {old.get(key, ABSENT)} there, {new.get(key, ABSENT)} here" for key in changed[:3]]
     return "; ".join(said) or "its models differ"
 
@@ -138,6 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         before = read_json(path)
         if before["schema"] == SCHEMA:
+            dict(before["settled"]["variants"])
             return before
         reason = f"schema {before['schema']}, and this version knows {SCHEMA}"
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -150,7 +166,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: str) -> dict[str, Any]:
+def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: Mapping[str, Any]) -> dict[str, Any]:
     packages = ("torch", "accelerate", "datasets", "numpy")
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():

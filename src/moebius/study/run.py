@@ -16,6 +16,7 @@ from moebius.files import write_json
 from moebius.recipe.schema import Recipe
 from moebius.registry import find
 from moebius.report.terminal import results_table
+from moebius.study.costs import measure_costs
 from moebius.study.display import Display
 from moebius.study.lock import locked
 from moebius.study.one_run import collect, remove_leftovers, result_path
@@ -97,6 +98,8 @@ def run(
             lines = [f"{failure.run.name}: {failure.error.message}" for failure in failures]
             raise TrainingError("\n".join(lines), failures[0].error.fix)
         results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(out, plan.runs)}
+        if recipe.report.one_expert is not None:
+            results["costs"] = measure_costs(plan, data, out)
         write_json(out / "results.json", results)
         path = moebius.report.build(out)
     console.print(results_table(results["runs"]))

@@ -58,6 +58,12 @@ class Evaluation:
             if (self.domains == number).any()
         }
 
+    def active_experts(self, path: str = "") -> float:
+        """Mean number of experts, of the mixture at a module path, that a row's weights let run."""
+        weights = self.gates[path]
+        weights = weights[~weights.isnan().any(1)]
+        return (weights != 0).sum(1).double().mean().item() if len(weights) else 0.0
+
     def gate_summary(self, path: str) -> dict[str, Any]:
         """Of the gate at a module path, over the rows that it was asked about: entropies in nats, load and importance.
 

@@ -18,10 +18,12 @@ from moebius.data.split import Dataset, Split
 from moebius.files import write_text
 from moebius.mixture import Mixture
 from moebius.recording import Recorder
+from moebius.training.annealing import Annealing
 from moebius.training.checkpoint import Progress, restore, restore_weights, save, save_weights
 from moebius.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.training.nonfinite import explain
 from moebius.training.objective import Objective
+from moebius.training.one_expert import cut_to_one_expert
 from moebius.training.optimizer import build_optimizer, prepare_epoch
 from moebius.training.settings import Settings
 
@@ -50,13 +52,22 @@ class Event:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the model of the reported epoch and what it does with the rows of both splits."""
+    """A finished run: the model of the reported epoch and what it does with the rows of both splits.
+
+    Arguments:
+        model: of the reported epoch.
+        epoch: which.
+        metrics: one entry per epoch.
+        train, test: the rows of both splits.
+        one_expert: the test rows, each with exactly one expert; None for a single expert.
+    """
 
     model: Mixture
     epoch: int
     metrics: list[dict[str, Any]]
     train: Evaluation
     test: Evaluation
+    one_expert: Evaluation | None = None
 
 
 class Trainer:
@@ -88,7 +99,9 @@ class Trainer:
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
         torch.manual_seed(seed)
         model = build()
-        self.objective = Objective(getattr(model.combine, "gives_log_probabilities", False), settings.losses)
+        logs = getattr(model.combine, "gives_log_probabilities", False)
+        self.objective = Objective(logs, settings.losses, settings.cross_entropy)
+        self.annealing = Annealing(model, settings.router)
         self.channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,7 +134,13 @@ class Trainer:
             reported = self.progress.best
             restore_weights(self.best_path, self.bare)
         train, test = self._evaluate(self.data.train, "training"), self._evaluate(self.data.test, "test")
-        return Trained(self.bare, reported, self.progress.metrics, train, test)
+        one_expert = None
+        if len(self.bare.experts) > 1:
+            with cut_to_one_expert(self.bare):
+                one_expert = evaluate(
+                    self.model, self.objective, self.data.test.to(self.accelerator.device), self.channels_last
+                )
+        return Trained(self.bare, reported, self.progress.metrics, train, test, one_expert)
 
     def train_epoch(self) -> None:
         """Train the epoch under way to its end, from the batch where it stands."""
@@ -170,7 +189,7 @@ class Trainer:
         progress = self.progress
         epoch = progress.epoch + progress.batch / self.steps_per_epoch
         prepare_epoch(self.optimizer, self.settings, epoch)
-        with self.recorder.recording() as log:
+        with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
             output = self.model(batch.x, {"domain": batch.domains})
         total, terms = self.objective(output, batch.labels, log, epoch)
         values = [total.item(), *(value.item() for value in terms.values())]

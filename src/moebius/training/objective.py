@@ -1,29 +1,53 @@
 """What training minimises: the cross-entropy of the mixture plus weighted gate losses."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.errors import ArgumentError
 from moebius.recording import Log
+from moebius.routing import Routing
+from moebius.schedules import Schedule
 from moebius.training.settings import GateLoss
+
+# How a loss says that it compares experts: by a parameter of this name.
+EXPERT_LOSSES = "expert_losses"
 
 
 class Objective:
-    """total = cross-entropy + Σ_k weight_k(epoch) · loss_k, where loss_k is summed over the mixtures of the model.
+    """total = c(epoch) · cross-entropy + Σ_k weight_k(epoch) · loss_k, loss_k summed over the mixtures of the model.
+
+    A loss with a parameter `expert_losses` is given each expert's own cross-entropy on each row, (T, E); then all
+    experts run on all rows, whatever the router chooses.
 
     Arguments:
         gives_log_probabilities: whether the model's output are log-probabilities (`LogMixture`) or logits.
         losses: the gate losses; one whose weight is 0 at an epoch is still reported, without a gradient.
+        cross_entropy: c, the weight of the output's own loss: 0 where the experts are trained one by one.
 
-    Reference: ours; studies 1 and 2.
+    Reference: ours; studies 1, 2 and 5.
     """
 
-    def __init__(self, gives_log_probabilities: bool, losses: Sequence[GateLoss] = ()):
+    def __init__(
+        self,
+        gives_log_probabilities: bool,
+        losses: Sequence[GateLoss] = (),
+        cross_entropy: Schedule = lambda epoch: 1.0,
+    ):
         self.gives_log_probabilities = gives_log_probabilities
         self.losses = tuple(losses)
+        self.cross_entropy_weight = cross_entropy
+        self.comparing = {loss.name for loss in losses if compares_experts(loss.function)}
+
+    @property
+    def needs_outputs(self) -> bool:
+        """Whether the routings have to hold the outputs of all experts."""
+        return bool(self.comparing)
 
     def cross_entropy(
         self, output: Float[Tensor, "T C"], labels: Int[Tensor, " T"], reduction: str = "mean"
@@ -41,16 +65,50 @@ class Objective:
         Arguments:
             output: of the model.
             labels: the right classes.
-            log: the routings of the model's mixtures, from `record`.
+            log: the routings of the model's mixtures, from `record` (with `outputs=True` where `needs_outputs`).
             epoch: for the weights' schedules; 0 at the start, 1.5 in the middle of the second epoch.
         """
-        total = self.cross_entropy(output, labels)
-        terms = {"cross_entropy": total.detach()}
+        value = self.cross_entropy(output, labels)
+        terms = {"cross_entropy": value.detach()}
+        weight = self.cross_entropy_weight(epoch)
+        # Not 0 · value: an output that the objective does not ask for may be infinite.
+        total = weight * value if weight else value.new_zeros(())
+        routings = [routing for calls in log.values() for routing in calls if len(routing.probs)]
+        known = {id(one): expert_losses(one, labels) for one in routings} if self.needs_outputs else {}
         for loss in self.losses:
-            values = [loss.function(routing) for calls in log.values() for routing in calls if len(routing.probs)]
+            given = [{EXPERT_LOSSES: known[id(one)]} if loss.name in self.comparing else {} for one in routings]
+            function = loss.at(epoch)
+            values = [function(one, **more) for one, more in zip(routings, given, strict=True)]
             value = torch.stack(values).sum() if values else total.new_zeros(())
             weight = loss.weight(epoch)
             if weight:
                 total = total + weight * value
             terms[loss.name] = value.detach()
         return total, terms
+
+
+def compares_experts(loss: Callable[..., Any]) -> bool:
+    """Whether a loss wants to know how well each expert does on each row."""
+    return EXPERT_LOSSES in inspect.signature(loss).parameters
+
+
+def expert_losses(routing: Routing, labels: Int[Tensor, " N"]) -> Float[Tensor, "T E"]:
+    """Each expert's own cross-entropy on each row, in float32 at least.
+
+    Arguments:
+        routing: with the outputs (T, E, C) of all experts.
+        labels: of the outermost batch.
+
+    Raises:
+        ArgumentError: the routing holds no outputs, or outputs that are no logits.
+    """
+    outputs = routing.outputs
+    if outputs is None:
+        rule = "a loss that compares experts needs the outputs of all of them"
+        raise ArgumentError("losses", rule, None, "with mb.record(model, outputs=True) as log: …")
+    if outputs.ndim != 3:
+        rule = "a loss that compares experts needs logits of shape (rows, experts, classes)"
+        raise ArgumentError("losses", rule, tuple(outputs.shape))
+    labels = labels if routing.rows is None else labels[routing.rows]
+    outputs = outputs.float() if outputs.itemsize < 4 else outputs
+    return F.cross_entropy(outputs.transpose(1, 2), labels.unsqueeze(1).expand(outputs.shape[:2]), reduction="none")

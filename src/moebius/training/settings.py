@@ -1,5 +1,6 @@
 """How a mixture is trained: plain values, no recipe."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,7 +9,6 @@ from torch import Tensor
 
 from moebius.errors import ArgumentError
 from moebius.registry import find
-from moebius.routing import Routing
 from moebius.schedules import Schedule, as_schedule
 
 
@@ -29,11 +29,25 @@ class Part:
 
 @dataclass(frozen=True)
 class GateLoss:
-    """A gate loss with its weight over epochs."""
+    """A gate loss with its weight over epochs.
+
+    Arguments:
+        name: what its term is called.
+        function: of a routing, and of the experts' own losses if it has a parameter for them.
+        weight: in the total, over epochs.
+        options: further keywords over epochs.
+    """
 
     name: str
-    function: Callable[[Routing], Tensor]
+    function: Callable[..., Tensor]
     weight: Schedule
+    options: Mapping[str, Schedule] = field(default_factory=dict)
+
+    def at(self, epoch: float) -> Callable[..., Tensor]:
+        """The function, with its options as they are at this moment."""
+        if not self.options:
+            return self.function
+        return functools.partial(self.function, **{name: option(epoch) for name, option in self.options.items()})
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,9 @@ class Settings:
         optimizer_options: further keywords of torch's class.
         gate, experts: what differs for these parts.
         losses: gate losses; the total is the cross-entropy plus Σ weight · loss.
+        cross_entropy: weight of the cross-entropy of the mixture's output, over epochs.
+        router: attribute of the routers (temperature, k, noise …) → its value over epochs, in training steps alone:
+            evaluation and the finished model have the router as it was built.
         clip_norm: largest norm of all gradients together; None for no limit.
         precision: "fp32", "bf16", or "auto" (see `choose_precision`).
         checkpoint_seconds: longest time between two checkpoints; one more is written at each epoch's end.
@@ -61,6 +78,8 @@ class Settings:
     gate: Part = Part()
     experts: Part = Part()
     losses: tuple[GateLoss, ...] = ()
+    cross_entropy: Schedule = field(default_factory=lambda: as_schedule(1.0))
+    router: Mapping[str, Schedule] = field(default_factory=dict)
     clip_norm: float | int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float | int = 30.0
@@ -85,6 +104,8 @@ class Settings:
                 part["lr"] = as_schedule(part["lr"])
             plain[name] = Part(**part)
         plain["losses"] = tuple(_gate_loss(loss) for loss in plain.get("losses") or ())
+        plain["cross_entropy"] = as_schedule(plain.get("cross_entropy", 1.0))
+        plain["router"] = {name: as_schedule(value) for name, value in (plain.get("router") or {}).items()}
         kind, lr = optimizer.pop("kind"), as_schedule(optimizer.pop("lr"))
         settings = cls(optimizer=kind, lr=lr, optimizer_options=optimizer, **plain)
         if settings.gate.freeze and settings.experts.freeze:
@@ -96,7 +117,9 @@ class Settings:
 
 
 def _gate_loss(plain: Mapping[str, Any]) -> GateLoss:
-    options = {name: value for name, value in plain.items() if name not in ("kind", "weight")}
+    given = {name: value for name, value in plain.items() if name not in ("kind", "weight")}
     function = find("losses", plain["kind"])
-    bound = (lambda routing: function(routing, **options)) if options else function
-    return GateLoss(plain["kind"], bound, as_schedule(plain.get("weight", 1.0)))
+    fixed = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
+    options = {name: as_schedule(value) for name, value in given.items() if name not in fixed}
+    bound = functools.partial(function, **fixed) if fixed else function
+    return GateLoss(plain["kind"], bound, as_schedule(plain.get("weight", 1.0)), options)

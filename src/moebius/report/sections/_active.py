@@ -1,0 +1,66 @@
+"""Accuracy against active experts: each variant a line from what it was trained as to exactly one expert."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from moebius.report.figures import INK
+from moebius.report.frames import Frame, frame_of
+
+WIDTH, HEIGHT, LINE = 560, 420, 14
+TITLE = "active experts per image"
+SHOWN_APART = 1.15
+
+
+def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin:
+    """The chart of variant, way ("as trained" or "exactly one expert"), active and accuracy.
+
+    Names stand at the left for the rings and at the points for what runs more than one expert; names that would
+    overlap are moved apart and tied to their ring by a thin line.
+    """
+    ends = [*frame["accuracy"], *levels.values()]
+    reach = max(max(ends) - min(ends), 0.01)
+    domain = [min(ends) - 0.06 * reach, max(ends) + 0.06 * reach]
+    most = max(2.0, float(frame["active"].max()))
+    ticks = [tick for tick in (1, 2, 3, 5, 7, 10, 20, 50, 100) if tick <= most * 1.05]
+    along = alt.Scale(type="log", domain=[0.42, most * 1.45], nice=False)
+    upward = alt.Scale(domain=domain, nice=False, zero=False)
+    x = alt.X("active:Q", title=TITLE, scale=along, axis=alt.Axis(values=ticks, grid=False, format="~g"))
+    y = alt.Y("accuracy:Q", title="test accuracy", scale=upward)
+    left, at = alt.X("left:Q", scale=along, title=TITLE), alt.Y("at:Q", scale=upward, title="test accuracy")
+    ones = frame[frame["way"] == "exactly one expert"].sort_values("accuracy", ascending=False)
+    names = _spread(list(ones["variant"]), list(ones["accuracy"]), domain)
+    trained = frame[frame["way"] == "as trained"]
+    blue, orange = alt.value("#0072B2"), alt.value("#D55E00")
+    words: dict[str, Any] = {"fontSize": 11.5, "color": INK}
+    rules = alt.Chart(frame_of(list(levels.items()), ["variant", "accuracy"]))
+    layers: list[Any] = [
+        rules.mark_rule(strokeDash=[3, 4], strokeWidth=1, color="#888888").encode(y),
+        alt.Chart(frame).mark_line(strokeWidth=1, opacity=0.45).encode(x, y, alt.Detail("variant:N"), color=blue),
+        alt.Chart(trained).mark_point(size=46, filled=True, opacity=1).encode(x, y, color=blue),
+        alt.Chart(ones).mark_point(size=46, strokeWidth=1.8, fill="white", opacity=1).encode(x, y, color=orange),
+        alt.Chart(names)
+        .mark_rule(strokeWidth=0.7, opacity=0.6)
+        .encode(left, alt.X2("ring:Q"), at, alt.Y2("accuracy:Q")),
+        alt.Chart(names).mark_text(align="right", baseline="middle", dx=-3, **words).encode(left, at, text="variant:N"),
+        alt.Chart(trained[trained["active"] > SHOWN_APART])
+        .mark_text(align="left", baseline="bottom", dx=5, dy=-3, **words)
+        .encode(x, y, text="variant:N"),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[float]) -> Frame:
+    """A place for each name, at its accuracy or as near as leaves room for a line of text; the best first."""
+    step = LINE / HEIGHT * (domain[1] - domain[0])
+    places: list[float] = []
+    for accuracy in accuracies:
+        places.append(min(accuracy, places[-1] - step) if places else accuracy)
+    # What ran out below is pushed up again, from the last name on.
+    floor = domain[0] + step / 2
+    for number in reversed(range(len(places))):
+        places[number] = max(places[number], floor)
+        floor = places[number] + step
+    lines = zip(names, places, accuracies, strict=True)
+    return frame_of([(*line, 0.82, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])
