@@ -8,8 +8,21 @@ import pytest
 
 from moebius.registry import find, kinds
 
-CORE = ["routing", "mixture", "frame", "recording", "registry", "files", "arguments", "build", "allocator", "networks"]
-ROOMS = ("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "diagnostics")
+CORE = [
+    "routing",
+    "mixture",
+    "frame",
+    "recording",
+    "registry",
+    "files",
+    "hashing",
+    "keys",
+    "arguments",
+    "build",
+    "allocator",
+    "networks",
+]
+ROOMS = ("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "layers", "diagnostics")
 COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from moebius.build import build_mixture
 from moebius.recipe.check import guess_facts
@@ -11,9 +10,11 @@ from moebius.recipe.shipped import find_recipe, read_recipe, shipped
 from moebius.recipe.sizes import sizes
 from moebius.recipe.text import write_yaml
 from moebius.recording import record
+from moebius.training.annealing import Annealing
+from moebius.training.objective import Objective
 from moebius.training.settings import Settings
 
-NAMES = ("cnn-experts", "expert-count", "linear-experts", "quickstart", "unlike-experts")
+NAMES = ("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts")
 MNIST_AND_CIFAR = [{"kind": "hub", "name": "ylecun/mnist"}, {"kind": "hub", "name": "uoft-cs/cifar10"}]
 
 
@@ -55,11 +56,12 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     for variant in recipe.variants:
         model = build_mixture(variant.model, facts)
         settings = Settings.from_plain(variant.training.model_dump())
-        with record(model) as log:
+        logs = getattr(model.combine, "gives_log_probabilities", False)
+        objective = Objective(logs, settings.losses, settings.cross_entropy)
+        with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
             output = model(x, {"domain": domain})
-        loss = F.cross_entropy(output.float(), labels)
-        loss = loss + sum(gate_loss.weight(0.0) * gate_loss.function(log[""][-1]) for gate_loss in settings.losses)
-        loss.backward()
+        total, _ = objective(output, labels, log, 0.0)
+        total.backward()
         assert output.shape == (2, facts["classes"])
         assert all(parameter.grad.isfinite().all() for parameter in model.experts.parameters())
 

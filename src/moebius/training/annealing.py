@@ -1,5 +1,6 @@
 """Routers whose temperature, noise or number of experts changes while they train."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -55,10 +56,6 @@ class Annealing:
 
 
 def numbers_of(router: nn.Module) -> tuple[str, ...]:
-    """The attributes of a router that are numbers: what a schedule may change."""
-    own = vars(router).items()
-    return tuple(
-        name
-        for name, value in own
-        if not name.startswith("_") and isinstance(value, int | float) and not isinstance(value, bool)
-    )
+    """What a schedule may change of a router: arguments of its constructor that are amounts, and k."""
+    given = inspect.signature(type(router)).parameters
+    return tuple(name for name in given if name == "k" or isinstance(getattr(router, name, None), float))

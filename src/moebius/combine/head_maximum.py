@@ -1,0 +1,41 @@
+"""The elementwise maximum of several gate heads' weighted sums."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.combine.weighted_sum import WeightedSum
+from moebius.routing import Routing
+
+
+class HeadMaximum:
+    """y = max_h Σ_e w_he · y_e, elementwise: the largest of the gate heads' mixtures.
+
+    With one head it is the weighted sum. Heads that tie share the gradient.
+
+    Arguments of the call:
+        values: the experts' outputs, (T, E, …) without a selection, else (A, …).
+        routing: the weights.
+
+    Returns: (T, …).
+
+    Example:
+        >>> from moebius.routers import Argmax, Heads
+        >>> routing = Heads(Argmax(), heads=2)(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+        >>> HeadMaximum()(torch.tensor([[2.0, 5.0], [4.0, 2.0]]), routing)
+        tensor([[4., 5.]])
+
+    Reference: study 3's `two-gates-max`.
+    """
+
+    gives_log_probabilities = False
+
+    def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
+        """Merge the outputs."""
+        total = WeightedSum()
+        if routing.head_weights is None:
+            return total(values, routing)
+        heads = routing.head_weights.split(1, 1)
+        return torch.stack([total(values, replace(routing, head_weights=head)) for head in heads]).amax(0)

@@ -1,0 +1,37 @@
+"""The mean of several gate heads' weighted sums."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.combine.weighted_sum import WeightedSum
+from moebius.routing import Routing
+
+
+class HeadMean:
+    """y = mean_h Σ_e w_he · y_e: the mean of the gate heads' mixtures.
+
+    The weighted sum divided by H, so that its size does not grow with the number of heads; with one head it is the
+    weighted sum.
+
+    Arguments of the call:
+        values: the experts' outputs, (T, E, …) without a selection, else (A, …).
+        routing: the weights.
+
+    Returns: (T, …).
+
+    Example:
+        >>> import torch
+        >>> from moebius.routers import Argmax, Heads
+        >>> routing = Heads(Argmax(), heads=2)(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+        >>> HeadMean()(torch.tensor([[2.0, 0.0], [4.0, 2.0]]), routing)
+        tensor([[3., 1.]])
+
+    Reference: ours; beside study 3's `two-gates-sum`.
+    """
+
+    gives_log_probabilities = False
+
+    def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
+        """Merge the outputs."""
+        heads = 1 if routing.head_weights is None else routing.head_weights.shape[1]
+        return WeightedSum()(values, routing) / heads

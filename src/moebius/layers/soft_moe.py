@@ -1,0 +1,110 @@
+"""Soft MoE: experts process mixtures of tokens."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moebius.arguments import positive
+from moebius.errors import ArgumentError
+from moebius.frame import current
+from moebius.recording import note, outputs_wanted
+from moebius.routers.soft import Soft
+
+# What a length is at least, so that tokens of zeros have gradients.
+_SHORTEST = 1e-6
+
+
+class SoftMoE(nn.Module):
+    """Gives experts mixtures of a sequence's tokens, and each token a mixture of what they say.
+
+    L_sep = x_s · φ_ep;  slot_ep = Σ_s softmax_s(L)_sep x_s;  y_s = Σ_ep softmax_ep(L)_sep expert_e(slot_ep)
+
+    The slots are the experts' inputs. No token is dropped and no choice is made, so all of it has gradients, and what
+    the experts cost depends on the number of slots alone. Sequences of a batch know nothing of each other; a token
+    knows of all others of its own, so this is for encoders only.
+
+    `record` sees a Routing of B·S rows, padding too: an expert's weight is what a token takes from its slots together
+    (`probs` and `weights` are the combine weights summed over slots), and what the expert says of the token is the mean
+    of its slots' outputs by those weights.
+
+    Arguments:
+        dim: D, width of a token.
+        experts: any modules (B, slots, D) → (B, slots, O); O = D as a rule.
+        slots: per expert. The paper's rule is about as many slots, of all experts together, as tokens.
+        normalise: whether tokens and φ have length 1 in L, and L a learned scale, 1 at the start: without, the softmax
+            becomes a choice as D grows.
+
+    Shapes: x (B, S, D), mask (B, S) → (B, S, O).
+
+    Raises:
+        ArgumentError: no experts, a size below 1, or tokens of another width.
+
+    Example:
+        >>> layer = SoftMoE(dim=4, experts=[nn.Linear(4, 4) for _ in range(3)], slots=2)
+        >>> layer(torch.zeros(5, 7, 4)).shape
+        torch.Size([5, 7, 4])
+
+    Reference: Puigcerver, Riquelme, Mustafa, Houlsby 2023, From Sparse to Soft Mixtures of Experts, algorithm 1, with
+    the normalisation of section 2.3. The mask is ours.
+    """
+
+    def __init__(self, dim: int, experts: Iterable[nn.Module], slots: int = 1, normalise: bool = True):
+        super().__init__()
+        self.dim = positive("dim", dim)
+        self.experts = nn.ModuleList(experts)
+        if not self.experts:
+            raise ArgumentError("experts", "needs at least one expert", list(self.experts))
+        self.phi = nn.Parameter(torch.randn(dim, len(self.experts), positive("slots", slots)) / dim**0.5)
+        self.scale = nn.Parameter(torch.ones(())) if normalise else None
+
+    def forward(self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S O"]:
+        """Run the layer.
+
+        Arguments:
+            x: sequences of tokens.
+            mask: True where a token is real; padding is in no slot, and what it gets is 0.
+        """
+        if x.shape[-1] != self.dim:
+            raise ArgumentError("dim", f"the tokens, of shape {tuple(x.shape)}, have another width", self.dim)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
+        logits_BSEP = self._logits(x)
+        dispatch_BSEP = _over_tokens(logits_BSEP, mask).to(x.dtype)
+        combine_BSEP = logits_BSEP.flatten(2).softmax(-1).view_as(logits_BSEP)
+        slots_BEPD = torch.einsum("bsep,bsd->bepd", dispatch_BSEP, x)
+        pairs = zip(self.experts, slots_BEPD.unbind(1), strict=True)
+        outputs_BEPO = torch.stack([expert(slots) for expert, slots in pairs], 1)
+        y = torch.einsum("bsep,bepo->bso", combine_BSEP.to(outputs_BEPO.dtype), outputs_BEPO)
+        self._note(logits_BSEP, outputs_BEPO)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
+
+    def _logits(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S E P"]:
+        x, phi = (value.float() if value.itemsize < 4 else value for value in (x, self.phi))
+        if self.scale is not None:
+            x = F.normalize(x, dim=-1, eps=_SHORTEST)
+            phi = self.scale * F.normalize(phi, dim=0, eps=_SHORTEST)
+        return torch.einsum("bsd,dep->bsep", x, phi)
+
+    def _note(self, logits_BSEP: Tensor, outputs_BEPO: Tensor) -> None:
+        # A softmax over the experts' logsumexp is the softmax over all slots, summed over each expert's.
+        routing = Soft()(logits_BSEP.logsumexp(-1).flatten(0, 1))
+        frame = current().repeated(logits_BSEP.shape[1])
+        if frame.rows is not None:
+            routing = routing.at(frame.rows)
+        if outputs_wanted(self):
+            within_BSEP = logits_BSEP.softmax(-1).to(outputs_BEPO.dtype)
+            outputs = torch.einsum("bsep,bepo->bseo", within_BSEP, outputs_BEPO)
+            routing = replace(routing, outputs=outputs.flatten(0, 1))
+        note(self, routing)
+
+
+def _over_tokens(logits_BSEP: Tensor, mask: Tensor | None) -> Tensor:
+    """The softmax over the real tokens; a sequence of padding only has zeros, not NaN."""
+    if mask is None:
+        return logits_BSEP.softmax(1)
+    mask = mask[..., None, None]
+    return logits_BSEP.masked_fill(~mask, torch.finfo(logits_BSEP.dtype).min).softmax(1) * mask

@@ -1,0 +1,63 @@
+"""Weights per class."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.arguments import positive
+from moebius.routers._normalisation import logarithm, wide
+from moebius.routing import Router, Routing
+
+
+class PerClass(Router):
+    """Every expert sees every row, and weighs differently for each class.
+
+    w_ce = exp(s_ce) / Σ_c'e' exp(s_c'e')       over the whole row, or
+    w_ce = exp(s_ce) / Σ_e' exp(s_ce')          within each class
+    weights_e = probs_e = Σ_c w_ce / Σ_ce' w_ce'
+
+    Over the whole row Σ_e w_ce is not 1, so that the gate also says how much it makes of a class; within each class it
+    is. Either way a mixture of probabilities, Σ_e w_ce p_ec, does not sum to 1 over the classes in general.
+
+    Arguments:
+        classes: C, length of the last axis of the experts' outputs.
+        within_class: whether each class has a softmax over the experts, not the row one over all C·E.
+
+    Shapes: scores (T, C·E), the experts of class 0 first → Routing of T rows and E experts with `head_weights`
+        (T, 1, E, C), `selection` None; `probs` and `weights` (T, E) are the view averaged over classes, its rows
+        made to sum to 1.
+
+    Raises:
+        ArgumentError: no class.
+
+    Example:
+        >>> import torch
+        >>> routing = PerClass(classes=2)(torch.tensor([[3.0, 1.0, 1.0, 3.0]]).log())
+        >>> routing.head_weights[0, 0].T  # (class, expert)
+        tensor([[0.3750, 0.1250],
+                [0.1250, 0.3750]])
+        >>> routing.weights
+        tensor([[0.5000, 0.5000]])
+
+    Reference: study 4's second-level gates, with `within_class=False`; ours within each class.
+    """
+
+    def __init__(self, classes: int, within_class: bool = False):
+        super().__init__()
+        self.classes = positive("classes", classes)
+        self.within_class = within_class
+
+    def gate_outputs(self, experts: int) -> int:
+        """One for each class and expert."""
+        return self.classes * experts
+
+    def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
+        """Route every row to every expert."""
+        scores_TCE = wide(scores).unflatten(-1, (self.classes, -1))
+        if self.within_class:
+            weights_TCE = scores_TCE.softmax(-1)
+            view = weights_TCE.mean(1)
+        else:
+            weights_TCE = scores_TCE.flatten(1).softmax(-1).view_as(scores_TCE)
+            view = weights_TCE.sum(1)
+        head_weights = weights_TCE.transpose(1, 2).unsqueeze(1)
+        return Routing(scores_TCE.mean(1), view, view, logarithm(view), head_weights=head_weights)
