@@ -14,6 +14,13 @@ class LogMixture:
     and no log 0 is taken, so a row whose target all experts call impossible still has a finite loss and a gradient.
     With several gate heads w_e is their sum; with weights per class each class has its own.
 
+    A straight-through router's weights are 0 for all but one expert and still want a gradient, p_e / Σ_j w_j p_j: there
+    the sum is taken in linear space, relative to the chosen expert, and the ratio cut at e³⁰.
+
+    Arguments:
+        renormalise: whether the classes' probabilities are scaled to sum to 1, for weights that do not (of relu gates,
+            or for each class its own): log (y_c / Σ_c y_c).
+
     Arguments of the call:
         values: the experts' logits, (T, E, C) without a selection, else (A, C).
         routing: the weights; rows that sum to 1 give a distribution.
@@ -32,9 +39,18 @@ class LogMixture:
 
     gives_log_probabilities = True
 
+    def __init__(self, renormalise: bool = False):
+        self.renormalise = renormalise
+
     def __call__(self, values: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
         """Merge the outputs."""
         log_probs = (values.float() if values.itemsize < 4 else values).log_softmax(-1)
+        linear = routing.straight_through and routing.selection is None
+        joint = _straight_through(log_probs, routing) if linear else self._mixed(log_probs, routing)
+        return _normalised(joint) if self.renormalise else joint
+
+    @staticmethod
+    def _mixed(log_probs: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
         selection, heads = routing.selection, routing.head_weights
         if selection is None:
             log_weights = routing.log_weights.unsqueeze(-1) if heads is None else _log(heads.sum(1))
@@ -52,6 +68,25 @@ class LogMixture:
         shift = torch.where(possible, highest, 0)
         total = torch.zeros_like(shift).index_add(0, row_A, (joint - shift[row_A]).exp())
         return torch.where(possible, torch.where(possible, total, 1).log() + shift, -torch.inf)
+
+
+def _straight_through(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Float[Tensor, "T C"]:
+    weights = routing.weights.unsqueeze(-1) if routing.head_weights is None else routing.head_weights.sum(1)
+    weights = weights.to(log_probs.dtype)
+    chosen = weights.detach() > 0
+    shift = torch.where(chosen, log_probs.detach(), -torch.inf).amax(1, keepdim=True)
+    shift = torch.where(shift > -torch.inf, shift, 0)
+    ratios = (log_probs - shift).clamp(max=30).exp()
+    total = (weights * ratios).sum(1)
+    possible = total > 0
+    logarithm = torch.where(possible, torch.where(possible, total, 1).log(), -torch.inf)
+    return logarithm + shift.squeeze(1)
+
+
+def _normalised(joint: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
+    """Made to sum to 1 over the classes; a row that is −inf throughout stays so."""
+    total: Tensor = _LogSumExp.apply(joint)  # type: ignore[assignment]
+    return joint - torch.where(total > -torch.inf, total, 0).unsqueeze(1)
 
 
 def _log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.losses._distribution import entropy, mean_over_rows
+from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
 from moebius.routing import Routing
 
 
@@ -15,6 +15,9 @@ def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
     Range [−ln E, 0], in nats; the minimum −ln E lies where the mean over rows is uniform, the maximum 0 where every row
     has the same single expert. A mean over the rows given: under gradient accumulation, of the micro-batch.
 
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
+
     Example:
         >>> import torch
         >>> from moebius.routers import Soft
@@ -23,4 +26,4 @@ def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: study 2's batch term of the entropy loss; the sign says that smaller is better.
     """
-    return -entropy(mean_over_rows(routing.probs))
+    return -entropy(mean_over_rows(gate_distribution(routing)))

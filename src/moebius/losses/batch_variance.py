@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.losses._distribution import mean_over_rows, variance
+from moebius.losses._distribution import gate_distribution, mean_over_rows, variance
 from moebius.routing import Routing
 
 
@@ -14,6 +14,10 @@ def batch_variance(routing: Routing) -> Float[Tensor, ""]:
 
     Range [0, (E − 1)/E²]; the minimum 0 lies where the mean over rows is uniform, the maximum where every row has the
     same single expert. The sign is the one that the study intends: variance over experts is low where entropy is high.
+    A mean over the rows given: under gradient accumulation, of the micro-batch.
+
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
 
     Example:
         >>> import torch
@@ -23,4 +27,4 @@ def batch_variance(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: study 2's batch term of the variance loss, as intended; `batch_variance_literal` has the other sign.
     """
-    return variance(mean_over_rows(routing.probs))
+    return variance(mean_over_rows(gate_distribution(routing)))

@@ -18,7 +18,10 @@ def batch_variance_literal(routing: Routing) -> Float[Tensor, ""]:
     balance experts take `batch_variance`.
 
     Range [−(E − 1)/E², 0]; the minimum lies where every row has the same single expert, the maximum 0 where the mean
-    over rows is uniform.
+    over rows is uniform. A mean over the rows given: under gradient accumulation, of the micro-batch.
+
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
 
     Example:
         >>> import torch

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.losses._distribution import entropy, mean_over_rows
+from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
 from moebius.routing import Routing
 
 
@@ -15,6 +15,9 @@ def sample_entropy(routing: Routing) -> Float[Tensor, ""]:
     Range [0, ln E], in nats; the minimum 0 lies where every row has a single expert (not necessarily the same one), the
     maximum ln E where every row is uniform.
 
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
+
     Example:
         >>> import torch
         >>> from moebius.routers import Soft
@@ -23,4 +26,4 @@ def sample_entropy(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: study 2's sample term of the entropy loss.
     """
-    return mean_over_rows(entropy(routing.probs))
+    return mean_over_rows(entropy(gate_distribution(routing)))

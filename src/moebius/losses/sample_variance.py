@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.losses._distribution import mean_over_rows, variance
+from moebius.losses._distribution import gate_distribution, mean_over_rows, variance
 from moebius.routing import Routing
 
 
@@ -15,6 +15,9 @@ def sample_variance(routing: Routing) -> Float[Tensor, ""]:
     Range [−(E − 1)/E², 0]; the minimum lies where every row has a single expert (not necessarily the same one), the
     maximum 0 where every row is uniform. The sign is the one that the study intends.
 
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
+
     Example:
         >>> import torch
         >>> from moebius.routers import Soft
@@ -23,4 +26,4 @@ def sample_variance(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: study 2's sample term of the variance loss, as intended; `sample_variance_literal` has the other sign.
     """
-    return -mean_over_rows(variance(routing.probs))
+    return -mean_over_rows(variance(gate_distribution(routing)))

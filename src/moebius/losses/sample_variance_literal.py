@@ -20,6 +20,9 @@ def sample_variance_literal(routing: Routing) -> Float[Tensor, ""]:
     Range [0, (E − 1)/E²]; the minimum 0 lies where every row is uniform, the maximum where every row has a single
     expert.
 
+    Raises:
+        ArgumentError: the gate weights are no distribution (relu, elu …).
+
     Example:
         >>> import torch
         >>> from moebius.routers import Soft

@@ -73,7 +73,7 @@ class Objective:
         weight = self.cross_entropy_weight(epoch)
         # Not 0 · value: an output that the objective does not ask for may be infinite.
         total = weight * value if weight else value.new_zeros(())
-        routings = [routing for calls in log.values() for routing in calls if len(routing.probs)]
+        routings = [routing for calls in log.values() for routing in calls]
         known = {id(one): expert_losses(one, labels) for one in routings} if self.needs_outputs else {}
         for loss in self.losses:
             given = [{EXPERT_LOSSES: known[id(one)]} if loss.name in self.comparing else {} for one in routings]

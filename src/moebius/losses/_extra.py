@@ -1,0 +1,18 @@
+"""What just some routers know, for the losses that need it."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.errors import ArgumentError
+from moebius.routing import Routing
+
+
+def extra(routing: Routing, name: str, fix: str) -> Float[Tensor, "T ..."]:
+    """`routing.aux[name]`.
+
+    Raises:
+        ArgumentError: this router does not give it.
+    """
+    if name not in routing.aux:
+        raise ArgumentError("routing.aux", f"needs {name!r}, which this router does not give", sorted(routing.aux), fix)
+    return routing.aux[name]

@@ -1,0 +1,41 @@
+"""Sums over the processes of a distributed training, each of which sees rows of its own."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributed as dist
+
+
+def several_processes() -> bool:
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def summed(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """The sum of all processes' `values`, with a gradient; every process has to call it.
+
+    Each process then computes the same loss of the sum, and backward adds up their gradients. Data-parallel training
+    takes the mean over processes of the parameters' gradients, which so becomes the gradient of that one loss.
+    """
+    return _Sum.apply(values) if several_processes() else values  # type: ignore[return-value]
+
+
+def largest(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """The elementwise maximum of all processes' `values`, without a gradient; every process has to call it."""
+    if not several_processes():
+        return values
+    highest = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return highest
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return _Sum.apply(gradients[0])

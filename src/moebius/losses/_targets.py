@@ -1,0 +1,72 @@
+"""Which expert should have a row, by how well each does on it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from moebius.arguments import at_least_zero
+from moebius.errors import ArgumentError
+from moebius.losses._distribution import log_probs
+from moebius.losses._processes import largest, summed
+from moebius.routers._normalisation import wide
+from moebius.routing import Routing
+
+
+@torch.no_grad()
+def responsibilities(
+    routing: Routing, expert_losses: Float[Tensor, "T E"], temperature: float | int, balanced: int
+) -> Float[Tensor, "T E"]:
+    """h = softmax_e((ln G − loss) / temperature), or the one expert of least loss where the temperature is 0.
+
+    Infinite losses count as very large ones: where all experts are impossible the gate alone decides.
+
+    Arguments:
+        routing: whose `probs` are G, the prior; not read at temperature 0.
+        expert_losses: of each expert on each row.
+        temperature: at least 0; 1 for the responsibilities of the EM algorithm.
+        balanced: how often columns and then rows are scaled to sum to the same (Sinkhorn); 0 for never.
+
+    Raises:
+        ArgumentError: a negative temperature or number of iterations; a gate without a distribution.
+    """
+    temperature = at_least_zero("temperature", temperature)
+    if isinstance(balanced, bool) or not isinstance(balanced, int) or balanced < 0:
+        raise ArgumentError("balanced", "needs a whole number of at least 0", balanced)
+    losses = wide(expert_losses)
+    most = torch.finfo(losses.dtype).max / 4
+    losses = losses.clamp(max=most)
+    logits = losses.amin(-1, keepdim=True) - losses
+    if temperature > 0:
+        logits = ((log_probs(routing) + logits) / temperature).clamp(min=-most)
+    for _ in range(balanced):
+        logits = logits - _log_sum_over_rows(logits)
+        logits = logits.log_softmax(-1)
+    if temperature > 0:
+        return logits.softmax(-1)
+    return torch.zeros_like(logits).scatter(1, logits.argmax(-1, keepdim=True), 1.0)
+
+
+def shares(
+    routing: Routing,
+    expert_losses: Float[Tensor, "T E"],
+    temperature: float | int,
+    balanced: int,
+    floor: float | int,
+) -> Float[Tensor, "T E"]:
+    """(1 − floor) · h + floor / E: how much each expert learns from each row; rows sum to 1.
+
+    Raises:
+        ArgumentError: a floor outside 0 to 1; what `responsibilities` refuses.
+    """
+    if isinstance(floor, bool) or not 0 <= floor <= 1:
+        raise ArgumentError("floor", "needs a number from 0 to 1", floor)
+    targets = responsibilities(routing, expert_losses, temperature, balanced)
+    return (1 - floor) * targets + floor / routing.experts
+
+
+def _log_sum_over_rows(logits: Float[Tensor, "T E"]) -> Float[Tensor, " E"]:
+    """ln Σ_i exp(logits_i) over the rows of all processes."""
+    # One more row, since this process may have none.
+    highest = largest(F.pad(logits, (0, 0, 0, 1), value=-torch.inf).amax(0))
+    return highest + summed((logits - highest).exp().sum(0)).log()

@@ -1,0 +1,40 @@
+"""Squared coefficient of variation of the experts' load."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.losses._distribution import mean_over_rows, squared_variation
+from moebius.losses._extra import extra
+from moebius.routing import Routing
+
+
+def load(routing: Routing) -> Float[Tensor, ""]:
+    """Is small when all experts can expect equally many rows of the batch.
+
+    loss = CV²(Σ_i P_i),  CV²(a) = Var_E(a) / mean_E(a)²
+
+    P_ie is the probability that row i chooses expert e if its noise is drawn once more, `aux["load"]`: a smooth
+    estimate of a count, which itself would have no gradient. Var is the population variance.
+
+    Range [0, E − 1]; the minimum 0 lies where all experts expect the same number of rows, the maximum where one expert
+    has all of them (E / k − 1 is the most when every row chooses k). The sums are over the rows given: under gradient
+    accumulation, of the micro-batch. 0 for a single expert, whatever its router says.
+
+    Raises:
+        ArgumentError: the router estimates no load.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from moebius.routers import Soft
+        >>> load(replace(Soft()(torch.zeros(2, 2)), aux={"load": torch.tensor([[1.0, 0.0], [0.5, 0.5]])}))
+        tensor(0.2500)
+
+    Reference: Shazeer, Mirhoseini, Maziarz, Davis, Le, Hinton, Dean 2017, Outrageously Large Neural Networks: The
+    Sparsely-Gated Mixture-of-Experts Layer, equations 8 to 11.
+    """
+    if routing.experts == 1 and "load" not in routing.aux:
+        return squared_variation(mean_over_rows(routing.weights))
+    return squared_variation(
+        mean_over_rows(extra(routing, "load", "take router noisy_top_k, or the loss switch_balance"))
+    )

@@ -1,0 +1,87 @@
+"""The router that selects K experts by smooth binary codes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.arguments import above_zero, positive
+from moebius.errors import ArgumentError
+from moebius.routers._normalisation import logarithm, wide
+from moebius.routers._selecting import where_weighed
+from moebius.routing import Router, Routing
+
+
+class DSelectK(Router):
+    """k selectors, each of which writes the number of its expert in smooth binary digits that become exactly 0 or 1.
+
+    r(z)_e = Π_j (S(z_j) if digit j of e is 1 else 1 − S(z_j)),  S the smooth step: 0 below −γ/2, 1 above γ/2
+    weights = probs = Σ_k softmax(a)_k · r(z_k)
+
+    Continuous and differentiable everywhere, and exactly sparse where the digits have reached 0 or 1: a selector that
+    has decided runs one expert, and its digits have no gradient any more. The entropy of the selectors
+    (`selector_entropy`) hastens that. Digits begin undecided where the gate's numbers are small beside γ/2.
+
+    For every row the gate gives the k·m digits, m = ⌈log2 E⌉, and then the k logits of the selectors. Where E is no
+    power of two, the share of codes that name no expert goes to all experts alike (ours: to divide by the rest, which
+    may vanish, would not be differentiable everywhere; the paper adds a penalty on such codes).
+
+    Arguments:
+        k: number of selectors, at least 1: the most experts of a row once they have decided.
+        experts: E.
+        gamma: γ, the width of the smooth step, above 0; the wider, the later do digits reach their end.
+
+    Shapes: scores (T, k·m + k) → Routing of T rows and E experts with T·E assignments, kept where a weight is positive;
+        `scores` are ln(weights), at least −100; `aux["selectors"]` (T, k, E).
+
+    Raises:
+        ArgumentError: k or experts below 1, or a γ that is not above 0.
+
+    Example:
+        >>> DSelectK(1, experts=4)(torch.tensor([[1.0, -1.0, 0.0]])).weights  # digits 1 and 0, the lowest first
+        tensor([[0., 1., 0., 0.]])
+
+    Reference: Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong, Chi 2021, DSelect-k: Differentiable
+    Selection in the Mixture of Experts, equations 3 to 5, with a gate for each row.
+    """
+
+    interchangeable = False
+
+    def __init__(self, k: int, experts: int, gamma: float | int = 1.0):
+        super().__init__()
+        self.selectors, self.experts = positive("k", k), positive("experts", experts)
+        self.gamma = above_zero("gamma", gamma)
+
+    @property
+    def digits(self) -> int:
+        """m, how many binary digits it takes to write the number of an expert."""
+        return (self.experts - 1).bit_length()
+
+    def gate_outputs(self, experts: int) -> int:
+        """The digits of every selector, then the selectors' logits."""
+        if experts != self.experts:
+            rule = f"the router was made for {self.experts} experts"
+            raise ArgumentError("experts", rule, experts, f"DSelectK({self.selectors}, experts={experts})")
+        return self.selectors * (self.digits + 1)
+
+    def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
+        """Route every row to the experts that its selectors name."""
+        numbers = wide(scores)
+        coded = self.selectors * self.digits
+        z = numbers[:, :coded].unflatten(1, (self.selectors, self.digits)).unsqueeze(-1)
+        # N = 2^m codes, of which the first E name experts.
+        code_N = torch.arange(2**self.digits, device=scores.device)
+        digit_mN = code_N >> torch.arange(self.digits, device=scores.device).unsqueeze(1) & 1
+        # 1 − S(z) is S(−z), which does not round below 0.
+        share_TKN = torch.where(digit_mN == 1, _smooth_step(z, self.gamma), _smooth_step(-z, self.gamma)).prod(2)
+        nobodys = share_TKN[..., self.experts :].sum(-1, keepdim=True)
+        selectors_TKE = share_TKN[..., : self.experts] + nobodys / self.experts
+        weights = (numbers[:, coded:].softmax(-1).unsqueeze(-1) * selectors_TKE).sum(1)
+        said = logarithm(weights).clamp(min=-100)
+        return Routing.from_selection(said, weights, where_weighed(weights), {"selectors": selectors_TKE})
+
+
+def _smooth_step(z: Float[Tensor, "..."], gamma: float) -> Float[Tensor, "..."]:
+    """S(z) = −2 z³/γ³ + 3 z/(2γ) + 1/2 between −γ/2 and γ/2, 0 below and 1 above: its slope is continuous."""
+    # The same polynomial as a product, which is exact near 0.
+    t = (z / gamma + 0.5).clamp(0, 1)
+    return t**2 * (3 - 2 * t)

@@ -1,0 +1,62 @@
+"""The router that samples one expert."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.arguments import above_zero
+from moebius.routers._normalisation import wide
+from moebius.routers._selecting import counts, selected
+from moebius.routing import Router, Routing
+
+
+class Gumbel(Router):
+    """One expert, drawn from the gate's distribution while training, with the gradient of a relaxed draw.
+
+    y = softmax((scores + g) / temperature),  g_e = −ln(−ln u_e),  u_e uniform;  weights = one-hot(argmax y)
+
+    The weights are exactly one-hot, and backward treats them as y (straight-through): the gradient needs what every
+    expert would have said, so all run while training. In eval the expert with the largest score alone runs, with weight
+    1. `probs` are the softmax of the scores, without noise.
+
+    Arguments:
+        temperature: above 0; low ones give large, noisy gradients, high ones a relaxation far from the draw.
+            `training.router` may give it a schedule.
+
+    Shapes: scores (T, E) → Routing, `selection` None while training, T assignments in eval.
+
+    Raises:
+        ArgumentError: a temperature that is not above 0.
+
+    Example:
+        >>> Gumbel().eval()(torch.tensor([[0.0, 2.0]])).weights
+        tensor([[0., 1.]])
+
+    Reference: Jang, Gu, Poole 2017, Categorical Reparameterization with Gumbel-Softmax, section 2.2; Maddison, Mnih,
+    Teh 2017, The Concrete Distribution.
+    """
+
+    def __init__(self, temperature: float | int = 1.0):
+        super().__init__()
+        self.temperature = above_zero("temperature", temperature)
+
+    def max_active(self, experts: int) -> int:
+        """One."""
+        return 1
+
+    def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
+        """Route every row to one expert."""
+        probs = wide(scores).softmax(-1)
+        if not self.training:
+            expert_T1 = scores.argmax(-1, keepdim=True)
+            aux = {"assigned": counts(expert_T1.flatten(), scores.shape[1])}
+            one = torch.ones_like(expert_T1, dtype=probs.dtype)
+            return Routing.from_selection(scores, probs, selected(expert_T1, one), aux)
+        noise = -torch.empty_like(probs).exponential_().log()
+        noisy = wide(scores) + noise
+        expert_T1 = noisy.detach().argmax(-1, keepdim=True)
+        relaxed = (noisy / self.temperature).softmax(-1)
+        hard = torch.zeros_like(relaxed).scatter(1, expert_T1, 1.0)
+        weights = hard + (relaxed - relaxed.detach())
+        aux = {"assigned": counts(expert_T1.flatten(), scores.shape[1])}
+        return Routing(scores, probs, weights, hard.log(), aux=aux, straight_through=True)

@@ -1,0 +1,61 @@
+"""The router that chooses by what the row is, not by what a gate says of it."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from moebius.hashing import mixed
+from moebius.routers._normalisation import wide
+from moebius.routers._selecting import counts
+from moebius.routing import Router, Routing, Selection
+
+
+class Hash(Router):
+    """A fixed, pseudo-random expert for each row, with weight 1: the floor that a learned gate has to beat.
+
+    e(x) = mix(key(x) ⊕ mix(seed)) mod E;  probs = softmax(scores)
+
+    The key names the row: `context["key"]` (token or user numbers) where a mixture is given it, else a number made of
+    the row's content, so that the same row has the same expert in every batch, epoch and process. Called without keys
+    the router hashes the bits of the scores.
+
+    Arguments:
+        seed: other seeds, other assignments.
+
+    Shapes: scores (T, E), keys (T,) → Routing with T assignments, one per row.
+
+    Example:
+        >>> Hash()(torch.zeros(4, 3), torch.tensor([3, 4, 5, 3])).selection.expert_A
+        tensor([2, 0, 1, 2])
+
+    Reference: Roller, Sukhbaatar, Szlam, Weston 2021, Hash Layers For Large Sparse Models, section 3.2 (random hash).
+    """
+
+    trains_gate = False
+    interchangeable = False
+    needs_keys = True
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.seed = seed
+
+    def max_active(self, experts: int) -> int:
+        """One."""
+        return 1
+
+    def forward(self, scores: Float[Tensor, "T E"], keys: Int[Tensor, " T"] | None = None) -> Routing:
+        """Route every row by its key."""
+        probs = wide(scores).softmax(-1)
+        if keys is None:
+            keys = mixed(scores.detach().float().contiguous().view(torch.int32).long()).sum(-1)
+        else:
+            keys = keys.long()
+        number_T = mixed(keys ^ mixed(torch.full_like(keys, self.seed)))
+        # Without the sign: the expert of a negative number would depend on how remainders are rounded.
+        expert_A = (number_T & torch.iinfo(torch.int64).max) % scores.shape[1]
+        row_A = torch.arange(len(scores), device=scores.device)
+        selection = Selection(row_A, expert_A, probs.new_ones(len(scores)), torch.ones_like(row_A, dtype=torch.bool))
+        weights = torch.zeros_like(probs).scatter(1, expert_A.unsqueeze(1), 1.0)
+        log_weights = torch.full_like(probs, -torch.inf).scatter(1, expert_A.unsqueeze(1), 0.0)
+        aux = {"assigned": counts(expert_A, scores.shape[1])}
+        return Routing(scores, probs, weights, log_weights, selection, aux=aux)

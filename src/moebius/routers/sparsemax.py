@@ -1,0 +1,58 @@
+"""The router whose distribution has exact zeros."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.arguments import above_zero
+from moebius.routers._normalisation import wide
+from moebius.routers._selecting import where_weighed
+from moebius.routing import Router, Routing
+
+
+class Sparsemax(Router):
+    """The experts whose score is close enough to the largest see the row; the others weigh exactly 0.
+
+    weights = probs = argmin_p ‖p − z‖² over the distributions p,  z = scores / temperature
+    weights_e = max(z_e − t, 0), with the one t for which they sum to 1
+
+    The nearest distribution to z lies on the edge of the simplex where z is spread out, so that one expert runs where
+    its score leads by `temperature` or more, and all of them where the scores are equal. An expert that weighs 0 has no
+    gradient: it comes back when those that run lose.
+
+    Arguments:
+        temperature: above 0; the higher, the more experts run. `training.router` may give it a schedule.
+
+    Shapes: scores (T, E) → Routing with T·E assignments, kept where a weight is positive.
+
+    Raises:
+        ArgumentError: a temperature that is not above 0.
+
+    Example:
+        >>> Sparsemax()(torch.tensor([[1.0, 0.5, -1.0]])).weights
+        tensor([[0.7500, 0.2500, 0.0000]])
+
+    Reference: Martins, Astudillo 2016, From Softmax to Sparsemax: A Sparse Model of Attention and Multi-Label
+    Classification, algorithm 1.
+    """
+
+    def __init__(self, temperature: float | int = 1.0):
+        super().__init__()
+        self.temperature = above_zero("temperature", temperature)
+
+    def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
+        """Route every row to the experts that the projection keeps."""
+        weights = _projected(wide(scores) / self.temperature)
+        return Routing.from_selection(scores, weights, where_weighed(weights))
+
+
+def _projected(z: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+    """Each row's nearest point of the simplex."""
+    # A shift of the row changes nothing: near 0 the numbers that count have all their digits.
+    z = z - z.detach().amax(-1, keepdim=True)
+    largest = z.sort(-1, descending=True).values
+    total = largest.cumsum(-1)
+    rank = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)
+    size = (1 + rank * largest > total).sum(-1, keepdim=True)
+    threshold = (total.gather(-1, size - 1) - 1) / size
+    return (z - threshold).clamp(min=0)
