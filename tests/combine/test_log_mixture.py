@@ -178,3 +178,106 @@ def test_heads_add_up_and_classes_have_their_own_weights(heads, classes):
     sparse = replace(selected(weights), head_weights=full)
     torch.testing.assert_close(LOG(values, dense), direct)
     torch.testing.assert_close(LOG(taken(values, sparse), sparse), direct)
+
+
+def one_hot(weights):
+    """The routing of a straight-through router: one-hot in value, with a gradient for every expert."""
+    log_weights = torch.where(weights.detach() > 0, 0.0, -torch.inf).to(weights.dtype)
+    return Routing(weights, weights, weights, log_weights, straight_through=True)
+
+
+def test_straight_through_weights_of_zero_have_the_gradient_of_their_expert():
+    torch.manual_seed(0)
+    values = torch.randn(3, 4, 5).double().requires_grad_()
+    weights = torch.eye(4, dtype=torch.float64)[[2, 0, 2]].requires_grad_()
+    target, chosen = torch.tensor([1, 4, 0]), torch.tensor([2, 0, 2])
+    y = LOG(values, one_hot(weights))
+    probs = values.detach().softmax(-1)
+    assert torch.equal(y, values.log_softmax(-1)[range(3), chosen])
+    y[range(3), target].sum().backward()
+    said = probs[range(3), :, target]
+    torch.testing.assert_close(weights.grad, said / said[range(3), chosen].unsqueeze(1))
+    # Only the chosen expert learns: the others had no part in the value.
+    assert values.grad.abs().sum(-1).ne(0).nonzero().tolist() == [[0, 2], [1, 0], [2, 2]]
+
+
+def test_straight_through_is_the_mixture_of_probabilities_for_any_weights():
+    torch.manual_seed(0)
+    values, scores = torch.randn(6, 3, 4).double(), torch.randn(6, 3).double()
+    dense = mb.routers.Soft()(scores)
+    torch.testing.assert_close(LOG(values, replace(dense, straight_through=True)), LOG(values, dense))
+    full = torch.rand(6, 2, 3, 1).double()
+    heads = replace(dense, head_weights=full, weights=full.sum(1).squeeze(-1))
+    torch.testing.assert_close(LOG(values, replace(heads, straight_through=True)), LOG(values, heads))
+
+
+def test_straight_through_gradients_stay_finite_where_another_expert_is_far_better():
+    values = torch.tensor([[[0.0, 1e4], [1e4, 0.0], [-torch.inf, 0.0]]], requires_grad=True)
+    weights = torch.tensor([[1.0, 0.0, 0.0]], requires_grad=True)
+    y = LOG(values, one_hot(weights))
+    assert y.tolist() == [[-1e4, 0.0]]
+    y[0, 0].backward()
+    # p_e / p_chosen is e¹⁰⁰⁰⁰ for the second and 0 for the third.
+    torch.testing.assert_close(weights.grad, torch.tensor([[1.0, torch.tensor(30.0).exp(), 0.0]]))
+    assert values.grad.isfinite().all()
+
+
+def test_straight_through_without_rows_or_where_the_chosen_rules_a_class_out():
+    assert LOG(torch.zeros(0, 2, 3), one_hot(torch.zeros(0, 2))).shape == (0, 3)
+    values = torch.tensor([[[0.0, -torch.inf], [0.0, 0.0]]], requires_grad=True)
+    weights = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    y = LOG(values, one_hot(weights))
+    assert y.tolist() == [[0.0, -torch.inf]]
+    y[0, 0].backward()
+    assert weights.grad.tolist() == [[1.0, 0.5]]
+    assert values.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_renormalised_it_is_a_distribution_whatever_the_weights_sum_to(sparse):
+    torch.manual_seed(0)
+    values = torch.randn(5, 3, 4).double()
+    weights = torch.rand(5, 3).double() * torch.tensor([0.1, 1.0, 3.0, 10.0, 1e-3]).double().unsqueeze(1)
+    routing = selected(weights) if sparse else Routing(weights, weights, weights, weights.log())
+    y = mb.LogMixture(renormalise=True)(taken(values, routing) if sparse else values, routing)
+    mixture = (weights.unsqueeze(-1) * values.softmax(-1)).sum(1)
+    torch.testing.assert_close(y.exp(), mixture / mixture.sum(-1, keepdim=True))
+
+
+def test_renormalised_weights_per_class():
+    torch.manual_seed(0)
+    values = torch.randn(5, 3, 4).double()
+    routing = mb.routers.PerClass(4)(torch.randn(5, 12).double())
+    mixture = (routing.head_weights[:, 0] * values.softmax(-1)).sum(1)
+    y = mb.LogMixture(renormalise=True)(values, routing)
+    torch.testing.assert_close(y, (mixture / mixture.sum(-1, keepdim=True)).log())
+
+
+def test_renormalising_a_distribution_changes_nothing():
+    torch.manual_seed(0)
+    values, routing = torch.randn(5, 3, 4).double(), mb.routers.Soft()(torch.randn(5, 3).double())
+    torch.testing.assert_close(mb.LogMixture(renormalise=True)(values, routing), LOG(values, routing))
+
+
+def test_renormalised_rows_and_classes_without_a_probability_stay_so():
+    kept = torch.tensor([[True, True], [False, False]])
+    weights = torch.full((2, 2), 0.2, requires_grad=True)
+    values = torch.tensor([[[0.0, 1.0, -torch.inf]] * 2] * 2, requires_grad=True)
+    routing = selected(weights, kept)
+    y = mb.LogMixture(renormalise=True)(taken(values, routing), routing)
+    torch.testing.assert_close(y[0, :2].exp(), torch.tensor([0.0, 1.0]).softmax(-1))
+    assert (y[1] == -torch.inf).all()
+    assert y[0, 2] == -torch.inf
+    (y[0, 0] + y[1, 0]).backward()
+    assert weights.grad.isfinite().all()
+    assert values.grad.isfinite().all()
+
+
+def test_renormalised_gradients_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    scores, values = torch.rand(3, 2).double().requires_grad_(), torch.randn(3, 2, 4).double().requires_grad_()
+
+    def mixed(scores, values):
+        return mb.LogMixture(renormalise=True)(values, mb.routers.Soft(normalisation="sigmoid")(scores))
+
+    assert torch.autograd.gradcheck(mixed, (scores, values))

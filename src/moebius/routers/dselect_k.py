@@ -41,7 +41,7 @@ class DSelectK(Router):
         tensor([[0., 1., 0., 0.]])
 
     Reference: Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong, Chi 2021, DSelect-k: Differentiable
-    Selection in the Mixture of Experts, equations 3 to 5, with a gate for each row.
+    Selection in the Mixture of Experts with Applications to Multi-Task Learning, its per-example gate.
     """
 
     interchangeable = False

@@ -32,7 +32,8 @@ class ReLU(Router):
         tensor([[2.0000, 0.0000],
                 [0.0000, 0.0100]])
 
-    Reference: Wang, Zhu, Chen 2024, ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing, equation 5.
+    Reference: Wang, Zhu, Chen 2024, ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing, its ReLU
+    router; the factor of its L1 penalty is the recipe's.
     """
 
     rows_sum_to = None

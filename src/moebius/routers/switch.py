@@ -90,7 +90,7 @@ def _with_room(
     expert, kept = best, _in_time(best, torch.ones_like(best, dtype=torch.bool), best.new_zeros(experts), room)
     if not next_best or room >= rows:
         return expert, kept
-    order = probs.argsort(-1, descending=True, stable=True)
+    order = torch.argsort(probs, dim=-1, descending=True, stable=True)
     for rank in range(1, experts):
         taken = best.new_zeros(experts).index_add(0, expert, kept.long())
         candidate = order[:, rank]
