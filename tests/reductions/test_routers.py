@@ -52,7 +52,7 @@ SAME = {
     "gumbel in eval": (Gumbel, Argmax),
     "sparsemax, cold": (lambda: Sparsemax(1e-9), Argmax),
     "one head": (lambda: Heads(TopK(2), 1), lambda: TopK(2)),
-    "relu of sigmoid's kind": (
+    "top-k of sigmoid, k = E, not renormalised": (
         lambda: TopK(EXPERTS, "sigmoid", renormalise=False),
         lambda: Soft(normalisation="sigmoid"),
     ),

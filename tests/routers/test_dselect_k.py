@@ -52,13 +52,19 @@ def test_every_expert_has_a_code_that_chooses_it_alone(experts):
 
 
 @pytest.mark.parametrize("experts", [3, 4, 6])
-def test_selectors_are_distributions_without_negative_shares(experts):
+def test_selectors_are_distributions(experts):
     router = DSelectK(3, experts)
-    # Digits all around their two ends, where a sum of powers would round below 0.
-    scores = torch.linspace(-0.5001, 0.5001, 5000).unsqueeze(1).repeat(1, router.gate_outputs(experts))
+    scores = 0.6 * random(500, router.gate_outputs(experts))
     selectors = router(scores).aux["selectors"]
     assert (selectors >= 0).all()
-    torch.testing.assert_close(selectors.sum(-1), torch.ones(5000, 3))
+    torch.testing.assert_close(selectors.sum(-1), torch.ones(500, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("end", [-1, 1])
+def test_a_digit_that_has_nearly_settled_still_leaves_the_other_expert_its_share(end):
+    # t² (3 − 2t) with t = 2⁻¹⁴, at both ends.
+    weights = DSelectK(1, experts=2)(torch.tensor([[end * (0.5 - 2**-14), 0.0]])).weights
+    assert weights.min().item() == pytest.approx(2**-28 * (3 - 2**-13), rel=1e-5)
 
 
 def test_settled_selectors_run_k_experts_at_most():

@@ -26,3 +26,19 @@ def test_rows_that_nobody_takes_are_counted():
 
 def test_few_rows_still_go_to_every_expert():
     assert (ExpertChoice(capacity=1.0)(torch.zeros(1, 4)).weights != 0).all()
+
+
+def test_an_expert_that_is_ruled_out_takes_no_row():
+    routing = ExpertChoice(capacity=1)(torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf]]))
+    assert routing.aux["assigned"].tolist() == [1.0, 0.0]
+    assert routing.aux["unchosen"] == 1
+    assert (routing.weights[:, 1] == 0).all()
+
+
+def test_a_row_depends_on_the_rows_beside_it():
+    """What the docstring warns of: alone the second row has an expert, beside a better one it has none."""
+    row, better = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [2.0, 0.0], [-2.0, 0.0], [-3.0, 0.0]])
+    router = ExpertChoice(capacity=0.5).eval()
+    assert router(row).weights.any()
+    assert not router(better).weights[0].any()
+    assert not router.rows_independent

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -71,3 +72,41 @@ def test_the_noise_can_be_turned_down():
     router.noise = 0.0
     both = torch.randn(50, 8)
     assert torch.equal(router(both).probs, F.softmax(both[:, :4], -1))
+
+
+def test_worked():
+    """Without noise: a softmax over the two largest, and over all where there is one."""
+    scores = torch.tensor([[4.0, 3.0, 2.0, 1.0]]).log()
+    two, one = (NoisyTopK(k, learned_noise=False, noise=0.0)(scores).weights for k in (2, 1))
+    torch.testing.assert_close(two, torch.tensor([[4 / 7, 3 / 7, 0.0, 0.0]]))
+    torch.testing.assert_close(one, torch.tensor([[0.4, 0.0, 0.0, 0.0]]))
+
+
+def test_loads_are_probabilities_that_hold_for_the_chosen_more_than_for_the_others():
+    torch.manual_seed(0)
+    routing = NoisyTopK(2, learned_noise=False)(torch.zeros(200, 5))
+    load, chosen = routing.aux["load"], routing.weights != 0
+    assert ((load >= 0) & (load <= 1)).all()
+    assert load[chosen].min() > 0
+    # Who is ahead by luck of the others has more than an even chance, by how much depends on the others alone.
+    assert load[chosen].mean() > load[~chosen].mean()
+
+
+@pytest.mark.parametrize("ruled_out", [1, 2, 3])
+def test_experts_that_are_ruled_out_have_no_load_and_break_no_gradient(ruled_out):
+    both = torch.zeros(6, 8)
+    both[:, :ruled_out] = -torch.inf
+    both.requires_grad_()
+    load = NoisyTopK(2)(both).aux["load"]
+    load.sum().backward()
+    assert (load[:, :ruled_out] == 0).all()
+    assert (load[:, ruled_out:] > 0).all()
+    assert both.grad.isfinite().all()
+
+
+def test_a_scale_that_underflows_breaks_no_gradient():
+    both = torch.cat([SCORES * 1e3, torch.full((1, 4), -300.0)], 1).requires_grad_()
+    load = NoisyTopK(1)(both).aux["load"]
+    load.sum().backward()
+    assert load.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+    assert both.grad.isfinite().all()

@@ -31,3 +31,26 @@ def test_an_expert_that_is_ruled_out_gets_no_row():
     routing = Sinkhorn()(scores)
     assert routing.aux["assigned"][1] == 0
     assert routing.weights.isfinite().all()
+
+
+def test_worked():
+    """Over the sums of their columns the rows are e / (e + 1), 1/2 and 1 / (e + 1), 1/2."""
+    scores = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    assert Sinkhorn(iterations=1)(scores).selection.expert_A.tolist() == [0, 1]
+    assert Sinkhorn(iterations=1).eval()(scores).selection.expert_A.tolist() == [0, 0]
+
+
+def test_a_score_that_all_rows_add_to_an_expert_changes_no_choice():
+    """The columns' scales absorb it: this is why no preference of the gate for one expert can collapse the training."""
+    scores = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = scores + torch.tensor([50.0, 0.0, -7.0, 3.0])
+    choices = [Sinkhorn(2)(given).selection.expert_A.view(60, 2).sort(-1).values for given in (scores, moved)]
+    assert torch.equal(*choices)
+
+
+def test_in_eval_a_row_does_not_depend_on_the_others_and_while_training_it_does():
+    scores = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    router = Sinkhorn()
+    assert router(scores[1:]).selection.expert_A.tolist() == [0]
+    assert router(scores).selection.expert_A.tolist() == [0, 1]
+    assert router.eval()(scores).selection.expert_A.tolist() == [0, 0]

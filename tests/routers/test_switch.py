@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from moebius.errors import ArgumentError
 from moebius.routers.switch import Switch
 
 # Every row prefers expert 0, then 1, then 2; less and less.
@@ -53,3 +55,45 @@ def test_jitter_is_small_and_only_there_while_training():
     assert ratio.abs().max() < 0.4
     assert ratio.std() > 0.1
     assert torch.equal(router.eval()(scores).probs, torch.full((1000, 2), 0.5))
+
+
+def test_worked_where_the_second_best_is_full_too():
+    """Room for one row each: the second row finds expert 1 taken, and goes to its third best."""
+    probs = torch.tensor([[0.3, 0.6, 0.1], [0.3, 0.5, 0.2], [0.7, 0.2, 0.1]])
+    routing = Switch(capacity=1.0, jitter=0.0, next_best=True)(probs.log())
+    # Its second best is expert 0, which the third row has asked for as its best.
+    assert routing.selection.expert_A.tolist() == [1, 2, 0]
+    torch.testing.assert_close(routing.weights.sum(-1), torch.tensor([0.6, 0.2, 0.7]))
+    assert routing.aux["assigned"].tolist() == [1.0, 2.0, 0.0]
+
+
+def test_an_expert_that_is_ruled_out_has_room_for_nobody():
+    routing = Switch(capacity=1.0, jitter=0.0, next_best=True)(torch.tensor([[0.0, -torch.inf]] * 2))
+    assert routing.selection.kept_A.tolist() == [True, False]
+    assert routing.aux["dropped"] == 1
+
+
+def test_with_room_for_all_no_row_depends_on_another():
+    scores = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    whole = Switch(capacity=3.0, jitter=0.0, next_best=True)(scores).weights
+    torch.testing.assert_close(whole, Switch(capacity=None, jitter=0.0)(scores).weights)
+
+
+def test_a_capacity_is_not_rounded_up_for_a_rounding_error():
+    """1.1 · 50 is 55.00000000000001 in floating point: a fifth of it is 11 rows an expert, not 12."""
+    scores = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).expand(50, -1)
+    assert Switch(capacity=1.1, jitter=0.0)(scores).aux["dropped"] == 39
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"capacity": 0}, "capacity: needs a number above 0"),
+        ({"eval_capacity": -1.0}, "eval_capacity: needs a number above 0"),
+        ({"jitter": 1.0}, "jitter: needs a number below 1"),
+        ({"jitter": -0.1}, "jitter: needs a number of at least 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        Switch(**arguments)

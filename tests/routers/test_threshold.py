@@ -36,3 +36,17 @@ def test_all_run_at_one_even_where_rounding_reaches_it_early():
 def test_a_share_that_is_none_is_refused(p):
     with pytest.raises(ArgumentError, match="p: needs a number above 0"):
         Threshold(p)
+
+
+def test_it_stops_where_the_sum_is_p_exactly():
+    """No rounding asks for a third expert where two reach p, to the bit."""
+    probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log().softmax(-1)
+    p = probs[0, :2].sum().item()
+    assert (Threshold(p)(probs.log()).weights != 0).sum() == 2
+    assert (Threshold(p + 1e-6)(probs.log()).weights != 0).sum() == 3
+
+
+def test_p_may_follow_a_schedule():
+    router = Threshold(1.0)
+    router.p = 0.65
+    assert (router(PROBS.log()).weights != 0).sum(-1).tolist() == [2, 1, 2]

@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,8 +29,9 @@ def test_worked(router, weights):
     torch.testing.assert_close(router(SCORES).weights, torch.tensor([weights], dtype=torch.float32))
 
 
-def test_ties_go_to_one_of_them_alone():
-    assert (TopK(1)(torch.zeros(5, 3)).weights != 0).sum(-1).tolist() == [1] * 5
+@pytest.mark.parametrize("experts", [3, 8, 64])
+def test_of_several_that_tie_the_first_is_the_best(experts):
+    assert TopK(1)(torch.zeros(5, experts)).selection.expert_A.tolist() == [0] * 5
 
 
 def test_relu_weights_of_zero_run_nothing():
@@ -84,6 +88,32 @@ def test_the_bias_is_saved():
     assert torch.equal(other.bias, torch.tensor([-0.1, 0.1]))
 
 
+# Each process prefers an expert that the other does not: alone they would move the biases apart.
+SHARING = """
+import sys, torch
+from torch import distributed
+from moebius.routers.top_k import TopK
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+router = TopK(1, bias_rate=0.5, experts=3)
+router(torch.eye(3)[[rank, rank, rank, 1 - rank]])
+print(*router.bias.tolist())
+"""
+
+
+def test_the_bias_follows_the_load_of_all_processes(tmp_path):
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-c", SHARING, str(rank), str(tmp_path / "meeting")] for rank in range(2)]
+    running = [subprocess.Popen(one, env=surroundings, stdout=subprocess.PIPE, text=True) for one in commands]
+    try:
+        said = [process.communicate(timeout=60)[0].split() for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    # Loads of 4, 4 and 0.
+    assert said == [["-0.5", "-0.5", "0.5"]] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,3 +126,47 @@ def test_the_bias_is_saved():
 def test_what_cannot_be_is_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         TopK(**arguments)
+
+
+def test_renormalised_sigmoids_may_be_too_small_to_sum():
+    """Sigmoids of −200 and −201 underflow; their ratio, e, does not."""
+    scores = torch.tensor([[-200.0, -201.0, -300.0]]).requires_grad_()
+    routing = TopK(2, "sigmoid")(scores)
+    torch.testing.assert_close(routing.weights, torch.tensor([[math.e, 1.0, 0.0]]) / (math.e + 1))
+    routing.weights[0, 0].backward()
+    assert scores.grad.isfinite().all()
+
+
+def test_k_never_falls_below_one():
+    router = TopK(2)
+    router.k = 0.3
+    torch.testing.assert_close(router(SCORES).weights, TopK(1)(SCORES).weights)
+    assert router.max_active(4) == 1
+
+
+def test_the_bias_is_added_to_what_the_experts_would_weigh():
+    """0.4 − 0.25 against 0.3 and 0.2 + 0.25: the first falls behind, and weights stay those of the gate."""
+    router = TopK(2, renormalise=False, bias_rate=0.25, experts=4)
+    router.bias.copy_(torch.tensor([-0.25, 0.0, 0.25, 0.0]))
+    torch.testing.assert_close(router.eval()(SCORES).weights, torch.tensor([[0.0, 0.3, 0.2, 0.0]]))
+
+
+def test_no_bias_brings_back_an_expert_that_is_ruled_out():
+    router = TopK(1, bias_rate=9.0, experts=3)
+    router.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    assert router.eval()(torch.tensor([[1.0, -torch.inf, 0.0]])).selection.expert_A.tolist() == [0]
+
+
+def test_the_bias_stays_where_nothing_is_trained():
+    router = TopK(1, bias_rate=0.1, experts=4)
+    with torch.no_grad():
+        router(SCORES)
+    assert not router.bias.any()
+    router(SCORES)
+    torch.testing.assert_close(router.bias, torch.tensor([-0.1, 0.1, 0.1, 0.1]))
+
+
+def test_the_bias_knows_how_many_experts_there_are():
+    with pytest.raises(ArgumentError, match="bias was made for 4 experts"):
+        TopK(1, bias_rate=0.1, experts=4).gate_outputs(5)
+    assert TopK(1).gate_outputs(5) == 5

@@ -1,7 +1,9 @@
 """Selections made of chosen experts, or of weights that are zero where no expert was chosen."""
 
+import math
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from moebius.routing import Selection
@@ -22,8 +24,23 @@ def where_weighed(weights: Float[Tensor, "T E"]) -> Selection:
     return Selection(place_A // experts, place_A % experts, weights.flatten(), weights.flatten() != 0)
 
 
-def counts(expert_A: Int[Tensor, " A"], experts: int) -> Float[Tensor, " E"]:
-    """How many assignments each expert got."""
-    return torch.zeros(experts, device=expert_A.device).index_add(
-        0, expert_A, torch.ones(len(expert_A), device=expert_A.device)
-    )
+def counts(expert_A: Int[Tensor, " A"], experts: int, kept_A: Bool[Tensor, " A"] | None = None) -> Float[Tensor, " E"]:
+    """How many assignments each expert got, or how many of the kept ones."""
+    ones_A = torch.ones(len(expert_A), device=expert_A.device) if kept_A is None else kept_A.float()
+    return torch.zeros(experts, device=expert_A.device).index_add(0, expert_A, ones_A)
+
+
+def best(scores: Float[Tensor, "T E"], k: int) -> Int[Tensor, "T K"]:
+    """The k experts with the largest scores; of several that tie for one place the first, for more torch.topk's."""
+    return scores.argmax(-1, keepdim=True) if k == 1 else scores.topk(k, -1).indices
+
+
+def how_many(k: float | int, experts: int) -> int:
+    """The whole number of experts that a `k` means which a schedule may have left between two: from 1 to E."""
+    return min(max(round(k), 1), experts)
+
+
+def room(capacity: float | int, rows: int, experts: int) -> int:
+    """⌈capacity · T / E⌉ rows, at most T: how many one expert takes."""
+    # 1.1 · 50 / 5 is a little more than 11 in floating point, which is no reason for a twelfth.
+    return min(rows, math.ceil(capacity * rows / experts - 1e-6))

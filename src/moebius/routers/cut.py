@@ -10,7 +10,7 @@ from moebius.routing import Router, Routing, Selection
 
 
 class Cut(Router):
-    """Of what another router weighs, the largest weight alone stays, as 1: exactly one expert runs for a row.
+    """Of another router's weights the largest alone stays, as 1: one expert runs for each row.
 
     weights_e = 1 where e = argmax w, else 0, with w the other router's weights;  probs as the other router's
 

@@ -12,7 +12,7 @@ from moebius.routing import Router, Routing
 
 
 class DSelectK(Router):
-    """k selectors, each of which writes the number of its expert in smooth binary digits that become exactly 0 or 1.
+    """k selectors each name an expert in smooth binary digits, which can become exactly 0 or 1.
 
     r(z)_e = Π_j (S(z_j) if digit j of e is 1 else 1 − S(z_j)),  S the smooth step: 0 below −γ/2, 1 above γ/2
     weights = probs = Σ_k softmax(a)_k · r(z_k)
@@ -71,7 +71,7 @@ class DSelectK(Router):
         # N = 2^m codes, of which the first E name experts.
         code_N = torch.arange(2**self.digits, device=scores.device)
         digit_mN = code_N >> torch.arange(self.digits, device=scores.device).unsqueeze(1) & 1
-        # 1 − S(z) is S(−z), which does not round below 0.
+        # S(−z) is 1 − S(z), and keeps a share that is small.
         share_TKN = torch.where(digit_mN == 1, _smooth_step(z, self.gamma), _smooth_step(-z, self.gamma)).prod(2)
         nobodys = share_TKN[..., self.experts :].sum(-1, keepdim=True)
         selectors_TKE = share_TKN[..., : self.experts] + nobodys / self.experts
@@ -82,6 +82,6 @@ class DSelectK(Router):
 
 def _smooth_step(z: Float[Tensor, "..."], gamma: float) -> Float[Tensor, "..."]:
     """S(z) = −2 z³/γ³ + 3 z/(2γ) + 1/2 between −γ/2 and γ/2, 0 below and 1 above: its slope is continuous."""
-    # The same polynomial as a product, which is exact near 0.
+    # The same polynomial as a product: a sum would lose a share that is small.
     t = (z / gamma + 0.5).clamp(0, 1)
     return t**2 * (3 - 2 * t)

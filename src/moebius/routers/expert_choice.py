@@ -1,30 +1,31 @@
 """The router whose experts choose their rows."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from moebius.arguments import above_zero
 from moebius.routers._normalisation import wide
+from moebius.routers._selecting import counts, room
 from moebius.routing import Router, Routing, Selection
 
 
 class ExpertChoice(Router):
-    """Every expert takes the rows that it is most probable for, all experts equally many: balanced by construction.
+    """Every expert takes its best rows, all experts equally many: a row has several, one or none.
 
     G = softmax over experts of the scores;  expert e takes the ⌈capacity · T / E⌉ rows with the largest G_e
     weights_e = G_e where e took the row, else 0
 
-    A row may have several experts or none (then its output is 0; `aux["unchosen"]` counts such rows). What a row gets
-    depends on the rows beside it, also in eval: not for sequences that are generated token by token, and predictions
-    change with the batch. With capacity = E every expert takes every row, as under `Soft`.
+    Balanced by construction. A row that nobody takes has weights of 0: `weighted_sum` gives 0 and `log_mixture` −∞, of
+    which no likelihood can be taken. `aux["unchosen"]` counts such rows. What a row gets depends on the rows beside it,
+    in eval too: predictions change with the batch, and in a sequence earlier tokens would know of later ones. With
+    capacity = E every expert takes every row, and it is the router `soft`.
 
     Arguments:
-        capacity: mean number of experts per row, above 0.
+        capacity: mean number of experts per row, above 0; `training.router` may give it a schedule.
 
-    Shapes: scores (T, E) → Routing with E·⌈capacity · T / E⌉ assignments, at most E·T.
+    Shapes: scores (T, E) → Routing with E·⌈capacity · T / E⌉ assignments, at most E·T; `aux["unchosen"]` (),
+        `aux["assigned"]` (E,).
 
     Raises:
         ArgumentError: a capacity that is not above 0.
@@ -35,7 +36,7 @@ class ExpertChoice(Router):
                 [0.0000, 0.2000]])
 
     Reference: Zhou, Lei, Liu, Du, Huang, Zhao, Dai, Chen, Le, Laudon 2022, Mixture-of-Experts with Expert Choice
-    Routing, equations 1 to 3; the capacity is rounded up, so that small batches leave no expert without rows.
+    Routing, equations 1 and 2; the capacity is rounded up, so that small batches leave no expert without rows.
     """
 
     rows_sum_to = None
@@ -49,12 +50,11 @@ class ExpertChoice(Router):
         """Let every expert choose its rows."""
         rows, experts = scores.shape
         probs = wide(scores).softmax(-1)
-        room = min(rows, math.ceil(self.capacity * rows / experts))
-        row_ER = probs.detach().T.topk(room, -1).indices
-        expert_A = torch.arange(experts, device=scores.device).repeat_interleave(room)
-        row_A = row_ER.flatten()
+        places = room(self.capacity, rows, experts)
+        row_A = probs.detach().T.topk(places, -1).indices.flatten()
+        expert_A = torch.arange(experts, device=scores.device).repeat_interleave(places)
         weight_A = probs[row_A, expert_A]
-        selection = Selection(row_A, expert_A, weight_A, weight_A > 0)
-        seen = torch.zeros(rows, dtype=torch.bool, device=scores.device).scatter(0, row_A, True)
-        aux = {"assigned": torch.full((experts,), float(room), device=scores.device), "unchosen": (~seen).sum()}
+        selection = Selection(row_A, expert_A, weight_A, weight_A != 0)
+        unchosen = (counts(row_A, rows, selection.kept_A) == 0).sum()
+        aux = {"assigned": counts(expert_A, experts, selection.kept_A), "unchosen": unchosen}
         return Routing.from_selection(scores, probs, selection, aux)

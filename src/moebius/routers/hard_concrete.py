@@ -14,7 +14,7 @@ from moebius.routing import Router, Routing
 
 
 class HardConcrete(Router):
-    """Every expert has a gate of its own, that is exactly 0 for some rows; a penalty on the open ones makes them few.
+    """Every expert has a gate of its own, exactly 0 for some rows; a penalty on open ones makes them few.
 
     s = σ((ln u − ln(1 − u) + scores) / temperature),  z = clip(s · (high − low) + low, 0, 1),  u uniform; in eval
     z = clip(σ(scores) · (high − low) + low, 0, 1)

@@ -11,7 +11,7 @@ from moebius.routing import Router, Routing, Selection
 
 
 class Hash(Router):
-    """A fixed, pseudo-random expert for each row, with weight 1: the floor that a learned gate has to beat.
+    """A fixed, pseudo-random expert for each row, with weight 1: what a learned gate has to beat.
 
     e(x) = mix(key(x) ⊕ mix(seed)) mod E;  probs = softmax(scores)
 

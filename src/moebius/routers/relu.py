@@ -11,7 +11,7 @@ from moebius.routing import Router, Routing
 
 
 class ReLU(Router):
-    """The experts with a positive score see the row, and weigh as much as it; how many differs from row to row.
+    """The experts with a positive score see the row and weigh as much; their number varies by row.
 
     weights_e = probs_e = max(scores_e, 0)
 

@@ -5,46 +5,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.arguments import above_zero, positive
-from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts, selected
+from moebius.routers._selecting import best, counts, how_many, selected
 from moebius.routing import Router, Routing
 
 
 class Sinkhorn(Router):
-    """The k best experts of scores that were evened out over the batch; balance by assignment, without a loss.
+    """The k best experts after scores are evened out over the training batch: balance without a loss.
 
     S = exp(scores / temperature), its columns and rows scaled in turn to sum to T/E and 1 (Sinkhorn-Knopp), no gradient
     chosen = the k largest of S while training, of the scores in eval
     weights = softmax(scores) of the chosen, renormalised over them where k > 1
 
-    The evened-out matrix decides; the weights are the gate's own probabilities, so that it has a gradient.
+    The evened-out matrix decides; the weights are the gate's own probabilities, so that it has a gradient. While
+    training, a row's choice so depends on the rows of its batch (of its process); in eval it does not. Loads come out
+    nearly equal, not exactly: every expert has the same share of S, and a row's k largest are only most of it.
 
     Arguments:
-        k: how many experts a row has, at least 1.
+        k: how many experts a row has, at least 1; `training.router` may give it a schedule, and it is rounded.
         iterations: how often columns and rows are scaled, at least 1.
         temperature: above 0; lower ones make the assignment firmer, and take more iterations to even out.
 
-    Shapes: scores (T, E) → Routing with T·k assignments.
+    Shapes: scores (T, E) → Routing with T·k assignments; `aux["assigned"]` (E,).
 
     Raises:
         ArgumentError: k or iterations below 1, or a temperature that is not above 0.
 
     Example:
-        >>> router = Sinkhorn()  # every row prefers expert 0, the second least of all
+        >>> router = Sinkhorn()  # both rows prefer expert 0, the second less so
         >>> router(torch.tensor([[2.0, 0.0], [1.0, 0.0]])).selection.expert_A
         tensor([0, 1])
         >>> router.eval()(torch.tensor([[2.0, 0.0], [1.0, 0.0]])).selection.expert_A
         tensor([0, 0])
 
-    Reference: Clark et al. 2022, Unified Scaling Laws for Routed Language Models, section 2.1 and appendix B (S-BASE).
+    Reference: Clark et al. 2022, Unified Scaling Laws for Routed Language Models (S-BASE), for one expert a row;
+    Sinkhorn, Knopp 1967, Concerning Nonnegative Matrices and Doubly Stochastic Matrices.
     """
 
     def __init__(self, k: int = 1, iterations: int = 8, temperature: float | int = 1.0):
         super().__init__()
-        if isinstance(k, bool) or k < 1:
-            raise ArgumentError("k", "needs a whole number of at least 1", k, "k: 1")
-        self.k, self.iterations = k, positive("iterations", iterations)
+        self.k, self.iterations = positive("k", k), positive("iterations", iterations)
         self.temperature = above_zero("temperature", temperature)
 
     @property
@@ -54,24 +54,25 @@ class Sinkhorn(Router):
 
     def max_active(self, experts: int) -> int:
         """k."""
-        return min(round(self.k), experts)
+        return how_many(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its k best experts, evened out while training."""
         experts = scores.shape[1]
-        k = min(round(self.k), experts)
+        k = self.max_active(experts)
         wide_scores = wide(scores)
-        choice = self._even(wide_scores.detach()) if self.training and len(scores) else wide_scores.detach()
-        expert_TK = choice.topk(k, -1).indices
+        choice = wide_scores.detach()
+        expert_TK = best(self._even(choice) if self.training else choice, k)
         probs = wide_scores.softmax(-1)
         weight_TK = wide_scores.gather(1, expert_TK).softmax(-1) if k > 1 else probs.gather(1, expert_TK)
         aux = {"assigned": counts(expert_TK.flatten(), experts)}
         return Routing.from_selection(scores, probs, selected(expert_TK, weight_TK), aux)
 
     def _even(self, scores: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
-        """In log space; an expert that is ruled out for every row stays so."""
-        logs = (scores / self.temperature).clamp(min=torch.finfo(scores.dtype).min / 8)
+        """ln S, where a number that all columns have in common falls out."""
+        evened = scores / self.temperature
         for _ in range(self.iterations):
-            logs = logs - logs.logsumexp(0, keepdim=True)
-            logs = logs - logs.logsumexp(1, keepdim=True)
-        return torch.where(scores > -torch.inf, logs, -torch.inf)
+            total_E = evened.logsumexp(0)
+            # An expert that is ruled out for every row stays so.
+            evened = (evened - torch.where(total_E.isfinite(), total_E, 0)).log_softmax(-1)
+        return evened

@@ -1,14 +1,13 @@
 """The router of the Switch transformer."""
 
-import math
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from moebius.arguments import above_zero, at_least_zero
+from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts
+from moebius.routers._selecting import best, counts, room
 from moebius.routing import Router, Routing, Selection
 
 
@@ -17,21 +16,24 @@ class Switch(Router):
 
     weights_e = softmax(scores)_e where e is the best, else 0;  room for ⌈capacity · T / E⌉ rows per expert
 
-    Rows come in their order; what finds no room is dropped (no expert, weight 0; counted in `aux["dropped"]`), or, with
-    `next_best`, goes to the best expert that has room left. In eval there is room for all unless `eval_capacity` says
-    otherwise. The scores are multiplied by noise from [1 − jitter, 1 + jitter] while training; the paper multiplies the
-    gate's input, which a router does not see.
+    Rows come in their order; what finds no room is dropped (no expert, weight 0; counted in `aux["dropped"]`). With
+    `next_best` all that are left over ask for their second best expert, then for their third, and so on: with a
+    capacity of at least 1 every row finds room. In eval there is room for all unless `eval_capacity` says otherwise.
+    While training, the scores are multiplied by noise from [1 − jitter, 1 + jitter]; the paper multiplies the gate's
+    input, which a router does not see. A `log_mixture` of a dropped row is −∞, of which no likelihood can be taken:
+    there take `next_best`, or no capacity.
 
     Arguments:
         capacity: room in multiples of an even share, above 0; None for no limit.
-        jitter: at least 0.
-        eval_capacity: the same as capacity, in eval.
+        jitter: at least 0, below 1.
+        eval_capacity: the same as capacity, in eval, where rows then depend on the rows before them.
         next_best: whether rows without room go on to other experts.
 
-    Shapes: scores (T, E) → Routing with T assignments, one per row.
+    Shapes: scores (T, E) → Routing with T assignments, one per row; `aux["dropped"]` (), `aux["assigned"]` (E,) before
+        any is dropped.
 
     Raises:
-        ArgumentError: a capacity that is not above 0, or a negative jitter.
+        ArgumentError: a capacity that is not above 0, or a jitter outside [0, 1).
 
     Example:
         >>> routing = Switch(capacity=1.0, jitter=0.0)(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
@@ -57,6 +59,8 @@ class Switch(Router):
         super().__init__()
         self.capacity = None if capacity is None else above_zero("capacity", capacity)
         self.jitter = at_least_zero("jitter", jitter)
+        if jitter >= 1:
+            raise ArgumentError("jitter", "needs a number below 1", jitter, "jitter: 0.01")
         self.eval_capacity = None if eval_capacity is None else above_zero("eval_capacity", eval_capacity)
         self.next_best = next_best
         self.rows_independent = eval_capacity is None
@@ -72,35 +76,34 @@ class Switch(Router):
         if self.training and self.jitter:
             noisy = noisy * torch.empty_like(noisy).uniform_(1 - self.jitter, 1 + self.jitter)
         probs = noisy.softmax(-1)
-        best = probs.argmax(-1)
         capacity = self.capacity if self.training else self.eval_capacity
-        room = rows if capacity is None else math.ceil(capacity * rows / experts)
-        expert_A, kept_A = _with_room(best, probs.detach(), room, self.next_best)
+        places = rows if capacity is None else room(capacity, rows, experts)
+        ranked_TR = best(noisy.detach(), 1)
+        if self.next_best and places < rows:
+            ranked_TR = noisy.detach().argsort(dim=-1, descending=True, stable=True)
+        expert_A, kept_A = _with_room(ranked_TR, experts, places)
         weight_A = probs.gather(1, expert_A.unsqueeze(1)).squeeze(1)
+        # An expert that is ruled out, with a score of −∞, has room for nobody.
+        kept_A = kept_A & (weight_A != 0)
         row_A = torch.arange(rows, device=scores.device)
-        aux = {"assigned": counts(best, experts), "dropped": (~kept_A).sum()}
+        aux = {"assigned": counts(ranked_TR[:, 0], experts), "dropped": (~kept_A).sum()}
         return Routing.from_selection(scores, probs, Selection(row_A, expert_A, weight_A, kept_A), aux)
 
 
-def _with_room(
-    best: Int[Tensor, " T"], probs: Float[Tensor, "T E"], room: int, next_best: bool
-) -> tuple[Int[Tensor, " T"], Tensor]:
-    """Each row's expert, and whether there was room for it."""
-    rows, experts = probs.shape
-    expert, kept = best, _in_time(best, torch.ones_like(best, dtype=torch.bool), best.new_zeros(experts), room)
-    if not next_best or room >= rows:
-        return expert, kept
-    order = torch.argsort(probs, dim=-1, descending=True, stable=True)
-    for rank in range(1, experts):
-        taken = best.new_zeros(experts).index_add(0, expert, kept.long())
-        candidate = order[:, rank]
-        found = ~kept & _in_time(candidate, ~kept, taken, room)
-        expert, kept = torch.where(found, candidate, expert), kept | found
-    return expert, kept
+def _with_room(ranked: Int[Tensor, "T R"], experts: int, places: int) -> tuple[Int[Tensor, " T"], Bool[Tensor, " T"]]:
+    """For each row the first of its ranked experts that has a place left, and whether there was one.
 
-
-def _in_time(expert: Int[Tensor, " T"], asking: Tensor, taken: Int[Tensor, " E"], room: int) -> Tensor:
-    """Whether fewer than `room` rows had the expert before, among those taken and those that ask earlier."""
-    asked = torch.zeros(len(expert), len(taken), dtype=torch.long, device=expert.device)
-    asked = asked.scatter(1, expert.unsqueeze(1), asking.long().unsqueeze(1)).cumsum(0) + taken
-    return asking & (asked.gather(1, expert.unsqueeze(1)).squeeze(1) <= room)
+    All rows ask for their best expert, in their order; then those left over for their second, and so on.
+    """
+    rows, ranks = ranked.shape
+    expert_T, kept_T = ranked[:, 0], torch.zeros(rows, dtype=torch.bool, device=ranked.device)
+    taken_E = torch.zeros(experts, dtype=torch.long, device=ranked.device)
+    for rank in range(ranks):
+        asked_T = ranked[:, rank : rank + 1]
+        asking_TE = torch.zeros(rows, experts, dtype=torch.long, device=ranked.device)
+        asking_TE = asking_TE.scatter(1, asked_T, (~kept_T).long().unsqueeze(1))
+        served_T = (asking_TE.cumsum(0) + taken_E).gather(1, asked_T).squeeze(1) <= places
+        found_T = served_T & ~kept_T
+        expert_T, kept_T = torch.where(found_T, asked_T.squeeze(1), expert_T), kept_T | found_T
+        taken_E = taken_E.index_add(0, asked_T.squeeze(1), found_T.long())
+    return expert_T, kept_T

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
@@ -11,14 +12,15 @@ from moebius.routing import Router, Routing
 
 
 class Threshold(Router):
-    """The fewest experts whose probabilities together reach p see the row: one where the gate is sure, more elsewhere.
+    """The fewest experts whose probabilities reach p see the row: one if the gate is sure, else more.
 
     chosen = the most probable experts, as many as it takes for Σ probs ≥ p;  weights = probs of the chosen
 
-    The most probable expert always runs; with p = 1 all do, as under `Soft`.
+    The most probable expert always runs; with p = 1 all do, and it is the router `soft`. A gate that is unsure of every
+    row runs all experts: a loss on the entropy of its rows (`sample_entropy`) keeps them few.
 
     Arguments:
-        p: above 0, at most 1.
+        p: above 0, at most 1; `training.router` may give it a schedule.
         renormalise: whether the weights of a row sum to 1; where one expert is chosen its weight then is 1, without a
             gradient.
 
@@ -31,7 +33,8 @@ class Threshold(Router):
         >>> Threshold(p=0.7)(torch.tensor([[0.6, 0.3, 0.1]]).log()).weights
         tensor([[0.6000, 0.3000, 0.0000]])
 
-    Reference: Huang et al. 2024, Harder Tasks Need More Experts: Dynamic Routing in MoE Models, equations 3 to 5.
+    Reference: Huang et al. 2024, Harder Tasks Need More Experts: Dynamic Routing in MoE Models (routing by a
+    threshold p).
     """
 
     def __init__(self, p: float | int = 0.9, renormalise: bool = False):
@@ -46,10 +49,10 @@ class Threshold(Router):
         probs = wide(scores).softmax(-1)
         with torch.no_grad():
             ordered, place = torch.sort(probs, dim=-1, descending=True, stable=True)
-            before = ordered.cumsum(-1) - ordered
+            before = F.pad(ordered.cumsum(-1)[:, :-1], (1, 0))
             # Sums of probabilities end a little off 1: with p = 1 none may be left out for that.
-            chosen = torch.zeros_like(probs, dtype=torch.bool).scatter(1, place, (before < self.p) | (self.p == 1))
-            chosen = chosen.scatter(1, place[:, :1], True)
+            needed = (before < self.p) | (self.p >= 1)
+            chosen = torch.zeros_like(needed).scatter(1, place, needed)
         weights = torch.where(chosen, probs, 0)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)

@@ -8,7 +8,7 @@ import altair as alt
 from moebius.report.figures import INK
 from moebius.report.frames import Frame, frame_of
 
-WIDTH, HEIGHT, LINE = 560, 420, 14
+WIDTH, HEIGHT, LINE = 400, 420, 14
 TITLE = "active experts per image"
 SHOWN_APART = 1.15
 
@@ -24,7 +24,7 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
     domain = [min(ends) - 0.06 * reach, max(ends) + 0.06 * reach]
     most = max(2.0, float(frame["active"].max()))
     ticks = [tick for tick in (1, 2, 3, 5, 7, 10, 20, 50, 100) if tick <= most * 1.05]
-    along = alt.Scale(type="log", domain=[0.42, most * 1.45], nice=False)
+    along = alt.Scale(type="log", domain=[0.24, most * 2], nice=False)
     upward = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("active:Q", title=TITLE, scale=along, axis=alt.Axis(values=ticks, grid=False, format="~g"))
     y = alt.Y("accuracy:Q", title="test accuracy", scale=upward)
@@ -63,4 +63,4 @@ def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[
         places[number] = max(places[number], floor)
         floor = places[number] + step
     lines = zip(names, places, accuracies, strict=True)
-    return frame_of([(*line, 0.82, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])
+    return frame_of([(*line, 0.78, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])

@@ -13,6 +13,8 @@ from moebius.report.sections._shared import values
 from moebius.report.source import Study
 
 ORDER = 22
+# A smaller gap between floor and bound is no measure of anything.
+LEAST_GAP = 0.005
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _row(variant: str, line: Line, floor: Mapping[int, float], bound: Mapping[in
         with_interval(interval(list(line.trained.values()))),
         with_interval(interval(list(line.one.values()))),
         _signed(against) if against else NONE,
-        f"{(_mean(line.one) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap > 0 else NONE,
+        f"{(_mean(line.one) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap >= LEAST_GAP else NONE,
         f"{line.active:.2f}",
         f"{line.collapsed} of {len(line.trained)}" if line.effective else NONE,
         line.effective or NONE,
