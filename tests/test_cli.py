@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from moebius.cli import app
 from moebius.recipe.load import load_recipe
 from moebius.recipe.shipped import shipped
+from moebius.registry import catalogue
 from moebius.version import __version__
 
 COMMAND = [sys.executable, "-m", "moebius"]
@@ -188,3 +189,21 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert "interrupted: finished runs are kept, and the same command goes on" in stderr
     assert "moebius run quickstart training.epochs=500 --workers 1 --out 'a folder'" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("room", ["gates", "routers", "losses", "experts"])
+def test_list_prints_every_kind_with_what_it_does_and_its_source(room):
+    result = invoke("list", room)
+    assert result.exit_code == 0
+    said = " ".join(result.output.replace("│", " ").split())
+    for kind, does, source in catalogue(room):
+        assert kind in said
+        assert does
+        assert source
+        assert len(does) <= 110
+
+
+def test_list_of_a_room_that_is_none_names_those_there_are():
+    result = invoke("list", "gate")
+    assert result.exit_code == 2
+    assert "did you mean gates?" in result.output

@@ -225,6 +225,32 @@ def test_in_a_mixture_loop_and_all_outputs_agree_in_output_and_gradient(kind, ro
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("k", [EXPERTS, EXPERTS + 2])
+def test_all_experts_and_more_than_all_can_be_asked_for(kind, k):
+    component = find("routers", kind)
+    if "k" not in inspect.signature(component).parameters:
+        return
+    named = {"k": k, "experts": EXPERTS}
+    router = component(**{name: named[name] for name in named if name in inspect.signature(component).parameters})
+    routing = router(some_scores(9, router=router))
+    assert router.max_active(EXPERTS) == EXPERTS
+    assert routing.weights.shape == (9, EXPERTS)
+    if router.rows_sum_to is not None:
+        torch.testing.assert_close(routing.weights.sum(-1), torch.ones(9))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_a_mixture_that_computes_in_bf16_it_decides_in_float32(kind, training):
+    router = build(kind).train(training)
+    moe = Mixture(nn.Linear(5, router.gate_outputs(EXPERTS)), [nn.Linear(5, 3) for _ in range(EXPERTS)], router)
+    x = torch.randn(12, 5, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16), record(moe) as log:
+        y = moe.train(training)(x)
+    assert log[""][0].weights.dtype == torch.float32
+    y.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in moe.parameters() if p.grad is not None)
+
+
 def test_in_a_mixture_permuting_rows_permutes_outputs(kind):
     router = build(kind).eval()
     moe = Mixture(nn.Linear(5, router.gate_outputs(EXPERTS)), [nn.Linear(5, 3) for _ in range(EXPERTS)], router).eval()

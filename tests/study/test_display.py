@@ -5,6 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from moebius.errors import TrainingError
 from moebius.study.display import Display
 from moebius.study.plan import RunPlan
 from moebius.training.loop import Event
@@ -35,6 +36,17 @@ def test_plain_lines_hold_all_figures():
         r"finished linear/seed-1, 2 of 4 runs\n",
         text,
     )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_that_fails_is_named_at_once(terminal):
+    text = StringIO()
+    console = Console(force_terminal=terminal, file=text, width=110, color_system=None)
+    with Display(console, total=4, done=1) as display:
+        display.hear(RUN, STEP)
+        display.fail(RUN, TrainingError("epoch 1, step 11: cross_entropy is not a finite number", "a smaller lr"))
+        assert "failed linear/seed-1: epoch 1, step 11: cross_entropy is not a finite number" in text.getvalue()
+        assert not display.bars
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -50,8 +50,10 @@ def test_two_workers_give_the_bits_of_one(planned, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_diverges_does_not_stop_the_others(workers, planned, tmp_path):
     study = planned(tmp_path, DIVERGES, "training.epochs=1", workers=workers)
-    failures = run_all(study.plan, study.plan.runs, study.out, study.load, study.data, ignore, ignore)
+    told = []
+    failures = run_all(study.plan, study.plan.runs, study.out, study.load, study.data, ignore, ignore, told.append)
     (failure,) = failures
+    assert told == failures
     assert failure.run.name == "conv/seed-0"
     assert isinstance(failure.error, TrainingError)
     assert "cross_entropy is not a finite number; not finite:" in failure.error.message

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from moebius.errors import MoebiusError
 from moebius.study.plan import RunPlan
 from moebius.training.loop import Event
 
@@ -86,6 +87,13 @@ class Display(AbstractContextManager["Display"]):
                 self.study_bar, description=self._count(), completed=self._finished_share(), left=self._left()
             )
         self._line(f"finished {run.name}, {self._count()}")
+
+    def fail(self, run: RunPlan, error: MoebiusError) -> None:
+        """Show that a run has failed, as soon as it has: the others go on."""
+        self.share.pop(run.name, None)
+        if self.live is not None and run.name in self.bars:
+            self.runs.remove_task(self.bars.pop(run.name))
+        self._line(f"failed {run.name}: {error.message}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -93,7 +93,8 @@ def run(
         failures = []
         if todo:
             with Display(console, len(plan.runs), len(plan.runs) - len(todo)) as display:
-                failures = run_all(plan, todo, out, load_data, data, display.hear, display.finish)
+                hearers = (display.hear, display.finish, lambda failure: display.fail(failure.run, failure.error))
+                failures = run_all(plan, todo, out, load_data, data, *hearers)
         if failures:
             lines = [f"{failure.run.name}: {failure.error.message}" for failure in failures]
             raise TrainingError("\n".join(lines), failures[0].error.fix)

@@ -40,6 +40,7 @@ def run_all(
     data: Dataset,
     listen: Listener,
     finished: Callable[[RunPlan], None],
+    failed: Callable[[Failure], None] = lambda failure: None,
 ) -> list[Failure]:
     """Train `runs`, `plan.workers` at a time; a run that fails does not stop the others.
 
@@ -49,15 +50,15 @@ def run_all(
         out: the study's folder.
         load: gives the data in a worker process (a picklable function).
         data: the same data, already in this process.
-        listen, finished: hear of each run's progress and end, in this process.
+        listen, finished, failed: hear of each run's progress and end, in this process.
 
     Returns:
         The runs that failed.
     """
     workers = min(plan.workers, len(runs))
     if workers <= 1:
-        return _here(plan, runs, out, data, listen, finished)
-    return _Pool(plan, runs, out, load, listen, finished).work(workers)
+        return _here(plan, runs, out, data, listen, finished, failed)
+    return _Pool(plan, runs, out, load, listen, finished, failed).work(workers)
 
 
 def prepare_process(threads: int) -> None:
@@ -67,7 +68,13 @@ def prepare_process(threads: int) -> None:
 
 
 def _here(
-    plan: Plan, runs: Sequence[RunPlan], out: Path, data: Dataset, listen: Listener, finished: Callable[[RunPlan], None]
+    plan: Plan,
+    runs: Sequence[RunPlan],
+    out: Path,
+    data: Dataset,
+    listen: Listener,
+    finished: Callable[[RunPlan], None],
+    failed: Callable[[Failure], None],
 ) -> list[Failure]:
     prepare_process(plan.threads)
     failures = []
@@ -76,6 +83,7 @@ def _here(
             run_one(run, data, out, plan.device, lambda event, run=run: listen(run, event))
         except MoebiusError as error:
             failures.append(Failure(run, error))
+            failed(failures[-1])
         else:
             finished(run)
     return failures
@@ -99,9 +107,10 @@ class _Pool:
         load: Callable[[], Dataset],
         listen: Listener,
         finished: Callable[[RunPlan], None],
+        failed: Callable[[Failure], None],
     ):
         self.plan, self.out, self.load = plan, out, load
-        self.listen, self.finished = listen, finished
+        self.listen, self.finished, self.failed = listen, finished, failed
         self.waiting = deque(runs)
         self.at_work: dict[Connection, _Worker] = {}
         self.failures: list[Failure] = []
@@ -144,7 +153,7 @@ class _Pool:
         except (EOFError, OSError):
             worker.process.join()
             del self.at_work[worker.link]
-            self.failures.append(Failure(worker.run, _death(worker.process.exitcode)))
+            self._fail(worker.run, _death(worker.process.exitcode))
             return
         if isinstance(message, Event):
             self.listen(worker.run, message)
@@ -152,13 +161,17 @@ class _Pool:
         if message is None:
             self.finished(worker.run)
         else:
-            self.failures.append(Failure(worker.run, message))
+            self._fail(worker.run, message)
         if self.waiting:
             worker.run = self.waiting.popleft()
             self._send(worker, worker.run)
         else:
             del self.at_work[worker.link]
             self._send(worker, None)
+
+    def _fail(self, run: RunPlan, error: MoebiusError) -> None:
+        self.failures.append(Failure(run, error))
+        self.failed(self.failures[-1])
 
     def _send(self, worker: _Worker, run: RunPlan | None) -> None:
         with contextlib.suppress(OSError):  # it has died: its link says so next

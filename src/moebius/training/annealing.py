@@ -58,4 +58,5 @@ class Annealing:
 def numbers_of(router: nn.Module) -> tuple[str, ...]:
     """What a schedule may change of a router: arguments of its constructor that are amounts, and k."""
     given = inspect.signature(type(router)).parameters
-    return tuple(name for name in given if name == "k" or isinstance(getattr(router, name, None), float))
+    own = {name: getattr(router, name, None) for name in given}
+    return tuple(name for name, value in own.items() if isinstance(value, float) or (name == "k" and value is not None))
