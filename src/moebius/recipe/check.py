@@ -121,13 +121,17 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for place, figure in enumerate(curves if isinstance(curves, list) else ())
     ]
     lists += [(("report", "sweep", key), mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
-    ends = mapping(report, "one_expert")
-    lists += [(("report", "one_expert"), [ends[end] for end in ("floor", "bound") if end in ends])]
-    for path, names in lists:
-        for place, name in enumerate(names if isinstance(names, list) else ()):
-            if isinstance(name, str) and name not in variants:
-                problems.append(Problem((*path, place), "no such variant", name, did_you_mean(name, variants)))
-    return problems
+    named: list[tuple[Path, Any]] = [
+        ((*path, place), name)
+        for path, names in lists
+        for place, name in enumerate(names if isinstance(names, list) else ())
+    ]
+    named += [(("report", "one_expert", end), name) for end, name in mapping(report, "one_expert").items()]
+    return problems + [
+        Problem(path, "no such variant", name, did_you_mean(name, variants))
+        for path, name in named
+        if isinstance(name, str) and name not in variants
+    ]
 
 
 def _validated(model: type[BaseModel], value: Mapping[str, Any], path: Path) -> tuple[Any, list[Problem]]:
