@@ -31,6 +31,8 @@ _NAMES = {
     "context": "frame",
     "WeightedSum": "combine.weighted_sum",
     "LogMixture": "combine.log_mixture",
+    "HeadMean": "combine.head_mean",
+    "HeadMaximum": "combine.head_maximum",
     "MoebiusError": "errors",
     "tune_allocator": "allocator",
 }

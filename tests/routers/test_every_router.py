@@ -207,13 +207,15 @@ def test_the_routing_travels_as_a_pytree(kind):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("rows", "experts"), [(9, 4), (1, 4), (0, 4), (5, 1)])
-def test_in_a_mixture_loop_and_all_outputs_agree_in_output_and_gradient(kind, rows, experts, training):
-    """Running just the chosen experts is the same as running all of them and picking what the router chose."""
+def test_in_a_mixture_loop_and_stacked_execution_agree_in_output_and_gradient(kind, rows, experts, training):
+    """The loop over just the chosen experts is the same as all of them at once, of which the chosen are picked."""
     results = []
     for outputs in (False, True):
         router = build(kind, experts).double().train(training)
         gate = nn.Linear(5, router.gate_outputs(experts)).double()
-        moe = Mixture(gate, [nn.Linear(5, 3).double() for _ in range(experts)], router).train(training)
+        execution = "stacked" if outputs else "loop"
+        pool = [nn.Linear(5, 3).double() for _ in range(experts)]
+        moe = Mixture(gate, pool, router, execution=execution).train(training)
         x = torch.randn(rows, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
         torch.manual_seed(2)
         with record(moe, outputs=outputs) as log:
