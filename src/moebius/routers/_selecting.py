@@ -17,6 +17,16 @@ def selected(expert_TK: Int[Tensor, "T K"], weight_TK: Float[Tensor, "T K"]) -> 
     return Selection(row_A, expert_TK.flatten(), weight_A, weight_A != 0)
 
 
+def one_each(
+    expert_T: Int[Tensor, " T"], probs: Float[Tensor, "T E"]
+) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"], Selection]:
+    """Weights, log-weights and selection of one expert a row, with weight 1 and no gradient; in the form of `probs`."""
+    row_T = torch.arange(len(expert_T), device=expert_T.device)
+    selection = Selection(row_T, expert_T, probs.new_ones(len(expert_T)), torch.ones_like(row_T, dtype=torch.bool))
+    weights = torch.zeros_like(probs).scatter(1, expert_T.unsqueeze(1), 1.0)
+    return weights, weights.log(), selection
+
+
 def where_weighed(weights: Float[Tensor, "T E"]) -> Selection:
     """T·E assignments, kept where a weight is not 0: for routers whose number of experts varies from row to row."""
     rows, experts = weights.shape

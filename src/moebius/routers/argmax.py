@@ -1,10 +1,11 @@
 """The router that decides."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.routing import Router, Routing, Selection
+from moebius.routers._normalisation import wide
+from moebius.routers._selecting import one_each
+from moebius.routing import Router, Routing
 
 
 class Argmax(Router):
@@ -37,11 +38,6 @@ class Argmax(Router):
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its best expert."""
-        probs = (scores.float() if scores.itemsize < 4 else scores).softmax(-1)
-        expert_A = scores.argmax(-1)
-        row_A = torch.arange(len(scores), device=scores.device)
-        weight_A = probs.new_ones(len(scores))
-        selection = Selection(row_A, expert_A, weight_A, torch.ones_like(row_A, dtype=torch.bool))
-        weights = torch.zeros_like(probs).scatter(1, expert_A.unsqueeze(1), 1.0)
-        log_weights = torch.full_like(probs, -torch.inf).scatter(1, expert_A.unsqueeze(1), 0.0)
-        return Routing(scores, probs, weights, log_weights, selection)
+        probs = wide(scores).softmax(-1)
+        expert_T = scores.argmax(-1)
+        return Routing(scores, probs, *one_each(expert_T, probs))

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from moebius.routing import Router, Routing, Selection
+from moebius.routers._selecting import one_each
+from moebius.routing import Router, Routing
 
 
 class Cut(Router):
@@ -53,12 +54,8 @@ class Cut(Router):
         """Route every row to the expert that the other router weighs most."""
         whole = self.router(scores, keys) if self.needs_keys else self.router(scores)
         left_out = (whole.weights == 0).all(-1, keepdim=True)
-        expert_A = torch.where(left_out, whole.probs, whole.weights).detach().argmax(-1)
-        row_A = torch.arange(len(expert_A), device=expert_A.device)
-        weight_A = whole.probs.new_ones(len(expert_A))
-        selection = Selection(row_A, expert_A, weight_A, torch.ones_like(row_A, dtype=torch.bool))
-        weights = torch.zeros_like(whole.probs).scatter(1, expert_A.unsqueeze(1), 1.0)
-        log_weights = torch.full_like(whole.probs, -torch.inf).scatter(1, expert_A.unsqueeze(1), 0.0)
+        expert_T = torch.where(left_out, whole.probs, whole.weights).detach().argmax(-1)
+        weights, log_weights, selection = one_each(expert_T, whole.probs.detach())
         return replace(
             whole,
             weights=weights,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moebius.arguments import above_zero
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts, selected
+from moebius.routers._selecting import counts, one_each
 from moebius.routing import Router, Routing
 
 
@@ -48,10 +48,9 @@ class Gumbel(Router):
         """Route every row to one expert."""
         probs = wide(scores).softmax(-1)
         if not self.training:
-            expert_T1 = scores.argmax(-1, keepdim=True)
-            aux = {"assigned": counts(expert_T1.flatten(), scores.shape[1])}
-            one = torch.ones_like(expert_T1, dtype=probs.dtype)
-            return Routing.from_selection(scores, probs, selected(expert_T1, one), aux)
+            expert_T = scores.argmax(-1)
+            aux = {"assigned": counts(expert_T, scores.shape[1])}
+            return Routing(scores, probs, *one_each(expert_T, probs), aux=aux)
         noise = -torch.empty_like(probs).exponential_().log()
         noisy = wide(scores) + noise
         expert_T1 = noisy.detach().argmax(-1, keepdim=True)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from moebius.hashing import mixed
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts
-from moebius.routing import Router, Routing, Selection
+from moebius.routers._selecting import counts, one_each
+from moebius.routing import Router, Routing
 
 
 class Hash(Router):
@@ -52,10 +52,6 @@ class Hash(Router):
             keys = keys.long()
         number_T = mixed(keys ^ mixed(torch.full_like(keys, self.seed)))
         # Without the sign: the expert of a negative number would depend on how remainders are rounded.
-        expert_A = (number_T & torch.iinfo(torch.int64).max) % scores.shape[1]
-        row_A = torch.arange(len(scores), device=scores.device)
-        selection = Selection(row_A, expert_A, probs.new_ones(len(scores)), torch.ones_like(row_A, dtype=torch.bool))
-        weights = torch.zeros_like(probs).scatter(1, expert_A.unsqueeze(1), 1.0)
-        log_weights = torch.full_like(probs, -torch.inf).scatter(1, expert_A.unsqueeze(1), 0.0)
-        aux = {"assigned": counts(expert_A, scores.shape[1])}
-        return Routing(scores, probs, weights, log_weights, selection, aux=aux)
+        expert_T = (number_T & torch.iinfo(torch.int64).max) % scores.shape[1]
+        aux = {"assigned": counts(expert_T, scores.shape[1])}
+        return Routing(scores, probs, *one_each(expert_T, probs), aux=aux)
