@@ -45,7 +45,7 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
         torch.set_num_threads(threads)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (variant, _, way), taken, operations in zip(ways, times, adds, strict=True):
-        microseconds = statistics.median(taken[1:]) / ROWS * 1e6  # the first round warms up
+        microseconds = statistics.median(taken[1:]) / len(batch.x) * 1e6  # the first round warms up
         found.setdefault(variant, {})[way] = {"multiply_adds": operations, "microseconds": microseconds}
     return found
 
