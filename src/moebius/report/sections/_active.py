@@ -10,7 +10,7 @@ from moebius.report.frames import Frame, frame_of
 
 WIDTH, HEIGHT, LINE = 400, 420, 14
 TITLE = "active experts per image"
-SHOWN_APART = 1.15
+SHOWN_APART, MANY = 1.3, 4.5
 
 
 def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin:
@@ -34,9 +34,9 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
     trained = frame[frame["way"] == "as trained"]
     blue, orange = alt.value("#0072B2"), alt.value("#D55E00")
     words: dict[str, Any] = {"fontSize": 11.5, "color": INK}
-    rules = alt.Chart(frame_of(list(levels.items()), ["variant", "accuracy"]))
+    rules = alt.Chart(frame_of([(1.0, most, level) for level in levels.values()], ["active", "end", "accuracy"]))
     layers: list[Any] = [
-        rules.mark_rule(strokeDash=[3, 4], strokeWidth=1, color="#888888").encode(y),
+        rules.mark_rule(strokeDash=[3, 4], strokeWidth=1, color="#888888").encode(x, alt.X2("end:Q"), y),
         alt.Chart(frame).mark_line(strokeWidth=1, opacity=0.45).encode(x, y, alt.Detail("variant:N"), color=blue),
         alt.Chart(trained).mark_point(size=46, filled=True, opacity=1).encode(x, y, color=blue),
         alt.Chart(ones).mark_point(size=46, strokeWidth=1.8, fill="white", opacity=1).encode(x, y, color=orange),
@@ -44,11 +44,22 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
         .mark_rule(strokeWidth=0.7, opacity=0.6)
         .encode(left, alt.X2("ring:Q"), at, alt.Y2("accuracy:Q")),
         alt.Chart(names).mark_text(align="right", baseline="middle", dx=-3, **words).encode(left, at, text="variant:N"),
-        alt.Chart(trained[trained["active"] > SHOWN_APART])
-        .mark_text(align="left", baseline="bottom", dx=5, dy=-3, **words)
-        .encode(x, y, text="variant:N"),
+        alt.Chart(_beside(trained, domain))
+        .mark_text(align="left", baseline="middle", dx=7, **words)
+        .encode(x, at, text="variant:N"),
     ]
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _beside(trained: Frame, domain: Sequence[float]) -> Frame:
+    """Names at the right of what runs more than one expert, apart from each other: those of few and those of many."""
+    lines = []
+    for few in (True, False):
+        own = trained[(trained["active"] > SHOWN_APART) & ((trained["active"] < MANY) == few)]
+        own = own.sort_values("accuracy", ascending=False)
+        places = _spread(list(own["variant"]), list(own["accuracy"]), domain)["at"]
+        lines += list(zip(own["variant"], own["active"], places, strict=True))
+    return frame_of(lines, ["variant", "active", "at"])
 
 
 def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[float]) -> Frame:
