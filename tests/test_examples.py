@@ -20,9 +20,24 @@ CORE = [
     "arguments",
     "build",
     "allocator",
-    "networks",
+    "networks.activations",
+    "networks.conv_net",
+    "networks._dropout",
+    "memory",
+    "weights",
+    "structure",
+    "saving",
+    "editing",
+    "data.select",
+    "data.subset",
+    "data.views",
+    "data.augmentation._apply",
+    "training.patience",
 ]
-ROOMS = ("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "layers", "diagnostics")
+ROOMS = (
+    *("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "layers", "diagnostics"),
+    "data.augmentation",
+)
 COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
 
 

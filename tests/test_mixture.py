@@ -308,3 +308,68 @@ def test_gradients_are_those_of_finite_differences():
 
     inputs = [X.clone(), *(parameter.detach() for parameter in moe.parameters())]
     assert torch.autograd.gradcheck(changed, [value.requires_grad_() for value in inputs])
+
+
+class Telling(nn.Module):
+    """Scores, and beside them each row's sum and the score's double."""
+
+    gives_aux = True
+
+    def __init__(self, outputs=2, needs_context=False):
+        super().__init__()
+        self.linear, self.needs_context = nn.Linear(4, outputs), needs_context
+
+    def forward(self, x, context=None):
+        assert (context is not None) == self.needs_context
+        scores = self.linear(x)
+        return scores, {"sum": x.sum(-1), "twice": 2 * scores}
+
+
+@pytest.mark.parametrize("router", [mb.routers.Soft(), mb.routers.Argmax(), mb.routers.Heads(mb.routers.Soft(), 2)])
+@pytest.mark.parametrize("needs_context", [False, True])
+def test_what_a_gate_gives_beside_its_scores_is_in_the_routing(router, needs_context):
+    moe = mb.Mixture(Telling(router.gate_outputs(2), needs_context), linears(), router).double()
+    _, log = mb.call(moe, X)
+    aux = log[""][0].aux
+    torch.testing.assert_close(aux["sum"], X.sum(-1))
+    torch.testing.assert_close(aux["twice"], 2 * moe.gate.linear(X))
+    (gradient,) = torch.autograd.grad(aux["twice"].sum(), moe.gate.linear.bias)
+    assert gradient.tolist() == [12.0] * router.gate_outputs(2)
+
+
+def test_of_tokens_it_is_flattened_as_the_scores_are():
+    moe, tokens = mb.Mixture(Telling(), linears()).double(), torch.randn(3, 5, 4).double()
+    _, log = mb.call(moe, tokens)
+    routing = log[""][0]
+    assert routing.aux["sum"].shape == (15,)
+    torch.testing.assert_close(routing.aux["twice"], 2 * routing.scores)
+
+
+def test_the_routers_own_keys_win():
+    class Claiming(Telling):
+        def forward(self, x):
+            scores, aux = super().forward(x)
+            return scores, {**aux, "assigned": torch.zeros(len(x), 2)}
+
+    moe = mb.Mixture(Claiming(), linears(), mb.routers.TopK(1)).double()
+    routing = mb.call(moe, X)[1][""][0]
+    assert routing.aux["assigned"].sum() == 6
+    assert routing.aux.keys() >= {"sum", "twice", "assigned"}
+
+
+def test_inside_a_branch_it_is_of_the_branchs_rows():
+    inner = mb.Mixture(Telling(), linears())
+    outer = hard(mb.gates.Domain(2, 2), [nn.Linear(4, 3), inner])
+    _, log = mb.call(outer, X, {"domain": DOMAIN})
+    (routing,) = log["experts.1"]
+    torch.testing.assert_close(routing.aux["sum"], X[routing.rows].sum(-1))
+    assert "sum" not in log[""][0].aux
+
+
+def test_what_is_not_of_each_row_is_refused():
+    class Summing(Telling):
+        def forward(self, x):
+            return self.linear(x), {"sum": x.sum()}
+
+    with pytest.raises(ArgumentError, match=r"^gate: must give 'sum' for each row, \(6,\), got \(\)"):
+        mb.Mixture(Summing(), linears()).double()(X)

@@ -35,6 +35,11 @@ _NAMES = {
     "HeadMaximum": "combine.head_maximum",
     "MoebiusError": "errors",
     "tune_allocator": "allocator",
+    "save": "saving",
+    "load": "saving",
+    "add_expert": "editing",
+    "drop_expert": "editing",
+    "replace_expert": "editing",
 }
 
 __all__ = ["__version__", *_ROOMS, *_NAMES]

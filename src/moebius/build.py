@@ -1,8 +1,10 @@
 """From the model part of a recipe to a `Mixture`: names of kinds become components, facts of the data fill the rest."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,21 +12,75 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from moebius.arguments import positive
-from moebius.errors import ArgumentError
+from moebius.errors import ArgumentError, UnknownKindError
+from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
-from moebius.registry import find
+from moebius.registry import did_you_mean, find
 
 # Constructor parameters that a recipe may leave out: they follow from the data and the number of experts.
 FACTS = ("features", "channels", "size", "classes", "experts", "domains")
 
 
-def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
+@dataclass
+class Stages:
+    """Networks that are trained before the mixture that uses them: `{kind: stage, stage: NAME}` in a spec.
+
+    One object serves one mixture: a stage that is named twice with the same options is one module in it.
+
+    Arguments:
+        specs: stage → `model` (spec of the mixture it trains), `part` (path of what is handed on), `facts` of its
+            data, `classes` (positions among the mixture's that it knows, or None).
+        fill: puts a stage's trained weights into its mixture; None where they are not wanted, or come later.
+    """
+
+    specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fill: Callable[[str, Mixture], None] | None = None
+    made: dict[str, nn.Module] = field(default_factory=dict)
+    sources: dict[nn.Module, str] = field(default_factory=dict)
+
+    def adapter(self, spec: Mapping[str, Any], facts: Mapping[str, int]) -> Adapter:
+        """The part that a spec of kind `stage` names: frozen unless it says otherwise.
+
+        Raises:
+            UnknownKindError: no such stage, or no such part in it.
+        """
+        options = {name: value for name, value in spec.items() if name != "kind"}
+        key = json.dumps([options, facts["classes"]], sort_keys=True)
+        if key not in self.made:
+            name, part = options.pop("stage"), options.pop("part", None)
+            network = self._network(name, part)
+            classes = self.specs[name]["classes"] if part is None else None
+            given = {"frozen": True, **options}
+            self.made[key] = Adapter(network, classes=classes, total=facts["classes"] if classes else None, **given)
+            self.sources[self.made[key]] = name
+        return self.made[key]  # type: ignore[return-value]
+
+    def _network(self, name: str, part: str | None) -> nn.Module:
+        key = f"{name}/{part}"
+        if key in self.made:
+            return self.made[key]
+        if name not in self.specs:
+            raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.specs))
+        spec = self.specs[name]
+        mixture = build_mixture(spec["model"], spec["facts"], Stages(self.specs, self.fill))
+        if self.fill is not None:
+            self.fill(name, mixture)
+        try:
+            self.made[key] = mixture.get_submodule(spec["part"] if part is None else part)
+        except AttributeError:
+            fix = "gate, experts.0 … as in model.safetensors"
+            raise UnknownKindError(f"stage {name} has no part {part!r}", fix) from None
+        return self.made[key]
+
+
+def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Stages | None = None) -> Mixture:
     """Build the mixture that `spec` names for data with these facts.
 
     Arguments:
         spec: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe's `model`; an expert of
             kind `mixture` is such a mapping itself.
         facts: features, channels, size (pixels), classes and domains of the data.
+        stages: the networks that parts of kind `stage` stand for.
 
     Raises:
         ArgumentError: a component refuses a value; `argument` is its path inside `spec`.
@@ -36,11 +92,18 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int]) -> Mixture:
         >>> moe(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 20])
     """
-    experts = [expert for place, one in _experts(spec["experts"]) for expert in _build_experts(place, one, facts)]
+    stages = Stages() if stages is None else stages
+    experts = [
+        expert for place, one in _experts(spec["experts"]) for expert in _build_experts(place, one, facts, stages)
+    ]
     if not experts:
         raise ArgumentError("experts", "needs at least one expert", [], "experts: {kind: linear, count: 2}")
     router = _component("routers", "router", spec.get("router", {"kind": "soft"}), {**facts, "experts": len(experts)})
-    gate = _component("gates", "gate", spec["gate"], {**facts, "experts": router.gate_outputs(len(experts))})
+    if spec["gate"]["kind"] == "stage":
+        with _inside("gate"):
+            gate: nn.Module = stages.adapter(spec["gate"], facts)
+    else:
+        gate = _component("gates", "gate", spec["gate"], {**facts, "experts": router.gate_outputs(len(experts))})
     combine = _component("combine", "combine", spec.get("combine", {"kind": "weighted_sum"}), facts)
     return Mixture(gate, experts, router, combine, spec.get("execution", "auto"))
 
@@ -78,13 +141,28 @@ def _experts(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[tupl
     return [(f"experts.{number}", one) for number, one in enumerate(spec)]
 
 
-def _build_experts(place: str, spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[nn.Module]:
+def uses(spec: Any) -> list[str]:
+    """Names of the stages that a spec has parts of, in order, each once."""
+    if isinstance(spec, Mapping):
+        own = [spec["stage"]] if spec.get("kind") == "stage" and "stage" in spec else []
+        return list(dict.fromkeys([*own, *(name for value in spec.values() for name in uses(value))]))
+    if isinstance(spec, list | tuple):
+        return list(dict.fromkeys(name for value in spec for name in uses(value)))
+    return []
+
+
+def _build_experts(place: str, spec: Mapping[str, Any], facts: Mapping[str, int], stages: Stages) -> list[nn.Module]:
     spec = dict(spec)
     count = positive(f"{place}.count", spec.pop("count", 1))
     if spec["kind"] == "mixture":
         spec.pop("kind")
         with _inside(place):
-            return [build_mixture(spec, facts) for _ in range(count)]
+            return [build_mixture(spec, facts, stages) for _ in range(count)]
+    if spec["kind"] == "stage":
+        if count > 1:
+            raise ArgumentError(f"{place}.count", "a stage is one network, and there is no use for it twice", count)
+        with _inside(place):
+            return [stages.adapter(spec, facts)]
     return [_component("experts", place, spec, facts) for _ in range(count)]
 
 

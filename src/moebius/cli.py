@@ -96,6 +96,10 @@ def run(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     preset: Preset = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs side by side.")] = None,
+    stages: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where finished stages are kept and looked for.", show_default="OUT/stages"),
+    ] = None,
 ) -> None:
     """Train what RECIPE compares and write the report; interrupted, the same command goes on."""
     from moebius.allocator import tune_allocator
@@ -107,7 +111,7 @@ def run(
     from moebius import study
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    study.run(loaded, out=folder, data_dir=data_dir, device=device, workers=workers)
+    study.run(loaded, out=folder, data_dir=data_dir, device=device, workers=workers, stages_dir=stages)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
-from moebius.frame import current, entered
+from moebius.frame import Frame, current, entered
 from moebius.keys import row_keys
 from moebius.recording import note, outputs_wanted
 from moebius.registry import find
@@ -27,7 +27,9 @@ class Mixture(nn.Module):
     Arguments:
         gate: any module x → scores (…, E), or as many numbers a row as the router wants. The batch axes are those it
             keeps: a convolutional gate on images (T, channels, height, width) gives (T, E), so rows are images; a
-            linear gate on (B, S, D) gives (B, S, E), so rows are tokens.
+            linear gate on (B, S, D) gives (B, S, E), so rows are tokens. A gate whose attribute `gives_aux` is true
+            gives a pair: scores, and by name what losses need of its rows, tensors whose first axes are those batch
+            axes; they become part of `Routing.aux`, where the router's own keys win.
         experts: any modules, also unlike ones, also mixtures; their outputs have equal shapes.
         router: scores (T, E) → Routing; every expert for every row unless given.
         combine: (outputs, routing) → y; the weighted sum unless given.
@@ -36,7 +38,7 @@ class Mixture(nn.Module):
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: no experts; a gate whose scores are not one per row and expert.
+        ArgumentError: no experts; a gate whose scores are not one per row and expert, or whose aux is not per row.
 
     Example:
         >>> import torch, moebius as mb
@@ -72,7 +74,7 @@ class Mixture(nn.Module):
             context: side information for gates that want it, first axis that of x; also `with mb.context(…)`.
         """
         frame = current() if context is None else current().given(context)
-        scores = self.gate(x, frame.local()) if getattr(self.gate, "needs_context", False) else self.gate(x)
+        scores, aux = asked(self.gate, x, frame)
         wanted = self.router.gate_outputs(len(self.experts))
         if scores.shape[-1:] != (wanted,):
             rule = f"must give one score for each of the {len(self.experts)} experts"
@@ -83,10 +85,16 @@ class Mixture(nn.Module):
         if not batch or batch != x.shape[: len(batch)]:
             rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
             raise ArgumentError("gate", rule, tuple(scores.shape), None if batch else "x.unsqueeze(0), a batch of one")
+        for name, value in aux.items():
+            if value.shape[: len(batch)] != batch:
+                raise ArgumentError("gate", f"must give {name!r} for each row, {tuple(batch)}", tuple(value.shape))
         if len(batch) > 1:
             frame = frame.repeated(prod(batch[1:]))
             scores, x = scores.flatten(0, -2), x.flatten(0, len(batch) - 1)
+            aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
         routing = self.router(scores, row_keys(x, frame)) if self.router.needs_keys else self.router(scores)
+        if aux:
+            routing = replace(routing, aux={**aux, **routing.aux})
         if frame.rows is not None:
             routing = routing.at(frame.rows)
         with entered(frame):
@@ -107,3 +115,9 @@ class Mixture(nn.Module):
         values = outputs[selection.row_A, selection.expert_A]
         kept = selection.kept_A.view(-1, *[1] * (values.ndim - 1))
         return torch.where(kept, values, 0), routing
+
+
+def asked(gate: nn.Module, x: Tensor, frame: Frame) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """What any gate says of the rows, and what it gives losses beside that (nothing, for most)."""
+    said = gate(x, frame.local()) if getattr(gate, "needs_context", False) else gate(x)
+    return said if getattr(gate, "gives_aux", False) else (said, {})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from moebius.build import build_mixture
+from moebius.build import Stages, build_mixture
 from moebius.data.batches import scale
 from moebius.data.picture import read_image
 from moebius.errors import ArgumentError, StudyError
@@ -16,6 +16,7 @@ from moebius.files import read_json
 from moebius.gates.domain import Domain
 from moebius.mixture import Mixture
 from moebius.recording import record
+from moebius.weights import put
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
         )
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
     description = read_json(run / "model.json")
-    model = build_mixture(description["model"], description["facts"])
-    model.load_state_dict(load_file(run / "model.safetensors"))
+    model = build_mixture(description["model"], description["facts"], Stages(description.get("stages") or {}))
+    put(model, load_file(run / "model.safetensors"))
     return model.eval(), description
 
 

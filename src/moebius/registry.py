@@ -27,6 +27,7 @@ ROOMS = (
     "schedules",
     "diagnostics",
     "data.sources",
+    "data.augmentation",
 )
 
 

@@ -52,3 +52,11 @@ def test_heads_that_agree_are_one():
 def test_gradients_are_those_of_finite_differences():
     scores, values = random(4, 6).requires_grad_(), random(4, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda s, v: MEAN(v, Heads(Soft(), 2)(s)), (scores, values))
+
+
+@pytest.mark.parametrize("router", [Soft(normalisation="elu"), Argmax(), Heads(Soft(), 2), Heads(Argmax(), 2)])
+def test_softmax_is_that_of_the_softmaxed(router):
+    values = random(6, 3, 4)
+    routing = router(random(6, router.gate_outputs(3)))
+    given = values if routing.selection is None else taken(values, routing)
+    torch.testing.assert_close(HeadMean(activation="softmax")(given, routing), MEAN(given.softmax(-1), routing))

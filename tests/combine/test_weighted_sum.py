@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import moebius as mb
+from moebius.errors import ArgumentError
 from moebius.routing import Routing, Selection
 
 SUM = mb.WeightedSum()
@@ -109,3 +110,69 @@ def test_gradients_are_those_of_finite_differences():
     inputs = (weights.requires_grad_(), values.requires_grad_())
     assert torch.autograd.gradcheck(dense, inputs)
     assert torch.autograd.gradcheck(sparse, inputs)
+
+
+SOFTMAX = mb.WeightedSum(activation="softmax")
+
+
+def test_softmax_worked_literal():
+    # softmax(0, ln 3) = (1/4, 3/4) and softmax(0, 0) = (1/2, 1/2); an elu gate's weights 2 and −1/2.
+    values = torch.tensor([[[1.0, 3.0], [1.0, 1.0]]], dtype=torch.float64).log()
+    torch.testing.assert_close(SOFTMAX(values, weighing([[2.0, -0.5]])), torch.tensor([[0.25, 1.25]]).double())
+
+
+@pytest.mark.parametrize(("heads", "classes"), [(None, 1), (2, 1), (1, 4), (2, 4)])
+def test_softmax_is_the_sum_of_the_softmaxed(heads, classes):
+    torch.manual_seed(0)
+    values, weights = torch.randn(5, 3, 4, dtype=torch.float64), torch.rand(5, 3, dtype=torch.float64)
+    dense = weighing(weights)
+    if heads:
+        full = torch.rand(5, heads, 3, classes, dtype=torch.float64)
+        dense = weighing(full.sum(1).mean(-1), head_weights=full)
+    sparse = replace(dense, selection=everything(dense.weights))
+    chosen = values[sparse.selection.row_A, sparse.selection.expert_A]
+    expected = SUM(values.softmax(-1), dense)
+    torch.testing.assert_close(SOFTMAX(values, dense), expected)
+    torch.testing.assert_close(SOFTMAX(chosen, sparse), expected)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_softmax_of_classes_that_an_expert_does_not_know(sparse):
+    values = torch.tensor([[[0.0, 0.0, -torch.inf], [-torch.inf, 0.0, -torch.inf]]], requires_grad=True)
+    scores = torch.zeros(1, 2, requires_grad=True)
+    routing, given = mb.routers.Soft()(scores), values
+    if sparse:
+        routing = Routing.from_selection(scores, routing.probs, everything(routing.weights, shuffled=False))
+        given = values[routing.selection.row_A, routing.selection.expert_A]
+    y = SOFTMAX(given, routing)
+    assert y.tolist() == [[0.25, 0.75, 0.0]]
+    torch.nn.functional.cross_entropy(y, torch.tensor([2])).backward()
+    assert values.grad.isfinite().all()
+    assert scores.grad.isfinite().all()
+    assert values.grad[values.isinf()].count_nonzero() == 0
+
+
+def test_softmax_is_single_precision_at_least_under_autocast_too():
+    torch.manual_seed(0)
+    values, routing = torch.randn(4, 3, 5), mb.routers.Soft()(torch.randn(4, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = SOFTMAX(values.bfloat16(), routing)
+    torch.testing.assert_close(y, SOFTMAX(values.bfloat16().float(), routing), rtol=1e-6, atol=0)
+    assert SOFTMAX(values.double(), routing).dtype == torch.float64
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_softmax_of_single_numbers_is_refused(sparse):
+    routing = weighing([[0.5, 0.5]])
+    routing = replace(routing, selection=everything(routing.weights)) if sparse else routing
+    with pytest.raises(ArgumentError, match=r"^activation: softmax needs outputs with an axis of classes"):
+        SOFTMAX(torch.zeros(2 if sparse else (1, 2), dtype=torch.float64), routing)
+
+
+@pytest.mark.parametrize("combine", [mb.WeightedSum, mb.combine.HeadMean, mb.combine.HeadMaximum])
+def test_an_unknown_activation_is_refused_and_a_known_one_kept(combine):
+    with pytest.raises(ArgumentError, match=r"^activation: needs one of none, softmax, got 'softmx'") as caught:
+        combine(activation="softmx")
+    assert caught.value.fix == "did you mean softmax?"
+    assert combine(activation="softmax").activation == "softmax"
+    assert not combine(activation="softmax").gives_log_probabilities

@@ -10,15 +10,24 @@ from moebius.errors import ArgumentError
 from moebius.registry import find, kinds
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 2, "experts": 3}
-SAMPLES = {"hidden": 6}
+SAMPLES = {"hidden": lambda: 6, "network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}
+
+
+def facts(kind):
+    """What follows from the data; the adapter's classes do not, they are those that its network knows."""
+    return [
+        name
+        for name in inspect.signature(find("experts", kind)).parameters
+        if name in FACTS and not (kind == "adapter" and name == "classes")
+    ]
 
 
 def build(kind, seed=0, **changed):
     torch.manual_seed(seed)
     component, given = find("experts", kind), {**FACTS, **changed}
     parameters = inspect.signature(component).parameters.values()
-    needed = {p.name: SAMPLES[p.name] for p in parameters if p.default is p.empty and p.name not in FACTS}
-    return component(**{p.name: given[p.name] for p in parameters if p.name in given}, **needed)
+    needed = {p.name: SAMPLES[p.name]() for p in parameters if p.default is p.empty and p.name not in FACTS}
+    return component(**{name: given[name] for name in facts(kind)}, **needed)
 
 
 def width(kind):
@@ -47,8 +56,8 @@ def test_gives_one_output_per_row_in_its_precision(kind, count, dtype):
 @ALL
 def test_bf16_is_float32_but_for_rounding(kind):
     x = images(16)
-    rounded = build(kind).bfloat16()(x.bfloat16()).float()
-    torch.testing.assert_close(rounded, build(kind)(x), rtol=0.05, atol=0.05)
+    rounded = build(kind).eval().bfloat16()(x.bfloat16()).float()
+    torch.testing.assert_close(rounded, build(kind).eval()(x), rtol=0.05, atol=0.05)
 
 
 @ALL
@@ -66,6 +75,14 @@ def test_eval_is_deterministic_and_leaves_the_input_as_it_was(kind):
 
 
 @ALL
+def test_a_batch_without_rows_leaves_its_state_as_it_was(kind):
+    expert = build(kind)
+    before = {name: value.clone() for name, value in expert.state_dict().items()}
+    expert(images(0))
+    assert all(torch.equal(value, before[name]) for name, value in expert.state_dict().items())
+
+
+@ALL
 def test_backward_reaches_every_parameter_and_the_input(kind):
     expert, x = build(kind), images(32).requires_grad_()
     expert(x).square().sum().backward()
@@ -76,13 +93,13 @@ def test_backward_reaches_every_parameter_and_the_input(kind):
 
 @ALL
 def test_gradients_are_those_of_finite_differences(kind):
-    expert = build(kind).double()
+    expert = build(kind).double().eval()
     assert torch.autograd.gradcheck(expert, images(2, torch.float64).requires_grad_())
 
 
 @ALL
 def test_saved_and_loaded_it_gives_the_same_outputs(kind):
-    expert, other, x = build(kind), build(kind, seed=1), images(4)
+    expert, other, x = build(kind).eval(), build(kind, seed=1).eval(), images(4)
     assert not torch.equal(expert(x), other(x))
     other.load_state_dict(expert.state_dict())
     assert torch.equal(expert(x), other(x))
@@ -91,13 +108,13 @@ def test_saved_and_loaded_it_gives_the_same_outputs(kind):
 @ALL
 @pytest.mark.parametrize("bad", [0, -1])
 def test_impossible_facts_are_refused_by_name(kind, bad):
-    for name in inspect.signature(find("experts", kind)).parameters:
-        if name in FACTS:
-            with pytest.raises(ArgumentError, match=f"^{name}: "):
-                build(kind, **{name: bad})
+    for name in facts(kind):
+        with pytest.raises(ArgumentError, match=f"^{name}: "):
+            build(kind, **{name: bad})
 
 
-@ALL
+# The adapter makes any input as large as its network wants it.
+@pytest.mark.parametrize("kind", [kind for kind in kinds("experts") if kind != "adapter"])
 def test_an_input_of_another_size_is_refused_with_its_shape(kind):
     with pytest.raises(ArgumentError, match=r"2, 1, 9, 7"):
         build(kind)(torch.zeros(2, 1, 9, 7))

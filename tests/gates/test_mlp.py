@@ -48,3 +48,15 @@ def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         MLP(features=4, experts=2, **arguments)
     assert caught.value.fix
+
+
+def test_dropout_is_drawn_while_training_alone():
+    gate, x = MLP(features=4, experts=3, hidden=[512], dropout=0.5), torch.rand(7, 4)
+    assert not torch.equal(gate(x), gate(x))
+    assert gate.dropout == 0.5
+    gate.eval()
+    plain = MLP(features=4, experts=3, hidden=[512])
+    plain.load_state_dict(gate.state_dict())
+    assert torch.equal(gate(x), plain(x))
+    with pytest.raises(ArgumentError, match=r"^dropout: needs a number from 0 to below 1, got 1"):
+        MLP(features=4, experts=3, dropout=1)

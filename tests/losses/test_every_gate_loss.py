@@ -13,6 +13,7 @@ from moebius.training.objective import compares_experts
 
 # What reads no distribution; best_fit reads it at temperatures above 0 alone.
 ANY_WEIGHTS = {"importance", "load", "z_loss", "l1", "expected_l0", "selector_entropy", "best_fit", "distillation"}
+ANY_WEIGHTS |= {"negative_elbo"}
 # Whose target follows what it teaches, and has no gradient: finite differences move both.
 MOVING_TARGETS = {"distillation"}
 
@@ -33,7 +34,9 @@ def routed(kind, scores, expert_losses):
     # Logits of two classes, for which the losses are those of the first.
     right = -expert_losses.clamp(1e-3, 30)
     outputs = torch.stack([right, torch.log(-torch.expm1(right))], -1)
-    return replace(routing, outputs=outputs, aux={"load": chances, "open": chances, "selectors": selectors})
+    aux = {"load": chances, "open": chances, "selectors": selectors}
+    aux |= {"reconstruction": chances.sum(-1), "kl": chances.square().sum(-1)}
+    return replace(routing, outputs=outputs, aux=aux)
 
 
 def value(kind, scores, expert_losses):

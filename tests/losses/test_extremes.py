@@ -81,6 +81,7 @@ TABLE = {
         E * log(E),
         [(routing(UNDECIDED, selectors=[UNDECIDED, UNDECIDED]),)],
     ),
+    "negative_elbo": Extremes(0.0, [(routing(UNDECIDED, reconstruction=[0.0] * E, kl=[0.0] * E),)], inf, []),
     "expectation": Extremes(0.0, [(OWN, ITS_OWN_IS_BEST)], 3.0, [(routing(EACH_ITS_OWN[::-1]), ITS_OWN_IS_BEST)]),
     "best_expert": Extremes(0.0, [(OWN, ITS_OWN_IS_BEST)], inf, []),
     "best_fit": Extremes(0.0, [(SPREAD, ITS_OWN_IS_BEST)], inf, []),
@@ -105,6 +106,7 @@ def arguments_of(kind, scores, expert_losses):
     """What the loss is called with for free scores, and free losses and outputs of the experts."""
     router = Soft(normalisation="relu" if kind == "l1" else "softmax")
     aux = {"load": scores.sigmoid(), "open": scores.sigmoid(), "selectors": scores.softmax(-1).unsqueeze(1)}
+    aux |= {"reconstruction": scores.square().sum(-1), "kl": scores.square().mean(-1)}
     outputs = torch.stack([expert_losses, -expert_losses], -1)
     compared = (expert_losses,) if len(TABLE[kind].minima[0]) == 2 else ()
     return replace(router(scores), aux=aux, outputs=outputs), *compared

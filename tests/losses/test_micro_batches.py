@@ -20,6 +20,7 @@ def value(kind, rows=slice(None), **options):
     scores, losses = SCORES[rows], LOSSES[rows]
     routing = Soft(normalisation="relu" if kind == "l1" else "softmax")(scores)
     aux = {"load": scores.sigmoid(), "open": scores.sigmoid(), "selectors": scores.softmax(-1).unsqueeze(1)}
+    aux |= {"reconstruction": scores.square().sum(-1), "kl": scores.square().mean(-1)}
     routing = replace(routing, aux=aux, outputs=torch.stack([losses, -losses], -1))
     loss = find("losses", kind)
     return loss(*((routing, losses) if compares_experts(loss) else (routing,)), **options)

@@ -176,7 +176,10 @@ def test_all_problems_come_together(written):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("trainin.epochs=2", "trainin: no such key, got {'epochs': 2} (from trainin.epochs=2); did you mean training?"),
+        (
+            "trainin.epochs=2",
+            "trainin: no such key, got {'epochs': 2} (from trainin.epochs=2); did you mean training or pretraining?",
+        ),
         ("training.epochs=two", "training.epochs: needs a whole number, got 'two' (from training.epochs=two)"),
         (
             "variants.linear.gate.hiden=[4]",

@@ -3,18 +3,24 @@
 import pytest
 import torch
 
-from moebius.build import build_mixture
+from moebius.build import Stages, build_mixture
 from moebius.recipe.check import guess_facts
 from moebius.recipe.load import load_recipe
+from moebius.recipe.schema import Variant
 from moebius.recipe.shipped import find_recipe, read_recipe, shipped
 from moebius.recipe.sizes import sizes
+from moebius.recipe.stages import stage_specs
 from moebius.recipe.text import write_yaml
 from moebius.recording import record
 from moebius.training.annealing import Annealing
 from moebius.training.objective import Objective
 from moebius.training.settings import Settings
+from moebius.weights import stored
 
-NAMES = ("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts")
+NAMES = (
+    *("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts"),
+    *("pairwise-cifar10", "hierarchical-cifar10"),
+)
 MNIST_AND_CIFAR = [{"kind": "hub", "name": "ylecun/mnist"}, {"kind": "hub", "name": "uoft-cs/cifar10"}]
 
 
@@ -53,17 +59,23 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     x = torch.rand(2, facts["channels"], facts["size"], facts["size"])
     labels = torch.tensor([0, facts["classes"] - 1])
     domain = torch.tensor([0, facts["domains"] - 1])
-    for variant in recipe.variants:
-        model = build_mixture(variant.model, facts)
+    specs = stage_specs(recipe.stages, facts)
+    for variant in (*recipe.stages, *recipe.variants):
+        own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
+        model = build_mixture(variant.model, own, Stages(specs))
         settings = Settings.from_plain(variant.training.model_dump())
         logs = getattr(model.combine, "gives_log_probabilities", False)
         objective = Objective(logs, settings.losses, settings.cross_entropy)
         with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
             output = model(x, {"domain": domain})
-        total, _ = objective(output, labels, log, 0.0)
-        total.backward()
-        assert output.shape == (2, facts["classes"])
-        assert all(parameter.grad.isfinite().all() for parameter in model.experts.parameters())
+        total, _ = objective(output, labels % own["classes"], log, 0.0)
+        assert output.shape == (2, own["classes"])
+        assert total.isfinite()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert total.requires_grad == bool(trained)
+        if trained:
+            total.backward()
+            assert all(parameter.grad.isfinite().all() for parameter in trained if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("name", ["linear-experts", "cnn-experts", "expert-count", "unlike-experts"])
@@ -162,3 +174,63 @@ def test_the_quickstart_needs_no_download():
 def test_lines_fit(name):
     assert max(map(len, find_recipe(name).read_text(encoding="utf-8").splitlines())) <= 120
     assert read_recipe(find_recipe(name), name)["name"] == name
+
+
+def test_pairwise_cifar10_is_study_3():
+    recipe = load_recipe("pairwise-cifar10")
+    assert [stage.rows["classes"] for stage in recipe.stages] == [
+        [0, 8], [1, 9], [2, 6], [3, 5], [4, 7], [0, 9], [1, 8], [2, 7], [3, 6], [4, 5]
+    ]  # fmt: skip
+    for stage in recipe.stages:
+        assert stage.rows["outputs"] == "all"
+        assert stage.training.watch.model_dump() == {
+            "measure": "accuracy",
+            "patience": 10,
+            "plateau": {"patience": 2, "factor": 0.5, "least": 1e-6},
+            "above": None,
+            "restart": False,
+        }
+    variants = recipe.resolved_variants()
+    assert {name: variants[name].training.optimizer.lr for name in variants} == {
+        "gate-alone": 1e-3, "uniform": 1e-3, "standard": 1e-3, "sparse": 1e-4, "two-gates-sum": 5e-4,
+        "two-gates-max": 5e-4, "vae-gate": 1e-3, "distribution": 1e-3,
+    }  # fmt: skip
+    for part in (*recipe.stages, *recipe.variants):
+        assert (part.training.epochs, part.training.batch_size, part.training.views) == (100, 50, None)
+        assert part.training.l2.model_dump() == {"weight": 1e-4, "layers": "convolutions"}
+        assert part.training.augment == [{"kind": "shift", "fraction": 0.1}, {"kind": "flip"}]
+    watch = variants["standard"].training.watch
+    assert (watch.above, watch.restart, watch.patience, watch.plateau.patience) == (0.8, True, None, 4)
+    # [conv, batch norm] ×2 of 32, 64 and 128, and a dense layer: the same network ten times, and as the gate.
+    widths = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    network = sum(9 * before * after + after + 2 * after for before, after in widths) + (2048 + 1) * 10
+    assert {size.variant: size.parameters for size in sizes(recipe)} | {"vae-gate": 0} == {
+        "gate-alone": network, "uniform": 10 * network, "standard": 11 * network, "sparse": 11 * network,
+        "two-gates-sum": 11 * network + 2049 * 10, "two-gates-max": 11 * network + 2049 * 10, "vae-gate": 0,
+        "distribution": 11 * network,
+    }  # fmt: skip
+
+
+def test_hierarchical_cifar10_is_study_4():
+    recipe = load_recipe("hierarchical-cifar10")
+    stages = {stage.name: stage for stage in recipe.stages}
+    assert stages["first-gate"].rows["groups"] == [[0, 1, 8, 9], [2, 3, 4, 5, 6, 7]]
+    assert {name: stages[name].rows["classes"] for name in ("base", "artificial", "natural")} == {
+        "base": None, "artificial": [0, 1, 8, 9], "natural": [2, 3, 4, 5, 6, 7]
+    }  # fmt: skip
+    for part in (*recipe.stages, *recipe.variants):
+        assert (part.training.watch.measure, part.training.watch.patience, part.training.batch_size) == ("loss", 2, 50)
+    small = 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 192 + 4097 * 512 + 513 * 10
+    large = 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 2 * 128 * 128) + 576 + 2049 * 512 + 513 * 10
+    first = small - 513 * 8
+    second = 3073 * 512 + 513 * 20
+    found = {size.variant: size.parameters for size in sizes(recipe)}
+    assert (found["base"], found["tree"]) == (small, first + small + 2 * large + 2 * second)
+
+
+def test_a_trained_tree_stores_the_base_of_both_branches_once():
+    recipe = load_recipe("hierarchical-cifar10")
+    facts = guess_facts(recipe.data.model_dump())
+    tree = build_mixture(recipe.resolved_variants()["tree"].model, facts, Stages(stage_specs(recipe.stages, facts)))
+    assert tree.experts[0].experts[0] is tree.experts[1].experts[0]
+    assert sum(tensor.numel() for tensor in stored(tree).values()) == sum(p.numel() for p in tree.parameters())

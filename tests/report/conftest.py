@@ -1,19 +1,53 @@
 """Small studies as `moebius run` leaves them, drawn with numpy: what a report is made from, without training."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from moebius.diagnostics.activation import activation
 from moebius.diagnostics.entropy import entropy
 from moebius.diagnostics.load import load
+from moebius.report import build
 
 Maker = Callable[..., Path]
+NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+class Page(HTMLParser):
+    """Ids, links, headings and pictures of a page; fails on a tag that closes another."""
+
+    VOID = ("meta", "br", "img", "link", "hr")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.links, self.labels, self.sources = [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.open += [] if tag in self.VOID else [tag]
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.sources += [found["src"]] if "src" in found else []
+        if tag == "svg":
+            self.labels.append(found["aria-label"])
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
 
 def rates(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
@@ -141,3 +175,32 @@ def make_study(tmp_path: Path) -> Maker:
         return out
 
     return make
+
+
+@pytest.fixture
+def holds_together() -> Callable[[Path], str]:
+    """Call it with a study's folder to build its page, check all that can be checked of any page, and get its text."""
+
+    def check(out: Path) -> str:
+        path = build(out)
+        text = path.read_text(encoding="utf-8")
+        page = Page(text)
+        assert path == out / "report.html"
+        assert len(set(page.ids)) == len(page.ids)
+        assert all(page.labels)
+        inside = [link.removeprefix("#") for link in page.links if link.startswith("#")]
+        assert set(inside) <= set(page.ids)
+        beside = [link for link in page.links if not link.startswith("#")]
+        assert beside
+        assert all((out / link).is_file() for link in beside)
+        assert page.sources == []
+        assert "<script" not in text
+        assert set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<)]*", text)) <= NAMESPACES
+        for picture in (out / "figures").glob("*.svg"):
+            assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+            with Image.open(picture.with_suffix(".png")) as image:
+                assert min(image.size) > 100
+        assert not list(out.rglob(".*"))
+        return text
+
+    return check

@@ -3,11 +3,11 @@ import doctest
 import pytest
 
 from moebius.diagnostics.interval import interval
-from moebius.report import figures, numbers, terminal
+from moebius.report import figures, flow, numbers, terminal
 from moebius.report.numbers import bracket, duration, rate, with_interval
 
 
-@pytest.mark.parametrize("module", [numbers, figures, terminal])
+@pytest.mark.parametrize("module", [numbers, figures, flow, terminal])
 def test_the_examples_run(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

@@ -3,6 +3,7 @@ import io
 from rich.console import Console
 
 from moebius.report import results_table
+from moebius.report.terminal import stages_line
 
 
 def printed(runs) -> str:
@@ -34,3 +35,13 @@ def test_a_name_like_markup_and_missing_keys_are_printed_as_they_are():
     text = printed([{"variant": "[bold]x[/]", "seed": 0}])
     assert "[bold]x[/]" in text
     assert "–" in text
+
+
+def test_stages_take_one_line():
+    stages = [
+        {"stage": name, "seed": seed, "accuracy": {"test": 0.9 + 0.01 * place}}
+        for seed in (0, 1)
+        for place, name in enumerate("abc")
+    ]
+    assert stages_line(stages) == "stages: 3 finished with 2 seeds, own-test accuracy .900 – .920"
+    assert stages_line([{"stage": "a", "seed": 0}]) == "stages: 1 finished"

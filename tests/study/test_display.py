@@ -8,7 +8,7 @@ from rich.console import Console
 from moebius.errors import TrainingError
 from moebius.study.display import Display
 from moebius.study.plan import RunPlan
-from moebius.training.loop import Event
+from moebius.training.outcome import Event
 
 RUN = RunPlan("linear", 1, {}, {"epochs": 3}, "")
 

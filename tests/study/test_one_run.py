@@ -104,7 +104,7 @@ def test_the_entry_of_a_run(planned, tmp_path):
     assert set(entry) == {
         *("variant", "seed", "epoch", "accuracy", "accuracy_by_domain", "loss", "activation", "activation_by_class"),
         *("gates", "epochs", "seconds", "images_per_second", "parameters", "experts", "precision"),
-        *("active_experts", "one_expert"),
+        *("active_experts", "one_expert", "experts_alone", "oracle", "cached", "trained"),
     }
     assert (entry["variant"], entry["seed"], entry["epoch"]) == ("linear", 0, 2)
     epochs = [json.loads(line) for line in (tmp_path / run.name / "metrics.jsonl").read_text().splitlines()]

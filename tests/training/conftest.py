@@ -14,7 +14,8 @@ from moebius.data.sources.digits import Digits
 from moebius.data.sources.textures import Textures
 from moebius.data.split import Dataset
 from moebius.mixture import Mixture
-from moebius.training.loop import Event, Trained, Trainer
+from moebius.training.loop import Trainer
+from moebius.training.outcome import Event, Trained
 from moebius.training.settings import Settings
 
 LINEAR = {
@@ -101,7 +102,8 @@ def interrupted() -> Callable[..., Trained]:
 
             def fused(fuse=fuse) -> Mixture:
                 model = build()
-                model.gate.register_forward_pre_hook(lambda module, inputs: fuse.train(module.training)(inputs[0]))
+                # Not on the gate: one that is not yet trained is in evaluation mode.
+                model.register_forward_pre_hook(lambda module, inputs: fuse.train(module.training)(None))
                 return model
 
             torch.manual_seed(1234)  # a new process would not have the old one's random state either

@@ -6,20 +6,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.combine._activation import activated, activation_named
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.routing import Routing
 
 
 class HeadMaximum:
-    """y = max_h Σ_e w_he · y_e, elementwise: the largest of the gate heads' mixtures.
+    """y = max_h Σ_e w_he · a(y_e), elementwise: the largest of the gate heads' mixtures.
 
     With one head it is the weighted sum. Heads that tie share the gradient.
+
+    Arguments:
+        activation: a, one of none, softmax: as of `weighted_sum`.
 
     Arguments of the call:
         values: the experts' outputs, (T, E, …) without a selection, else (A, …).
         routing: the weights.
 
     Returns: (T, …).
+
+    Raises:
+        ArgumentError: an unknown activation, or a softmax of outputs that are single numbers.
 
     Example:
         >>> from moebius.routers import Argmax, Heads
@@ -32,10 +39,13 @@ class HeadMaximum:
 
     gives_log_probabilities = False
 
+    def __init__(self, activation: str = "none"):
+        self.activation = activation_named(activation)
+
     def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
         """Merge the outputs."""
-        total = WeightedSum()
         if routing.head_weights is None:
-            return total(values, routing)
+            return WeightedSum(self.activation)(values, routing)
+        total, values = WeightedSum(), activated(values, routing, self.activation)
         heads = routing.head_weights.split(1, 1)
         return torch.stack([total(values, replace(routing, head_weights=head)) for head in heads]).amax(0)

@@ -3,21 +3,28 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.combine._activation import activation_named
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.routing import Routing
 
 
 class HeadMean:
-    """y = mean_h Σ_e w_he · y_e: the mean of the gate heads' mixtures.
+    """y = mean_h Σ_e w_he · a(y_e): the mean of the gate heads' mixtures.
 
     The weighted sum divided by H, so that its size does not grow with the number of heads; with one head it is the
     weighted sum.
+
+    Arguments:
+        activation: a, one of none, softmax: as of `weighted_sum`.
 
     Arguments of the call:
         values: the experts' outputs, (T, E, …) without a selection, else (A, …).
         routing: the weights.
 
     Returns: (T, …).
+
+    Raises:
+        ArgumentError: an unknown activation, or a softmax of outputs that are single numbers.
 
     Example:
         >>> import torch
@@ -31,7 +38,10 @@ class HeadMean:
 
     gives_log_probabilities = False
 
+    def __init__(self, activation: str = "none"):
+        self.activation = activation_named(activation)
+
     def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
         """Merge the outputs."""
         heads = 1 if routing.head_weights is None else routing.head_weights.shape[1]
-        return WeightedSum()(values, routing) / heads
+        return WeightedSum(self.activation)(values, routing) / heads

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from moebius.data.split import Split
@@ -17,13 +17,13 @@ class Batch:
     """Some rows of a split.
 
     Arguments:
-        x: (T, channels, size, size), float32 in [0, 1].
+        x: (T, channels, size, size), float32 in [0, 1]; or rows of any shape, where the split has such.
         labels: (T,), 0 … C−1.
         domains: (T,), index of the set that the row comes from.
         rows: (T,), the row's position in its split.
     """
 
-    x: Float[Tensor, "T channels size size"]
+    x: Shaped[Tensor, "T ..."]
     labels: Int64[Tensor, "T"]
     domains: Int64[Tensor, "T"]
     rows: Int64[Tensor, "T"]
@@ -110,11 +110,11 @@ def in_order(
     )
 
 
-def scale(
-    images: UInt8[Tensor, "T channels size size"], channels_last: bool = False
-) -> Float[Tensor, "T channels size size"]:
-    """Pixels of 0 … 255 to float32 in [0, 1]: x / 255."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+def scale(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -> Shaped[Tensor, "T ..."]:
+    """Pixels of 0 … 255 to float32 in [0, 1]: x / 255. What is no uint8 stays as it is."""
+    layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
+    if images.dtype != torch.uint8:
+        return images.contiguous(memory_format=layout)
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Int, Int64, Shaped
 from torch import Tensor
 
 
@@ -12,7 +12,8 @@ class Split:
     """One split: row t is image `images[t]` of class `labels[t]` from set `domains[t]`.
 
     Arguments:
-        images: (T, channels, size, size), uint8 of 0 … 255.
+        images: (T, channels, size, size), uint8 of 0 … 255; or rows of any shape as floating-point numbers, which go to
+            the model as they are.
         labels: (T,), 0 … C−1.
         domains: (T,), index of the set that the row comes from.
 
@@ -23,7 +24,7 @@ class Split:
         2
     """
 
-    images: UInt8[Tensor, "T channels size size"]
+    images: Shaped[Tensor, "T ..."]
     labels: Int64[Tensor, "T"]
     domains: Int64[Tensor, "T"]
 

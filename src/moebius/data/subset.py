@@ -28,7 +28,7 @@ def keep_classes(
     """
     chosen: list[int] = []
     for entry in classes:
-        position = _position(entry, names)
+        position = position_of(entry, names)
         if position in chosen:
             raise ArgumentError("classes", "must differ", list(classes), f"take one {entry!r} out")
         chosen.append(position)
@@ -47,12 +47,21 @@ def keep_classes(
     return tuple(names[position] for position in chosen), kept[0], kept[1]
 
 
-def _position(entry: str | int, names: tuple[str, ...]) -> int:
+def position_of(entry: str | int, names: tuple[str, ...], argument: str = "classes") -> int:
+    """The position of a class (or a set), given by its name or by the position itself.
+
+    Raises:
+        ArgumentError: there is no such one.
+
+    Example:
+        >>> position_of("ship", ("cat", "ship")), position_of(0, ("cat", "ship"))
+        (1, 0)
+    """
     # Digit sets have classes called "3": text is a name, a number is a position.
     if isinstance(entry, str):
         if entry in names:
             return names.index(entry)
-        raise ArgumentError("classes", "must be names or positions of classes", entry, did_you_mean(entry, names))
+        raise ArgumentError(argument, f"must be names or positions of {argument}", entry, did_you_mean(entry, names))
     if 0 <= entry < len(names):
         return entry
-    raise ArgumentError("classes", f"must be positions 0 … {len(names) - 1}", entry, f"one of {', '.join(names)}")
+    raise ArgumentError(argument, f"must be positions 0 … {len(names) - 1}", entry, f"one of {', '.join(names)}")

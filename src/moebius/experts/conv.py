@@ -44,6 +44,8 @@ class Conv(nn.Module):
     ):
         super().__init__()
         self.network = ConvNet(channels, size, filters, hidden, positive("classes", classes), "relu")
+        self.channels, self.size, self.classes = channels, size, classes
+        self.filters, self.hidden = self.network.filters, self.network.hidden
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
         """Logits of each image."""

@@ -44,8 +44,9 @@ class FFN(nn.Module):
         if activation not in ACTIVATIONS:
             raise ArgumentError("activation", f"needs one of {', '.join(ACTIVATIONS)}", activation, "activation: gelu")
         self.features, self.activation = positive("features", features), activation
+        self.hidden, self.bias = positive("hidden", hidden), bias
         matrices = 2 if activation in ("swiglu", "geglu") else 1
-        self.inner = nn.Linear(features, matrices * positive("hidden", hidden), bias)
+        self.inner = nn.Linear(features, matrices * hidden, bias)
         self.outer = nn.Linear(hidden, features, bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... D"]:

@@ -31,8 +31,8 @@ class Linear(nn.Module):
 
     def __init__(self, features: int, classes: int):
         super().__init__()
-        self.features = positive("features", features)
-        self.linear = nn.Linear(features, positive("classes", classes))
+        self.features, self.classes = positive("features", features), positive("classes", classes)
+        self.linear = nn.Linear(features, classes)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """Logits of each row."""

@@ -19,11 +19,13 @@ class MLP(nn.Module):
         classes: C, number of outputs.
         hidden: widths of the layers between, at least one.
         activation: a, one of none, relu, elu, tanh, gelu, silu.
+        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, C).
 
     Raises:
-        ArgumentError: a width below 1, no width, an unknown activation, or an input of another width.
+        ArgumentError: a width below 1, no width, an unknown activation, a share that is not from 0 to below 1, or an
+            input of another width.
 
     Example:
         >>> MLP(features=64, classes=10, hidden=[16])(torch.zeros(5, 1, 8, 8)).shape
@@ -32,10 +34,19 @@ class MLP(nn.Module):
     Reference: ours (the multilayer perceptron).
     """
 
-    def __init__(self, features: int, classes: int, hidden: Sequence[int] = (64,), activation: str = "relu"):
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        hidden: Sequence[int] = (64,),
+        activation: str = "relu",
+        dropout: float | int = 0.0,
+    ):
         super().__init__()
-        hidden = widths("hidden", hidden)
-        self.network = Dense(positive("features", features), hidden, positive("classes", classes), activation)
+        self.features, self.classes = positive("features", features), positive("classes", classes)
+        self.hidden, self.activation = widths("hidden", hidden), activation
+        self.network = Dense(features, self.hidden, classes, activation, dropout)
+        self.dropout = self.network.dropout
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """Logits of each row."""
@@ -46,8 +57,8 @@ class MLP(nn.Module):
         """The outputs of equal experts on the same rows: the first layers as one product."""
         networks = [expert.network for expert in experts]
         first = networks[0]
-        # Equal shapes are not yet equal functions.
-        if any(network.activation != first.activation for network in networks):
+        # Equal shapes are not yet equal functions, and dropout draws for one expert after another.
+        if any(network.activation != first.activation or network.drops for network in networks):
             return torch.stack([expert(x) for expert in experts], 1)
         activate = ACTIVATIONS[first.activation]
         layers = list(zip(*(network.linears for network in networks), strict=True))

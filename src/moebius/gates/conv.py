@@ -47,6 +47,8 @@ class Conv(nn.Module):
     ):
         super().__init__()
         self.network = ConvNet(channels, size, filters, hidden, positive("experts", experts), activation)
+        self.channels, self.size, self.experts = channels, size, experts
+        self.filters, self.hidden, self.activation = self.network.filters, self.network.hidden, activation
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T E"]:
         """Score each image."""

@@ -50,10 +50,11 @@ class Cosine(nn.Module):
 
     def __init__(self, features: int, experts: int, dim: int | None = None, temperature: float | int = 0.3):
         super().__init__()
-        self.features = positive("features", features)
-        dim = max(positive("experts", experts) // 2, 2) if dim is None else positive("dim", dim)
+        self.features, self.experts = positive("features", features), positive("experts", experts)
+        self.dim = dim = max(experts // 2, 2) if dim is None else positive("dim", dim)
         if above_zero("temperature", temperature) < _COLDEST:
             raise ArgumentError("temperature", f"needs a number of at least {_COLDEST}", temperature)
+        self.temperature = float(temperature)
         self.projection = nn.Linear(features, dim, bias=False)
         self.directions = nn.Parameter(torch.randn(experts, dim))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))

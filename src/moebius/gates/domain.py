@@ -39,8 +39,8 @@ class Domain(nn.Module):
 
     def __init__(self, domains: int, experts: int):
         super().__init__()
-        self.experts = positive("experts", experts)
-        if positive("domains", domains) != experts:
+        self.domains, self.experts = positive("domains", domains), positive("experts", experts)
+        if domains != experts:
             rule = f"the domain gate needs one expert per domain, and the data has {domains}"
             raise ArgumentError("experts", rule, experts, f"take {domains} experts, or a learned gate such as linear")
 

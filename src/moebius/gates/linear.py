@@ -31,8 +31,9 @@ class Linear(nn.Module):
 
     def __init__(self, features: int, experts: int, bias: bool = True):
         super().__init__()
-        self.features = positive("features", features)
-        self.linear = nn.Linear(features, positive("experts", experts), bias)
+        self.features, self.experts = positive("features", features), positive("experts", experts)
+        self.bias = bias
+        self.linear = nn.Linear(features, experts, bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """Score each row."""

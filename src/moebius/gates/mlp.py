@@ -19,11 +19,13 @@ class MLP(nn.Module):
         experts: E, number of scores per row.
         hidden: widths of the layers between, at least one.
         activation: a, one of none, relu, elu, tanh, gelu, silu.
+        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
     Raises:
-        ArgumentError: a width below 1, no width, an unknown activation, or an input of another width.
+        ArgumentError: a width below 1, no width, an unknown activation, a share that is not from 0 to below 1, or an
+            input of another width.
 
     Example:
         >>> import torch
@@ -34,10 +36,19 @@ class MLP(nn.Module):
     study 1's `hidden` and study 2's `dense` are the defaults.
     """
 
-    def __init__(self, features: int, experts: int, hidden: Sequence[int] = (64,), activation: str = "relu"):
+    def __init__(
+        self,
+        features: int,
+        experts: int,
+        hidden: Sequence[int] = (64,),
+        activation: str = "relu",
+        dropout: float | int = 0.0,
+    ):
         super().__init__()
-        hidden = widths("hidden", hidden)
-        self.network = Dense(positive("features", features), hidden, positive("experts", experts), activation)
+        self.features, self.experts = positive("features", features), positive("experts", experts)
+        self.hidden, self.activation = widths("hidden", hidden), activation
+        self.network = Dense(features, self.hidden, experts, activation, dropout)
+        self.dropout = self.network.dropout
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """Score each row."""

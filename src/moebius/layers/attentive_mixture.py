@@ -13,6 +13,7 @@ from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
 from moebius.frame import Frame, current, entered
 from moebius.keys import row_keys
+from moebius.mixture import asked
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
 from moebius.routing import Router, Routing
@@ -72,8 +73,10 @@ class AttentiveMixture(nn.Module):
             raise ArgumentError("bodies", "needs at least one expert", list(self.bodies))
         if len(self.heads) != experts:
             raise ArgumentError("heads", f"needs one head for each of {experts} bodies", len(self.heads))
-        self.query = nn.Linear(positive("gate_features", gate_features), positive("dim", dim), bias=False)
-        self.key = nn.Linear(positive("expert_features", expert_features), dim, bias=False)
+        self.gate_features = positive("gate_features", gate_features)
+        self.expert_features, self.dim = positive("expert_features", expert_features), positive("dim", dim)
+        self.query = nn.Linear(gate_features, dim, bias=False)
+        self.key = nn.Linear(expert_features, dim, bias=False)
         self.router = Soft() if router is None else router
         if self.router.gate_outputs(experts) != experts:
             rule = "needs a router that takes one score per expert: attention gives no more"
@@ -88,7 +91,7 @@ class AttentiveMixture(nn.Module):
             context: side information for gates that want it, first axis that of x; also `with mb.context(…)`.
         """
         frame = current() if context is None else current().given(context)
-        state = self.gate(x, frame.local()) if getattr(self.gate, "needs_context", False) else self.gate(x)
+        state, aux = asked(self.gate, x, frame)
         batch = state.shape[:-1]
         if not batch or batch != x.shape[: len(batch)] or state.shape[-1] != self.query.in_features:
             rule = f"must give {self.query.in_features} features for each row of an input of shape {tuple(x.shape)}"
@@ -96,9 +99,11 @@ class AttentiveMixture(nn.Module):
         if len(batch) > 1:
             frame = frame.repeated(prod(batch[1:]))
             state, x = state.flatten(0, -2), x.flatten(0, len(batch) - 1)
+            aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
         with entered(frame):
             features_TEF = torch.stack([body(x) for body in self.bodies], 1)
             routing = self._routed(state, features_TEF, x, frame)
+            routing = replace(routing, aux={**aux, **routing.aux})
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
             outputs = torch.stack([head(features) for head, features in pairs], 1)
             if outputs_wanted(self):

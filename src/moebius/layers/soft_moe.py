@@ -58,7 +58,8 @@ class SoftMoE(nn.Module):
         self.experts = nn.ModuleList(experts)
         if not self.experts:
             raise ArgumentError("experts", "needs at least one expert", list(self.experts))
-        self.phi = nn.Parameter(torch.randn(dim, len(self.experts), positive("slots", slots)) / dim**0.5)
+        self.slots, self.normalise = positive("slots", slots), normalise
+        self.phi = nn.Parameter(torch.randn(dim, len(self.experts), slots) / dim**0.5)
         self.scale = nn.Parameter(torch.ones(())) if normalise else None
 
     def forward(self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S O"]:

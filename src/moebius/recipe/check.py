@@ -1,6 +1,6 @@
 """From the plain values of a recipe's file to a `Recipe`, or to everything that is wrong with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,13 +9,16 @@ from moebius.recipe.components import check_component
 from moebius.recipe.merge import comes_from_base, merge
 from moebius.recipe.model import DEFAULTS, KEYS, check_model, dry_build
 from moebius.recipe.problems import Path, Problem, mapping, unique
-from moebius.recipe.schema import RESERVED, RecipeFile, TrainingSpec, Variant
+from moebius.recipe.schema import RESERVED, RecipeFile, Stage, TrainingSpec, Variant
+from moebius.recipe.stages import check_stages, stage_specs, unused
 from moebius.recipe.training import check_annealing, check_training, with_optimizer
 from moebius.recipe.wording import problems_of
 from moebius.registry import did_you_mean
 
 
-def check(raw: Mapping[str, Any], build: bool = True) -> tuple[RecipeFile | None, tuple[Variant, ...], list[Problem]]:
+def check(
+    raw: Mapping[str, Any], build: bool = True
+) -> tuple[RecipeFile | None, tuple[Variant, ...], tuple[Stage, ...], list[Problem]]:
     """Check everything there is to check; nothing stops at the first problem.
 
     Arguments:
@@ -23,21 +26,27 @@ def check(raw: Mapping[str, Any], build: bool = True) -> tuple[RecipeFile | None
         build: also build every variant on the meta device, where the constructors check values.
 
     Returns:
-        The file's values and its variants, of use when the list of problems is empty.
+        The file's values, its variants and its stages, of use when the list of problems is empty.
     """
     file, problems = _validated(RecipeFile, raw, ())
     problems += _check_sets(mapping(raw, "data"))
     training = mapping(raw, "training")
     problems += check_training(training, ("training",))
     facts = guess_facts(mapping(raw, "data")) if build else None
+    stages, found = check_stages(raw, facts)
+    problems += found
     variants = []
     for name, over in mapping(raw, "variants").items():
         if isinstance(over, Mapping):
-            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts)
+            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts, stages)
             problems += found
             variants += [variant] if variant else []
     problems += _check_names(raw)
-    return file, tuple(variants), unique(problems)
+    if not problems:
+        for name in unused(stages, [variant.model for variant in variants]):
+            problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
+    problems += _check_watching(mapping(raw, "data"), stages, variants)
+    return file, tuple(variants), tuple(stages), unique(problems)
 
 
 def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
@@ -61,13 +70,15 @@ def _check_variant(
     training: Mapping[str, Any],
     over: Mapping[str, Any],
     facts: dict[str, int] | None,
+    stages: Sequence[Stage],
 ) -> tuple[Variant | None, list[Problem]]:
     own = {key: value for key, value in over.items() if key != "training"}
     spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), own)}
     spec = {key: value for key, value in spec.items() if key in model or key in own or key in DEFAULTS}
-    found = check_model(spec)
+    found = check_model(spec, (), [stage.name for stage in stages])
     if facts is not None:
-        found += dry_build(spec, facts, {str(problem.path[0]) for problem in found})
+        wrong = {str(problem.path[0]) for problem in found}
+        found += dry_build(spec, facts, wrong, stage_specs(stages, facts))
     problems = [_placed(problem, name, "model", dict(model), own) for problem in found]
 
     changes = over.get("training") or {}
@@ -100,6 +111,16 @@ def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
         rule = f"needs fewer rows than train_rows ({train}), of which they are held out"
         problems.append(Problem(("data", "validation_rows"), rule, held_out))
     return problems
+
+
+def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: Sequence[Variant]) -> list[Problem]:
+    """What held-out rows are to decide needs some."""
+    if data.get("validation_rows"):
+        return []
+    if not any(part.training.watch is not None for part in (*stages, *variants)):
+        return []
+    rule = "must hold rows out, for training.watch decides by them"
+    return [Problem(("data", "validation_rows"), rule, data.get("validation_rows", 0), "validation_rows: 5000")]
 
 
 def _check_names(raw: Mapping[str, Any]) -> list[Problem]:

@@ -48,14 +48,14 @@ def load_recipe(
         draft.override(text)
     if seeds is not None:
         draft.set(("seeds",), seeds, "--seeds")
-    file, variants, problems = check(draft.raw)
+    file, variants, stages, problems = check(draft.raw)
     lines = [problem.line(draft.note(problem.path)) for problem in problems]
     lines += [problem.line(note) for problem, note in draft.problems]
     for name in presets:
         lines += [] if name == preset else _preset_lines(raw, presets[name], name)
     if lines or file is None:
         raise RecipeError(source, list(dict.fromkeys(lines)))
-    return Recipe(source, str(name_or_path), file, variants, preset, tuple(overrides))
+    return Recipe(source, str(name_or_path), file, variants, stages, preset, tuple(overrides))
 
 
 @dataclass
@@ -101,6 +101,6 @@ def _preset_lines(raw: dict[str, Any], values: Any, name: str) -> Iterable[str]:
     """What is wrong with a preset that is not asked for: its author should hear of it before a user does."""
     draft = _Draft(raw)
     draft.set_all(values, name)
-    _, _, problems = check(draft.raw, build=False)
+    *_, problems = check(draft.raw, build=False)
     yield from (problem.line(note) for problem, note in draft.problems)
     yield from (problem.line(note) for problem in problems if (note := draft.note(problem.path)))

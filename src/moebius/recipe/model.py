@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from moebius.build import build_mixture
-from moebius.errors import ArgumentError
-from moebius.recipe.components import check_component
+from moebius.build import Stages, build_mixture
+from moebius.errors import ArgumentError, UnknownKindError
+from moebius.experts.adapter import Adapter
+from moebius.recipe.components import check_component, check_keywords
 from moebius.recipe.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.registry import did_you_mean, kinds
 
@@ -15,20 +16,30 @@ DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "ex
 # What takes the place of a part that is wrong, so that the others can be built.
 STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
 KEYS = ("gate", "router", "experts", "combine", "execution")
+# What a recipe may say of a stage's network where it uses it; what classes it knows, the stage says.
+ADAPTING = ("size", "channels", "fill", "activation", "frozen")
 
 
-def check_model(spec: Mapping[str, Any], path: Path = ()) -> list[Problem]:
-    """What is wrong with the names and types of a mixture's spec; paths begin at `path`."""
+def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str] = ()) -> list[Problem]:
+    """What is wrong with the names and types of a mixture's spec.
+
+    Arguments:
+        spec: of the mixture.
+        path: where it stands; problems' paths begin with it.
+        stages: names of those that its parts may be of.
+    """
     problems = []
     for key in spec:
         if key not in KEYS:
             problems.append(Problem((*path, key), "no such key", spec[key], did_you_mean(key, KEYS)))
     for key, room in (("gate", "gates"), ("router", "routers"), ("combine", "combine")):
-        if key in spec:
+        if key == "gate" and _is_stage(spec.get(key)):
+            problems += _check_stage(spec[key], (*path, key), stages)
+        elif key in spec:
             problems += check_component(room, spec[key], (*path, key))
         elif key == "gate":
             problems.append(_missing(path, "gate", "{kind: linear}"))
-    problems += _check_experts(spec["experts"], (*path, "experts")) if "experts" in spec else []
+    problems += check_experts(spec["experts"], (*path, "experts"), stages) if "experts" in spec else []
     if "experts" not in spec:
         problems.append(_missing(path, "experts", "{kind: linear, count: 2}"))
     execution = spec.get("execution", "auto")
@@ -38,7 +49,12 @@ def check_model(spec: Mapping[str, Any], path: Path = ()) -> list[Problem]:
     return problems
 
 
-def dry_build(spec: Mapping[str, Any], facts: Mapping[str, int], wrong: Collection[str] = ()) -> list[Problem]:
+def dry_build(
+    spec: Mapping[str, Any],
+    facts: Mapping[str, int],
+    wrong: Collection[str] = (),
+    stages: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Problem]:
     """What the components' constructors find wrong with a spec.
 
     Builds on the meta device, where tensors have shapes but no memory, and asks the gate for the scores of one image.
@@ -48,10 +64,11 @@ def dry_build(spec: Mapping[str, Any], facts: Mapping[str, int], wrong: Collecti
         spec: a mixture's spec.
         facts: of the data.
         wrong: the keys whose names or types are known to be wrong.
+        stages: specs of those that its parts may be of.
     """
     spec = {key: STAND_INS[key] if key in wrong else spec[key] for key in KEYS if key in spec or key in wrong}
     problems: list[Problem] = []
-    while found := _build(spec, facts):
+    while found := _build(spec, facts, stages or {}):
         problems += found
         key = str(found[0].path[0])
         if spec.get(key) == STAND_INS.get(key):
@@ -60,18 +77,22 @@ def dry_build(spec: Mapping[str, Any], facts: Mapping[str, int], wrong: Collecti
     return problems
 
 
-def _build(spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[Problem]:
+def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
     place: Path = ()
     try:
         with torch.device("meta"), torch.no_grad():
-            mixture = build_mixture(spec, facts)
+            mixture = build_mixture(spec, facts, Stages(stages))
             place = ("gate",)
             if getattr(mixture.gate, "needs_context", False):
                 # It reads values, and the meta device has none.
                 return []
             scores = mixture.gate(torch.zeros(1, facts["channels"], facts["size"], facts["size"]))
+            if getattr(mixture.gate, "gives_aux", False):
+                scores, _ = scores
     except ArgumentError as error:
         return [from_argument_error(error, place)]
+    except UnknownKindError as error:
+        return [Problem(("experts",), error.message, spec["experts"], error.fix)]
     except RuntimeError as error:
         if not place:
             raise
@@ -87,22 +108,48 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int]) -> list[Problem]:
     return []
 
 
-def _check_experts(value: Any, path: Path) -> list[Problem]:
+def check_experts(value: Any, path: Path, stages: Collection[str] = ()) -> list[Problem]:
+    """What is wrong with the names and types of one spec of experts, or of a list of them."""
     if isinstance(value, list):
         if not value:
             return [Problem(path, "needs at least one expert", value)]
-        return [problem for place, one in enumerate(value) for problem in _check_expert(one, (*path, place))]
-    return _check_expert(value, path)
+        return [problem for place, one in enumerate(value) for problem in _check_expert(one, (*path, place), stages)]
+    return _check_expert(value, path, stages)
 
 
-def _check_expert(value: Any, path: Path) -> list[Problem]:
+def _is_stage(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.get("kind") == "stage"
+
+
+def _check_stage(value: Mapping[str, Any], path: Path, stages: Collection[str]) -> list[Problem]:
+    known = (*ADAPTING, "stage", "part")
+    keywords = {name: given for name, given in value.items() if name in ADAPTING}
+    problems = [
+        Problem((*path, name), "stage has no such keyword", given, did_you_mean(name, known))
+        for name, given in value.items()
+        if name not in ("kind", *known)
+    ]
+    problems += check_keywords(Adapter, {**keywords, "network": None}, path, called="stage")
+    name = value.get("stage")
+    if name is None:
+        return [*problems, Problem((*path, "stage"), "is missing", ABSENT, f"one of {', '.join(stages)}")]
+    if name not in stages:
+        fix = did_you_mean(str(name), stages) if stages else "stages: {NAME: {network: {kind: vgg}}}"
+        problems.append(Problem((*path, "stage"), "no such stage, or none above this one", name, fix))
+    return problems
+
+
+def _check_expert(value: Any, path: Path, stages: Collection[str]) -> list[Problem]:
     problems = []
     count = value.get("count", 1) if isinstance(value, Mapping) else 1
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         problems.append(Problem((*path, "count"), "needs a whole number of at least 1", count))
     if isinstance(value, Mapping) and value.get("kind") == "mixture":
         inner = {key: given for key, given in value.items() if key not in ("kind", "count")}
-        return problems + check_model(inner, path)
+        return problems + check_model(inner, path, stages)
+    if _is_stage(value):
+        given = {key: one for key, one in value.items() if key != "count"}
+        return problems + _check_stage(given, path, stages)
     return problems + check_component("experts", value, path, besides=("count",))
 
 

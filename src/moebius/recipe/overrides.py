@@ -33,9 +33,10 @@ def assign(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
     """
     if path[0] == "presets":
         return Problem(path, "a preset's values cannot be overridden", value, "override the key itself")
-    variants = tree.get("variants")
-    if path[0] == "variants" and isinstance(variants, dict) and len(path) > 1 and str(path[1]) not in variants:
-        return Problem(path[:2], "no such variant", value, did_you_mean(str(path[1]), variants))
+    what = {"variants": "variant", "stages": "stage"}.get(str(path[0]))
+    named = tree.get(str(path[0]))
+    if what and isinstance(named, dict) and len(path) > 1 and str(path[1]) not in named:
+        return Problem(path[:2], f"no such {what}", value, did_you_mean(str(path[1]), named))
     made: Path | None = None
     node: Any = tree
     place: Any

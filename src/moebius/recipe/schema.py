@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 # What a study writes beside its variants' folders.
-RESERVED = ("figures", "tables")
+RESERVED = ("figures", "tables", "stages")
 
 
 class Strict(BaseModel):
@@ -64,6 +64,8 @@ class GroupSpec(Strict):
     lr: Any = None
     freeze: bool = False
     start_epoch: float = Field(default=0.0, ge=0)
+    period: AtLeastOne = 1
+    phase: int = Field(default=0, ge=0)
 
 
 class LossSpec(Keywords):
@@ -71,6 +73,31 @@ class LossSpec(Keywords):
 
     kind: str
     weight: Any = 1.0
+
+
+class PlateauSpec(Strict):
+    """How learning rates fall where held-out rows see no progress."""
+
+    patience: AtLeastOne
+    factor: float = Field(default=0.5, gt=0, lt=1)
+    least: float = Field(default=0.0, ge=0)
+
+
+class WatchSpec(Strict):
+    """What held-out rows decide at the end of each epoch."""
+
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    patience: AtLeastOne | None = None
+    plateau: PlateauSpec | None = None
+    above: float | None = None
+    restart: bool = False
+
+
+class L2Spec(Strict):
+    """A penalty on the squares of kernels in the loss."""
+
+    weight: float = Field(ge=0)
+    layers: Literal["all", "convolutions"] = "all"
 
 
 class TrainingSpec(Strict):
@@ -85,6 +112,11 @@ class TrainingSpec(Strict):
     cross_entropy: Any = 1.0
     router: dict[str, Any] = {}
     clip_norm: float | None = Field(default=None, gt=0)
+    l2: L2Spec | None = None
+    watch: WatchSpec | None = None
+    augment: list[dict[str, Any]] = []
+    views: AtLeastOne | None = None
+    remember: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float = Field(default=30.0, gt=0)
 
@@ -122,6 +154,26 @@ class ReportSpec(Strict):
     one_expert: OneExpertSpec | None = None
 
 
+class PretrainingSpec(Strict):
+    """What stages share, as `model` and `training` are what variants share."""
+
+    network: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class StageFile(Strict):
+    """One stage: a network or a mixture, and the rows that it is trained on."""
+
+    network: dict[str, Any] = {}
+    model: dict[str, Any] | None = None
+    classes: list[Any] | None = Field(default=None, min_length=1)
+    groups: list[list[Any]] | None = Field(default=None, min_length=2)
+    domains: list[Any] | None = Field(default=None, min_length=1)
+    train_rows: AtLeastOne | None = None
+    outputs: Literal["all", "own"] = "all"
+    training: dict[str, Any] = {}
+
+
 class RecipeFile(Strict):
     """The keys of a recipe's file."""
 
@@ -131,11 +183,32 @@ class RecipeFile(Strict):
     time: str = ""
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
+    pretraining: PretrainingSpec = PretrainingSpec()
+    stages: dict[FileName, dict[str, Any]] = {}
     model: dict[str, Any] = {}
     variants: dict[FileName, dict[str, Any]] = Field(min_length=1)
     seeds: AtLeastOne = 1
     report: ReportSpec = ReportSpec()
     presets: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part that is trained before the models that use it, with everything that stages share filled in.
+
+    Arguments:
+        name: how models call it: `{kind: stage, stage: NAME}`.
+        model: of the mixture that is trained; for a network, one of a single expert.
+        part: path of what is handed on inside the trained mixture; "" for all of it.
+        rows: what `moebius.data.select.select` is given.
+        training: how it is trained.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    part: str
+    rows: Mapping[str, Any]
+    training: TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -162,6 +235,7 @@ class Recipe:
         reference: the shipped name or the path that it was loaded by.
         file: the values of all keys, defaults filled in.
         variants: the models to compare, in the recipe's order.
+        stages: what is trained first, each after those that it uses.
         preset: the preset that was applied.
         overrides: the `key=value`s that were applied.
     """
@@ -170,6 +244,7 @@ class Recipe:
     reference: str
     file: RecipeFile
     variants: tuple[Variant, ...]
+    stages: tuple[Stage, ...] = ()
     preset: str | None = None
     overrides: tuple[str, ...] = ()
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from moebius.build import build_mixture, multiply_adds
+from moebius.build import Stages, build_mixture, multiply_adds
 from moebius.recipe.check import guess_facts
 from moebius.recipe.schema import Recipe
+from moebius.recipe.stages import stage_specs
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def sizes(recipe: Recipe) -> list[Size]:
     found = []
     with torch.random.fork_rng(devices=[]):
         for variant in recipe.variants:
-            model = build_mixture(variant.model, facts)
+            model = build_mixture(variant.model, facts, Stages(stage_specs(recipe.stages, facts)))
             parameters = sum(parameter.numel() for parameter in model.parameters())
             found.append(Size(variant.name, parameters, multiply_adds(model, facts)))
     return found

@@ -22,6 +22,12 @@ def check_training(training: Mapping[str, Any], path: Path) -> list[Problem]:
     for group in ("gate", "experts"):
         rate = mapping(training, group).get("lr")
         problems += [] if rate is None else check_amount(rate, (*path, group, "lr"), least=0)
+    augment = training.get("augment")
+    for place, one in enumerate(augment if isinstance(augment, list) else ()):
+        problems += check_component("data.augmentation", one, (*path, "augment", place), construct=True)
+    if training.get("views") is not None and not augment:
+        rule, fix = "is a number of augmented copies, and nothing augments", "augment: [{kind: flip}]"
+        problems.append(Problem((*path, "views"), rule, training["views"], fix))
     if all(mapping(training, group).get("freeze") is True for group in ("gate", "experts")):
         problems.append(Problem((*path, "gate", "freeze"), "leaves nothing to train, the experts are frozen too", True))
     if "cross_entropy" in training:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from moebius.diagnostics._arrays import ROUNDING, shares
 from moebius.diagnostics.activation import activation
 from moebius.diagnostics.collapse import collapse
 from moebius.diagnostics.confusion import confusion
@@ -18,9 +19,9 @@ from moebius.diagnostics.expert_confusion import expert_confusion
 from moebius.diagnostics.load import load
 from moebius.diagnostics.weight_histogram import weight_histogram
 from moebius.errors import StudyError
+from moebius.report.flow import ROOT, flow
 from moebius.report.frames import Frame, joined
 
-ROOT = "root"
 _COLUMN = re.compile(r"gate(?:\[(?P<path>.*)\])?_(?P<expert>\d+)")
 
 
@@ -83,7 +84,7 @@ def frames_of(
         rows: the images.
         classes: names of the classes.
         domains: names of the data sets.
-        per_expert: also the confusion of each expert's rows.
+        per_expert: also the confusion of each expert's rows, and how rows flow through nested gates.
     """
     parts: dict[str, list[Frame]] = {}
     for gate, whole in rows.gates.items():
@@ -96,9 +97,9 @@ def frames_of(
             "entropy_histogram": entropy_histogram(weights, domain, domains),
             "load": load(weights),
             "entropy": entropy(weights).assign(
-                largest_weight=float(np.median(weights.max(1))), experts=weights.shape[1]
+                largest_weight=float(np.median(_largest(weights))), experts=weights.shape[1]
             ),
-            "collapse": collapse(weights, domain, domains),
+            "collapse": _collapse(weights, domain, domains),
             "activation": joined(
                 [
                     activation(weights, domain, domains).assign(by="domain"),
@@ -112,4 +113,20 @@ def frames_of(
             frame.insert(0, "gate", gate)
             parts.setdefault(name, []).append(frame)
     frames = {name: joined(frames) for name, frames in parts.items()}
+    if per_expert and set(rows.gates) > {ROOT}:
+        frames["flow"] = flow(rows.gates, rows.labels, rows.predictions, classes)
     return frames | {"confusion": confusion(rows.labels, rows.predictions, classes)}
+
+
+def _largest(weights: Float[np.ndarray, "T E"]) -> Float[np.ndarray, " T"]:
+    # Where weights are activations only their proportions say whether one expert outweighs the others.
+    inside = weights.min() >= -ROUNDING and weights.max() <= 1 + ROUNDING
+    return (weights if inside else shares(weights)).max(1)
+
+
+def _collapse(weights: Float[np.ndarray, "T E"], domain: Int[np.ndarray, " T"], domains: tuple[str, ...]) -> Frame:
+    frame = collapse(weights, domain, domains)
+    if weights.min() >= 0:
+        return frame
+    # A negative weight is used as much as a positive one: only what is near 0 both ways is ignored.
+    return frame.assign(ignored=collapse(np.abs(weights), domain, domains)["ignored"])

@@ -23,6 +23,7 @@ class Study:
         about: the content of study.json.
         runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
         costs: of results.json: variant → way of running → multiply-adds and time of an image.
+        stages: of results.json: what was trained before the variants, one entry per stage and seed.
         tables: tidy frames by name, once `tables.tabulate` has made them; drawn from by every section.
     """
 
@@ -30,6 +31,7 @@ class Study:
     about: Mapping[str, Any]
     runs: tuple[Mapping[str, Any], ...]
     costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    stages: tuple[Mapping[str, Any], ...] = ()
     tables: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
@@ -97,7 +99,7 @@ def read_study(folder: Path) -> Study:
     first = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
     place = {variant: (order.get(variant, len(order)), first[variant]) for variant in first}
     ordered = tuple(sorted(runs, key=lambda run: (*place[run["variant"]], run["seed"])))
-    return Study(folder, about, ordered, results.get("costs") or {})
+    return Study(folder, about, ordered, results.get("costs") or {}, tuple(results.get("stages") or ()))
 
 
 def _read(path: Path) -> dict[str, Any]:

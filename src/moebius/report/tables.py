@@ -13,13 +13,19 @@ from moebius.report.rows import ROOT, frames_of, read_rows
 from moebius.report.source import Study
 
 SPLITS = ("train", "test")
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "summary": ("variant", "measure", "split", "mean", "low", "high", "median", "seeds"),
     "epochs": ("variant", "seed", "epoch", "split", "measure", "value"),
     "gates": ("variant", "seed", "gate", "epoch", "measure", "expert", "value"),
     "accuracy_by_domain": ("variant", "seed", "split", "domain", "accuracy"),
     "activation": ("variant", "seed", "gate", "split", "by", "group", "expert", "rate"),
-}
+    "experts_alone": (
+        "variant", "seed", "path", "name", "knows", "frozen", "accuracy", "validation_accuracy", "own", "outside",
+        "confidence_own", "confidence_outside",
+    ),
+    "experts_alone_by_class": ("variant", "seed", "path", "class", "accuracy"),
+}  # fmt: skip
+STAGE_EPOCHS = ("stage", "seed", "epoch", "split", "measure", "value")
 
 
 def tabulate(study: Study) -> Study:
@@ -27,7 +33,7 @@ def tabulate(study: Study) -> Study:
     parts: dict[str, list[Frame]] = {name: [] for name in COLUMNS if name != "summary"}
     for run in study.runs:
         made: dict[str, list[tuple[str | None, Frame]]] = {
-            name: [(None, frame)] for name, frame in _of_results(run).items() if len(frame)
+            name: [(None, frame)] for name, frame in _of_results(run, study.classes).items() if len(frame)
         }
         path = study.run_folder(run) / "routing.parquet"
         for split, rows in read_rows(path).items() if path.is_file() else ():
@@ -42,6 +48,10 @@ def tabulate(study: Study) -> Study:
     tables = {name: joined(frames) if frames else frame_of([], COLUMNS[name]) for name, frames in parts.items()}
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
+    tables["stages"] = frame_of([_stage(stage) for stage in study.stages])
+    tables["stage_epochs"] = frame_of(
+        [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epochs(stage)], STAGE_EPOCHS
+    )
     return replace(study, tables=tables)
 
 
@@ -61,7 +71,7 @@ def _led(frame: Frame, lead: Mapping[str, Any]) -> Frame:
     return frame.assign(**lead)[[*lead, *(name for name in frame.columns if name not in lead)]]
 
 
-def _of_results(run: Mapping[str, Any]) -> dict[str, Frame]:
+def _of_results(run: Mapping[str, Any], classes: tuple[str, ...]) -> dict[str, Frame]:
     by_domain = [
         (split, domain, value)
         for split in SPLITS
@@ -72,6 +82,13 @@ def _of_results(run: Mapping[str, Any]) -> dict[str, Frame]:
         "gates": _gates(run),
         "accuracy_by_domain": by_domain,
         "activation": _activation(run),
+        "experts_alone": map(_alone, run.get("experts_alone") or ()),
+        "experts_alone_by_class": (
+            (expert["paths"][0], name, value)
+            for expert in run.get("experts_alone") or ()
+            for name, value in zip(classes, expert.get("by_class") or (), strict=False)
+            if value is not None
+        ),
     }
     return {name: frame_of(list(found), COLUMNS[name][2:]) for name, found in lines.items()}
 
@@ -103,6 +120,24 @@ def _activation(run: Mapping[str, Any]) -> Iterator[tuple]:
                     yield from ((gate or ROOT, split, by, group, expert, rate) for expert, rate in enumerate(rates))
 
 
+def _alone(expert: Mapping[str, Any]) -> tuple:
+    confidence = expert.get("confidence") or {}
+    knows = None if expert.get("classes") is None else " ".join(map(str, expert["classes"]))
+    measures = [expert.get(name) for name in ("accuracy", "validation_accuracy", "own", "outside")]
+    lead = (expert["paths"][0], expert.get("name"), knows, expert.get("frozen"))
+    return (*lead, *measures, confidence.get("own"), confidence.get("outside"))
+
+
+def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    line = {key: stage.get(key) for key in ("stage", "seed", "epoch", "seconds", "parameters")}
+    line["epochs"] = len(stage.get("epochs") or ())
+    line["classes"] = " ".join(map(str, stage.get("classes") or ()))
+    for split in (*SPLITS, "validation"):
+        line[f"{split}_rows"] = (stage.get("rows") or {}).get(split)
+        line[f"{split}_accuracy"] = (stage.get("accuracy") or {}).get(split)
+    return line
+
+
 def _results(study: Study) -> Frame:
     lines = []
     for run in study.runs:
@@ -112,7 +147,11 @@ def _results(study: Study) -> Frame:
         for split in SPLITS:
             by_domain = (run.get("accuracy_by_domain") or {}).get(split) or {}
             line |= {f"{split}_accuracy:{domain}": value for domain, value in by_domain.items()}
-        numbers = {key: value for key, value in run.items() if isinstance(value, int | float) and key not in line}
+        numbers = {
+            key: value
+            for key, value in run.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and key not in line
+        }
         lines.append(line | numbers)
     return frame_of(lines)
 

@@ -49,6 +49,31 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
     return table
 
 
+def stages_line(stages: Sequence[Mapping[str, Any]]) -> str | None:
+    """What was trained before the variants, in one line for above the table; None where nothing was.
+
+    Arguments:
+        stages: those of results.json, one entry per stage and seed.
+
+    Example:
+        >>> stages_line([{"stage": "a", "seed": 0, "accuracy": {"test": 0.93}}, {"stage": "b", "seed": 0}])
+        'stages: 2 finished, own-test accuracy .930'
+        >>> stages_line([]) is None
+        True
+
+    Reference: ours.
+    """
+    if not stages:
+        return None
+    scores = [(stage.get("accuracy") or {}).get("test") for stage in stages]
+    given = sorted(float(score) for score in scores if score is not None)
+    ends = list(dict.fromkeys(rate(end) for end in (given[0], given[-1]))) if given else []
+    seeds = len({stage["seed"] for stage in stages})
+    repeated = f" with {seeds} seeds" if seeds > 1 else ""
+    measured = f", own-test accuracy {' – '.join(ends)}" if ends else ""
+    return f"stages: {len({stage['stage'] for stage in stages})} finished{repeated}{measured}"
+
+
 def _estimates(runs: Sequence[Mapping[str, Any]]) -> tuple[Estimate | None, Estimate | None]:
     found = []
     for split in ("train", "test"):

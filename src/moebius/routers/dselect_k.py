@@ -1,5 +1,7 @@
 """The router that selects K experts by smooth binary codes."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,6 +47,8 @@ class DSelectK(Router):
     """
 
     interchangeable = False
+    # A schedule changes what is called k, and the gate was made for just so many selectors.
+    kept_as: ClassVar[dict[str, str]] = {"k": "selectors"}
 
     def __init__(self, k: int, experts: int, gamma: float | int = 1.0):
         super().__init__()

@@ -71,6 +71,7 @@ class TopK(Router):
         self.bias_rate = at_least_zero("bias_rate", bias_rate)
         if bias_rate and experts is None:
             raise ArgumentError("experts", "a bias per expert needs their number", experts, "experts=8")
+        self.experts = experts
         self.register_buffer("bias", torch.zeros(positive("experts", experts)) if bias_rate else None)
 
     @property

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from moebius.build import build_mixture, counted
+from moebius.build import counted
 from moebius.data.batches import Batch, in_order
 from moebius.data.split import Dataset
+from moebius.predict import load_run
 from moebius.study.plan import Plan, RunPlan
-from moebius.training.checkpoint import restore_weights
 from moebius.training.one_expert import cut_to_one_expert
 
 ROWS = 256
@@ -34,7 +34,7 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
     torch.set_num_threads(plan.threads)
     try:
         batch = _batch(data, plan.device)
-        models = [(run.variant, _load(run, data, out, plan.device)) for run in plan.runs if run.seed == 0]
+        models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
         ways = [(variant, model, way) for variant, model in models for way in _ways(model)]
         adds = [_within(model, way, lambda model: counted(model, *_given(batch))) for _, model, way in ways]
         times: list[list[float]] = [[] for _ in ways]
@@ -55,9 +55,8 @@ def _batch(data: Dataset, device: str) -> Batch:
     return next(in_order(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
 
 
-def _load(run: RunPlan, data: Dataset, out: Path, device: str) -> nn.Module:
-    model = build_mixture(run.model, data.facts)
-    restore_weights(out / run.variant / f"seed-{run.seed}" / "model.safetensors", model)
+def _load(run: RunPlan, out: Path, device: str) -> nn.Module:
+    model, _ = load_run(run.place(out))
     return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from moebius.errors import MoebiusError
 from moebius.study.plan import RunPlan
-from moebius.training.loop import Event
+from moebius.training.outcome import Event
 
 
 class Display(AbstractContextManager["Display"]):
@@ -57,6 +57,9 @@ class Display(AbstractContextManager["Display"]):
         """Show an event of a run."""
         epochs = run.training["epochs"]
         epoch = min(event.epoch, epochs)  # a run that was killed after its last step resumes behind the last epoch
+        if event.kind == "note":
+            self._line(f"{run.name}: {event.text}")
+            return
         if event.kind == "resumed":
             self._line(f"resumed {run.name} at epoch {epoch} step {event.step}")
         now = time.monotonic()

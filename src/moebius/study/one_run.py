@@ -1,7 +1,6 @@
 """One run: train a variant at a seed in its folder and leave its files."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
-from moebius.build import build_mixture
+from moebius.build import Stages, build_mixture
+from moebius.data.select import select
 from moebius.data.split import Dataset
-from moebius.diagnostics.activation import activation
 from moebius.files import read_json, replacing, write_json
+from moebius.mixture import Mixture
+from moebius.study.entries import run_entry, stage_entry
 from moebius.study.lock import locked
 from moebius.study.plan import SCHEMA, RunPlan
-from moebius.training.checkpoint import save_weights
+from moebius.study.stages import digest
+from moebius.training.checkpoint import restore_weights, save_weights
 from moebius.training.evaluation import Evaluation
-from moebius.training.loop import Event, Trained, Trainer
+from moebius.training.loop import Trainer
+from moebius.training.outcome import Event, Trained
 from moebius.training.settings import Settings
 
 # How long to wait for a worker of a killed study that is about to notice that it is alone.
@@ -27,7 +31,7 @@ ORPHAN_SECONDS = 10.0
 
 def result_path(out: Path, plan: RunPlan) -> Path:
     """The file whose presence says that the run is finished."""
-    return out / plan.variant / f"seed-{plan.seed}" / "result.json"
+    return plan.place(out) / "result.json"
 
 
 def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callable[[Event], None]) -> None:
@@ -40,13 +44,34 @@ def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callab
         remove_leftovers(folder)
         remove_leftovers(folder / "state")
         settings = Settings.from_plain(plan.training)
-        trainer = Trainer(
-            lambda: build_mixture(plan.model, data.facts), data, settings, plan.seed, folder, device, listen
-        )
+        rows = data if plan.rows is None else select(data, **plan.rows)
+        stages = Stages(plan.stages, lambda name, mixture: _fill(plan.folders[name], mixture))
+
+        def build() -> Mixture:
+            return build_mixture(plan.model, rows.facts, stages)
+
+        def store(part: nn.Module, split: str) -> Path | None:
+            return _outputs_path(plan, stages.sources.get(part), part, split)
+
+        trainer = Trainer(build, rows, settings, plan.draws, folder, device, listen, store)
         trained = trainer.train()
-        _write_model(folder, plan, data, trained)
-        _write_routing(folder / "routing.parquet", {"train": trained.train, "test": trained.test})
-        write_json(path, _result(folder, plan, data, trained))
+        _write_model(folder, plan, rows, trained)
+        if plan.rows is None:
+            _write_routing(folder / "routing.parquet", {"train": trained.train, "test": trained.test})
+            write_json(path, run_entry(folder, plan, rows, trained, stages.sources))
+        else:
+            write_json(path, stage_entry(folder, plan, rows, trained))
+
+
+def _fill(folder: Path, mixture: Mixture) -> None:
+    restore_weights(folder / "model.safetensors", mixture)
+
+
+def _outputs_path(plan: RunPlan, stage: str | None, part: nn.Module, split: str) -> Path | None:
+    """Where what a stage's part says of a split is kept: beside the stage, for every model that uses it so."""
+    if stage is None:
+        return None
+    return plan.folders[stage] / "outputs" / f"{digest([str(part), split, plan.training['precision']])}.safetensors"
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -60,6 +85,7 @@ def _write_model(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -
     description = {
         "schema": SCHEMA,
         "model": plan.model,
+        "stages": plan.stages,
         "facts": data.facts,
         "classes": list(data.classes),
         "domains": list(data.domains),
@@ -88,57 +114,6 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
         pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
 
 
-def _result(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dict[str, Any]:
-    """The run's entry in results.json; docs/results-schema.md describes it."""
-    reported = trained.metrics[trained.epoch - 1]
-    timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
-    splits = {"train": trained.train, "test": trained.test}
-    gates = {path: _rates(path, splits, data) for path in trained.test.gates}
-    root = gates.pop("")
-    return {
-        "variant": plan.variant,
-        "seed": plan.seed,
-        "epoch": trained.epoch,
-        "accuracy": {"train": reported["train"]["accuracy"], "test": trained.test.accuracy},
-        "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
-        "loss": {"train": reported["train"]["loss"], "test": trained.test.loss},
-        **root,
-        "active_experts": {split: rows.active_experts() for split, rows in splits.items()},
-        "one_expert": _one_expert(trained.one_expert, data),
-        "gates": gates,
-        "epochs": trained.metrics,
-        "seconds": sum(entry["seconds"] for entry in timing),
-        "images_per_second": float(np.median([entry["images_per_second"] for entry in timing])),
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-        "experts": len(trained.model.experts),
-        "precision": plan.training["precision"],
-    }
-
-
-def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None:
-    """Test figures of the same model when exactly one expert runs for a row."""
-    if rows is None:
-        return None
-    return {"accuracy": rows.accuracy, "loss": rows.loss, "accuracy_by_domain": rows.accuracy_by_domain(data.groups)}
-
-
-def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:
-    rates: dict[str, Any] = {"activation": {}, "activation_by_class": {}}
-    for split, rows in splits.items():
-        weights = rows.gates[path].numpy()
-        asked = ~np.isnan(weights).any(1)
-        for key, groups, names in (
-            ("activation", rows.domains, data.groups),
-            ("activation_by_class", rows.labels, data.classes),
-        ):
-            frame = activation(weights[asked], groups.numpy()[asked], names)
-            rates[key][split] = {
-                name: part.sort_values("expert")["rate"].tolist()
-                for name, part in frame.groupby("group", sort=False, observed=True)
-            }
-    return rates
-
-
-def collect(out: Path, plans: tuple[RunPlan, ...]) -> list[dict[str, Any]]:
+def collect(out: Path, plans: Sequence[RunPlan]) -> list[dict[str, Any]]:
     """The entries of all finished runs, in the plan's order."""
     return [read_json(path) for plan in plans if (path := result_path(out, plan)).exists()]

@@ -1,40 +1,44 @@
 """What a study will run, decided once and kept in `study.json`, so that a resumed run computes the same bits."""
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from moebius.build import build_mixture
+from moebius.build import Stages, build_mixture, uses
 from moebius.data.split import Dataset
 from moebius.errors import StudyError
 from moebius.files import read_json, write_json
-from moebius.recipe.schema import Recipe
+from moebius.recipe.schema import Recipe, Variant
+from moebius.study.stages import UNSETTLED, all_uses, digest, plan_stages
 from moebius.training.precision import choose_precision
 from moebius.version import __version__
 
 SCHEMA = 1
 # The parts of a recipe that results depend on.
-SETTLING = ("data", "training", "model", "variants")
+SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
 ABSENT = "nothing"
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One variant at one seed.
+    """One variant, or one stage, at one seed.
 
     Arguments:
-        variant, seed: which.
+        variant, seed: which; for a stage its name.
         model: for `build_mixture`.
         training: for `Settings.from_plain`, precision decided.
         precision_reason: why that precision.
+        stages: of those that it uses, directly or through others, what `moebius.build.Stages` is given.
+        folders: where their finished runs at this seed lie.
+        rows: for a stage, what `moebius.data.select.select` is given; None for a variant.
+        folder: of a stage's run; None for a variant, whose folder lies in the study's.
     """
 
     variant: str
@@ -42,11 +46,24 @@ class RunPlan:
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     precision_reason: str
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    rows: Mapping[str, Any] | None = None
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
-        """How messages call it: VARIANT/seed-N, also its folder."""
-        return f"{self.variant}/seed-{self.seed}"
+        """How messages call it: VARIANT/seed-N, which is also a variant's folder."""
+        return f"{'' if self.rows is None else 'stage '}{self.variant}/seed-{self.seed}"
+
+    def place(self, out: Path) -> Path:
+        """Its folder, in a study's."""
+        return out / self.variant / f"seed-{self.seed}" if self.folder is None else self.folder
+
+    @property
+    def draws(self) -> int:
+        """What its random numbers begin with: a stage has its own, so that equal networks do not begin alike."""
+        return self.seed if self.rows is None else zlib.crc32(f"{self.variant}/{self.seed}".encode())
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class Plan:
     """All runs of a study and how they share the machine.
 
     Arguments:
+        stages: what is trained before the variants that use it.
         runs: seed by seed, so that every variant has a first result early.
         data: what `moebius.data.load` is given.
         facts: of the data, for `build_mixture`.
@@ -62,6 +80,7 @@ class Plan:
         threads: for the products of each. Part of the plan because sums in another order have other bits.
     """
 
+    stages: tuple[RunPlan, ...]
     runs: tuple[RunPlan, ...]
     data: Mapping[str, Any]
     facts: Mapping[str, int]
@@ -69,21 +88,40 @@ class Plan:
     workers: int
     threads: int
 
+    @property
+    def everything(self) -> list[RunPlan]:
+        """Stages and variants, seed by seed, each after what it needs."""
+        seeds = range(max((run.seed for run in self.runs), default=-1) + 1)
+        return [one for seed in seeds for one in (*self.stages, *self.runs) if one.seed == seed]
 
-def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, out: Path) -> Plan:
+
+def make_plan(
+    recipe: Recipe, data: Dataset, device: str, workers: int | None, out: Path, stages_dir: Path | None = None
+) -> Plan:
     """Plan the study, or take up the plan that the folder holds.
+
+    Arguments:
+        recipe, data: what to train, on what.
+        device: "cpu" or "cuda".
+        workers: how many runs to train at a time; None to decide.
+        out: the study's folder.
+        stages_dir: where finished stages are kept, for other studies too; None for `stages` in the study's folder.
 
     Raises:
         StudyError: the folder holds a study of another recipe or other data.
+        ArgumentError: a stage names classes that the data do not have.
     """
-    settled = _settled(recipe, data)
+    specs, hashes = plan_stages(recipe, data)
+    kept = (stages_dir or out / "stages").absolute()
+    settled = _settled(recipe, data, hashes)
     path = out / "study.json"
     before = _read(path) if path.exists() else None
     if before is not None and not _goes_on(before["settled"], settled):
-        raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", f"--out {out}-2")
+        fix = f"--out {out}-2" + (f" --stages {kept}    # keeps the stages that are the same" if specs else "")
+        raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", fix)
     if before is None:
         cores = _cores()
-        count = len(recipe.variants) * recipe.seeds
+        count = max(len(recipe.variants), len(recipe.stages)) * recipe.seeds
         together = workers or (1 if device == "cuda" else min(cores, count))
         threads = max(1, cores // together)
     else:
@@ -93,36 +131,49 @@ def make_plan(recipe: Recipe, data: Dataset, device: str, workers: int | None, o
         if device == "cuda" and not torch.cuda.is_available():
             rule = "was begun on a GPU, which other bits come from than from a CPU, and torch finds none here"
             raise StudyError(f"{out}: {rule}", f"--out {out}-2")
-    variants = []
-    for variant in recipe.variants:
-        training = variant.training.model_dump(mode="json")
-        if before is not None and variant.name in before["precision"]:
-            precision, reason = before["precision"][variant.name]
+    decided = {} if before is None else before["precision"]
+    chosen: dict[str, tuple[dict[str, Any], str]] = {}
+    for part in (*recipe.stages, *recipe.variants):
+        key = part.name if isinstance(part, Variant) else f"stages/{part.name}"
+        training = part.training.model_dump(mode="json")
+        if key in decided:
+            precision, reason = decided[key]
         else:
-            model = build_mixture(variant.model, data.facts)
-            precision, reason = choose_precision(training["precision"], model, data.facts, torch.device(device))
-        variants.append((variant, {**training, "precision": precision}, reason))
-    runs = tuple(
-        RunPlan(variant.name, seed, variant.model, training, reason)
-        for seed in range(recipe.seeds)
-        for variant, training, reason in variants
-    )
-    plan = Plan(runs, recipe.data.model_dump(mode="json"), data.facts, device, together, threads)
+            facts = data.facts if isinstance(part, Variant) else specs[part.name]["facts"]
+            model = build_mixture(part.model, facts, Stages(specs))
+            precision, reason = choose_precision(training["precision"], model, facts, torch.device(device))
+        chosen[key] = ({**training, "precision": precision}, reason)
+    stages, runs = [], []
+    for seed in range(recipe.seeds):
+        folders = {name: kept / f"{name}-{hashes[name]}" / f"seed-{seed}" for name in specs}
+        for part in (*recipe.stages, *recipe.variants):
+            needs = all_uses(part.model, specs)
+            given = ({name: specs[name] for name in needs}, {name: folders[name] for name in needs})
+            if isinstance(part, Variant):
+                runs.append(RunPlan(part.name, seed, part.model, *chosen[part.name], *given))
+            else:
+                rows, folder = part.rows, folders[part.name]
+                training, reason = chosen[f"stages/{part.name}"]
+                stages.append(RunPlan(part.name, seed, part.model, training, reason, *given, rows, folder))
+    spec = recipe.data.model_dump(mode="json")
+    plan = Plan(tuple(stages), tuple(runs), spec, data.facts, device, together, threads)
     write_json(path, _study_json(recipe, data, plan, settled))
     return plan
 
 
-def _settled(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
     """Hashes of all that the results depend on; variants and seeds may be added, and words may change."""
-    without = {"checkpoint_seconds"}
-    variants = {v.name: [dict(v.model), v.training.model_dump(mode="json", exclude=without)] for v in recipe.variants}
-    return {
-        "data": data.fingerprint,
-        "variants": {
-            name: hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:16]
-            for name, variant in variants.items()
-        },
+    variants = {
+        variant.name: digest(
+            [
+                dict(variant.model),
+                variant.training.model_dump(mode="json", exclude=UNSETTLED),
+                {name: hashes[name] for name in uses(variant.model)},
+            ]
+        )
+        for variant in recipe.variants
     }
+    return {"data": data.fingerprint, "variants": variants}
 
 
 def _goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -180,7 +231,13 @@ def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: Mapping[str,
         "overrides": list(recipe.overrides),
         "recipe": recipe.resolved(),
         "settled": settled,
-        "precision": {run.variant: [run.training["precision"], run.precision_reason] for run in plan.runs},
+        "precision": {
+            run.variant if run.rows is None else f"stages/{run.variant}": [
+                run.training["precision"],
+                run.precision_reason,
+            ]
+            for run in (*plan.stages, *plan.runs)
+        },
         "versions": {
             "moebius": __version__,
             "python": platform.python_version(),

@@ -15,7 +15,7 @@ from moebius.errors import ArgumentError, StudyError, TrainingError
 from moebius.files import write_json
 from moebius.recipe.schema import Recipe
 from moebius.registry import find
-from moebius.report.terminal import results_table
+from moebius.report.terminal import results_table, stages_line
 from moebius.study.costs import measure_costs
 from moebius.study.display import Display
 from moebius.study.lock import locked
@@ -53,6 +53,7 @@ def run(
     device: str = "auto",
     workers: int | None = None,
     console: Console | None = None,
+    stages_dir: Path | None = None,
 ) -> Path:
     """Train every variant at every seed, then write results and report; finished runs are kept.
 
@@ -63,6 +64,7 @@ def run(
         device: "auto", "cpu" or "cuda".
         workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
         console: where progress and results are printed.
+        stages_dir: where finished stages are kept and looked for; None for `stages` in the study's folder.
 
     Returns:
         The path of the report.
@@ -83,26 +85,32 @@ def run(
     )
     with locked(out):
         remove_leftovers(out)
-        plan = make_plan(recipe, data, device, workers, out)
-        todo = [one for one in plan.runs if not result_path(out, one).exists()]
+        plan = make_plan(recipe, data, device, workers, out, stages_dir)
+        todo = [one for one in plan.everything if not result_path(out, one).exists()]
+        of_stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         console.print(
-            f"{len(plan.runs)} runs, {len(todo)} to do · {plan.device}, {plan.workers} at a time,"
+            f"{of_stages}{len(plan.runs)} runs, {len(todo)} to do · {plan.device}, {plan.workers} at a time,"
             f" {plan.threads} thread{'s' * (plan.threads > 1)} each",
             highlight=False,
         )
         failures = []
         if todo:
-            with Display(console, len(plan.runs), len(plan.runs) - len(todo)) as display:
+            total = len(plan.everything)
+            with Display(console, total, total - len(todo)) as display:
                 hearers = (display.hear, display.finish, lambda failure: display.fail(failure.run, failure.error))
                 failures = run_all(plan, todo, out, load_data, data, *hearers)
         if failures:
             lines = [f"{failure.run.name}: {failure.error.message}" for failure in failures]
             raise TrainingError("\n".join(lines), failures[0].error.fix)
         results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(out, plan.runs)}
+        if plan.stages:
+            results["stages"] = collect(out, plan.stages)
         if recipe.report.one_expert is not None:
             results["costs"] = measure_costs(plan, data, out)
         write_json(out / "results.json", results)
         path = moebius.report.build(out)
+    if line := stages_line(results.get("stages") or ()):
+        console.print(line, highlight=False)
     console.print(results_table(results["runs"]))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return path

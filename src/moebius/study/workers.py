@@ -19,7 +19,7 @@ from moebius.data.split import Dataset
 from moebius.errors import MoebiusError, TrainingError
 from moebius.study.one_run import run_one
 from moebius.study.plan import Plan, RunPlan
-from moebius.training.loop import Event
+from moebius.training.outcome import Event
 
 Listener = Callable[[RunPlan, Event], None]
 
@@ -46,7 +46,7 @@ def run_all(
 
     Arguments:
         plan: device, workers, threads.
-        runs: those that are not finished yet.
+        runs: those that are not finished yet, stages before what uses them.
         out: the study's folder.
         load: gives the data in a worker process (a picklable function).
         data: the same data, already in this process.
@@ -79,6 +79,11 @@ def _here(
     prepare_process(plan.threads)
     failures = []
     for run in runs:
+        missing = _missing(run, failures)
+        if missing is not None:
+            failures.append(Failure(run, missing))
+            failed(failures[-1])
+            continue
         try:
             run_one(run, data, out, plan.device, lambda event, run=run: listen(run, event))
         except MoebiusError as error:
@@ -89,11 +94,19 @@ def _here(
     return failures
 
 
+def _missing(run: RunPlan, failures: Sequence[Failure]) -> TrainingError | None:
+    """Why a run cannot be begun: a stage that it uses has failed."""
+    for failure in failures:
+        if failure.run.rows is not None and failure.run.folder in run.folders.values():
+            return TrainingError(f"not begun: {failure.run.name} failed", failure.error.fix)
+    return None
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
     link: Connection
-    run: RunPlan
+    run: RunPlan | None
 
 
 class _Pool:
@@ -112,6 +125,7 @@ class _Pool:
         self.plan, self.out, self.load = plan, out, load
         self.listen, self.finished, self.failed = listen, finished, failed
         self.waiting = deque(runs)
+        self.unfinished = {run.folder for run in runs if run.rows is not None}
         self.at_work: dict[Connection, _Worker] = {}
         self.failures: list[Failure] = []
         # A fresh interpreter for each: forking a process in which torch has threads can hang.
@@ -123,9 +137,13 @@ class _Pool:
         try:
             for _ in range(workers):
                 started.append(self._start(life))
-            while self.at_work:
-                for link in wait(list(self.at_work)):
+            while any(worker.run is not None for worker in self.at_work.values()):
+                busy = [link for link, worker in self.at_work.items() if worker.run is not None]
+                for link in wait(busy):
                     self._hear(self.at_work[link])  # pyright: ignore[reportArgumentType]
+                self._hand_out()
+            for worker in self.at_work.values():
+                self._send(worker, None)
             for process in started:
                 process.join()
         finally:
@@ -142,32 +160,44 @@ class _Pool:
         with _holding_back_interrupts():
             process.start()
         theirs.close()
-        self.at_work[link] = worker = _Worker(process, link, self.waiting.popleft())
-        self._send(worker, worker.run)
+        self.at_work[link] = _Worker(process, link, None)
+        self._hand_out()
         return process
 
+    def _hand_out(self) -> None:
+        """Give runs that can begin to workers that have none."""
+        for run in list(self.waiting):
+            missing = _missing(run, self.failures)
+            if missing is not None:
+                self.waiting.remove(run)
+                self._fail(run, missing)
+        for worker in self.at_work.values():
+            ready = next((run for run in self.waiting if not self.unfinished & set(run.folders.values())), None)
+            if worker.run is None and ready is not None:
+                self.waiting.remove(ready)
+                worker.run = ready
+                self._send(worker, ready)
+
     def _hear(self, worker: _Worker) -> None:
-        """Take up one message of a worker, and hand it the next run when it has ended one."""
+        """Take up one message of a worker."""
+        run = worker.run
+        assert run is not None
         try:
             message = worker.link.recv()
         except (EOFError, OSError):
             worker.process.join()
             del self.at_work[worker.link]
-            self._fail(worker.run, _death(worker.process.exitcode))
+            self._fail(run, _death(worker.process.exitcode))
             return
         if isinstance(message, Event):
-            self.listen(worker.run, message)
+            self.listen(run, message)
             return
+        worker.run = None
         if message is None:
-            self.finished(worker.run)
+            self.unfinished.discard(run.folder)
+            self.finished(run)
         else:
-            self._fail(worker.run, message)
-        if self.waiting:
-            worker.run = self.waiting.popleft()
-            self._send(worker, worker.run)
-        else:
-            del self.at_work[worker.link]
-            self._send(worker, None)
+            self._fail(run, message)
 
     def _fail(self, run: RunPlan, error: MoebiusError) -> None:
         self.failures.append(Failure(run, error))

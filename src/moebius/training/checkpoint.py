@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from moebius.errors import StudyError
 from moebius.files import replacing
+from moebius.weights import put, stored
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Progress:
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write weights, optimizer state, random state and progress; the file is whole or the old one stays."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"model/{name}": value for name, value in stored(model).items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
@@ -66,7 +67,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             progress = Progress(**json.loads(file.metadata()["progress"]))
         random = tensors["random/cpu"]
-        model.load_state_dict({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
+        put(model, {n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
         raise _damaged(path, error) from None
     for name, parameter in model.named_parameters():
@@ -82,9 +83,8 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights alone: row-major and on the CPU, so that the bits do not depend on where they were."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(weights, temporary)
+        save_file(stored(model), temporary)
 
 
 def restore_weights(path: Path, model: nn.Module) -> None:
@@ -94,7 +94,7 @@ def restore_weights(path: Path, model: nn.Module) -> None:
         StudyError: the file is missing or damaged.
     """
     try:
-        model.load_state_dict(load_file(path))
+        put(model, load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise _damaged(path, error) from None
 

@@ -13,6 +13,7 @@ from moebius.data.batches import in_order
 from moebius.data.split import Split
 from moebius.diagnostics.entropy import entropy
 from moebius.diagnostics.load import load
+from moebius.memory import Memory
 from moebius.recording import record
 from moebius.training.objective import Objective
 
@@ -83,15 +84,29 @@ class Evaluation:
         }
 
 
-def evaluate(model: nn.Module, objective: Objective, split: Split, channels_last: bool = False) -> Evaluation:
-    """Run `model` in eval mode over all rows of `split`; the model's mode is put back afterwards."""
+def evaluate(
+    model: nn.Module,
+    objective: Objective,
+    split: Split,
+    channels_last: bool = False,
+    memory: Memory | None = None,
+) -> Evaluation:
+    """Run `model` in eval mode over all rows of `split`; the modes of its parts are put back afterwards.
+
+    Arguments:
+        model, objective: what is trained, and by what.
+        split: rows.
+        channels_last: layout of the images.
+        memory: of the split, for parts that are frozen.
+    """
+    memory = memory or Memory()
     columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
     gates: dict[str, list[Tensor]] = {}
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
-            with record(model) as log:
+            with record(model) as log, memory.recalling(batch.rows):
                 output = model(batch.x, {"domain": batch.domains})
             probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
             probability, prediction = probs.max(-1)
@@ -103,7 +118,8 @@ def evaluate(model: nn.Module, objective: Objective, split: Split, channels_last
                 for routing in calls:
                     weights[... if routing.rows is None else routing.rows] = routing.weights
                 gates.setdefault(path, []).append(weights)
-    model.train(training)
+    for module, training in modes.items():
+        module.training = training
     joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
     return Evaluation(
         labels=split.labels.cpu(),

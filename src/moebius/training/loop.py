@@ -4,70 +4,33 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from moebius.data.batches import Batch, Batches, in_order
-from moebius.data.split import Dataset, Split
+from moebius.data.augmentation._apply import augmented
+from moebius.data.batches import Batch, Batches
+from moebius.data.split import Dataset
 from moebius.files import write_text
 from moebius.mixture import Mixture
 from moebius.recording import Recorder
 from moebius.training.annealing import Annealing
 from moebius.training.checkpoint import Progress, restore, restore_weights, save, save_weights
-from moebius.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
+from moebius.training.examiner import Examiner
 from moebius.training.nonfinite import explain
 from moebius.training.objective import Objective
-from moebius.training.one_expert import cut_to_one_expert
-from moebius.training.optimizer import build_optimizer, prepare_epoch
-from moebius.training.settings import Settings
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a listener hears: `kind` is "resumed", "step" or "epoch".
-
-    Arguments:
-        epoch: the epoch under way, from 1.
-        step: finished steps of all epochs; `steps` of how many.
-        accuracy, loss: of the epoch so far, measured before each update.
-        images_per_second: of this session so far.
-        test_accuracy: at an epoch's end.
-    """
-
-    kind: str
-    epoch: int
-    step: int
-    steps: int
-    accuracy: float = math.nan
-    loss: float = math.nan
-    images_per_second: float = math.nan
-    test_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run: the model of the reported epoch and what it does with the rows of both splits.
-
-    Arguments:
-        model: of the reported epoch.
-        epoch: which.
-        metrics: one entry per epoch.
-        train, test: the rows of both splits.
-        one_expert: the test rows, each with exactly one expert; None for a single expert.
-    """
-
-    model: Mixture
-    epoch: int
-    metrics: list[dict[str, Any]]
-    train: Evaluation
-    test: Evaluation
-    one_expert: Evaluation | None = None
+from moebius.training.optimizer import build_optimizer, parts, prepare_epoch, set_modes
+from moebius.training.outcome import Event, Trained
+from moebius.training.patience import Verdict, judge
+from moebius.training.penalty import kernels, l2
+from moebius.training.remembering import Remembering
+from moebius.training.rows import TrainingRows
+from moebius.training.settings import Settings, Watch
+from moebius.training.timing import Timing
 
 
 class Trainer:
@@ -81,6 +44,7 @@ class Trainer:
         folder: where `state/`, `metrics.jsonl` and `timing.jsonl` go.
         device: "cpu" or "cuda".
         listen: hears of progress.
+        store: where what a frozen part says of the split of this name is kept, for other runs to share.
     """
 
     def __init__(
@@ -92,6 +56,7 @@ class Trainer:
         folder: Path,
         device: str = "cpu",
         listen: Callable[[Event], None] = lambda event: None,
+        store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
     ):
         # Accelerate keeps one state per process; runs with unlike precision may follow each other in this one.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -107,60 +72,81 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(self.accelerator.device)
         self.bare = model
+        self.trainable = any(parts(model).values())
         # The optimizer stays bare: Accelerate's wrapper looks for optional packages at every step, which takes
         # 0.3 ms of a step of study 1 under a profiler, and bf16 needs no scaling of gradients.
-        self.optimizer = build_optimizer(model, settings)
+        self.optimizer = build_optimizer(model, settings) if self.trainable else None
         self.parameters = list(model.parameters())
+        self.kernels = [] if settings.l2 is None else kernels(model, settings.l2.layers)
         self.recorder = Recorder(model)
         self.model = self.accelerator.prepare_model(model)
         self.data, self.settings, self.seed, self.folder, self.listen = data, settings, seed, folder, listen
-        self.train_split = data.train.to(self.accelerator.device)
+        self.watch = settings.watch or Watch()
+        self.verdict = Verdict()
+        self.rows = TrainingRows(data.train.to(self.accelerator.device), settings, seed, self.trainable)
+        remembering = Remembering(model, store, lambda: self.accelerator.autocast(), self.channels_last)
+        self.examiner = Examiner(
+            self.model, model, self.objective, data, self.accelerator, remembering if settings.remember else None
+        )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
         self.best_path = folder / "state" / "best.safetensors"
+        self.timing = Timing(folder)
         self.progress = Progress()
 
     def train(self) -> Trained:
         """Train to the end, write the state on the way, and evaluate the reported epoch's model."""
+        if self.optimizer is None:
+            return self._untrained()
+        said = self.examiner.what_is_remembered(self.rows)
+        if said:
+            self._tell("note", text=said)
         restored = restore(self.checkpoint_path, self.bare, self.optimizer)
         if restored is not None:
             self.progress = restored
+            self.verdict = self._judge()
             self._tell("resumed")
-        for _ in range(self.progress.epoch, self.settings.epochs):
+        while self.progress.epoch < self.settings.epochs and not self.verdict.ends:
             self.train_epoch()
             self._end_epoch()
-        reported = self.settings.epochs
+        reported = self.progress.epoch
         if self.progress.best is not None:
             reported = self.progress.best
             restore_weights(self.best_path, self.bare)
-        train, test = self._evaluate(self.data.train, "training"), self._evaluate(self.data.test, "test")
-        one_expert = None
-        if len(self.bare.experts) > 1:
-            with cut_to_one_expert(self.bare):
-                one_expert = evaluate(
-                    self.model, self.objective, self.data.test.to(self.accelerator.device), self.channels_last
-                )
-        return Trained(self.bare, reported, self.progress.metrics, train, test, one_expert)
+        return self.examiner.outcome(self.progress.metrics, reported, self.examiner.remembers(self.rows))
+
+    def _untrained(self) -> Trained:
+        """The outcome of a model without anything to train."""
+        self.progress.metrics.append(self.examiner.entry(0, self.examiner.look("training")))
+        self._write_metrics()
+        return self.examiner.outcome(self.progress.metrics, 0)
 
     def train_epoch(self) -> None:
         """Train the epoch under way to its end, from the batch where it stands."""
         progress, settings = self.progress, self.settings
+        split, first_row = self.rows.of(progress.epoch)
+        memory = self.examiner.memory_of(self.rows)
         batches = Batches(
-            self.train_split,
+            split,
             settings.batch_size,
             self.seed,
             progress.epoch,
             start=progress.batch,
             channels_last=self.channels_last,
         )
-        names = ["loss", "cross_entropy", *(loss.name for loss in self.objective.losses)]
+        names = ["loss", "cross_entropy", *(loss.name for loss in self.objective.losses), *["l2"] * bool(self.kernels)]
         sums = [progress.terms.get(name, 0.0) for name in names]
         begun = saved = told = time.monotonic()
         first = progress.rows
-        before = self._seconds_before()
-        self.model.train()
+        before = self.timing.before(progress.epoch + 1) if progress.batch else 0.0
+        modes = None
         for batch in batches:
-            terms, right = self._step(batch)
+            epoch = progress.epoch + progress.batch / self.steps_per_epoch
+            if (now_train := (settings.gate.trains(epoch), settings.experts.trains(epoch))) != modes:
+                set_modes(self.model, settings, epoch)
+                modes = now_train
+            with memory.recalling(batch.rows + first_row):
+                terms, right = self._step(batch, epoch)
             rows = len(batch.labels)
             sums = [total + rows * term for total, term in zip(sums, terms, strict=True)]
             progress.correct += right
@@ -175,23 +161,29 @@ class Trainer:
                 rate = (progress.rows - first) / (now - begun)
                 if due:
                     self._save()
-                    self._log_time(progress.epoch + 1, before + now - begun, rate)
+                    self.timing.log(progress.epoch + 1, before + now - begun, rate)
                     saved = now
                 self._tell("step", rate)  # so that a listener hears of every checkpoint
                 told = now
         progress.terms = dict(zip(names, sums, strict=True))
         seconds = time.monotonic() - begun
         self.rate = (progress.rows - first) / seconds
-        self._log_time(progress.epoch + 1, before + seconds, self.rate)
+        self.timing.log(progress.epoch + 1, before + seconds, self.rate)
 
-    def _step(self, batch: Batch) -> tuple[list[float], int]:
+    def _step(self, batch: Batch, epoch: float) -> tuple[list[float], int]:
         """One update; the total and the objective's terms, and how many rows were right before it."""
-        progress = self.progress
-        epoch = progress.epoch + progress.batch / self.steps_per_epoch
-        prepare_epoch(self.optimizer, self.settings, epoch)
+        progress, settings = self.progress, self.settings
+        assert self.optimizer is not None
+        least = self.watch.plateau.least if self.watch.plateau is not None else 0.0
+        prepare_epoch(self.optimizer, settings, epoch, self.verdict.scale, least)
+        if settings.augment and settings.views is None:
+            batch = replace(batch, x=augmented(batch.x, settings.augment))
         with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
             output = self.model(batch.x, {"domain": batch.domains})
         total, terms = self.objective(output, batch.labels, log, epoch)
+        if settings.l2 is not None and self.kernels:
+            penalty = l2(self.kernels)
+            total, terms = total + settings.l2.weight * penalty, {**terms, "l2": penalty.detach()}
         values = [total.item(), *(value.item() for value in terms.values())]
         if not all(map(math.isfinite, values)):
             raise explain(self.bare, batch, terms, progress.epoch + 1, progress.step + 1)
@@ -199,76 +191,51 @@ class Trainer:
             parameter.grad = None
         if total.requires_grad:  # not so before any part's start_epoch
             total.backward()
-            if self.settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
             self.optimizer.step()
         right = (output.detach().argmax(-1) == batch.labels).sum()
         return values, int(right)
 
     def _end_epoch(self) -> None:
-        progress, test = self.progress, self._evaluate(self.data.test, "test")
-        entry: dict[str, Any] = {
-            "epoch": progress.epoch + 1,
-            "train": {
-                "accuracy": progress.correct / progress.rows,
-                "loss": progress.terms["loss"] / progress.rows,
-                "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
-            },
-            "test": self._summary(test),
-            "gates": {path: test.gate_summary(path) for path in test.gates},
+        progress = self.progress
+        train = {
+            "accuracy": progress.correct / progress.rows,
+            "loss": progress.terms["loss"] / progress.rows,
+            "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
         }
-        if self.data.validation is not None:
-            entry["validation"] = self._summary(self._evaluate(self.data.validation, "validation"))
-            if progress.best is None or entry["validation"]["accuracy"] > self._best_accuracy():
-                progress.best = progress.epoch + 1
-                save_weights(self.best_path, self.bare)
-        progress.metrics.append(entry)
+        progress.metrics.append(self.examiner.entry(progress.epoch + 1, train, progress.step))
         progress.epoch += 1
-        self._tell("epoch", self.rate, test.accuracy)
+        if self.data.validation is not None:
+            self._follow_held_out_rows()
+        self._tell("epoch", self.rate, progress.metrics[-1]["test"]["accuracy"])
         progress.batch = progress.rows = progress.correct = 0
         progress.terms = {}
-        write_text(self.folder / "metrics.jsonl", "".join(f"{json.dumps(one)}\n" for one in progress.metrics))
+        self._write_metrics()
         self._save()
 
-    def _best_accuracy(self) -> float:
-        assert self.progress.best is not None
-        return self.progress.metrics[self.progress.best - 1]["validation"]["accuracy"]
+    def _judge(self) -> Verdict:
+        if self.data.validation is None:
+            return Verdict()
+        return judge([entry["validation"][self.watch.measure] for entry in self.progress.metrics], self.watch)
 
-    def _evaluate(self, split: Split, name: str) -> Evaluation:
-        split = split.to(self.accelerator.device)
-        evaluation = evaluate(self.model, self.objective, split, self.channels_last)
-        if not math.isfinite(evaluation.loss):
-            # The last update of an epoch may be the one that broke the model.
-            rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
-            batch = next(in_order(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
-            terms = {f"{name} cross_entropy": evaluation.losses.sum()}
-            raise explain(self.bare, batch, terms, self.progress.epoch + 1, self.progress.step)
-        return evaluation
+    def _follow_held_out_rows(self) -> None:
+        progress, self.verdict = self.progress, self._judge()
+        progress.best = self.verdict.best
+        if progress.best == progress.epoch:
+            save_weights(self.best_path, self.bare)
+        elif progress.best is not None and self.watch.restart:
+            restore_weights(self.best_path, self.bare)
 
-    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        by_domain = evaluation.accuracy_by_domain(self.data.groups)
-        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
+    def _write_metrics(self) -> None:
+        lines = "".join(f"{json.dumps(one)}\n" for one in self.progress.metrics)
+        write_text(self.folder / "metrics.jsonl", lines)
 
     def _save(self) -> None:
+        assert self.optimizer is not None
         save(self.checkpoint_path, self.bare, self.optimizer, self.progress)
 
-    def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
-        """Times stand in a file of their own: metrics and checkpoints of two equal runs are equal to the bit."""
-        entries = [entry for entry in self._times() if entry["epoch"] < epoch]
-        entries.append({"epoch": epoch, "seconds": seconds, "images_per_second": rate})
-        write_text(self.folder / "timing.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
-
-    def _times(self) -> list[dict[str, Any]]:
-        path = self.folder / "timing.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def _seconds_before(self) -> float:
-        """What the epoch under way had taken when the run was interrupted."""
-        if not self.progress.batch:
-            return 0.0
-        return sum(entry["seconds"] for entry in self._times() if entry["epoch"] == self.progress.epoch + 1)
-
-    def _tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None) -> None:
+    def _tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None, text: str = "") -> None:
         progress = self.progress
         rows = max(progress.rows, 1)
         self.listen(
@@ -281,5 +248,6 @@ class Trainer:
                 loss=progress.terms.get("loss", math.nan) / rows,
                 images_per_second=rate,
                 test_accuracy=test_accuracy,
+                text=text,
             )
         )

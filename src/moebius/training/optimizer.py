@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from moebius.errors import ArgumentError
+from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
 from moebius.registry import did_you_mean
 from moebius.training.settings import Settings
@@ -19,14 +20,23 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
 
 
 def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a model as `gate` (gates and routers of all its mixtures) and `experts` (everything else)."""
+    """The parameters of a model as `gate` (gates and routers of all its mixtures) and `experts` (everything else).
+
+    Those of frozen adapters belong to neither: nothing ever trains them.
+    """
+    frozen = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, Adapter) and module.frozen
+        for parameter in module.parameters()
+    }
     steering = {
         id(parameter)
         for module in model.modules()
         if isinstance(module, Mixture)
         for parameter in [*module.gate.parameters(), *module.router.parameters()]
     }
-    everything = list(model.parameters())
+    everything = [parameter for parameter in model.parameters() if id(parameter) not in frozen]
     return {
         "gate": [parameter for parameter in everything if id(parameter) in steering],
         "experts": [parameter for parameter in everything if id(parameter) not in steering],
@@ -59,13 +69,40 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
         raise ArgumentError("optimizer", f"torch refuses it ({error})", options) from None
 
 
-def prepare_epoch(optimizer: torch.optim.Optimizer, settings: Settings, epoch: float) -> None:
-    """Set learning rates for a moment of training, and let only the parts train whose time has come."""
+def prepare_epoch(
+    optimizer: torch.optim.Optimizer, settings: Settings, epoch: float, scale: float = 1.0, least: float | int = 0.0
+) -> None:
+    """Set learning rates for a moment of training, and let only the parts train whose time has come.
+
+    Arguments:
+        optimizer: from `build_optimizer`.
+        settings: how to train.
+        epoch: the moment; 1.5 in the middle of the second epoch.
+        scale: what plateaus have made of the rates.
+        least: no rate falls below this by the scale.
+    """
     for group in optimizer.param_groups:
         part = getattr(settings, group["name"])
-        group["lr"] = (part.lr or settings.lr)(epoch)
-        trains = not part.freeze and epoch >= part.start_epoch
+        rate = (part.lr or settings.lr)(epoch)
+        group["lr"] = max(rate * scale, min(rate, least))
+        trains = part.trains(epoch)
         for parameter in group["params"]:
             if parameter.requires_grad != trains:
                 parameter.requires_grad_(trains)
                 parameter.grad = None
+
+
+def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
+    """Training mode, but evaluation mode for gates or experts that are not updated now.
+
+    Batch normalisation would follow the rows and dropout would blur what nobody learns from.
+    """
+    model.train()
+    mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
+    if not settings.gate.trains(epoch):
+        for mixture in mixtures:
+            mixture.gate.eval()
+    if not settings.experts.trains(epoch):
+        for expert in [expert for mixture in mixtures for expert in mixture.experts]:
+            if not any(isinstance(part, Mixture) for part in expert.modules()):
+                expert.eval()

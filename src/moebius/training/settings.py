@@ -20,11 +20,65 @@ class Part:
         lr: learning rate over epochs; None for the optimizer's.
         freeze: never update it.
         start_epoch: the epoch (from 0, may be a fraction) from which on it is updated.
+        period, phase: it is updated in the epochs e (from 0) with e mod period = phase: parts that take turns.
     """
 
     lr: Schedule | None = None
     freeze: bool = False
     start_epoch: float | int = 0.0
+    period: int = 1
+    phase: int = 0
+
+    def trains(self, epoch: float | int) -> bool:
+        """Whether it is updated at this moment."""
+        return not self.freeze and epoch >= self.start_epoch and int(epoch) % self.period == self.phase
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Learning rates fall where held-out rows see no progress.
+
+    Arguments:
+        patience: after so many epochs without a better one, and then after as many again.
+        factor: what rates are multiplied with.
+        least: no rate falls below this.
+    """
+
+    patience: int
+    factor: float | int = 0.5
+    least: float | int = 0.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What held-out rows decide at each epoch's end; the best epoch's weights are those of the finished model.
+
+    Arguments:
+        measure: "accuracy" or "loss": what makes an epoch better.
+        patience: training ends after so many epochs without a better one; None for never.
+        plateau: how learning rates follow.
+        above: an epoch whose measure is no better than this is never the best.
+        restart: begin every epoch from the best weights so far, the optimizer's state as it is.
+    """
+
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    patience: int | None = None
+    plateau: Plateau | None = None
+    above: float | int | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class L2:
+    """weight · Σ w² over the kernels of the layers that train, as a term of the loss.
+
+    Arguments:
+        weight: in the total.
+        layers: "all" that have kernels (dense and convolutional), or "convolutions".
+    """
+
+    weight: float | int
+    layers: Literal["all", "convolutions"] = "all"
 
 
 @dataclass(frozen=True)
@@ -66,6 +120,12 @@ class Settings:
         router: attribute of the routers (temperature, k, noise …) → its value over epochs, in training steps alone:
             evaluation and the finished model have the router as it was built.
         clip_norm: largest norm of all gradients together; None for no limit.
+        l2: penalty on kernels in the loss; None for none.
+        watch: what held-out rows decide; None to keep the epoch with the best accuracy on them, if there are any.
+        augment: what changes the images of training steps, in order.
+        views: draw so many augmented copies of the training rows once and train on them in turn, one copy an epoch,
+            instead of drawing anew in every step: what frozen experts say of them can then be remembered.
+        remember: compute what frozen parts say of a row once, where that is exact.
         precision: "fp32", "bf16", or "auto" (see `choose_precision`).
         checkpoint_seconds: longest time between two checkpoints; one more is written at each epoch's end.
     """
@@ -81,6 +141,11 @@ class Settings:
     cross_entropy: Schedule = field(default_factory=lambda: as_schedule(1.0))
     router: Mapping[str, Schedule] = field(default_factory=dict)
     clip_norm: float | int | None = None
+    l2: L2 | None = None
+    watch: Watch | None = None
+    augment: tuple[Callable[[Tensor], Tensor], ...] = ()
+    views: int | None = None
+    remember: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float | int = 30.0
 
@@ -103,6 +168,9 @@ class Settings:
             if part.get("lr") is not None:
                 part["lr"] = as_schedule(part["lr"])
             plain[name] = Part(**part)
+        plain["watch"] = _watch(plain.get("watch"))
+        plain["l2"] = None if plain.get("l2") is None else L2(**plain["l2"])
+        plain["augment"] = tuple(_augmentation(one) for one in plain.get("augment") or ())
         plain["losses"] = tuple(_gate_loss(loss) for loss in plain.get("losses") or ())
         plain["cross_entropy"] = as_schedule(plain.get("cross_entropy", 1.0))
         plain["router"] = {name: as_schedule(value) for name, value in (plain.get("router") or {}).items()}
@@ -114,6 +182,17 @@ class Settings:
         if len(set(names)) < len(names):
             raise ArgumentError("training.losses", "names a gate loss twice, and its terms are reported by name", names)
         return settings
+
+
+def _watch(plain: Mapping[str, Any] | None) -> Watch | None:
+    if plain is None:
+        return None
+    plateau = plain.get("plateau")
+    return Watch(**{**plain, "plateau": None if plateau is None else Plateau(**plateau)})
+
+
+def _augmentation(plain: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    return find("data.augmentation", plain["kind"])(**{key: value for key, value in plain.items() if key != "kind"})
 
 
 def _gate_loss(plain: Mapping[str, Any]) -> GateLoss:

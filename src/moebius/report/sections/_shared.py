@@ -15,6 +15,7 @@ FEW = 4
 
 
 SHADES = ["#f7fbff", "#9ecae1", "#3182bd", "#08306b"]
+ORANGES = ["#fdae6b", "#e6550d", "#7f2704"]
 
 
 def blues(top: float) -> alt.Scale:
@@ -22,11 +23,25 @@ def blues(top: float) -> alt.Scale:
     return alt.Scale(domain=[0, top], range=SHADES, clamp=True)
 
 
+def weight_shades(low: float, top: float) -> alt.Scale:
+    """`blues` up to `top`; for weights that may be negative, orange to blue with white at 0."""
+    if low > -0.0005:
+        return blues(top)
+    end = max(-low, top)
+    return alt.Scale(domain=[-end, end], range=[*reversed(ORANGES), *SHADES], clamp=True, interpolate="rgb")
+
+
+def levels(frame: Frame) -> tuple[Frame, Frame]:
+    """The lines of an epoch table that make curves, and those of variants that were never trained (epoch 0 alone)."""
+    trained = frame.groupby("variant")["epoch"].transform("max") > 0
+    return frame[trained], frame[~trained]
+
+
 def epoch_axis(frame: Frame, most: int) -> alt.X:
     """Epochs from left to right, a tick for each where there are at most `most`."""
     epochs = sorted({int(epoch) for epoch in frame["epoch"]})
     ticks = {"values": epochs} if len(epochs) <= most else {"tickCount": most, "tickMinStep": 1}
-    around = [epochs[0], epochs[-1]] if len(epochs) > 1 else [0, 2]
+    around = [epochs[0], epochs[-1]] if len(epochs) > 1 else [epochs[0] - 1, epochs[0] + 1]
     axis = alt.Axis(format="d", grid=False, **ticks)  # type: ignore[arg-type]
     return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=around, nice=False))
 
@@ -62,11 +77,6 @@ def gated(study: Study, table: str) -> list[tuple[str, str]]:
     counts = frame.groupby(["variant", "gate"], sort=False)["expert"].max()
     pairs = [pair for pair, last in counts.items() if last > 0]
     return [pair for variant in study.variants for pair in pairs if isinstance(pair, tuple) and pair[0] == variant]
-
-
-def title_of(variant: str, gate: str) -> str:
-    """What to call a gate of a variant: the variant, and the path of a gate inside an expert."""
-    return variant if gate == "root" else f"{variant}, gate {gate}"
 
 
 def file_of(name: str, variant_slug: str, gate: str) -> str:

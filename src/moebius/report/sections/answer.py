@@ -4,6 +4,7 @@ from moebius.diagnostics.interval import Estimate
 from moebius.report.blocks import Points, Section
 from moebius.report.frames import Frame
 from moebius.report.numbers import listing, rate, with_interval
+from moebius.report.sections._names import expert_names, title_of
 from moebius.report.sections._shared import ranking
 from moebius.report.source import Study
 
@@ -59,12 +60,12 @@ def _unused(study: Study) -> list[tuple[str, str]]:
         return []
     points = []
     for (variant, gate), own in frame.groupby(["variant", "gate"], sort=False):
-        where = f"{variant}:" if gate == "root" else f"{variant}, gate {gate}:"
-        seeds = own["seed"].nunique()
+        where = f"{title_of(study, str(variant), str(gate))}:"
+        seeds, names = own["seed"].nunique(), expert_names(study, str(variant), str(gate))
         for word, column in (("ignored", "ignored"), ("win under 2 % of the images", "starved")):
             found = own[own[column] & ~own["ignored"]] if column == "starved" else own[own[column]]
             if len(found):
-                points.append((where, _which(found, seeds, word)))
+                points.append((where, _which(found, seeds, word, names)))
     order = {variant: place for place, variant in enumerate(study.variants)}
     points.sort(key=lambda point: order.get(point[0].split(",")[0].removesuffix(":"), 0))
     several = frame.groupby(["variant", "gate"])["expert"].max().gt(0).any()
@@ -73,12 +74,12 @@ def _unused(study: Study) -> list[tuple[str, str]]:
     )
 
 
-def _which(found: Frame, seeds: int, word: str) -> str:
+def _which(found: Frame, seeds: int, word: str, names: list[str] | None) -> str:
     by_seed = {seed: own["expert"].tolist() for seed, own in found.groupby("seed")}
     sets = {tuple(experts) for experts in by_seed.values()}
     where = f"in {len(by_seed)} of {seeds} seeds" if seeds > 1 else "in its one seed"
     if len(sets) == 1:
-        experts = [str(expert) for expert in sets.pop()]
+        experts = [names[expert] if names else str(expert) for expert in sets.pop()]
         verb = ("is ignored" if len(experts) == 1 else "are ignored") if word == "ignored" else word
         verb = verb.replace("win ", "wins ") if len(experts) == 1 else verb
         return f"expert{'s' * (len(experts) > 1)} {listing(experts)} {verb} {where}."

@@ -1,8 +1,11 @@
 """The collapse table."""
 
+from collections.abc import Sequence
+
 from moebius.report.blocks import Section, Table, Text
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import gated, title_of
+from moebius.report.sections._names import expert_names, title_of
+from moebius.report.sections._shared import gated
 from moebius.report.source import Study
 
 ORDER = 65
@@ -15,6 +18,8 @@ def section(study: Study) -> Section | None:
         return None
     rows, marked = [], []
     for variant, gate in pairs:
+        names = expert_names(study, variant, gate)
+        title = title_of(study, variant, gate)
         for seed in study.seeds_of(variant):
             where = {"variant": variant, "gate": gate, "seed": seed, "split": "test"}
             own, entropy = study.table("collapse", **where), study.table("entropy", **where)
@@ -25,8 +30,8 @@ def section(study: Study) -> Section | None:
             if ignored or starved:
                 marked.append(len(rows))
             effective = f"{entropy['effective_experts'].iloc[0]:.2f} of {len(own)}"
-            cells = [title_of(variant, gate), str(seed), effective, rate(own["load"].min()), rate(own["load"].max())]
-            rows.append([*cells, _names(starved), _names(ignored)])
+            cells = [title, str(seed), effective, rate(own["load"].min()), rate(own["load"].max())]
+            rows.append([*cells, _names(starved, names), _names(ignored, names)])
     if not rows:
         return None
     columns = ["gate", "seed", "effective experts", "smallest load", "largest load", "win under 2 %", "ignored"]
@@ -39,5 +44,5 @@ def section(study: Study) -> Section | None:
     return Section("collapse", "Collapse", [Text(text), table])
 
 
-def _names(experts: list[int]) -> str:
-    return ", ".join(str(expert) for expert in experts) or "none"
+def _names(experts: list[int], names: Sequence[str] | None) -> str:
+    return ", ".join(names[expert] if names else str(expert) for expert in experts) or "none"

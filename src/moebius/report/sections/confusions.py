@@ -6,6 +6,7 @@ from moebius.report.blocks import Block, Details, Heading, Panels, Section, Text
 from moebius.report.figures import WIDTH, Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
+from moebius.report.sections._names import expert_names, label
 from moebius.report.sections._shared import SHADES, file_of, gated, slugs
 from moebius.report.source import Study
 
@@ -61,9 +62,9 @@ def _overall(study: Study, own: Frame, name: str, variant: str) -> Figure:
 def _experts(study: Study, own: Frame, variant: str, name: str) -> list[Figure]:
     won = own.groupby("expert")["rows"].sum().sort_values(ascending=False)
     total = int(won.sum())
-    made = []
+    made, names = [], expert_names(study, variant)
     for expert in sorted(won.index[:SHOWN]):
-        title = f"{variant}, expert {expert}, which wins {rate(float(won[expert] / total))} of the test images"
+        title = f"{variant}, {label(names, expert)}, which wins {rate(float(won[expert] / total))} of the test images"
         made.append(
             _figure(study, own[own["expert"] == expert], file_of(f"confusion-expert-{expert}", name, "root"), title)
         )

@@ -6,6 +6,7 @@ from moebius.report.blocks import Block, Heading, Panels, Section, Text
 from moebius.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
+from moebius.report.sections._names import expert_names, label, title_of, with_labels
 from moebius.report.sections._shared import (
     FEW,
     blues,
@@ -13,10 +14,10 @@ from moebius.report.sections._shared import (
     epoch_axis,
     file_of,
     gated,
+    levels,
     over_seeds,
     slugs,
     steps,
-    title_of,
     variant_colour,
 )  # fmt: skip
 from moebius.report.source import Study
@@ -27,9 +28,12 @@ KINDS = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy 
 
 def section(study: Study) -> Section | None:
     """How decided each gate became, and which expert it loads."""
-    frame = study.table("gates")
-    pairs = gated(study, "gates")
+    frame, pairs = study.table("gates"), gated(study, "gates")
     if frame.empty or not pairs:
+        return None
+    # A gate that was never trained has no course to show.
+    frame, _ = levels(frame)
+    if frame.empty:
         return None
     blocks: list[Block] = [
         Text(
@@ -78,13 +82,18 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
     if own.empty:
         return None
     seeds, experts = own["seed"].nunique(), int(own["expert"].max()) + 1
-    own = own.assign(expert=own["expert"].astype(int), seed=[f"seed {seed}" for seed in own["seed"]])
+    names = expert_names(study, *pair)
+    own, order = with_labels(
+        own.assign(expert=own["expert"].astype(int), seed=[f"seed {seed}" for seed in own["seed"]]), names
+    )
     columns = 1 if seeds == 1 else min(3, seeds) if experts <= FEW else min(2, seeds)
     size = {"width": (WIDTH - 14 * (columns - 1)) / columns, "height": HEIGHT - 60 if seeds == 1 else 110}
     if experts <= FEW:
-        scale = alt.Scale(domain=list(range(experts)), range=list(COLOURS[:experts]))
+        scale = alt.Scale(domain=order, range=list(COLOURS[:experts]))
         colour = alt.Color(
-            "expert:N", scale=scale, legend=alt.Legend(title="expert", titleOrient="left", symbolType="stroke")
+            "named:N",
+            scale=scale,
+            legend=alt.Legend(title=None if names else "expert", titleOrient="left", symbolType="stroke"),
         )
         point = alt.OverlayMarkDef(size=35) if own["epoch"].nunique() == 1 else False
         y = alt.Y("value:Q", title="load", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3))
@@ -94,18 +103,20 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
             "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
         )
         y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
+        if names:
+            y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelFontSize=11))
         epochs = sorted(set(own["epoch"]))
         ticks = alt.Axis(
             values=[epochs[place] for place in steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
         )
         chart = alt.Chart(own).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
-        size["height"] = max(110, 11 * experts)
+        size["height"] = max(110, (13 if names else 11) * experts)
     chart = chart.properties(**size)
     if seeds > 1:
         chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
     first = own[(own["seed"] == own["seed"].iloc[0]) & (own["epoch"] == own["epoch"].max())]
-    said = "; ".join(f"expert {row['expert']} {rate(row['value'])}" for _, row in first.iterrows())
-    title = title_of(*pair)
+    said = "; ".join(f"{label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
+    title = title_of(study, *pair)
     return Figure(
         name, chart, f"{title}: load by epoch.", f"{title}: load by epoch; {first['seed'].iloc[0]}, at the end: {said}."
     )

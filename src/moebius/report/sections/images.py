@@ -1,5 +1,7 @@
 """What single images do: histograms of gate weights and entropies."""
 
+from collections.abc import Sequence
+
 import altair as alt
 import numpy as np
 
@@ -7,7 +9,8 @@ from moebius.report.blocks import Block, Heading, Panels, Section, Table, Text
 from moebius.report.figures import COLOURS, WIDTH, Figure
 from moebius.report.frames import Frame
 from moebius.report.numbers import rate
-from moebius.report.sections._shared import FEW, SHADES, file_of, gated, slugs, steps, title_of
+from moebius.report.sections._names import expert_names, label, title_of, with_labels
+from moebius.report.sections._shared import FEW, SHADES, file_of, gated, slugs, steps
 from moebius.report.source import Study
 
 ORDER = 60
@@ -34,12 +37,13 @@ def section(study: Study) -> Section | None:
         weights, entropies = study.table("weight_histogram", **where), study.table("entropy_histogram", **where)
         if weights.empty:
             continue
-        title = f"{title_of(variant, gate)}, seed {seed}"
+        whole = title_of(study, variant, gate)
+        title = f"{whole}, seed {seed}"
         figures = [
-            _weights(weights, file_of("weights", names[variant], gate), title),
+            _weights(weights, expert_names(study, variant, gate), file_of("weights", names[variant], gate), title),
             _entropies(entropies, file_of("entropies", names[variant], gate), title),
         ]
-        blocks += [Heading(title_of(variant, gate)), Panels(figures)]
+        blocks += [Heading(whole), Panels(figures)]
     return Section("images", "Does one image use one expert?", blocks)
 
 
@@ -49,15 +53,14 @@ def _table(study: Study, pairs: list[tuple[str, str]]) -> Table:
     for variant, gate in pairs:
         own = frame[(frame["variant"] == variant) & (frame["gate"] == gate)]
         numbers = [f"{own[column].mean():.2f}" for column in ("row", "marginal", "row_experts", "effective_experts")]
-        rows.append(
-            [title_of(variant, gate), str(own["experts"].iloc[0]), rate(own["largest_weight"].mean()), *numbers]
-        )
+        title = title_of(study, variant, gate)
+        rows.append([title, str(own["experts"].iloc[0]), rate(own["largest_weight"].mean()), *numbers])
     columns = ["gate", "experts", "largest weight, median image", "entropy of an image", "entropy of the mean"]
     columns += ["effective experts of an image", "effective experts over all"]
     return Table("Test images, means over seeds; entropies in nats", columns, rows)
 
 
-def _weights(frame: Frame, name: str, title: str) -> Figure:
+def _weights(frame: Frame, names: Sequence[str] | None, name: str, title: str) -> Figure:
     domains = list(dict.fromkeys(frame["group"]))
     columns = min(len(domains), 2)
     width = (WIDTH - GAP * (columns - 1)) / columns
@@ -65,12 +68,14 @@ def _weights(frame: Frame, name: str, title: str) -> Figure:
     ticks = alt.Axis(values=[0, 0.5, 1], grid=False) if frame["high"].max() <= 1 else alt.Axis(grid=False, tickCount=4)
     x = alt.X("low:Q", bin="binned", title="gate weight of an image", axis=ticks, scale=alt.Scale(nice=False))
     if experts <= FEW:
-        shown = frame.assign(label=[f"expert {expert}" for expert in frame["expert"]])
+        shown = frame.assign(label=[label(names, expert) for expert in frame["expert"]])
+        order = [label(names, expert) for expert in range(experts)]
         y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=3, format=".1~f"))
         bars = alt.Chart(shown).mark_bar(binSpacing=0.5, color=COLOURS[0]).encode(x, alt.X2("high:Q"), y)
         column = alt.Column("group:N", sort=domains, title=None)
         row = alt.Row(
             "label:N",
+            sort=order,
             title=None,
             header=alt.Header(
                 labelAngle=0, labelOrient="top", labelAnchor="start", labelFontWeight="bold", labelPadding=2
@@ -80,12 +85,12 @@ def _weights(frame: Frame, name: str, title: str) -> Figure:
     else:
         legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
         scale = alt.Scale(type="sqrt", domain=[0, 1], range=SHADES)
-        axis = alt.Axis(values=steps(experts), ticks=False, domain=False)
-        cells = (
-            alt.Chart(frame)
-            .mark_rect()
-            .encode(x, alt.X2("high:Q"), alt.Y("expert:O", axis=axis), alt.Color("share:Q", scale=scale, legend=legend))
-        )
+        shown, order = with_labels(frame, names)
+        y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
+        if names:
+            y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=110))
+        colour = alt.Color("share:Q", scale=scale, legend=legend)
+        cells = alt.Chart(shown).mark_rect().encode(x, alt.X2("high:Q"), y, colour)
         chart = cells.properties(width=width, height=max(120, 12 * experts)).facet(
             alt.Facet("group:N", sort=domains, title=None), columns=columns
         )

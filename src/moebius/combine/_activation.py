@@ -1,0 +1,37 @@
+"""What is mixed of an expert's output: itself, or its distribution."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.errors import ArgumentError
+from moebius.registry import did_you_mean
+from moebius.routers._normalisation import wide
+from moebius.routing import Routing
+
+ACTIVATIONS = ("none", "softmax")
+
+
+def activation_named(name: str) -> str:
+    """`name` if there is such an activation of outputs.
+
+    Raises:
+        ArgumentError: there is not.
+    """
+    if name not in ACTIVATIONS:
+        rule = f"needs one of {', '.join(ACTIVATIONS)}"
+        raise ArgumentError("activation", rule, name, did_you_mean(name, ACTIVATIONS))
+    return name
+
+
+def activated(values: Float[Tensor, "..."], routing: Routing, name: str) -> Float[Tensor, "..."]:
+    """The outputs, or their softmax over the last axis in float32 at least.
+
+    Raises:
+        ArgumentError: a softmax of outputs that are single numbers.
+    """
+    if name == "none":
+        return values
+    if values.ndim < (3 if routing.selection is None else 2):
+        rule = "softmax needs outputs with an axis of classes, and these are single numbers"
+        raise ArgumentError("activation", rule, name, "activation: none")
+    return wide(values).softmax(-1)

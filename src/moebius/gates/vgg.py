@@ -1,0 +1,72 @@
+"""The gate of the VGG kind."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import positive
+from moebius.networks import VGG as Network
+from moebius.networks.vgg import DROPOUT, FILTERS
+
+
+class VGG(nn.Module):
+    """Scores are a convolutional network of the image that has several convolutions in each block.
+
+    Blocks of [3×3 convolution that keeps the size, activation, batch normalisation] for each of their widths, 2×2
+    max-pooling and dropout; flatten, dense relu layers with dropout, dense E.
+
+    Arguments:
+        channels: of the images.
+        size: their height and width, in pixels; each block halves it (rounded down).
+        experts: E, number of scores per image.
+        filters: output channels of each block's convolutions, a list for each block.
+        dropout: share of the values that is set to 0 after each block while training, the others scaled up; one number
+            for all blocks, or a list of one for each.
+        hidden: widths of the dense relu layers, none allowed.
+        hidden_dropout: the same share after each dense relu layer.
+        activation: of the blocks, one of none, relu, elu, tanh, gelu, silu.
+        batch_norm: whether batch normalisation follows each activation of the blocks.
+
+    Shapes: images (T, channels, size, size) → (T, E).
+
+    Raises:
+        ArgumentError: a value out of range, an image too small for so many blocks, or images of another shape.
+
+    Example:
+        >>> import torch
+        >>> gate = VGG(channels=3, size=8, experts=2, filters=[[4, 4], [8]], dropout=0.25, hidden=[16])
+        >>> gate(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 2])
+
+    Reference: Simonyan, Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition. Study 3's
+    gate is the default, whose elu on the scores is the router's (`soft` with normalisation elu). Study 4's small
+    network is filters [[32, 32], [64, 64]], dropout 0.25, hidden [512], hidden_dropout 0.5, activation relu, batch_norm
+    false.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        experts: int,
+        filters: Sequence[Sequence[int]] = FILTERS,
+        dropout: float | int | Sequence[float | int] = DROPOUT,
+        hidden: Sequence[int] = (),
+        hidden_dropout: float | int = 0.0,
+        activation: str = "elu",
+        batch_norm: bool = True,
+    ):
+        super().__init__()
+        outputs = positive("experts", experts)
+        self.network = Network(
+            channels, size, outputs, filters, dropout, hidden, hidden_dropout, activation, batch_norm
+        )
+        self.channels, self.size, self.experts = channels, size, experts
+        self.filters, self.dropout = self.network.filters, self.network.dropout
+        self.hidden, self.hidden_dropout = self.network.hidden, self.network.hidden_dropout
+        self.activation, self.batch_norm = activation, batch_norm
+
+    def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T E"]:
+        """Score each image."""
+        return self.network(x)

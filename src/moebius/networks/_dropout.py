@@ -1,0 +1,17 @@
+"""The share of values that dropout takes out."""
+
+import math
+
+from moebius.errors import ArgumentError
+
+
+def dropout_share(argument: str, value: float | int) -> float:
+    """`value` if it is a number from 0 to below 1.
+
+    Example:
+        >>> dropout_share("dropout", 0.25)
+        0.25
+    """
+    if isinstance(value, bool) or not math.isfinite(value) or not 0 <= value < 1:
+        raise ArgumentError(argument, "needs a number from 0 to below 1", value, f"{argument}: 0.5")
+    return float(value)

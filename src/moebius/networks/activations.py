@@ -1,0 +1,54 @@
+"""The activation functions of networks, by name."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from moebius.errors import ArgumentError
+
+Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "elu": F.elu,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+# A function that never falls swaps places with the maximum: max(a(x), a(y)) = a(max(x, y)).
+NEVER_FALLING = ("none", "relu", "elu", "tanh")
+
+
+def activation_named(name: str, allowed: Sequence[str] = tuple(ACTIVATIONS)) -> Activation:
+    """The activation function called `name`.
+
+    Raises:
+        ArgumentError: it is not one of `allowed`.
+
+    Example:
+        >>> activation_named("relu")(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
+    """
+    if name not in allowed:
+        raise ArgumentError("activation", f"needs one of {', '.join(allowed)}", name, "activation: relu")
+    return ACTIVATIONS[name]
+
+
+def activated_map(x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
+    """The activation called `name` of a map, for which the map itself may be overwritten.
+
+    For what a convolution or a pooling has just given: neither reads its output again in the backward pass, so relu and
+    elu, whose gradients follow from their values, need no second map in memory.
+
+    Example:
+        >>> activated_map(torch.tensor([-1.0, 2.0]), "elu")
+        tensor([-0.6321,  2.0000])
+    """
+    if name == "relu":
+        return x.relu_()
+    if name == "elu":
+        return F.elu(x, inplace=True)
+    return ACTIVATIONS[name](x)

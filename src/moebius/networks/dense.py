@@ -1,0 +1,66 @@
+"""Dense layers."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.arguments import flatten_features
+from moebius.networks._dropout import dropout_share
+from moebius.networks.activations import ACTIVATIONS, activation_named
+
+
+class Dense(nn.Module):
+    """Dense layers with an activation between them and none after the last: y = W_n a(… a(W_1 x + b_1) …) + b_n.
+
+    Arguments:
+        features: D, width of a row; trailing axes of the input are merged until their product is this (images).
+        hidden: widths of the layers between; none makes the map linear.
+        outputs: width of the last layer.
+        activation: a, one of `ACTIVATIONS`.
+        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
+
+    Raises:
+        ArgumentError: an unknown activation, a share that is not from 0 to below 1, or an input of another width.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int],
+        outputs: int,
+        activation: str = "relu",
+        dropout: float | int = 0.0,
+    ):
+        super().__init__()
+        self.features, self.hidden, self.outputs, self.activation = features, tuple(hidden), outputs, activation
+        self.dropout = dropout_share("dropout", dropout)
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after) for before, after in pairwise([features, *hidden, outputs])
+        )
+        self.drop = nn.Dropout(self.dropout)
+        activation_named(activation)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
+        """The last layer's output for each row."""
+        activate = ACTIVATIONS[self.activation]
+        x = flatten_features(x, self.features)
+        for layer in self.layers[:-1]:
+            x = self.drop(activate(layer(x)))
+        return self.layers[-1](x)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, by their type."""
+        return cast(list[nn.Linear], list(self.layers))
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is active, so that two calls give unlike outputs."""
+        return self.drop.training and self.drop.p > 0
+
+    def extra_repr(self) -> str:
+        """What tells two equal shapes apart."""
+        return f"activation={self.activation}"

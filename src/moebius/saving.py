@@ -1,0 +1,240 @@
+"""Mixtures on disk: a file of tensors, and one that says of what parts they are. Nothing is pickled."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moebius.errors import ArgumentError, DataError
+from moebius.files import read_json, replacing, write_json
+from moebius.mixture import Mixture
+from moebius.predict import load_run
+from moebius.structure import built, describe, inside, strangers
+from moebius.version import __version__
+from moebius.weights import put, stored
+
+SCHEMA = 1
+
+
+def save(moe: Mixture, path: str | Path) -> None:
+    """Write a mixture into a folder: `model.safetensors` holds its tensors, `model.json` says what it is made of.
+
+    The tensors have the names of the state dict, each expert's its own, whatever the execution; a part that is used
+    twice is there once. Parts of a kind that the registry knows are written as kind and arguments. Modules and
+    functions of your own are not: `load` is given them again, and their tensors come from the file. A folder that
+    holds a saved mixture already holds the old or the new one at every moment, also after a crash.
+
+    Not kept: which parameters want gradients (a frozen `Adapter` is frozen again), hooks, and an execution of your own.
+
+    Arguments:
+        moe: the mixture, on any device.
+        path: the folder, which is made where it is missing.
+
+    Raises:
+        ArgumentError: no mixture, a component that was altered after it was made, a state that is no tensor, or a path
+            where something else lies.
+
+    Example:
+        >>> import tempfile, torch, moebius as mb
+        >>> folder = tempfile.mkdtemp()
+        >>> moe = mb.Mixture(mb.gates.Linear(4, 2), [mb.experts.Linear(4, 3), torch.nn.Linear(4, 3)])
+        >>> save(moe, folder)
+        >>> again = load(folder, experts=[None, torch.nn.Linear(4, 3)])
+        >>> torch.equal(again(torch.ones(1, 4)), moe(torch.ones(1, 4)))
+        True
+    """
+    folder = Path(path)
+    if type(moe) is not Mixture:
+        raise ArgumentError("moe", "needs a Mixture itself, not a module around it", type(moe).__name__)
+    if folder.is_file() or (folder / "result.json").exists():
+        rule = "needs a folder of its own, and a file or a study's run is there"
+        raise ArgumentError("path", rule, str(path), f"mb.save(moe, {str(folder) + '-mixture'!r})")
+    aliases = _aliases(moe)
+    structure, tensors = describe(moe), _apart(stored(moe))
+    with replacing(folder / ".model.safetensors") as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
+        digest = _digest(temporary)
+    waiting = (folder / ".model.safetensors").rename(_waiting(folder, digest))
+    # This file makes the new mixture the folder's: until now the old one is whole, and from now on the new tensors are
+    # found under their hash until they have their name.
+    header = {"schema": SCHEMA, "moebius": __version__, "sha256": digest}
+    write_json(folder / "model.json", {**header, "mixture": structure, "aliases": aliases})
+    waiting.replace(folder / "model.safetensors")
+    for leftover in folder.glob(".*.safetensors"):
+        leftover.unlink(missing_ok=True)
+
+
+def load(
+    path: str | Path,
+    gate: nn.Module | None = None,
+    experts: Sequence[nn.Module | None] | nn.ModuleList | Mapping[Any, Callable[..., Any] | None] | None = None,
+    router: nn.Module | None = None,
+    combine: Callable[..., Tensor] | None = None,
+    device: str | torch.device = "cpu",
+) -> Mixture:
+    """Read the mixture that `save` wrote, or that a study's run trained; in eval mode, its numbers as they were.
+
+    Parts of a known kind make themselves. Modules of your own are given, freshly made, and filled with the tensors of
+    the file; the mixture then holds these very modules. Where a network of your own is inside an `Adapter`, that
+    network is given in the expert's place.
+
+    Arguments:
+        path: the folder.
+        gate: where it is of your own.
+        experts: one entry for each, None where the kind is known; or a mapping from indices, or from the paths of
+            parts deeper inside: {2: net, "experts.0.gate": my_gate, "experts.1.transform": my_function}.
+        router: where it is of your own.
+        combine: where it is of your own.
+        device: where the mixture shall be.
+
+    Raises:
+        ArgumentError: a part of your own is missing or has other tensors than the file, or one is given that has no
+            place.
+        DataError: no mixture is there, or it is damaged or made by a later version.
+
+    Example: see `save`.
+    """
+    folder = Path(path)
+    description = _read(folder)
+    if "mixture" not in description:
+        if any(part is not None for part in (gate, experts, router, combine)):
+            raise ArgumentError(
+                "path", "is a study's run, whose parts are all known", str(path), f"mb.load({str(path)!r})"
+            )
+        return load_run(folder)[0].to(device)
+    structure = description["mixture"]
+    own = dict(strangers(structure))
+    wanted = {"gate": gate, "router": router, "combine": combine, **_by_place(experts, len(structure["experts"]))}
+    given = {_place(name, own): part for name, part in wanted.items() if part is not None}
+    missing = {place: name for place, name in own.items() if place not in given}
+    if missing:
+        said = ", ".join(f"{place} ({name})" for place, name in missing.items())
+        raise ArgumentError(said, "modules or functions of your own have to be given", None, _call(str(path), own))
+    tensors = _tensors(folder, description)
+    try:
+        # Making parts draws numbers that are overwritten; who loads a mixture shall not find other ones afterwards.
+        with torch.random.fork_rng(devices=()):
+            moe = built(structure, "experts", given)
+    except (LookupError, TypeError) as error:  # a kind, a place or an argument that is not known here
+        made = f"moebius {description['moebius']} wrote what {__version__} cannot make"
+        raise DataError(f"{folder / 'model.json'}: {made} ({error.args[0]})") from error
+    _fit(moe, tensors, own)
+    put(moe, tensors)
+    return moe.to(device).eval()
+
+
+def _aliases(moe: Mixture) -> dict[str, str]:
+    """Each further name of a tensor that has several → the first, under which it is stored."""
+    first: dict[int, str] = {}
+    for name, tensor in moe.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise ArgumentError(name, "needs to be a tensor, for nothing is pickled", type(tensor).__name__)
+        first.setdefault(id(tensor), name)
+    return {name: first[id(t)] for name, t in moe.state_dict(keep_vars=True).items() if first[id(t)] != name}
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none sharing memory with another: the file's format has no views."""
+    storages, apart = set(), {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in storages else tensor
+        storages.add(place)
+    return apart
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _waiting(folder: Path, digest: str) -> Path:
+    return folder / f".model-{digest[:16]}.safetensors"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    try:
+        description = read_json(path)
+        schema = description["schema"]
+    except FileNotFoundError:
+        raise DataError(f"{folder}: holds no saved mixture (no model.json)", f"mb.save(moe, {str(folder)!r})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is damaged ({error})") from None
+    if "mixture" in description and schema > SCHEMA:
+        said = f"is of schema {schema}, written by moebius {description['moebius']}, and {__version__} reads {SCHEMA}"
+        raise DataError(f"{path}: {said}", "pip install --upgrade moebius")
+    return description
+
+
+def _tensors(folder: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors under all their names."""
+    digest, path = description["sha256"], folder / "model.safetensors"
+    for candidate in (path, _waiting(folder, digest)):
+        try:
+            if _digest(candidate) == digest:
+                tensors = load_file(candidate)
+                return tensors | {name: tensors[first] for name, first in description["aliases"].items()}
+        except (OSError, SafetensorError):
+            continue
+    raise DataError(f"{path}: is missing, damaged, or not the file that model.json beside it was written with")
+
+
+def _by_place(experts: Any, count: int) -> dict[str, Any]:
+    if experts is None:
+        return {}
+    if isinstance(experts, Mapping):
+        for one in experts:
+            if not isinstance(one, str) and one not in range(count):
+                raise ArgumentError("experts", f"needs indices 0 … {count - 1} or paths", one)
+        return {name if isinstance(name, str) else f"experts.{name}": part for name, part in experts.items()}
+    if len(experts) != count:
+        rule = f"needs an entry for each of the {count} experts, None where the kind is known"
+        raise ArgumentError("experts", rule, len(experts), "experts={0: net}, by index")
+    return {f"experts.{number}": part for number, part in enumerate(experts)}
+
+
+def _place(name: str, own: Mapping[str, str]) -> str:
+    """Where the part that was given under this name belongs: there, or to what an adapter there is around."""
+    within = [place for place in own if place == name or place.startswith(f"{name}.")]
+    networks = [place for place in within if set(place[len(name) :].split(".")) <= {"", "network"}]
+    if networks or len(within) == 1:
+        return (networks or within)[0]
+    if within:
+        fix = f"experts={{{', '.join(f'{place!r}: …' for place in within)}}}"
+        raise ArgumentError(name, "holds several parts of your own: each is given by its path", within, fix)
+    rule = "is given, and that place needs nothing: it makes itself or is none of this mixture's"
+    fix = f"one of {', '.join(own)}" if own else "leave it out: no part of this mixture has to be given"
+    raise ArgumentError(name, rule, name, fix)
+
+
+def _call(path: str, own: Mapping[str, str]) -> str:
+    """The call that gives all that has to be given."""
+    plain = [f"{place}={name}(…)" for place, name in own.items() if place in ("gate", "router", "combine")]
+    inner = [(place, name) for place, name in own.items() if place not in ("gate", "router", "combine")]
+    keys = [place.removeprefix("experts.").removesuffix(".network") for place, _ in inner]
+    keys = [key if key.isdigit() else repr(place) for key, (place, _) in zip(keys, inner, strict=True)]
+    entries = ", ".join(f"{key}: {name}(…)" for key, (_, name) in zip(keys, inner, strict=True))
+    return f"mb.load({', '.join([repr(path), *plain, *([f'experts={{{entries}}}'] if entries else [])])})"
+
+
+def _fit(moe: Mixture, tensors: Mapping[str, Tensor], own: Mapping[str, str]) -> None:
+    """Hold the modules to the file's names and shapes, all of them before one is changed; then take its formats."""
+    wanted = moe.state_dict(keep_vars=True)
+    for name in [*wanted, *tensors]:
+        place = next((place for place in own if name.startswith(inside(place, ""))), "")
+        short = name.removeprefix(inside(place, ""))
+        if name not in wanted or name not in tensors:
+            here, there = ("file", "module given") if name in tensors else ("module given", "file")
+            held = [one.removeprefix(inside(place, "")) for one in wanted if one.startswith(inside(place, ""))]
+            raise ArgumentError(place or name, f"the {here} has a tensor {short}, and the {there} has none", held)
+        if wanted[name].shape != tensors[name].shape:
+            rule = f"its tensor {short} has the shape {tuple(tensors[name].shape)} in the file"
+            raise ArgumentError(place or name, rule, tuple(wanted[name].shape))
+    for name, tensor in wanted.items():
+        tensor.data = tensor.data.to(tensors[name].dtype)

@@ -1,0 +1,131 @@
+"""What a model does with the rows of every split, at the end of an epoch and of the training."""
+
+import math
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from moebius.data.batches import in_order
+from moebius.data.split import Dataset, Split
+from moebius.memory import Memory
+from moebius.mixture import Mixture
+from moebius.training.alone import Alone, experts_alone, oracle
+from moebius.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
+from moebius.training.nonfinite import explain
+from moebius.training.objective import Objective
+from moebius.training.one_expert import cut_to_one_expert
+from moebius.training.outcome import Trained
+from moebius.training.remembering import Remembering
+from moebius.training.rows import TrainingRows
+
+
+class Examiner:
+    """Evaluates one model on the splits of one data set, frozen parts by memory.
+
+    Arguments:
+        model: as the accelerator prepared it.
+        bare: the same without its wrapping.
+        objective: what it is trained by.
+        data: the splits.
+        accelerator: device and precision.
+        remembering: of the frozen parts; None to run them every time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bare: Mixture,
+        objective: Objective,
+        data: Dataset,
+        accelerator: Accelerator,
+        remembering: Remembering | None,
+    ):
+        self.model, self.bare, self.objective, self.data = model, bare, objective, data
+        self.accelerator, self.remembering = accelerator, remembering
+        self.channels_last = any(isinstance(module, nn.Conv2d) for module in bare.modules())
+        splits = {"training": data.train, "validation": data.validation, "test": data.test}
+        self.splits = {name: split.to(accelerator.device) for name, split in splits.items() if split is not None}
+
+    def evaluate(self, name: str, epoch: int = 0, step: int = 0) -> Evaluation:
+        """The model on the split "training", "validation" or "test".
+
+        Raises:
+            TrainingError: a loss is not finite; epoch (from 1) and step say when.
+        """
+        split = self.splits[name]
+        evaluation = evaluate(self.model, self.objective, split, self.channels_last, self._memory(split, name))
+        if not math.isfinite(evaluation.loss):
+            # The last update of an epoch may be the one that broke the model.
+            rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
+            batch = next(in_order(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
+            terms = {f"{name} cross_entropy": evaluation.losses.sum()}
+            raise explain(self.bare, batch, terms, epoch, step)
+        return evaluation
+
+    def look(self, name: str) -> dict[str, Any]:
+        """Accuracy, loss and accuracy by domain on a split."""
+        return self._summary(self.evaluate(name))
+
+    def entry(self, epoch: int, train: dict[str, Any], step: int = 0) -> dict[str, Any]:
+        """The metrics of an epoch: `train` is what was measured on the way."""
+        test = self.evaluate("test", epoch, step)
+        entry = {
+            "epoch": epoch,
+            "train": train,
+            "test": self._summary(test),
+            "gates": {path: test.gate_summary(path) for path in test.gates},
+        }
+        if "validation" in self.splits:
+            entry["validation"] = self._summary(self.evaluate("validation", epoch, step))
+        return entry
+
+    def outcome(self, metrics: list[dict[str, Any]], epoch: int, remembered: bool = False) -> Trained:
+        """Everything about the finished model, whose weights are those of the epoch given."""
+        train, test = self.evaluate("training"), self.evaluate("test")
+        validation = self.evaluate("validation") if "validation" in self.splits else None
+        one_expert, alone, alone_held_out = None, (), ()
+        if len(self.bare.experts) > 1:
+            with cut_to_one_expert(self.bare):
+                one_expert = self.evaluate("test")
+            alone = self._alone("test")
+            alone_held_out = self._alone("validation") if "validation" in self.splits else ()
+        share = oracle(alone, test.labels)
+        return Trained(
+            self.bare, epoch, metrics, train, test, validation, one_expert, alone, alone_held_out, share, remembered
+        )
+
+    def remembers(self, rows: TrainingRows) -> bool:
+        """Whether what frozen parts say of the training rows is computed once."""
+        return self.remembering is not None and bool(self.remembering.parts) and not rows.drawn_anew
+
+    def memory_of(self, rows: TrainingRows) -> Memory:
+        """What frozen parts say of the training rows; nothing where that differs from epoch to epoch."""
+        if not self.remembers(rows):
+            return Memory()
+        return self._memory(rows.split, rows.name) or Memory()
+
+    def what_is_remembered(self, rows: TrainingRows) -> str | None:
+        """How frozen parts are run, as a sentence for the log; None without any."""
+        if self.remembering is None or not self.remembering.parts:
+            return None
+        count = len(self.remembering.parts)
+        parts = f"{count} frozen part{'s' * (count > 1)}"
+        if self.remembers(rows):
+            return f"{parts}: computed once for every training row"
+        return f"{parts}: computed in every step, for augmentation changes the rows"
+
+    def _memory(self, split: Split, name: str) -> Memory | None:
+        if self.remembering is None or not self.remembering.parts:
+            return None
+        return self.remembering.of(split, f"{self.data.fingerprint}/{name}")
+
+    def _alone(self, name: str) -> tuple[Alone, ...]:
+        split = self.splits[name]
+        given = (len(self.data.classes), self.channels_last, self._memory(split, name))
+        return experts_alone(self.bare, split, *given, lambda: self.accelerator.autocast())
+
+    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
+        by_domain = evaluation.accuracy_by_domain(self.data.groups)
+        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}

@@ -1,0 +1,114 @@
+"""Computing once what frozen parts say of the rows of a split."""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moebius.data.batches import in_order
+from moebius.data.split import Split
+from moebius.experts.adapter import Adapter
+from moebius.files import replacing
+from moebius.frame import current, entered
+from moebius.memory import Memory
+from moebius.training.evaluation import ROWS_AT_ONCE
+
+# What one part's outputs for a split may take; feature maps of large sets would crowd out everything else.
+MOST_BYTES = 1 << 30
+
+
+class Remembering:
+    """Makes memories of splits for one model.
+
+    Rows are computed in the split's order, in pieces of one size: the same bits whoever computes them, and when.
+
+    Arguments:
+        model: its outermost frozen adapters are remembered.
+        store: where the outputs of an adapter for the split of this name are kept, for other runs to share; None for
+            nowhere.
+        autocast: in which the model computes.
+        channels_last: layout of the images.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        channels_last: bool = False,
+    ):
+        self.store, self.autocast, self.channels_last = store, autocast, channels_last
+        self.parts = frozen_parts(model)
+        self.memories: dict[str, Memory] = {}
+
+    def of(self, split: Split, name: str) -> Memory:
+        """What the frozen parts say of a split; `name` tells it from every other one, also between runs."""
+        if name not in self.memories:
+            memory, waiting = Memory(), deque(self.parts)
+            turns = 0
+            while waiting:
+                part = waiting.popleft()
+                # Others may be computing the same: take up what they leave first, wait for them last.
+                table = self._table(part, split, name, patient=turns >= len(waiting) + 1)
+                if table is None:
+                    waiting.append(part)
+                    turns += 1
+                    continue
+                turns = 0
+                if table.numel():
+                    memory.tables[part] = table
+            self.memories[name] = memory
+        return self.memories[name]
+
+    def _table(self, part: Adapter, split: Split, name: str, patient: bool) -> Tensor | None:
+        """The part's outputs; none at all where they are too many to keep; None while another process computes them."""
+        path = self.store(part, name)
+        if path is None:
+            return self._computed(part, split)
+        found = _read(path, split)
+        if found is not None:
+            return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if patient else 0):
+                found = _read(path, split)
+                if found is not None:
+                    return found
+                table = self._computed(part, split)
+                if table.numel():
+                    with replacing(path, sync=False) as temporary:
+                        save_file({"outputs": table.cpu().contiguous()}, temporary)
+                return table
+        except Timeout:
+            return None
+
+    @torch.no_grad()
+    def _computed(self, part: Adapter, split: Split) -> Tensor:
+        outputs: list[Tensor] = []
+        for batch in in_order(split, ROWS_AT_ONCE, channels_last=self.channels_last):
+            with self.autocast(), entered(current().given({"domain": batch.domains})):
+                outputs.append(part(batch.x))
+            if outputs[0][:1].nbytes * len(split) > MOST_BYTES:
+                return outputs[0][:0]
+        return torch.cat(outputs)
+
+
+def frozen_parts(model: nn.Module) -> list[Adapter]:
+    """The frozen adapters of a model that stand in no other frozen one, each once."""
+    found = [part for part in model.modules() if isinstance(part, Adapter) and part.frozen]
+    inside = {inner for part in found for inner in part.modules() if inner is not part}
+    return [part for part in found if part not in inside]
+
+
+def _read(path: Path, split: Split) -> Tensor | None:
+    try:
+        table = load_file(path, device=str(split.labels.device))["outputs"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return table if len(table) == len(split) else None
