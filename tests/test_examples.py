@@ -32,6 +32,7 @@ CORE = [
     "data.subset",
     "data.views",
     "data.augmentation._apply",
+    "training.fit",
     "training.patience",
 ]
 ROOMS = (

@@ -35,6 +35,7 @@ _NAMES = {
     "HeadMaximum": "combine.head_maximum",
     "MoebiusError": "errors",
     "tune_allocator": "allocator",
+    "fit": "training.fit",
     "save": "saving",
     "load": "saving",
     "add_expert": "editing",

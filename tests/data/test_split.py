@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from moebius.data import Dataset, Split
+from moebius.data.batches import in_order
 
 
 @pytest.fixture
@@ -33,6 +34,16 @@ def test_facts_are_counts_of_what_the_tensors_hold(split):
     assert data.facts == {"features": 12, "channels": 3, "size": 2, "classes": 8, "domains": 2}
 
 
-def test_images_that_are_not_bytes_are_no_split(split):
-    with pytest.raises(Exception, match="images"):
-        Split(split.images.float(), split.labels, split.domains)
+def test_rows_that_are_not_bytes_may_have_any_shape(split):
+    rows = Split(torch.arange(6, dtype=torch.float64).reshape(3, 2), split.labels, split.domains)
+    assert rows.take(torch.tensor([2, 0])).images.tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    (batch,) = in_order(rows, 3)
+    assert batch.x.dtype == torch.float64
+    assert torch.equal(batch.x, rows.images)  # no pixels, so nothing to scale
+
+
+@pytest.mark.parametrize("wrong", ["labels", "domains"])
+def test_labels_and_domains_are_whole_numbers(wrong, split):
+    given = {"images": split.images, "labels": split.labels, "domains": split.domains}
+    with pytest.raises(Exception, match=wrong):
+        Split(**{**given, wrong: given[wrong].float()})

@@ -77,7 +77,8 @@ class Display(AbstractContextManager["Display"]):
             self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
         elif event.kind == "epoch":
             test = f" · test {event.test_accuracy:.3f}"
-            self._line(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {_clock(left)} left")
+            most = "at most " * bool((run.training.get("watch") or {}).get("patience"))
+            self._line(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {most}{_clock(left)} left")
 
     def finish(self, run: RunPlan) -> None:
         """Show that a run is finished."""

@@ -1,6 +1,7 @@
 """The entries of results.json; docs/results-schema.md describes them."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
             "test": trained.test.loss,
         },
         "epochs": trained.metrics,
-        "seconds": sum(entry["seconds"] for entry in timing),
-        "images_per_second": float(np.median(rates)) if rates else 0.0,
+        "seconds": sum(entry["seconds"] for entry in timing) if timing else None,
+        "images_per_second": float(np.median(rates)) if rates else None,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
 
@@ -94,7 +95,11 @@ def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None
     """Test figures of the same model when exactly one expert runs for a row."""
     if rows is None:
         return None
-    return {"accuracy": rows.accuracy, "loss": rows.loss, "accuracy_by_domain": rows.accuracy_by_domain(data.groups)}
+    return {
+        "accuracy": rows.accuracy,
+        "loss": rows.loss if math.isfinite(rows.loss) else None,
+        "accuracy_by_domain": rows.accuracy_by_domain(data.groups),
+    }
 
 
 def _alone(trained: Trained, data: Dataset, names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callab
             return build_mixture(plan.model, rows.facts, stages)
 
         def store(part: nn.Module, split: str) -> Path | None:
-            return _outputs_path(plan, stages.sources.get(part), part, split)
+            return _outputs_path(plan, stages, part, split)
 
         trainer = Trainer(build, rows, settings, plan.draws, folder, device, listen, store)
         trained = trainer.train()
@@ -67,11 +67,15 @@ def _fill(folder: Path, mixture: Mixture) -> None:
     restore_weights(folder / "model.safetensors", mixture)
 
 
-def _outputs_path(plan: RunPlan, stage: str | None, part: nn.Module, split: str) -> Path | None:
+def _outputs_path(plan: RunPlan, stages: Stages, part: nn.Module, split: str) -> Path | None:
     """Where what a stage's part says of a split is kept: beside the stage, for every model that uses it so."""
+    stage = stages.sources.get(part)
     if stage is None:
         return None
-    return plan.folders[stage] / "outputs" / f"{digest([str(part), split, plan.training['precision']])}.safetensors"
+    # Which part of the stage it is, and with which options: two that differ may look alike.
+    used = next(name for name, made in stages.made.items() if made is part)
+    key = digest([used, str(part), split, plan.training["precision"]])
+    return plan.folders[stage] / "outputs" / f"{key}.safetensors"
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -47,16 +47,23 @@ class Examiner:
         self.channels_last = any(isinstance(module, nn.Conv2d) for module in bare.modules())
         splits = {"training": data.train, "validation": data.validation, "test": data.test}
         self.splits = {name: split.to(accelerator.device) for name, split in splits.items() if split is not None}
+        # Where the held-out rows are all there is to test on, they are gone through once.
+        self.one_and_the_same = data.validation is data.test
 
-    def evaluate(self, name: str, epoch: int = 0, step: int = 0) -> Evaluation:
+    def evaluate(self, name: str, epoch: int = 0, step: int = 0, finite: bool = True) -> Evaluation:
         """The model on the split "training", "validation" or "test".
 
+        Arguments:
+            name: of the split.
+            epoch, step: when, from 1.
+            finite: whether every row has to have a finite loss. One expert alone may know nothing of a row's class.
+
         Raises:
-            TrainingError: a loss is not finite; epoch (from 1) and step say when.
+            TrainingError: a loss is not finite.
         """
         split = self.splits[name]
         evaluation = evaluate(self.model, self.objective, split, self.channels_last, self._memory(split, name))
-        if not math.isfinite(evaluation.loss):
+        if finite and not math.isfinite(evaluation.loss):
             # The last update of an epoch may be the one that broke the model.
             rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
             batch = next(in_order(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
@@ -78,19 +85,23 @@ class Examiner:
             "gates": {path: test.gate_summary(path) for path in test.gates},
         }
         if "validation" in self.splits:
-            entry["validation"] = self._summary(self.evaluate("validation", epoch, step))
+            held_out = test if self.one_and_the_same else self.evaluate("validation", epoch, step)
+            entry["validation"] = self._summary(held_out)
         return entry
 
     def outcome(self, metrics: list[dict[str, Any]], epoch: int, remembered: bool = False) -> Trained:
         """Everything about the finished model, whose weights are those of the epoch given."""
         train, test = self.evaluate("training"), self.evaluate("test")
-        validation = self.evaluate("validation") if "validation" in self.splits else None
+        validation = None
+        if "validation" in self.splits:
+            validation = test if self.one_and_the_same else self.evaluate("validation")
         one_expert, alone, alone_held_out = None, (), ()
         if len(self.bare.experts) > 1:
             with cut_to_one_expert(self.bare):
-                one_expert = self.evaluate("test")
+                one_expert = self.evaluate("test", finite=False)
             alone = self._alone("test")
-            alone_held_out = self._alone("validation") if "validation" in self.splits else ()
+            if "validation" in self.splits:
+                alone_held_out = alone if self.one_and_the_same else self._alone("validation")
         share = oracle(alone, test.labels)
         return Trained(
             self.bare, epoch, metrics, train, test, validation, one_expert, alone, alone_held_out, share, remembered
@@ -98,13 +109,11 @@ class Examiner:
 
     def remembers(self, rows: TrainingRows) -> bool:
         """Whether what frozen parts say of the training rows is computed once."""
-        return self.remembering is not None and bool(self.remembering.parts) and not rows.drawn_anew
+        return bool(self.memory_of(rows).tables)
 
     def memory_of(self, rows: TrainingRows) -> Memory:
         """What frozen parts say of the training rows; nothing where that differs from epoch to epoch."""
-        if not self.remembers(rows):
-            return Memory()
-        return self._memory(rows.split, rows.name) or Memory()
+        return Memory() if rows.drawn_anew else self._memory(rows.split, rows.name) or Memory()
 
     def what_is_remembered(self, rows: TrainingRows) -> str | None:
         """How frozen parts are run, as a sentence for the log; None without any."""
@@ -112,13 +121,18 @@ class Examiner:
             return None
         count = len(self.remembering.parts)
         parts = f"{count} frozen part{'s' * (count > 1)}"
-        if self.remembers(rows):
-            return f"{parts}: computed once for every training row"
-        return f"{parts}: computed in every step, for augmentation changes the rows"
+        if rows.drawn_anew:
+            return f"{parts}: computed in every step, for augmentation changes the rows"
+        kept = len(self.memory_of(rows).tables)
+        if kept < count:
+            which = "" if not kept else f"{count - kept} of them "
+            return f"{parts}: {which}computed in every step, for what they say takes up too much memory"
+        return f"{parts}: computed once for every training row"
 
     def _memory(self, split: Split, name: str) -> Memory | None:
         if self.remembering is None or not self.remembering.parts:
             return None
+        name = "test" if name == "validation" and self.one_and_the_same else name
         return self.remembering.of(split, f"{self.data.fingerprint}/{name}")
 
     def _alone(self, name: str) -> tuple[Alone, ...]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from moebius.data.batches import Batch
 from moebius.errors import TrainingError
 from moebius.execution.loop import loop
+from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
 
 
@@ -16,10 +17,16 @@ def explain(model: nn.Module, batch: Batch, terms: Mapping[str, Tensor], epoch: 
     bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["total"]
     sources = _bad_parameters(model) or _bad_outputs(model, batch)
     where = f"; not finite: {', '.join(sources)}" if sources else ""
-    return TrainingError(
-        f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}",
-        "training.optimizer.lr=1e-4 or training.clip_norm=1.0",
-    )
+    fix = "training.optimizer.lr=1e-4 or training.clip_norm=1.0"
+    if not sources and _rules_classes_out(model):
+        where = "; a row is of a class that none of the experts which run for it knows, so that its probability is 0"
+        fix = "fill: -10 where those experts are named, or one that knows all classes beside them"
+    return TrainingError(f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}", fix)
+
+
+def _rules_classes_out(model: nn.Module) -> bool:
+    adapters = [part for part in model.modules() if isinstance(part, Adapter)]
+    return any(part.classes is not None and part.fill in (None, -torch.inf) for part in adapters)
 
 
 def _bad_parameters(model: nn.Module) -> list[str]:

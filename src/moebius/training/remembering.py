@@ -17,6 +17,7 @@ from moebius.experts.adapter import Adapter
 from moebius.files import replacing
 from moebius.frame import current, entered
 from moebius.memory import Memory
+from moebius.mixture import Mixture
 from moebius.training.evaluation import ROWS_AT_ONCE
 
 # What one part's outputs for a split may take; feature maps of large sets would crowd out everything else.
@@ -100,10 +101,31 @@ class Remembering:
 
 
 def frozen_parts(model: nn.Module) -> list[Adapter]:
-    """The frozen adapters of a model that stand in no other frozen one, each once."""
-    found = [part for part in model.modules() if isinstance(part, Adapter) and part.frozen]
-    inside = {inner for part in found for inner in part.modules() if inner is not part}
-    return [part for part in found if part not in inside]
+    """The frozen adapters whose outputs for a row never change, the outermost ones and each once.
+
+    Those are gates and experts of the model, of mixtures in it and of adapters that leave their input as it is: what
+    stands behind another layer sees no row of the data. Nor is an adapter among them in which a router lets rows depend
+    on each other.
+    """
+    found: dict[Adapter, None] = {}
+    elsewhere: set[nn.Module] = set()
+    waiting = [model]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, Adapter) and part.frozen:
+            found |= {part: None} if _row_by_row(part) else {}
+            elsewhere.update(part.network.modules())
+        elif isinstance(part, Adapter) and (part.size, part.channels, part.transform) == (None, None, None):
+            waiting.insert(0, part.network)
+        elif isinstance(part, Mixture):
+            waiting = [part.gate, *part.experts, *waiting]
+        else:
+            elsewhere.update(part.modules())
+    return [part for part in found if part not in elsewhere]
+
+
+def _row_by_row(part: nn.Module) -> bool:
+    return all(module.router.rows_independent for module in part.modules() if isinstance(module, Mixture))
 
 
 def _read(path: Path, split: Split) -> Tensor | None:

@@ -105,7 +105,8 @@ def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelM
     columns = 2 if len(names) in (2, 4) else 3 if len(names) in (3, 5, 6, 9) else min(4, len(names))
     width = (WIDTH - GAP * (columns - 1)) / columns
     last = int(frame["epoch"].max())
-    x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", tickCount=3, tickMinStep=1), title=None)
+    ticks = sorted({1, (1 + last) // 2, last})
+    x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", values=ticks), title=None)
     y = alt.Y("value:Q", scale=upward, axis=alt.Axis(tickCount=3, format=".1f"), title=None)
     means = kept.groupby("stage", sort=False)["value"].mean()
     cells = []
