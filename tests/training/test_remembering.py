@@ -24,7 +24,7 @@ class Network(nn.Module):
     def __init__(self, outputs):
         super().__init__()
         self.layers = nn.Sequential(
-            # No bias: batch normalisation takes it out again, and Adam would magnify the rounding errors of its gradient.
+            # No bias, which batch normalisation takes out again: Adam would magnify its gradient's rounding errors.
             nn.Conv2d(1, 4, 3, bias=False),
             nn.BatchNorm2d(4),
             nn.ELU(),
@@ -227,8 +227,9 @@ def test_what_learns_is_not_remembered(train):
     assert frozen_parts(model) == [model.experts[0]]
     # Frozen for this training alone is not frozen: it is in eval, and computed all the same.
     trained = train(half, experts={"freeze": True})
-    assert [network.rows for network in networks(trained.model)][0] == 140
-    assert [network.rows for network in networks(trained.model)][1] > 2 * 140
+    looked_up, computed = networks(trained.model)
+    assert looked_up.rows == 140
+    assert computed.rows > 2 * 140
 
 
 def test_outputs_that_are_too_many_are_not_kept(train, tmp_path, monkeypatch):

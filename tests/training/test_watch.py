@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from moebius.training.checkpoint import restore
 from moebius.training.loop import Trainer
 from moebius.training.patience import judge
+from moebius.training.settings import Watch
 
 # Rates that grow until they spoil the model: epochs without a better one come soon.
 GROWING = {"kind": "step", "start": 1e-2, "factor": 30.0, "every": 1}
@@ -60,13 +61,7 @@ def test_training_ends_after_patience_and_reports_the_best_weights(measure, trai
 def test_without_patience_training_goes_on_to_its_end(train):
     _, trained, _, _ = train({})
     assert len(trained.metrics) == 9
-    assert trained.epoch == judge(values(trained), trained_watch()).best
-
-
-def trained_watch():
-    from moebius.training.settings import Watch
-
-    return Watch()
+    assert trained.epoch == judge(values(trained), Watch()).best
 
 
 def test_nothing_above_leaves_the_last_epoch(train):
@@ -131,7 +126,7 @@ def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
 
 def test_rates_fall_from_what_the_schedule_says(train):
     trainer, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
-    last = 1 - 1e-9  # the rate at an epoch's last step, of a schedule that steps by epochs
+    last = 2 / 3  # where the last of three steps begins
     for epoch, found in enumerate(rates):
         scale = judge(values(trained)[:epoch], trainer.watch).scale
         expected = trainer.settings.lr(epoch + last) * scale
