@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.build import build_mixture, multiply_adds
+from moebius.build import Stages, build_mixture, multiply_adds
 from moebius.errors import ArgumentError, UnknownKindError
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
@@ -149,3 +149,35 @@ def test_counting_changes_nothing():
     assert [module.training for module in moe.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in moe.state_dict().items())
     assert all(parameter.grad is None for parameter in moe.parameters())
+
+
+def test_a_stage_inside_another_is_mapped_to_the_outputs_that_the_other_has():
+    linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
+    inner = {
+        "model": linear,
+        "part": "experts.0",
+        "facts": {**FACTS, "classes": 2},
+        "classes": [5, 1],
+        "labels": [5, 1],
+    }
+    around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
+    outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 3}, "classes": [1, 0, 5], "labels": [1, 0, 5]}
+    spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
+    moe = build_mixture(spec, {**FACTS, "classes": 6}, Stages({"inner": inner, "outer": outer}))
+    x = torch.rand(2, FACTS["channels"], FACTS["size"], FACTS["size"])
+    network = moe.experts[0].network.experts[0].network
+    assert moe.experts[0].network.experts[0].classes == (2, 0)
+    for_5, for_1 = network(x).unbind(1)
+    expected = torch.full((2, 6), -torch.inf)
+    expected[:, 5], expected[:, 1] = for_5, for_1
+    torch.testing.assert_close(moe.experts[0](x), expected)
+
+
+def test_a_stage_that_knows_what_its_user_does_not_is_refused():
+    linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
+    inner = {"model": linear, "part": "experts.0", "facts": FACTS, "classes": [0, 2], "labels": None}
+    around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
+    outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 2}, "classes": [0, 1], "labels": [0, 1]}
+    spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
+    with pytest.raises(ArgumentError, match="knows classes that the stage which uses it has no output for"):
+        build_mixture(spec, FACTS, Stages({"inner": inner, "outer": outer}))

@@ -29,27 +29,31 @@ class Stages:
 
     Arguments:
         specs: stage → `model` (spec of the mixture it trains), `part` (path of what is handed on), `facts` of its
-            data, `classes` (positions among the mixture's that it knows, or None).
+            data, `classes` (positions among all classes that it knows, or None), and `labels` (positions among all
+            classes of those that it counts itself, where it does not count all).
         fill: puts a stage's trained weights into its mixture; None where they are not wanted, or come later.
+        labels: of the stage whose mixture this serves; None where labels count all classes.
     """
 
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fill: Callable[[str, Mixture], None] | None = None
     made: dict[str, nn.Module] = field(default_factory=dict)
     sources: dict[nn.Module, str] = field(default_factory=dict)
+    labels: Sequence[int] | None = None
 
     def adapter(self, spec: Mapping[str, Any], facts: Mapping[str, int]) -> Adapter:
         """The part that a spec of kind `stage` names: frozen unless it says otherwise.
 
         Raises:
-            UnknownKindError: no such stage, or no such part in it.
+            UnknownKindError: no such stage.
+            ArgumentError: no such part in it, or it knows classes that the mixture has no output for.
         """
         options = {name: value for name, value in spec.items() if name != "kind"}
         key = json.dumps([options, facts["classes"]], sort_keys=True)
         if key not in self.made:
             name, part = options.pop("stage"), options.pop("part", None)
             network = self._network(name, part)
-            classes = self.specs[name]["classes"] if part is None else None
+            classes = self._classes(name) if part is None else None
             given = {"frozen": True, **options}
             self.made[key] = Adapter(network, classes=classes, total=facts["classes"] if classes else None, **given)
             self.sources[self.made[key]] = name
@@ -62,15 +66,26 @@ class Stages:
         if name not in self.specs:
             raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.specs))
         spec = self.specs[name]
-        mixture = build_mixture(spec["model"], spec["facts"], Stages(self.specs, self.fill))
+        inner = Stages(self.specs, self.fill, labels=spec.get("labels"))
+        mixture = build_mixture(spec["model"], spec["facts"], inner)
         if self.fill is not None:
             self.fill(name, mixture)
         try:
             self.made[key] = mixture.get_submodule(spec["part"] if part is None else part)
         except AttributeError:
             fix = "gate, experts.0 … as in model.safetensors"
-            raise UnknownKindError(f"stage {name} has no part {part!r}", fix) from None
+            raise ArgumentError("part", f"stage {name} has no part of this name", part, fix) from None
         return self.made[key]
+
+    def _classes(self, name: str) -> list[int] | None:
+        """The classes that a stage knows, as positions among the outputs of the mixture that uses it."""
+        classes = self.specs[name]["classes"]
+        if classes is None or self.labels is None:
+            return classes
+        if not set(classes) <= set(self.labels):
+            rule = "knows classes that the stage which uses it has no output for"
+            raise ArgumentError("stage", rule, name, "outputs: all")
+        return [list(self.labels).index(label) for label in classes]
 
 
 def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Stages | None = None) -> Mixture:

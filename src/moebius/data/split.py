@@ -1,6 +1,7 @@
 """Images, labels and domains in memory."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Int, Int64, Shaped
@@ -68,9 +69,10 @@ class Dataset:
     @property
     def facts(self) -> dict[str, int]:
         """What components need to know of the data: features, channels, size, classes, domains."""
-        channels, size = self.train.images.shape[1], self.train.images.shape[-1]
+        shape = self.train.images.shape[1:]
+        channels, size = shape[0], shape[-1]
         return {
-            "features": channels * size * size,
+            "features": prod(shape),
             "channels": channels,
             "size": size,
             "classes": len(self.classes),

@@ -110,7 +110,7 @@ class Adapter(nn.Module):
 
     def extra_repr(self) -> str:
         """What tells two adapters apart."""
-        names = ("size", "channels", "classes", "total", "activation", "frozen")
+        names = ("size", "channels", "classes", "total", "fill", "activation", "frozen")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
 
     def _said(self, x: Tensor) -> Tensor:

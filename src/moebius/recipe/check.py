@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from moebius.build import uses
 from moebius.recipe.components import check_component
 from moebius.recipe.merge import comes_from_base, merge
 from moebius.recipe.model import DEFAULTS, KEYS, check_model, dry_build
@@ -33,12 +34,12 @@ def check(
     training = mapping(raw, "training")
     problems += check_training(training, ("training",))
     facts = guess_facts(mapping(raw, "data")) if build else None
-    stages, found = check_stages(raw, facts)
+    stages, wrong, found = check_stages(raw, facts)
     problems += found
     variants = []
     for name, over in mapping(raw, "variants").items():
         if isinstance(over, Mapping):
-            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts, stages)
+            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts, stages, wrong)
             problems += found
             variants += [variant] if variant else []
     problems += _check_names(raw)
@@ -71,13 +72,17 @@ def _check_variant(
     over: Mapping[str, Any],
     facts: dict[str, int] | None,
     stages: Sequence[Stage],
+    wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
     own = {key: value for key, value in over.items() if key != "training"}
     spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), own)}
     spec = {key: value for key, value in spec.items() if key in model or key in own or key in DEFAULTS}
-    found = check_model(spec, (), [stage.name for stage in stages])
-    if facts is not None:
-        wrong = {str(problem.path[0]) for problem in found}
+    names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
+    found = check_model(spec, (), names)
+    wrong = {str(problem.path[0]) for problem in found}
+    used = uses([value for key, value in spec.items() if key not in wrong])
+    # What is wrong with a stage is said once, of the stage.
+    if facts is not None and not set(used) & set(wrong_stages):
         found += dry_build(spec, facts, wrong, stage_specs(stages, facts))
     problems = [_placed(problem, name, "model", dict(model), own) for problem in found]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from moebius.build import Stages, build_mixture
-from moebius.errors import ArgumentError, UnknownKindError
+from moebius.errors import ArgumentError
 from moebius.experts.adapter import Adapter
 from moebius.recipe.components import check_component, check_keywords
 from moebius.recipe.problems import ABSENT, Path, Problem, from_argument_error
@@ -18,6 +18,7 @@ STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linea
 KEYS = ("gate", "router", "experts", "combine", "execution")
 # What a recipe may say of a stage's network where it uses it; what classes it knows, the stage says.
 ADAPTING = ("size", "channels", "fill", "activation", "frozen")
+AN_EXAMPLE = "stages: {NAME: {network: {kind: vgg}}}"
 
 
 def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str] = ()) -> list[Problem]:
@@ -83,6 +84,9 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
         with torch.device("meta"), torch.no_grad():
             mixture = build_mixture(spec, facts, Stages(stages))
             place = ("gate",)
+            if any(getattr(_adapted(mixture.gate), name, False) for name in ("gives_aux", "needs_context")):
+                rule = "takes or gives more than rows and scores, which does not come through a stage"
+                return [Problem(place, rule, spec["gate"])]
             if getattr(mixture.gate, "needs_context", False):
                 # It reads values, and the meta device has none.
                 return []
@@ -91,13 +95,13 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
                 scores, _ = scores
     except ArgumentError as error:
         return [from_argument_error(error, place)]
-    except UnknownKindError as error:
-        return [Problem(("experts",), error.message, spec["experts"], error.fix)]
     except RuntimeError as error:
         if not place:
             raise
         shape = (facts["channels"], facts["size"], facts["size"])
         return [Problem(place, f"does not take images of shape {shape} ({error})", spec["gate"])]
+    if spec["experts"] is STAND_INS["experts"]:
+        return []
     experts = len(mixture.experts)
     wanted = mixture.router.gate_outputs(experts)
     if scores.shape[-1] != wanted:
@@ -106,6 +110,10 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
             rule = f"gives {scores.shape[-1]} scores a row where {spec['router']['kind']} needs {wanted}"
         return [Problem(("gate",), rule, spec["gate"], "leave `experts` out of the gate, it is filled in")]
     return []
+
+
+def _adapted(gate: torch.nn.Module) -> torch.nn.Module | None:
+    return gate.network if isinstance(gate, Adapter) else None
 
 
 def check_experts(value: Any, path: Path, stages: Collection[str] = ()) -> list[Problem]:
@@ -132,9 +140,10 @@ def _check_stage(value: Mapping[str, Any], path: Path, stages: Collection[str]) 
     problems += check_keywords(Adapter, {**keywords, "network": None}, path, called="stage")
     name = value.get("stage")
     if name is None:
-        return [*problems, Problem((*path, "stage"), "is missing", ABSENT, f"one of {', '.join(stages)}")]
+        fix = f"one of {', '.join(stages)}" if stages else AN_EXAMPLE
+        return [*problems, Problem((*path, "stage"), "is missing", ABSENT, fix)]
     if name not in stages:
-        fix = did_you_mean(str(name), stages) if stages else "stages: {NAME: {network: {kind: vgg}}}"
+        fix = did_you_mean(str(name), stages) if stages else AN_EXAMPLE
         problems.append(Problem((*path, "stage"), "no such stage, or none above this one", name, fix))
     return problems
 

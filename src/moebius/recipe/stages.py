@@ -14,23 +14,33 @@ from moebius.recipe.training import check_training, with_optimizer
 from moebius.recipe.wording import problems_of
 
 
-def check_stages(raw: Mapping[str, Any], facts: Mapping[str, int] | None) -> tuple[list[Stage], list[Problem]]:
+def check_stages(
+    raw: Mapping[str, Any], facts: Mapping[str, int] | None
+) -> tuple[list[Stage], list[str], list[Problem]]:
     """The stages of a recipe's plain values, and everything that is wrong with them.
 
     Arguments:
         raw: plain values of the recipe.
         facts: of the data; None not to build what the stages train.
+
+    Returns:
+        The stages, the names of those that cannot be built for what is wrong with them or with one that they use, and
+        the problems.
     """
     stages: list[Stage] = []
+    wrong: list[str] = []
     problems: list[Problem] = []
     for name, given in mapping(raw, "stages").items():
         if not isinstance(given, Mapping):
             problems.append(Problem(("stages", name), "needs a mapping of keys to values", given))
+            wrong.append(name)
             continue
-        stage, found = _check_stage(name, given, raw, stages, facts)
+        stage, found = _check_stage(name, given, raw, stages, wrong, facts)
         problems += found
+        if found or stage is None or set(uses(stage.model)) & set(wrong):
+            wrong.append(name)
         stages += [stage] if stage else []
-    return stages, problems
+    return stages, wrong, problems
 
 
 def stage_specs(stages: Sequence[Stage], facts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
@@ -56,7 +66,12 @@ def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, 
 
 
 def _check_stage(
-    name: str, given: Mapping[str, Any], raw: Mapping[str, Any], above: Sequence[Stage], facts: Mapping[str, int] | None
+    name: str,
+    given: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    above: Sequence[Stage],
+    wrong_above: Sequence[str],
+    facts: Mapping[str, int] | None,
 ) -> tuple[Stage | None, list[Problem]]:
     place: Path = ("stages", name)
     shared = mapping(raw, "pretraining")
@@ -74,7 +89,7 @@ def _check_stage(
         problems = []
     except ValidationError as error:
         file, problems = None, problems_of(error, StageFile, place)
-    names = [stage.name for stage in above]
+    names = list(dict.fromkeys([*(stage.name for stage in above), *wrong_above]))
 
     found = check_training(training, ())
     try:
@@ -103,7 +118,7 @@ def _check_stage(
     if file.classes is not None and file.groups is not None:
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
-    if facts is not None and not found:
+    if facts is not None and not found and not set(uses(spec)) & set(wrong_above):
         found = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
     for problem in found:
         if file.model is not None:

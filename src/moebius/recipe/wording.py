@@ -87,6 +87,8 @@ def _rule(kind: str, context: Mapping[str, Any]) -> str | None:
             return f"needs a number above {context['gt']:g}"
         case "greater_than_equal":
             return f"needs a number of at least {context['ge']:g}"
+        case "less_than":
+            return f"needs a number below {context['lt']:g}"
         case "too_short":
             entries = "entry" if context["min_length"] == 1 else "entries"
             return f"needs at least {context['min_length']} {entries}"

@@ -33,11 +33,14 @@ def plan_stages(recipe: Recipe, data: Dataset) -> tuple[dict[str, dict[str, Any]
             rows = select(data, **stage.rows)
         except ArgumentError as error:
             raise error.inside(f"stages.{stage.name}") from None
+        classes = known_classes(stage.rows["classes"], data.classes)
+        counted = [] if stage.rows["groups"] is not None else classes if stage.rows["outputs"] == "own" else None
         specs[stage.name] = {
             "model": stage.model,
             "part": stage.part,
             "facts": rows.facts,
-            "classes": known_classes(stage.rows["classes"], data.classes),
+            "classes": classes,
+            "labels": counted,
         }
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
         used = {name: hashes[name] for name in uses(stage.model)}

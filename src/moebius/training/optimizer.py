@@ -104,5 +104,16 @@ def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
             mixture.gate.eval()
     if not settings.experts.trains(epoch):
         for expert in [expert for mixture in mixtures for expert in mixture.experts]:
-            if not any(isinstance(part, Mixture) for part in expert.modules()):
-                expert.eval()
+            _rest(expert)
+
+
+def _rest(module: nn.Module) -> None:
+    """Evaluation mode for a module and what is in it, but not for mixtures inside: their gates may be training."""
+    if isinstance(module, Mixture):
+        return
+    if not any(isinstance(part, Mixture) for part in module.modules()):
+        module.eval()
+        return
+    module.training = False
+    for child in module.children():
+        _rest(child)

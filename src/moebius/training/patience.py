@@ -24,8 +24,9 @@ class Verdict:
 def judge(values: Sequence[float], watch: Watch) -> Verdict:
     """The verdict on a history. A function of it alone: a run that goes on after a kill judges as it would have.
 
-    An epoch is better if its value is strictly so. After `plateau.patience` epochs without a better one the rates are
-    multiplied with the factor, and the count begins anew; after `patience` training ends.
+    An epoch is better if its value is strictly so, whether or not it is good enough to be kept as the best. After
+    `plateau.patience` epochs without a better one the rates are multiplied with the factor, and the count begins anew;
+    after `patience` training ends.
 
     Arguments:
         values: accuracy or loss on the held-out rows, one per epoch.
@@ -39,11 +40,12 @@ def judge(values: Sequence[float], watch: Watch) -> Verdict:
     Reference: the rules of study 3; Keras' ReduceLROnPlateau, EarlyStopping and ModelCheckpoint.
     """
     sign = 1.0 if watch.measure == "accuracy" else -1.0
-    top = -float("inf") if watch.above is None else sign * watch.above
-    best, scale, idle, flat = None, 1.0, 0, 0
+    least = -float("inf") if watch.above is None else sign * watch.above
+    best, top, scale, idle, flat = None, -float("inf"), 1.0, 0, 0
     for epoch, value in enumerate(values, 1):
         if sign * value > top:
-            best, top, idle, flat = epoch, sign * value, 0, 0
+            top, idle, flat = sign * value, 0, 0
+            best = epoch if top > least else best
             continue
         idle, flat = idle + 1, flat + 1
         if watch.plateau is not None and flat >= watch.plateau.patience:
