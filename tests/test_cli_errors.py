@@ -44,7 +44,10 @@ def nothing_left(here: Path, *but: str) -> bool:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("training:", "trainign:"), "small.yaml: trainign: no such key, got {'epochs': 1}; did you mean training?"),
+        (
+            ("training:", "trainign:"),
+            "small.yaml: trainign: no such key, got {'epochs': 1}; did you mean training or pretraining?",
+        ),
         (
             ("kind: mlp", "kind: mpl"),
             "small.yaml: variants.hidden.gate.kind: no such kind, got 'mpl'; did you mean mlp?",

@@ -35,6 +35,7 @@ def _result(kind, rows, options, compares):
     scores, expert_losses = gate(x), experts(x).square()
     routing = Soft(normalisation="relu" if kind == "l1" else "softmax")(scores)
     aux = {"load": scores.sigmoid(), "open": scores.sigmoid(), "selectors": scores.softmax(-1).unsqueeze(1)}
+    aux |= {"reconstruction": scores.square().sum(1), "kl": scores.exp().sum(1)}
     routing = replace(routing, aux=aux, outputs=torch.stack([expert_losses, -expert_losses], -1))
     loss = find("losses", kind)(*((routing, expert_losses) if compares else (routing,)), **options)
     loss.backward()
