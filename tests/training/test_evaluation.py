@@ -65,3 +65,19 @@ def test_a_gate_that_no_row_reached_says_so(small_data):
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
     found = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
     assert "experts.1" not in found.gates or found.gate_summary("experts.1") == {"rows": 0}
+
+
+def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
+    data = small_data(train_rows=300)
+    order = data.train.domains.sort(stable=True).indices  # the first batch is of one set alone
+    split = data.train.take(order)
+    assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
+    turned = split.take(torch.arange(len(split)).flip(0))
+    for rows in (split, turned):
+        found = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
+        assert torch.equal(~found.gates["experts.1"].isnan().any(1), rows.domains == 1)
+    alone = evaluate(
+        build_mixture(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
+    )
+    assert alone.gates["experts.1"].isnan().all()
+    assert alone.gate_summary("experts.1") == {"rows": 0}

@@ -14,6 +14,7 @@ from moebius.data.split import Split
 from moebius.diagnostics.entropy import entropy
 from moebius.diagnostics.load import load
 from moebius.memory import Memory
+from moebius.mixture import Mixture
 from moebius.recording import record
 from moebius.training.objective import Objective
 
@@ -101,7 +102,12 @@ def evaluate(
     """
     memory = memory or Memory()
     columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
-    gates: dict[str, list[Tensor]] = {}
+    # A gate that no row of a batch is sent to, or none at all, is in no log of it.
+    gates = {
+        path: torch.full((len(split), len(part.experts)), torch.nan, device=split.labels.device)
+        for path, part in model.named_modules()
+        if isinstance(part, Mixture)
+    }
     modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.inference_mode():
@@ -114,16 +120,17 @@ def evaluate(
             columns["probabilities"].append(probability)
             columns["losses"].append(objective.cross_entropy(output, batch.labels, reduction="none"))
             for path, calls in log.items():
-                weights = calls[0].weights.new_full((len(batch.x), calls[0].experts), torch.nan)
+                nothing = calls[0].weights.new_full((len(split), calls[0].experts), torch.nan)
+                weights = gates.setdefault(path, nothing)
                 for routing in calls:
-                    weights[... if routing.rows is None else routing.rows] = routing.weights
-                gates.setdefault(path, []).append(weights)
+                    rows = batch.rows if routing.rows is None else batch.rows[routing.rows]
+                    weights[rows] = routing.weights.to(weights.dtype)
     for module, training in modes.items():
         module.training = training
     joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
     return Evaluation(
         labels=split.labels.cpu(),
         domains=split.domains.cpu(),
-        gates={path: torch.cat(parts).cpu() for path, parts in gates.items()},
+        gates={path: weights.cpu() for path, weights in gates.items()},
         **joined,
     )
