@@ -21,6 +21,7 @@ from moebius.study.display import Display
 from moebius.study.lock import locked
 from moebius.study.one_run import collect, remove_leftovers, result_path
 from moebius.study.plan import SCHEMA, make_plan
+from moebius.study.stages import plan_stages
 from moebius.study.workers import run_all
 
 
@@ -83,6 +84,7 @@ def run(
         f"data: {' + '.join(data.domains)}, {len(data.train):,} training rows{held}, {len(data.test):,} test rows",
         highlight=False,
     )
+    plan_stages(recipe, data)  # what it refuses is refused before the folder is made
     with locked(out):
         remove_leftovers(out)
         plan = make_plan(recipe, data, device, workers, out, stages_dir)
