@@ -218,6 +218,7 @@ def test_fresh_augmentation_is_not_remembered_and_the_note_says_so(train):
     assert notes == [
         "3 frozen parts: computed in every step, for augmentation changes the rows",
         "3 frozen parts: computed once for every training row",
+        "3 frozen parts: computed in every step, for nothing is to be remembered",
     ]
     assert_agree(fresh, train(soft, augment=FLIP, remember=False))
 

@@ -30,7 +30,8 @@ class Examiner:
         objective: what it is trained by.
         data: the splits.
         accelerator: device and precision.
-        remembering: of the frozen parts; None to run them every time.
+        remembering: of the frozen parts.
+        remember: whether to; False to run them every time.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class Examiner:
         objective: Objective,
         data: Dataset,
         accelerator: Accelerator,
-        remembering: Remembering | None,
+        remembering: Remembering,
+        remember: bool = True,
     ):
         self.model, self.bare, self.objective, self.data = model, bare, objective, data
-        self.accelerator, self.remembering = accelerator, remembering
+        self.accelerator, self.remembering, self.remember = accelerator, remembering, remember
         self.channels_last = any(isinstance(module, nn.Conv2d) for module in bare.modules())
         splits = {"training": data.train, "validation": data.validation, "test": data.test}
         self.splits = {name: split.to(accelerator.device) for name, split in splits.items() if split is not None}
@@ -117,10 +119,12 @@ class Examiner:
 
     def what_is_remembered(self, rows: TrainingRows) -> str | None:
         """How frozen parts are run, as a sentence for the log; None without any."""
-        if self.remembering is None or not self.remembering.parts:
-            return None
         count = len(self.remembering.parts)
+        if not count:
+            return None
         parts = f"{count} frozen part{'s' * (count > 1)}"
+        if not self.remember:
+            return f"{parts}: computed in every step, for nothing is to be remembered"
         if rows.drawn_anew:
             return f"{parts}: computed in every step, for augmentation changes the rows"
         kept = len(self.memory_of(rows).tables)
@@ -130,7 +134,7 @@ class Examiner:
         return f"{parts}: computed once for every training row"
 
     def _memory(self, split: Split, name: str) -> Memory | None:
-        if self.remembering is None or not self.remembering.parts:
+        if not self.remember or not self.remembering.parts:
             return None
         name = "test" if name == "validation" and self.one_and_the_same else name
         return self.remembering.of(split, f"{self.data.fingerprint}/{name}")

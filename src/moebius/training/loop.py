@@ -86,7 +86,7 @@ class Trainer:
         self.rows = TrainingRows(data.train.to(self.accelerator.device), settings, seed, self.trainable)
         remembering = Remembering(model, store, lambda: self.accelerator.autocast(), self.channels_last)
         self.examiner = Examiner(
-            self.model, model, self.objective, data, self.accelerator, remembering if settings.remember else None
+            self.model, model, self.objective, data, self.accelerator, remembering, settings.remember
         )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
