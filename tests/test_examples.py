@@ -24,6 +24,7 @@ CORE = [
     "networks.conv_net",
     "networks._dropout",
     "memory",
+    "modes",
     "weights",
     "structure",
     "saving",

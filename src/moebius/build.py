@@ -15,6 +15,7 @@ from moebius.arguments import positive
 from moebius.errors import ArgumentError, UnknownKindError
 from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
+from moebius.modes import evaluating
 from moebius.registry import did_you_mean, find
 
 # Constructor parameters that a recipe may leave out: they follow from the data and the number of experts.
@@ -37,7 +38,8 @@ class Stages:
 
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fill: Callable[[str, Mixture], None] | None = None
-    made: dict[str, nn.Module] = field(default_factory=dict)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    networks: dict[tuple[str, str | None], nn.Module] = field(default_factory=dict)
     sources: dict[nn.Module, str] = field(default_factory=dict)
     labels: Sequence[int] | None = None
 
@@ -50,19 +52,20 @@ class Stages:
         """
         options = {name: value for name, value in spec.items() if name != "kind"}
         key = json.dumps([options, facts["classes"]], sort_keys=True)
-        if key not in self.made:
+        if key not in self.adapters:
             name, part = options.pop("stage"), options.pop("part", None)
             network = self._network(name, part)
             classes = self._classes(name) if part is None else None
             given = {"frozen": True, **options}
-            self.made[key] = Adapter(network, classes=classes, total=facts["classes"] if classes else None, **given)
-            self.sources[self.made[key]] = name
-        return self.made[key]  # type: ignore[return-value]
+            total = facts["classes"] if classes else None
+            self.adapters[key] = Adapter(network, classes=classes, total=total, **given)
+            self.sources[self.adapters[key]] = name
+        return self.adapters[key]
 
     def _network(self, name: str, part: str | None) -> nn.Module:
-        key = f"{name}/{part}"
-        if key in self.made:
-            return self.made[key]
+        key = (name, part)
+        if key in self.networks:
+            return self.networks[key]
         if name not in self.specs:
             raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.specs))
         spec = self.specs[name]
@@ -71,11 +74,11 @@ class Stages:
         if self.fill is not None:
             self.fill(name, mixture)
         try:
-            self.made[key] = mixture.get_submodule(spec["part"] if part is None else part)
+            self.networks[key] = mixture.get_submodule(spec["part"] if part is None else part)
         except AttributeError:
             fix = "gate, experts.0 … as in model.safetensors"
             raise ArgumentError("part", f"stage {name} has no part of this name", part, fix) from None
-        return self.made[key]
+        return self.networks[key]
 
     def _classes(self, name: str) -> list[int] | None:
         """The classes that a stage knows, as positions among the outputs of the mixture that uses it."""
@@ -135,12 +138,8 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     domains = facts["domains"]
     images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        return int(counted(model.eval(), images, {"domain": torch.arange(domains, device=device)}))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model):
+        return int(counted(model, images, {"domain": torch.arange(domains, device=device)}))
 
 
 def counted(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
@@ -175,7 +174,9 @@ def _build_experts(place: str, spec: Mapping[str, Any], facts: Mapping[str, int]
             return [build_mixture(spec, facts, stages) for _ in range(count)]
     if spec["kind"] == "stage":
         if count > 1:
-            raise ArgumentError(f"{place}.count", "a stage is one network, and there is no use for it twice", count)
+            raise ArgumentError(
+                f"{place}.count", "a stage is one network, and there is no use for it twice", count, "a stage each"
+            )
         with _inside(place):
             return [stages.adapter(spec, facts)]
     return [_component("experts", place, spec, facts) for _ in range(count)]

@@ -172,8 +172,8 @@ def test_fingerprints_are_equal_where_the_choice_is(one, same, data):
     [
         ({"classes": ["cat", "dgo"]}, r"classes: must be names or positions of classes, got 'dgo'.*did you mean dog"),
         ({"classes": [0, 5]}, r"classes: must be positions 0 … 4, got 5"),
-        ({"classes": ["cat", 0]}, r"classes: needs at least one, and each once, got \['cat', 0\]"),
-        ({"classes": []}, r"classes: needs at least one, and each once, got \[\]"),
+        ({"classes": ["cat", 0]}, r"classes: must differ, got \['cat', 0\].*take one 0 out"),
+        ({"classes": []}, r"classes: needs at least one, got \[\].*classes: \["),
         ({"groups": [["cat"], ["ct"]]}, r"groups: .*got 'ct'.*did you mean cat"),
         ({"groups": [["cat", "dog"], ["dog"]]}, r"groups: must not share a class"),
         ({"groups": [["cat"], []]}, r"groups: needs at least one"),

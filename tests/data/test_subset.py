@@ -36,7 +36,7 @@ def test_all_classes_in_order_change_nothing(split):
         (["m 0", "c cot"], "did you mean c cat"),
         (["m 0", 0, "c cat"], "classes: must differ"),
         (["m 0", "m 1"], "classes: must leave rows of c"),
-        ([], "classes: must leave rows of m"),
+        ([], "classes: needs at least one"),
     ],
 )
 def test_classes_that_cannot_be_kept_are_refused(split, classes, message):

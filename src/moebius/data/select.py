@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moebius.data.split import Dataset, Split
-from moebius.data.subset import position_of
+from moebius.data.subset import positions_of
 from moebius.errors import ArgumentError
 
 
@@ -44,10 +44,12 @@ def select(
         (('3', '8'), [0, 1])
     """
     if classes is not None and groups is not None:
-        raise ArgumentError("groups", "cannot stand beside classes: they are classes themselves", list(groups))
+        raise ArgumentError(
+            "groups", "cannot stand beside classes: they are classes themselves", list(groups), "one of the two"
+        )
     relabel, names = torch.arange(len(data.classes)), data.classes
     if classes is not None:
-        kept = _positions("classes", classes, data.classes)
+        kept = positions_of(classes, data.classes, "classes")
         inside = torch.zeros(len(data.classes), dtype=torch.bool)
         inside[list(kept)] = True
         relabel[~inside] = -1
@@ -55,20 +57,23 @@ def select(
             relabel[list(kept)] = torch.arange(len(kept))
             names = tuple(data.classes[place] for place in kept)
     elif groups is not None:
-        members = [_positions("groups", group, data.classes) for group in groups]
+        members = [positions_of(group, data.classes, "groups") for group in groups]
         everyone = [place for group in members for place in group]
         if len(set(everyone)) < len(everyone):
-            raise ArgumentError("groups", "must not share a class", [list(group) for group in groups])
+            rule, fix = "must not share a class", "each class in one of them"
+            raise ArgumentError("groups", rule, [list(group) for group in groups], fix)
         relabel[:] = -1
         for number, group in enumerate(members):
             relabel[list(group)] = number
         names = tuple(" + ".join(data.classes[place] for place in group) for group in members)
-    sets = None if domains is None else torch.tensor(_positions("domains", domains, data.domains))
+    sets = None if domains is None else torch.tensor(positions_of(domains, data.domains, "domains"))
     train, test = _kept("training", data.train, relabel, sets), _kept("test", data.test, relabel, sets)
     validation = None if data.validation is None else _kept("validation", data.validation, relabel, sets)
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
-            raise ArgumentError("train_rows", f"must be 1 … {len(train)}, the rows there are", train_rows)
+            raise ArgumentError(
+                "train_rows", f"must be 1 … {len(train)}, the rows there are", train_rows, "train_rows: null"
+            )
         drawn = torch.from_numpy(np.random.default_rng(0).permutation(len(train)))
         train = train.take(drawn[:train_rows].sort().values)
     choice = (relabel.tolist(), None if sets is None else sets.tolist(), train_rows, names)
@@ -78,14 +83,7 @@ def select(
 
 def known_classes(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:
     """Positions of the classes that a network knows, as an adapter wants them; None for all."""
-    return None if classes is None else list(_positions("classes", classes, tuple(names)))
-
-
-def _positions(argument: str, chosen: Sequence[str | int], names: tuple[str, ...]) -> tuple[int, ...]:
-    places = tuple(position_of(entry, names, argument) for entry in chosen)
-    if len(set(places)) < len(places) or not places:
-        raise ArgumentError(argument, "needs at least one, and each once", list(chosen))
-    return places
+    return None if classes is None else positions_of(classes, tuple(names))
 
 
 def _kept(name: str, split: Split, relabel: Tensor, sets: Tensor | None) -> Split:
@@ -95,7 +93,9 @@ def _kept(name: str, split: Split, relabel: Tensor, sets: Tensor | None) -> Spli
         inside &= torch.isin(split.domains, sets)
     rows = inside.nonzero().squeeze(1)
     if not len(rows):
-        raise ArgumentError("classes", f"must leave {name} rows", 0)
+        raise ArgumentError(
+            "classes", f"must leave {name} rows", 0, "further classes or sets, or more rows of the data"
+        )
     if len(rows) == len(split):
         return Split(split.images, labels, split.domains)
     return Split(split.images[rows], labels[rows], split.domains[rows])

@@ -26,12 +26,7 @@ def keep_classes(
     Raises:
         ArgumentError: for a class that is unknown or given twice, or a set or split left without rows.
     """
-    chosen: list[int] = []
-    for entry in classes:
-        position = position_of(entry, names)
-        if position in chosen:
-            raise ArgumentError("classes", "must differ", list(classes), f"take one {entry!r} out")
-        chosen.append(position)
+    chosen = positions_of(classes, names)
     relabel = torch.full((len(names),), -1)
     relabel[chosen] = torch.arange(len(chosen))
     kept = []
@@ -45,6 +40,23 @@ def keep_classes(
                 raise ArgumentError("classes", f"must leave rows of {domain}", list(classes), fix)
         kept.append(Split(taken.images, labels[rows], taken.domains))
     return tuple(names[position] for position in chosen), kept[0], kept[1]
+
+
+def positions_of(entries: Sequence[str | int], names: tuple[str, ...], argument: str = "classes") -> list[int]:
+    """The positions of classes (or sets), in the order given.
+
+    Raises:
+        ArgumentError: one that is unknown or given twice, or none at all.
+    """
+    chosen: list[int] = []
+    for entry in entries:
+        position = position_of(entry, names, argument)
+        if position in chosen:
+            raise ArgumentError(argument, "must differ", list(entries), f"take one {entry!r} out")
+        chosen.append(position)
+    if not chosen:
+        raise ArgumentError(argument, "needs at least one", list(entries), f"{argument}: [{names[0]}]")
+    return chosen
 
 
 def position_of(entry: str | int, names: tuple[str, ...], argument: str = "classes") -> int:

@@ -131,7 +131,7 @@ class Adapter(nn.Module):
             if self.total is None or y.shape[-1] == self.total:
                 return y
             rule = f"must have an output for each of {len(self.classes)} classes that it knows, or of all {self.total}"
-            raise ArgumentError("network", rule, y.shape[-1])
+            raise ArgumentError("network", rule, y.shape[-1], "classes=…, one for each output")
         if self.total is None:
             rule = "is needed for a network that has an output for each of its own classes only"
             raise ArgumentError("total", rule, None, f"total={max(self.classes) + 1}, the classes of the mixture")

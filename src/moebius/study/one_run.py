@@ -73,7 +73,7 @@ def _outputs_path(plan: RunPlan, stages: Stages, part: nn.Module, split: str) ->
     if stage is None:
         return None
     # Which part of the stage it is, and with which options: two that differ may look alike.
-    used = next(name for name, made in stages.made.items() if made is part)
+    used = next(use for use, adapter in stages.adapters.items() if adapter is part)
     key = digest([used, str(part), split, plan.training["precision"]])
     return plan.folders[stage] / "outputs" / f"{key}.safetensors"
 

@@ -1,6 +1,6 @@
 """What every expert of a model says by itself, of every row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from moebius.data.batches import in_order
 from moebius.data.split import Split
 from moebius.experts.adapter import Adapter
-from moebius.frame import current, entered
 from moebius.memory import Memory
 from moebius.mixture import Mixture
-from moebius.training.evaluation import ROWS_AT_ONCE
+from moebius.modes import evaluating
+from moebius.training.evaluation import outputs
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,16 @@ def experts_alone(
         memory: of the split, for experts that are frozen.
         autocast: in which the model computes.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    found = []
-    try:
+    found, memory = [], memory or Memory()
+    with evaluating(model):
         for module, paths in leaves(model).items():
-            said = _said(module, split, channels_last, memory or Memory(), autocast)
+            with torch.inference_mode():
+                said = torch.cat(list(outputs(module, split, channels_last, autocast, memory)))
             if said.ndim != 2 or said.shape[1] != classes:
                 return ()
             confidence, predictions = _probabilities(module, said.float()).max(-1)
-            known: Mapping[str, object] = vars(module) if isinstance(module, Adapter) else {}
-            classes_known = known.get("classes")
-            found.append(Alone(module, paths, classes_known, predictions.cpu(), confidence.cpu()))  # type: ignore[arg-type]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+            known = module.classes if isinstance(module, Adapter) else None
+            found.append(Alone(module, paths, known, predictions.cpu(), confidence.cpu()))
     return tuple(found)
 
 
@@ -96,17 +90,6 @@ def oracle(alone: tuple[Alone, ...], labels: Int[Tensor, " T"]) -> float | None:
     if not alone:
         return None
     return torch.stack([one.predictions == labels for one in alone]).any(0).double().mean().item()
-
-
-def _said(
-    module: nn.Module, split: Split, channels_last: bool, memory: Memory, autocast: Callable[[], AbstractContextManager]
-) -> Tensor:
-    parts = []
-    with torch.inference_mode():
-        for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
-            with autocast(), memory.recalling(batch.rows), entered(current().given({"domain": batch.domains})):
-                parts.append(module(batch.x))
-    return torch.cat(parts)
 
 
 def _probabilities(module: nn.Module, said: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a trained mixture does with every row of a split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,10 @@ from moebius.data.batches import in_order
 from moebius.data.split import Split
 from moebius.diagnostics.entropy import entropy
 from moebius.diagnostics.load import load
+from moebius.frame import current, entered
 from moebius.memory import Memory
 from moebius.mixture import Mixture
+from moebius.modes import evaluating
 from moebius.recording import record
 from moebius.training.objective import Objective
 
@@ -108,9 +111,7 @@ def evaluate(
         for path, part in model.named_modules()
         if isinstance(part, Mixture)
     }
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
             with record(model) as log, memory.recalling(batch.rows):
                 output = model(batch.x, {"domain": batch.domains})
@@ -125,8 +126,6 @@ def evaluate(
                 for routing in calls:
                     rows = batch.rows if routing.rows is None else batch.rows[routing.rows]
                     weights[rows] = routing.weights.to(weights.dtype)
-    for module, training in modes.items():
-        module.training = training
     joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
     return Evaluation(
         labels=split.labels.cpu(),
@@ -134,3 +133,26 @@ def evaluate(
         gates={path: weights.cpu() for path, weights in gates.items()},
         **joined,
     )
+
+
+def outputs(
+    module: nn.Module,
+    split: Split,
+    channels_last: bool = False,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    memory: Memory | None = None,
+) -> Iterator[Tensor]:
+    """What one part of a model says of the rows of a split, piece by piece, in the split's order.
+
+    Arguments:
+        module: an expert or a gate, in the mode and with the gradients that the caller wants.
+        split: rows.
+        channels_last: layout of the images.
+        autocast: in which the model computes.
+        memory: of the split, for parts that are frozen.
+    """
+    memory = memory or Memory()
+    for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
+        with autocast(), memory.recalling(batch.rows), entered(current().given({"domain": batch.domains})):
+            piece = module(batch.x)
+        yield piece

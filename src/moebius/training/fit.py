@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from moebius.arguments import positive
+from moebius.data.batches import scale
 from moebius.data.split import Dataset, Split
 from moebius.errors import ArgumentError
 from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
+from moebius.modes import evaluating
 from moebius.training.loop import Trainer
 from moebius.training.outcome import Event, Trained
 from moebius.training.settings import Part, Plateau, Settings, Watch
@@ -95,7 +97,7 @@ def fit(
     """
     if not isinstance(model, Mixture):
         rule = "must be a mixture; for another module with mixtures inside write a loop of your own"
-        raise ArgumentError("model", rule, type(model).__name__)
+        raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(gate, [model, …])")
     if trains not in TRAINS:
         raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, 'trains="gate"')
     dataset = data if isinstance(data, Dataset) else _dataset(model, data, validation, seed)
@@ -114,13 +116,17 @@ def fit(
         watch = Watch(patience=patience, plateau=None if plateau is None else Plateau(plateau))
         settings = replace(settings, watch=watch)
     elif patience is not None or plateau is not None:
-        raise ArgumentError("validation", "must hold rows out, for patience and plateau decide by them", validation)
+        raise ArgumentError(
+            "validation", "must hold rows out, for patience and plateau decide by them", validation, "validation=0.1"
+        )
     devices = range(torch.cuda.device_count()) if device == "cuda" else ()
     with torch.random.fork_rng(devices), TemporaryDirectory() as temporary, _frozen(model, trains):
         place = Path(temporary if folder is None else folder)
         trainer = Trainer(lambda: model, dataset, settings, seed, place, device, listen or _say)
         if not trainer.trainable:
-            raise ArgumentError("trains", "names parts that have no parameters, or all are frozen", trains)
+            raise ArgumentError(
+                "trains", "names parts that have no parameters, or all are frozen", trains, 'trains="both"'
+            )
         trained = trainer.train()
     model.eval()
     return trained
@@ -169,12 +175,13 @@ def _dataset(model: Mixture, data: Rows, validation: Rows | float | int, seed: i
         held_out = rows.take(order[:count].sort().values) if count else None
         train = rows.take(order[count:].sort().values) if count else rows
     if not len(train):
-        raise ArgumentError("data", "must leave rows to train on", len(train))
+        raise ArgumentError("data", "must leave rows to train on", len(train), "more rows, or validation=0.1")
     classes = _classes(model, train)
     for split in (train, held_out):
         if split is not None and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < classes:
             rule = f"needs labels 0 … {classes - 1}, for the mixture has so many outputs"
-            raise ArgumentError("data", rule, int(split.labels.max()))
+            fix = "labels that count the outputs, or experts with an output more"
+            raise ArgumentError("data", rule, int(split.labels.max()), fix)
     test = train if held_out is None else held_out
     names = tuple(str(number) for number in range(classes))
     return Dataset(train, held_out, test, names, ("data",), "data given to fit")
@@ -184,20 +191,16 @@ def _split(name: str, rows: Rows) -> Split:
     x, labels = rows
     if len(x) != len(labels) or labels.ndim != 1 or labels.is_floating_point():
         rule = "needs inputs and as many labels, which are whole numbers"
-        raise ArgumentError(name, rule, (tuple(x.shape), tuple(labels.shape), labels.dtype))
+        raise ArgumentError(name, rule, (tuple(x.shape), tuple(labels.shape), labels.dtype), "(x, labels.long())")
     return Split(x, labels.long(), torch.zeros(len(labels), dtype=torch.long, device=labels.device))
 
 
 def _classes(model: Mixture, split: Split) -> int:
     """How many outputs the mixture has."""
-    modes = {part: part.training for part in model.modules()}
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     x = split.images[:1].to(device)
-    with torch.no_grad():
-        outputs = model.eval()(x / 255 if x.dtype == torch.uint8 else x).shape[-1]
-    for part, training in modes.items():
-        part.training = training
-    return outputs
+    with evaluating(model), torch.no_grad():
+        return model(scale(x)).shape[-1]
 
 
 def _say(event: Event) -> None:

@@ -11,14 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moebius.data.batches import in_order
 from moebius.data.split import Split
 from moebius.experts.adapter import Adapter
 from moebius.files import replacing
-from moebius.frame import current, entered
 from moebius.memory import Memory
 from moebius.mixture import Mixture
-from moebius.training.evaluation import ROWS_AT_ONCE
+from moebius.training.evaluation import outputs
 
 # What one part's outputs for a split may take; feature maps of large sets would crowd out everything else.
 MOST_BYTES = 1 << 30
@@ -91,13 +89,12 @@ class Remembering:
 
     @torch.no_grad()
     def _computed(self, part: Adapter, split: Split) -> Tensor:
-        outputs: list[Tensor] = []
-        for batch in in_order(split, ROWS_AT_ONCE, channels_last=self.channels_last):
-            with self.autocast(), entered(current().given({"domain": batch.domains})):
-                outputs.append(part(batch.x))
-            if outputs[0][:1].nbytes * len(split) > MOST_BYTES:
-                return outputs[0][:0]
-        return torch.cat(outputs)
+        pieces: list[Tensor] = []
+        for piece in outputs(part, split, self.channels_last, self.autocast):
+            if piece[:1].nbytes * len(split) > MOST_BYTES:
+                return piece[:0]
+            pieces.append(piece)
+        return torch.cat(pieces)
 
 
 def frozen_parts(model: nn.Module) -> list[Adapter]:
