@@ -215,3 +215,47 @@ def test_one_more_for_a_saved_mixture(tmp_path):
     mb.save(moe, tmp_path)
     again = mb.load(tmp_path, experts={3: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))})
     assert torch.equal(again(X), moe(X))
+
+
+def stacked(router=None):
+    torch.manual_seed(1)
+    return mb.Mixture(made("linear"), mb.Stack(linears()), router).eval()
+
+
+def test_a_stack_stays_one_where_all_are_equal(tmp_path):
+    moe = stacked(mb.routers.TopK(2))
+    listed = mb.Mixture(moe.gate, moe.experts.unstacked(), moe.router).eval()
+    new = linears(1)[0]
+    for edit in (
+        lambda one: mb.add_expert(one, new),
+        lambda one: mb.drop_expert(one, 1),
+        lambda one: mb.replace_expert(one, 1, new),
+    ):
+        edited, expected = edit(moe), edit(listed)
+        assert isinstance(edited.experts, mb.Stack)
+        assert len(edited.experts) == len(expected.experts)
+        torch.testing.assert_close(edited(X), expected(X))
+        assert all(parameter.is_leaf for parameter in edited.parameters())
+        assert not any(part.training for part in edited.modules())
+        mb.save(edited, tmp_path)
+        assert torch.equal(mb.load(tmp_path)(X), edited(X))
+    assert len(moe.experts) == E
+
+
+def test_with_an_unlike_expert_it_becomes_a_list():
+    moe = stacked()
+    frozen = linears(1)[0].requires_grad_(False)
+    for other in (mb.experts.MLP(64, 5, [3]), frozen):
+        wider = mb.add_expert(moe, other)
+        assert isinstance(wider.experts, nn.ModuleList)
+        assert wider.experts[E] is other
+        torch.testing.assert_close(wider.experts[0](X), moe.experts[0](X))
+        torch.optim.SGD(wider.parameters(), lr=0.1)
+
+
+def test_a_stacks_experts_are_copied():
+    moe = stacked()
+    wider = mb.add_expert(moe, linears(1)[0])
+    with torch.no_grad():
+        wider.experts.stacked.linear.weight.zero_()
+    assert moe.experts.stacked.linear.weight.count_nonzero() > 0

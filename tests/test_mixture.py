@@ -373,3 +373,30 @@ def test_what_is_not_of_each_row_is_refused():
 
     with pytest.raises(ArgumentError, match=r"^gate: must give 'sum' for each row, \(6,\), got \(\)"):
         mb.Mixture(Summing(), linears()).double()(X)
+
+
+@pytest.mark.parametrize("router", [mb.routers.Soft(), mb.routers.TopK(2), mb.routers.Heads(mb.routers.Argmax(), 2)])
+@pytest.mark.parametrize("combine", [None, mb.LogMixture()])
+def test_a_stack_of_experts_is_the_list_of_them(router, combine):
+    torch.manual_seed(0)
+    gate, experts = mb.gates.Linear(4, router.gate_outputs(3)), [mb.experts.Linear(4, 3) for _ in range(3)]
+    listed, stacked = (mb.Mixture(gate, one, router, combine).double() for one in (experts, mb.Stack(experts)))
+    torch.testing.assert_close(stacked(X), listed(X))
+    assert list(stacked.state_dict()) == list(listed.state_dict())
+
+
+def test_stacked_experts_are_told_which_rows_they_have():
+    class Domains(nn.Module):
+        """Says the domain of each of its rows, as a mixture inside would read it."""
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * mb.frame.current().local()["domain"].to(x.dtype).unsqueeze(1)
+
+    torch.manual_seed(0)
+    for experts in (mb.Stack([Domains(), Domains()]), [Domains(), Domains()]):
+        moe = mb.Mixture(nn.Linear(4, 2), experts, mb.routers.Argmax()).double()
+        assert moe(X, {"domain": DOMAIN}).squeeze(1).tolist() == DOMAIN.tolist()

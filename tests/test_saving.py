@@ -25,6 +25,8 @@ SAMPLES = {
     "k": 2,
     "heads": 2,
     "hidden of ffn": 6,
+    "hidden of sparse_ffn": 6,
+    "experts of sparse_ffn": 5,
     "dim": 64,
     "gate_features": 4,
     "expert_features": 5,
@@ -42,6 +44,8 @@ CHANGED = {
     "normalise": False,
     "renormalise": False,
     "slots": 2,
+    "shared": 1,
+    "execution": "sorted",
     "seed": 3,
     "capacity": 3.0,
     "jitter": 0.25,
@@ -472,3 +476,96 @@ def test_a_studys_run_gives_its_mixture(tmp_path):
     assert equal(mb.load(tmp_path), moe)
     with pytest.raises(ArgumentError, match="path: is a study's run"):
         mb.load(tmp_path, gate=nn.Linear(4, 2))
+
+
+def stacked(make, count=3, **options):
+    torch.manual_seed(3)
+    return mb.Mixture(mb.gates.Linear(4, count), mb.Stack.of(make, count), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_stack_comes_back_as_one_and_is_described_once(tmp_path, dtype):
+    moe = stacked(lambda: mb.experts.FFN(4, 5, "swiglu"), 64, router=mb.routers.TopK(2)).to(dtype)
+    mb.save(moe, tmp_path)
+    ffn = {"kind": "ffn", "features": 4, "hidden": 5, "activation": "swiglu", "bias": True}
+    said = json.loads((tmp_path / "model.json").read_text())["mixture"]["experts"]
+    assert said == {"kind": "stack", "count": 64, "expert": ffn}
+    again = mb.load(tmp_path)
+    assert isinstance(again.experts, mb.Stack)
+    assert list(again.state_dict()) == list(moe.state_dict())
+    assert {parameter.dtype for parameter in again.parameters()} == {dtype}
+    assert all(parameter.is_leaf for parameter in again.parameters())
+    assert equal(again, moe, X.to(dtype))
+    assert list(load_file(tmp_path / "model.safetensors")) == sorted(moe.state_dict())
+
+
+def test_a_stack_of_ones_own_is_given_whole_or_as_a_list(tmp_path):
+    moe = stacked(Net).double()
+    mb.save(moe, tmp_path)
+    with pytest.raises(ArgumentError, match=r"^experts \(Stack of Net\): modules or functions of your own") as caught:
+        mb.load(tmp_path)
+    assert caught.value.fix == f"mb.load({str(tmp_path)!r}, experts=mb.Stack([Net(…), …]))"
+    stack = mb.Stack.of(Net, 3)
+    again = mb.load(tmp_path, experts=stack)
+    assert again.experts is stack
+    assert equal(again, moe, X.double())
+    listed = mb.load(tmp_path, experts=[Net() for _ in range(3)])
+    assert equal(listed, moe, X.double())
+    with pytest.raises(ArgumentError, match=r"^experts: the file has a tensor 2\.norm\."):
+        mb.load(tmp_path, experts=mb.Stack.of(Net, 2))
+    with pytest.raises(
+        ArgumentError, match=r"^experts: its tensor 0\.inner\.weight has the shape \(3, 4\) in the file"
+    ):
+        mb.load(tmp_path, experts=mb.Stack.of(lambda: Net(2), 3))
+    with pytest.raises(ArgumentError, match=r"^experts\.0: is given"):
+        mb.load(tmp_path, experts={0: Net()})
+
+
+def test_a_stack_that_is_known_needs_nothing(tmp_path):
+    mb.save(stacked(lambda: mb.experts.Linear(4, 3)), tmp_path)
+    with pytest.raises(ArgumentError, match=r"^experts: is given, and that place needs nothing"):
+        mb.load(tmp_path, experts=mb.Stack.of(Net, 3))
+
+
+def test_a_stack_inside_and_one_that_is_used_twice(tmp_path):
+    shared = mb.Stack.of(lambda: mb.experts.Linear(4, 3), 2)
+    inner = [mb.Mixture(mb.gates.Linear(4, 2), shared) for _ in range(2)]
+    own = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack.of(Net, 2))
+    moe = mb.Mixture(mb.gates.Linear(4, 3), [*inner, own])
+    mb.save(moe, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert not [name for name in stored if name.startswith("experts.1.experts")]
+    again = mb.load(tmp_path, experts={"experts.2.experts": mb.Stack.of(Net, 2)})
+    assert again.experts[0].experts is again.experts[1].experts
+    assert equal(again, moe)
+
+
+def test_a_sparse_layer_as_an_expert_and_inside_a_network(tmp_path):
+    def block():
+        return nn.Sequential(nn.LayerNorm(4), mb.layers.SparseFFN(4, 5, experts=3, shared=1), nn.Linear(4, 3))
+
+    torch.manual_seed(0)
+    moe = mb.Mixture(mb.gates.Linear(4, 2), [block(), mb.experts.Linear(4, 3)]).double()
+    mb.save(moe, tmp_path / "inside")
+    again = mb.load(tmp_path / "inside", experts={0: block()})
+    assert equal(again, moe, X.double())
+    layer = mb.layers.SparseFFN(4, 5, experts=3, k=1, router=mb.routers.Argmax(), execution=torch_loop)
+    moe = mb.Mixture(mb.gates.Linear(4, 2), [layer, mb.layers.SparseFFN(4, 6, experts=3)])
+    mb.save(moe, tmp_path / "expert")
+    again = mb.load(tmp_path / "expert")
+    torch.testing.assert_close(again(X), moe.eval()(X))
+    # What runs the experts is a matter of speed.
+    assert again.experts[0].execution == "auto"
+
+
+def torch_loop(experts, x, routing):
+    return mb.execution.loop(experts, x, routing)
+
+
+def test_tensors_that_lie_side_by_side_are_not_copied():
+    """A stack's would be as large again."""
+    whole = torch.zeros(3, 4)
+    tensors = {"0": whole[0], "1": whole[1], "all": whole, "tail": whole[2, 2:]}
+    apart = saving._apart(tensors)
+    same = [apart[name].data_ptr() == tensors[name].data_ptr() for name in tensors]
+    assert same == [True, True, False, False]

@@ -23,6 +23,7 @@ _ROOMS = (
 )
 _NAMES = {
     "Mixture": "mixture",
+    "Stack": "stack",
     "Routing": "routing",
     "Selection": "routing",
     "Router": "routing",
@@ -38,6 +39,7 @@ _NAMES = {
     "fit": "training.fit",
     "save": "saving",
     "load": "saving",
+    "export": "exporting",
     "add_expert": "editing",
     "drop_expert": "editing",
     "replace_expert": "editing",

@@ -2,7 +2,8 @@
 
 Each gives a new mixture; the old one stays as it is and works. What is kept is shared, not copied: the other experts,
 the combine, the gate but for what gives its scores. Training the one trains these parts of the other too
-(`copy.deepcopy` beforehand makes them two).
+(`copy.deepcopy` beforehand makes them two). The experts of a `Stack` are copied: their new number needs another one,
+which it gets where all are still equal.
 """
 
 import copy
@@ -16,6 +17,7 @@ from moebius.errors import ArgumentError
 from moebius.mixture import Mixture
 from moebius.routers.dselect_k import DSelectK
 from moebius.routing import Router
+from moebius.stack import Stack, stackable
 from moebius.structure import built, describe, room_of
 
 # From the rows for the old experts, (E, …), those for the new ones; an additional one of zeros if the second says so.
@@ -49,7 +51,7 @@ def add_expert(moe: Mixture, expert: nn.Module, gate: nn.Module | None = None) -
     Reference: ours.
     """
     _check(moe)
-    return _changed(moe, [*moe.experts, expert.train(moe.training)], _with_one_more, gate)
+    return _changed(moe, [*_experts(moe), expert.train(moe.training)], _with_one_more, gate)
 
 
 def drop_expert(moe: Mixture, index: int, gate: nn.Module | None = None) -> Mixture:
@@ -77,7 +79,8 @@ def drop_expert(moe: Mixture, index: int, gate: nn.Module | None = None) -> Mixt
             "index", "names the only expert, and a mixture has at least one", index, "mb.replace_expert"
         )
     kept = [number for number in range(len(moe.experts)) if number != index]
-    return _changed(moe, [moe.experts[number] for number in kept], lambda values, zero: values[kept], gate)
+    experts = _experts(moe)
+    return _changed(moe, [experts[number] for number in kept], lambda values, zero: values[kept], gate)
 
 
 def replace_expert(moe: Mixture, index: int, expert: nn.Module) -> Mixture:
@@ -100,7 +103,7 @@ def replace_expert(moe: Mixture, index: int, expert: nn.Module) -> Mixture:
     Reference: ours.
     """
     _check(moe, index)
-    experts = list(moe.experts)
+    experts = _experts(moe)
     experts[index] = expert.train(moe.training)
     return _mixture(moe, moe.gate, experts, moe.router)
 
@@ -112,8 +115,14 @@ def _check(moe: Mixture, index: int = 0) -> None:
         raise ArgumentError("index", f"needs one of the {len(moe.experts)} experts, 0 … {len(moe.experts) - 1}", index)
 
 
+def _experts(moe: Mixture) -> list[nn.Module]:
+    """The experts as modules that another mixture can hold."""
+    return moe.experts.unstacked() if isinstance(moe.experts, Stack) else list(moe.experts)
+
+
 def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> Mixture:
-    made = Mixture(gate, experts, router, moe.combine, moe.execution)
+    stacks = isinstance(moe.experts, Stack) and stackable(experts) is None
+    made = Mixture(gate, Stack(experts) if stacks else experts, router, moe.combine, moe.execution)
     # Not through train(): the parts that are kept have their modes, and another mixture's.
     made.training = made.experts.training = moe.training
     return made

@@ -4,10 +4,11 @@ Both follow the rows: a mixture inside a mixture finds the values of just the ro
 modules in between that know nothing of them (`nn.Sequential`).
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -56,22 +57,29 @@ class Frame:
         return replace(self, values={**self.local(), **values}, index=None)
 
 
-_current: ContextVar[Frame] = ContextVar("moebius context", default=Frame())  # noqa: B039 - a Frame is frozen
+class Here(threading.local):
+    """A value for the blocks that this thread is in: a ContextVar, but one that torch.compile can follow."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+_current = Here(Frame())
 
 
 def current() -> Frame:
     """The frame of the call that is under way."""
-    return _current.get()
+    return _current.value
 
 
 @contextmanager
 def entered(frame: Frame) -> Iterator[None]:
     """Make `frame` the current one inside the block."""
-    token = _current.set(frame)
+    before, _current.value = _current.value, frame
     try:
         yield
     finally:
-        _current.reset(token)
+        _current.value = before
 
 
 @contextmanager

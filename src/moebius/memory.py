@@ -6,13 +6,12 @@ batch normalisation are in eval) and a row's input is always the same (no augmen
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moebius.frame import current
+from moebius.frame import Here, current
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,15 @@ class Memory:
     @contextmanager
     def recalling(self, rows: Int[Tensor, " T"]) -> Iterator[None]:
         """Inside the block parts find their outputs here; `rows` are the places of the outermost batch's rows."""
-        token = _active.set((self, rows))
+        before, _active.value = _active.value, (self, rows)
         try:
             yield
         finally:
-            _active.reset(token)
+            _active.value = before
 
 
-_active: ContextVar[tuple[Memory, Int[Tensor, " T"]] | None] = ContextVar("moebius memory", default=None)
+# The memory, and the places of the outermost batch's rows; None outside of all blocks.
+_active = Here(None)
 
 
 def recalled(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
@@ -54,7 +54,7 @@ def recalled(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
         part: the module that asks.
         rows: how many rows it was called with.
     """
-    active = _active.get()
+    active = _active.value
     table = None if active is None else active[0].tables.get(part)
     if active is None or table is None:
         return None

@@ -2,28 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
 
-from moebius.frame import current, entered
+from moebius.frame import Here, current, entered
 from moebius.routing import Routing
 
 Log = dict[str, list[Routing]]
 
 _Recording = tuple[dict[int, str], Log, bool]
-_recorders: ContextVar[tuple[_Recording, ...]] = ContextVar("moebius recorders", default=())
+_recorders = Here(())
 
 
 def outputs_wanted(module: nn.Module) -> bool:
     """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
-    return any(outputs and id(module) in paths for paths, _, outputs in _recorders.get())
+    return any(outputs and id(module) in paths for paths, _, outputs in _recorders.value)
 
 
 def note(module: nn.Module, routing: Routing) -> None:
     """Hand a mixture's routing to the recorders that watch it."""
-    for paths, log, _ in _recorders.get():
+    for paths, log, _ in _recorders.value:
         path = paths.get(id(module))
         if path is not None:
             log.setdefault(path, []).append(routing)
@@ -43,11 +42,12 @@ class Recorder:
     def recording(self, outputs: bool = False) -> Iterator[Log]:
         """`record`, for the module that this recorder watches."""
         log: Log = {}
-        token = _recorders.set((*_recorders.get(), (self.paths, log, outputs)))
+        before = _recorders.value
+        _recorders.value = (*before, (self.paths, log, outputs))
         try:
             yield log
         finally:
-            _recorders.reset(token)
+            _recorders.value = before
 
 
 def record(module: nn.Module, outputs: bool = False) -> AbstractContextManager[Log]:

@@ -14,7 +14,8 @@ from moebius.errors import ArgumentError, DataError
 from moebius.files import read_json, replacing, write_json
 from moebius.mixture import Mixture
 from moebius.predict import load_run
-from moebius.structure import built, describe, inside, strangers
+from moebius.stack import Stack, holders
+from moebius.structure import STACK_OF, built, describe, inside, strangers
 from moebius.version import __version__
 from moebius.weights import put, stored
 
@@ -72,7 +73,7 @@ def save(moe: Mixture, path: str | Path) -> None:
 def load(
     path: str | Path,
     gate: nn.Module | None = None,
-    experts: Sequence[nn.Module | None] | nn.ModuleList | Mapping[Any, Callable[..., Any] | None] | None = None,
+    experts: Sequence[nn.Module | None] | nn.ModuleList | Stack | Mapping[Any, Any] | None = None,
     router: nn.Module | None = None,
     combine: Callable[..., Tensor] | None = None,
     device: str | torch.device = "cpu",
@@ -87,7 +88,8 @@ def load(
         path: the folder.
         gate: where it is of your own.
         experts: one entry for each, None where the kind is known; or a mapping from indices, or from the paths of
-            parts deeper inside: {2: net, "experts.0.gate": my_gate, "experts.1.transform": my_function}.
+            parts deeper inside: {2: net, "experts.0.gate": my_gate, "experts.1.transform": my_function}. Of a saved
+            `Stack` of your own experts, a stack or a list of them all.
         router: where it is of your own.
         combine: where it is of your own.
         device: where the mixture shall be.
@@ -109,7 +111,7 @@ def load(
         return load_run(folder)[0].to(device)
     structure = description["mixture"]
     own = dict(strangers(structure))
-    wanted = {"gate": gate, "router": router, "combine": combine, **_by_place(experts, len(structure["experts"]))}
+    wanted = {"gate": gate, "router": router, "combine": combine, **_by_place(experts, structure["experts"])}
     given = {_place(name, own): part for name, part in wanted.items() if part is not None}
     missing = {place: name for place, name in own.items() if place not in given}
     if missing:
@@ -130,21 +132,27 @@ def load(
 
 def _aliases(moe: Mixture) -> dict[str, str]:
     """Each further name of a tensor that has several → the first, under which it is stored."""
-    first: dict[int, str] = {}
-    for name, tensor in moe.state_dict(keep_vars=True).items():
+    first: dict[tuple[int, int | None], str] = {}
+    aliases = {}
+    for name, (tensor, number) in holders(moe).items():
         if not isinstance(tensor, Tensor):
             raise ArgumentError(name, "needs to be a tensor, for nothing is pickled", type(tensor).__name__)
-        first.setdefault(id(tensor), name)
-    return {name: first[id(t)] for name, t in moe.state_dict(keep_vars=True).items() if first[id(t)] != name}
+        known = first.setdefault((id(tensor), number), name)
+        if known != name:
+            aliases[name] = known
+    return aliases
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, none sharing memory with another: the file's format has no views."""
-    storages, apart = set(), {}
+    """The same tensors, none sharing memory with another: the file's format has no views that overlap."""
+    taken: dict[int, list[tuple[int, int]]] = {}
+    apart = {}
     for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in storages else tensor
-        storages.add(place)
+        places = taken.setdefault(tensor.untyped_storage().data_ptr(), [])
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in places)
+        apart[name] = tensor.clone() if overlaps else tensor
+        places.append((begin, end))
     return apart
 
 
@@ -185,9 +193,12 @@ def _tensors(folder: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
     raise DataError(f"{path}: is missing, damaged, or not the file that model.json beside it was written with")
 
 
-def _by_place(experts: Any, count: int) -> dict[str, Any]:
+def _by_place(experts: Any, said: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     if experts is None:
         return {}
+    if isinstance(said, Mapping) and not isinstance(experts, Mapping):
+        return {"experts": experts}
+    count = len(said)
     if isinstance(experts, Mapping):
         for one in experts:
             if not isinstance(one, str) and one not in range(count):
@@ -215,17 +226,24 @@ def _place(name: str, own: Mapping[str, str]) -> str:
 
 def _call(path: str, own: Mapping[str, str]) -> str:
     """The call that gives all that has to be given."""
-    plain = [f"{place}={name}(…)" for place, name in own.items() if place in ("gate", "router", "combine")]
-    inner = [(place, name) for place, name in own.items() if place not in ("gate", "router", "combine")]
+    whole = ("gate", "experts", "router", "combine")
+    plain = [f"{place}={_made(name)}" for place, name in own.items() if place in whole]
+    inner = [(place, name) for place, name in own.items() if place not in whole]
     keys = [place.removeprefix("experts.").removesuffix(".network") for place, _ in inner]
     keys = [key if key.isdigit() else repr(place) for key, (place, _) in zip(keys, inner, strict=True)]
-    entries = ", ".join(f"{key}: {name}(…)" for key, (_, name) in zip(keys, inner, strict=True))
+    entries = ", ".join(f"{key}: {_made(name)}" for key, (_, name) in zip(keys, inner, strict=True))
     return f"mb.load({', '.join([repr(path), *plain, *([f'experts={{{entries}}}'] if entries else [])])})"
+
+
+def _made(name: str) -> str:
+    if name.startswith(STACK_OF):
+        return f"mb.Stack([{name.removeprefix(STACK_OF)}(…), …])"
+    return f"{name}(…)"
 
 
 def _fit(moe: Mixture, tensors: Mapping[str, Tensor], own: Mapping[str, str]) -> None:
     """Hold the modules to the file's names and shapes, all of them before one is changed; then take its formats."""
-    wanted = moe.state_dict(keep_vars=True)
+    wanted = holders(moe)
     for name in [*wanted, *tensors]:
         place = next((place for place in own if name.startswith(inside(place, ""))), "")
         short = name.removeprefix(inside(place, ""))
@@ -233,8 +251,10 @@ def _fit(moe: Mixture, tensors: Mapping[str, Tensor], own: Mapping[str, str]) ->
             here, there = ("file", "module given") if name in tensors else ("module given", "file")
             held = [one.removeprefix(inside(place, "")) for one in wanted if one.startswith(inside(place, ""))]
             raise ArgumentError(place or name, f"the {here} has a tensor {short}, and the {there} has none", held)
-        if wanted[name].shape != tensors[name].shape:
+        whole, number = wanted[name]
+        shape = tuple(whole.shape if number is None else whole.shape[1:])
+        if shape != tuple(tensors[name].shape):
             rule = f"its tensor {short} has the shape {tuple(tensors[name].shape)} in the file"
-            raise ArgumentError(place or name, rule, tuple(wanted[name].shape))
-    for name, tensor in wanted.items():
-        tensor.data = tensor.data.to(tensors[name].dtype)
+            raise ArgumentError(place or name, rule, shape)
+    for name, (whole, _) in wanted.items():
+        whole.data = whole.data.to(tensors[name].dtype)

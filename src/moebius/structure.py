@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError
-from moebius.mixture import Mixture
+from moebius.mixture import Mixture, known_as
 from moebius.registry import find, kinds
+from moebius.stack import Stack
 
 # The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
 PARTS = {"gate": "gates", "experts": "experts", "router": "routers", "combine": "combine"}
 ROOMS = (*PARTS.values(), "layers")
+# What the class of a stack begins with whose experts are of no known kind.
+STACK_OF = "Stack of "
 
 
 def describe(part: Any) -> dict[str, Any]:
@@ -27,7 +30,8 @@ def describe(part: Any) -> dict[str, Any]:
         {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture is of the kind "mixture", and what
         the registry does not know is {"kind": None, "class": for people, "parameters": name → shape}. A module that
         stands at an earlier place already is {"same_as": that place}, one of another room than its neighbours has a
-        "room", and a number that JSON lacks is {"float": "-inf"}.
+        "room", and a number that JSON lacks is {"float": "-inf"}. Of a stack's experts one is described, {"kind":
+        "stack", "count": E, "expert": …}; a stack of experts that the registry does not know is a part of your own.
 
     Raises:
         ArgumentError: an argument that is neither plain nor a part, or a component whose tensors were altered.
@@ -91,6 +95,8 @@ def _kind(part: Any) -> tuple[str, str] | None:
 class _Describing:
     def __init__(self):
         self.places: dict[int, str] = {}
+        # What is not there any more could have another's id.
+        self.views: list[nn.Module] = []
 
     def part(self, part: Any, place: str, room: str) -> dict[str, Any]:
         if isinstance(part, nn.Module):
@@ -99,7 +105,9 @@ class _Describing:
                 return {"same_as": first}
         if type(part) is Mixture:
             parts = {name: self.value(getattr(part, name), inside(place, name), PARTS[name]) for name in PARTS}
-            return {"kind": "mixture", **parts, "execution": _execution(part)}
+            return {"kind": "mixture", **parts, "execution": _execution(part.execution)}
+        if isinstance(part, Stack):
+            return self.stack(part, place, room)
         found = _kind(part)
         if found is None:
             name = part.__name__ if inspect.isroutine(part) else type(part).__name__
@@ -110,6 +118,15 @@ class _Describing:
             _check_unaltered(part, arguments, place)
         plain = {name: self.value(value, inside(place, name), found[0]) for name, value in arguments.items()}
         return {"kind": found[1], **({} if found[0] == room else {"room": found[0]}), **plain}
+
+    def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
+        expert = stack[0]
+        self.views.append(expert)
+        said = self.part(expert, inside(place, "expert"), room)
+        if any(strangers(said)):
+            name = f"{STACK_OF}{type(expert).__name__}"
+            return {"kind": None, "class": name, "parameters": _shapes(stack.stacked)}
+        return {"kind": "stack", "count": len(stack), "expert": said}
 
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -137,6 +154,8 @@ class _Building:
         elif kind == "mixture":
             parts = {name: self.value(spec[name], inside(place, name), PARTS[name]) for name in PARTS}
             made = Mixture(**parts, execution=spec["execution"])
+        elif kind == "stack":
+            made = Stack.of(lambda: self.part(spec["expert"], inside(place, "expert"), room), spec["count"])
         elif room not in ROOMS:
             raise LookupError(f"no part of a mixture is of room {room!r}")
         else:
@@ -161,13 +180,14 @@ def _arguments(part: Any) -> dict[str, Any]:
     arguments = {name: getattr(part, kept_as.get(name, name)) for name in names}
     if "k" in arguments:
         arguments["k"] = round(arguments["k"])  # a schedule may have left a fraction
+    if "execution" in arguments:
+        arguments["execution"] = _execution(arguments["execution"])
     return arguments
 
 
-def _execution(moe: Mixture) -> str:
-    name = getattr(moe.execution, "__name__", "")
+def _execution(execution: Any) -> str:
     # What runs the experts is a matter of speed: instead of one that is not known, the rule picks.
-    return name if name in kinds("execution") and find("execution", name) is moe.execution else "auto"
+    return execution if isinstance(execution, str) else known_as(execution) or "auto"
 
 
 def _shapes(part: Any) -> dict[str, list[int]]:

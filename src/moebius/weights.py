@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from moebius.stack import holders
+
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
     """Name → tensor of everything in the state dict; of the names of a part that is used twice, the first.
@@ -13,7 +15,7 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
         >>> list(stored(nn.Sequential(shared, nn.ReLU(), shared)))
         ['0.weight']
     """
-    once = {name: tensor for names, tensor in _distinct(model) for name in names[:1]}
+    once = {names[0]: tensor for names, tensor in _distinct(model)}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in once.items()}
 
 
@@ -43,8 +45,8 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Every tensor of the state dict with all its names."""
-    found: dict[int, tuple[list[str], Tensor]] = {}
-    # keep_vars: without it each name of one parameter has a tensor object of its own.
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), ([], tensor))[0].append(name)
+    found: dict[tuple[int, int | None], tuple[list[str], Tensor]] = {}
+    for name, (whole, number) in holders(model).items():
+        tensor = whole if number is None else whole[number]
+        found.setdefault((id(whole), number), ([], tensor))[0].append(name)
     return list(found.values())

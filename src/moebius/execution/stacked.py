@@ -7,25 +7,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
+from moebius.equal import hooked, unlike
 from moebius.errors import ArgumentError
+from moebius.execution._rowwise import through, why_not_rowwise
 from moebius.routing import Routing
+from moebius.stack import Stack
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _UPDATING = (nn.modules.batchnorm._NormBase,)
 _DROPPING = (nn.modules.dropout._DropoutNd,)
 
 
 def stacked(
-    experts: Sequence[nn.Module] | nn.ModuleList, x: Float[Tensor, "T ..."], routing: Routing
+    experts: Sequence[nn.Module] | nn.ModuleList | Stack, x: Float[Tensor, "T ..."], routing: Routing
 ) -> Float[Tensor, "T E ..."]:
-    """Run equal experts on the same rows at once.
+    """Run equal experts on the same rows at once; of unlike ones, those that are equal.
 
-    Experts whose class has a static method `stacked(experts, x) → (T, E, …)` run by that; others by one vmapped call
-    over their stacked parameters.
+    The dense layers of a `Stack` become one product each. Of other experts, those whose class has a static method
+    `stacked(experts, x) → (T, E, …)` run by that; the rest by one vmapped call over stacked parameters, which lie ready
+    in a `Stack` and are laid together in every call for a list of modules.
 
     Arguments:
-        experts: E modules that are equal but for the values of their parameters.
+        experts: E modules; those that are equal but for the values of their parameters run together.
         x: T rows.
         routing: one without a selection: every expert sees every row.
 
@@ -33,23 +37,42 @@ def stacked(
         Their outputs, (T, E, …), as `loop` gives them.
 
     Raises:
-        ArgumentError: the experts are unlike, the routing selects, or stacking would differ from the loop.
+        ArgumentError: no two experts are equal, the routing selects, or stacking would differ from the loop.
 
     Reference: ours; torch.func's model ensembling.
     """
     why = why_not(experts, routing)
     if why is not None:
         raise ArgumentError("execution", f"stacked {why}", "stacked", 'execution="loop"')
-    own = own_product(experts[0])
-    if own is not None:
-        return own(experts, x)
-    parameters = _stack([dict(expert.named_parameters()) for expert in experts])
-    buffers = _stack([dict(expert.named_buffers()) for expert in experts])
+    if isinstance(experts, Stack):
+        return _of_stack(experts, x)
+    experts = list(experts)
+    alike = groups(experts)
+    if len(alike) == 1:
+        return _together(experts, x)
+    columns: list[Tensor] = [x] * len(experts)
+    for numbers in alike:
+        several = _together([experts[number] for number in numbers], x) if len(numbers) > 1 else None
+        for place, number in enumerate(numbers):
+            columns[number] = experts[number](x) if several is None else several[:, place]
+    return torch.stack(columns, 1)
 
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
-        return functional_call(experts[0], (parameters, buffers), (x,))
 
-    return torch.vmap(one, out_dims=1)(parameters, buffers)
+def groups(experts: Sequence[nn.Module]) -> list[list[int]]:
+    """The numbers of the experts, those that are equal together.
+
+    Example:
+        >>> groups([nn.Linear(2, 3), nn.ReLU(), nn.Linear(2, 3)])
+        [[0, 2], [1]]
+    """
+    found: list[list[int]] = []
+    for number, expert in enumerate(experts):
+        same = next((numbers for numbers in found if unlike([experts[numbers[0]], expert]) is None), None)
+        if same is None:
+            found.append([number])
+        else:
+            same.append(number)
+    return found
 
 
 def own_product(expert: nn.Module) -> Any:
@@ -61,23 +84,20 @@ def own_product(expert: nn.Module) -> Any:
     return None
 
 
-def why_not(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> str | None:
+def why_not(experts: Sequence[nn.Module] | nn.ModuleList | Stack, routing: Routing) -> str | None:
     """Why these experts cannot be stacked, as the end of a sentence; None when they can."""
-    first = experts[0]
     if routing.selection is not None:
         return "needs every expert to see every row: the router selects"
-    if any(type(expert) is not type(first) for expert in experts):
-        return "needs equal experts: their classes differ"
-    shape = [parameter.shape for parameter in first.parameters()]
-    if any([parameter.shape for parameter in expert.parameters()] != shape for expert in experts):
-        return "needs equal experts: their parameters' shapes differ"
-    parts = [part for expert in experts for part in expert.modules()]
-    if any(getattr(part, hooks, None) for part in parts for hooks in _HOOKS):
+    stack = isinstance(experts, Stack)
+    experts = [experts.stacked] if stack else list(experts)
+    if hooked(experts):
         return "differs from the loop where experts have hooks"
-    if own_product(first) is not None:
-        return None
-    if any(str(expert) != str(first) or not _equal_settings(expert, first) for expert in experts):
-        return "needs equal experts: their structures differ"
+    why = unlike(experts)
+    if why is not None and all(len(numbers) == 1 for numbers in groups(experts)):
+        return f"needs equal experts: {why}"
+    # The products of classes care for their dropout themselves.
+    vmapped = [expert for expert in experts if stack or own_product(expert) is None]
+    parts = [part for expert in vmapped for part in expert.modules()]
     if any(isinstance(part, _UPDATING) and part.training for part in parts):
         return "differs from the loop where batch statistics are updated"
     if any(isinstance(part, _DROPPING) and part.training and part.p for part in parts):
@@ -85,23 +105,60 @@ def why_not(experts: Sequence[nn.Module] | nn.ModuleList, routing: Routing) -> s
     return None
 
 
-def _equal_settings(expert: nn.Module, first: nn.Module) -> bool:
-    """Whether what a forward can read besides parameters and buffers is the same."""
-    if expert is first:
-        return True
-    pairs = zip(expert.modules(), first.modules(), strict=True)
-    return all(_same(_settings(one), _settings(other)) for one, other in pairs)
+def _together(experts: Sequence[nn.Module], x: Tensor) -> Tensor:
+    own = own_product(experts[0])
+    if own is not None:
+        return own(experts, x)
+    parameters = _laid_together([_held(expert, "_parameters") for expert in experts])
+    buffers = _laid_together([_held(expert, "_buffers") for expert in experts])
+    if not parameters and not buffers:
+        return torch.stack([expert(x) for expert in experts], 1)
+    return _vmapped(experts[0], parameters, buffers, x)
 
 
-def _settings(part: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(part).items() if name == "training" or not name.startswith("_")}
+def _of_stack(stack: Stack, x: Tensor) -> Tensor:
+    parameters, buffers = _held(stack.stacked, "_parameters"), _held(stack.stacked, "_buffers")
+    if not parameters and not buffers:
+        return torch.stack([stack.stacked(x)] * len(stack), 1)
+    if why_not_rowwise(stack, x) is None:
+        return through(stack.stacked, x, _Columns(len(stack)))
+    return _vmapped(stack.stacked, parameters, buffers, x)
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    return one is other or (type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other))
+class _Columns:
+    """A dense layer of all experts: of the rows as they come at first, then of each expert's own column."""
+
+    def __init__(self, experts: int):
+        self.experts, self.begun = experts, False
+
+    def __call__(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        weight, bias = linear.weight, linear.bias
+        if not self.begun:
+            self.begun = True
+            y = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
+            return y.unflatten(-1, (self.experts, -1))
+        columns = x.transpose(0, 1)
+        if bias is None:
+            return torch.bmm(columns, weight.transpose(1, 2)).transpose(0, 1)
+        return torch.baddbmm(bias.unsqueeze(1), columns, weight.transpose(1, 2)).transpose(0, 1)
 
 
-def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _vmapped(expert: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
+        return functional_call(expert, (parameters, buffers), (x,), tie_weights=False)
+
+    return torch.vmap(one, out_dims=1)(parameters, buffers)
+
+
+def _held(module: nn.Module, table: str) -> dict[str, Tensor]:
+    """The tensors in every part, each part once: torch does not put back what it swaps twice in one part."""
+    return {
+        f"{path}.{name}".removeprefix("."): tensor
+        for path, part in module.named_modules()
+        for name, tensor in getattr(part, table).items()
+        if tensor is not None
+    }
+
+
+def _laid_together(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([one[name] for one in named]) for name in named[0]}

@@ -1,17 +1,15 @@
 """The feed-forward expert of transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from moebius.arguments import flatten_features, positive
 from moebius.errors import ArgumentError
 from moebius.experts._stacking import each_on_its_own, shared_rows
-
-ACTIVATIONS = ("gelu", "relu2", "swiglu", "geglu")
+from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
 
 
 class FFN(nn.Module):
@@ -41,17 +39,22 @@ class FFN(nn.Module):
 
     def __init__(self, features: int, hidden: int, activation: str = "gelu", bias: bool = True):
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ArgumentError("activation", f"needs one of {', '.join(ACTIVATIONS)}", activation, "activation: gelu")
+        if activation not in FEED_FORWARD:
+            raise ArgumentError("activation", f"needs one of {', '.join(FEED_FORWARD)}", activation, "activation: gelu")
         self.features, self.activation = positive("features", features), activation
         self.hidden, self.bias = positive("hidden", hidden), bias
-        matrices = 2 if activation in ("swiglu", "geglu") else 1
+        matrices = 2 if activation in GATED else 1
         self.inner = nn.Linear(features, matrices * hidden, bias)
         self.outer = nn.Linear(hidden, features, bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... D"]:
         """Transform each row."""
-        return self.outer(_activate(self.activation, self.inner(flatten_features(x, self.features))))
+        return self.rowwise(x, lambda linear, x: linear(x))
+
+    def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
+        """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
+        inner = layer(self.inner, flatten_features(x, self.features))
+        return layer(self.outer, activate(self.activation, inner))
 
     def extra_repr(self) -> str:
         """What tells two equal shapes apart."""
@@ -65,13 +68,4 @@ class FFN(nn.Module):
         if any(expert.activation != first.activation for expert in experts):
             return torch.stack([expert(x) for expert in experts], 1)
         inner = shared_rows([expert.inner for expert in experts], flatten_features(x, first.features))
-        return each_on_its_own([expert.outer for expert in experts], _activate(first.activation, inner))
-
-
-def _activate(name: str, inner: Float[Tensor, "... two_H"]) -> Float[Tensor, "... H"]:
-    if name == "gelu":
-        return F.gelu(inner)
-    if name == "relu2":
-        return F.relu(inner).square()
-    gate, up = inner.chunk(2, -1)
-    return (F.silu(gate) if name == "swiglu" else F.gelu(gate)) * up
+        return each_on_its_own([expert.outer for expert in experts], activate(first.activation, inner))

@@ -1,6 +1,6 @@
 """The linear expert."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,7 +36,11 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """Logits of each row."""
-        return self.linear(flatten_features(x, self.features))
+        return self.rowwise(x, lambda linear, x: linear(x))
+
+    def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
+        """The same, with `layer(linear, x)` for the dense layer: executions compute those of all experts at once."""
+        return layer(self.linear, flatten_features(x, self.features))
 
     @staticmethod
     def stacked(experts: Sequence["Linear"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:

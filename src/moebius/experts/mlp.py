@@ -1,6 +1,6 @@
 """The expert with hidden dense layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,10 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """Logits of each row."""
         return self.network(x)
+
+    def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
+        """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
+        return self.network.rowwise(x, layer)
 
     @staticmethod
     def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:

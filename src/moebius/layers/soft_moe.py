@@ -13,6 +13,7 @@ from moebius.errors import ArgumentError
 from moebius.frame import current
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
+from moebius.stack import Stack
 
 # What a length is at least, so that tokens of zeros have gradients.
 _SHORTEST = 1e-6
@@ -55,7 +56,7 @@ class SoftMoE(nn.Module):
     def __init__(self, dim: int, experts: Iterable[nn.Module], slots: int = 1, normalise: bool = True):
         super().__init__()
         self.dim = positive("dim", dim)
-        self.experts = nn.ModuleList(experts)
+        self.experts = nn.ModuleList(experts.unstacked() if isinstance(experts, Stack) else experts)
         if not self.experts:
             raise ArgumentError("experts", "needs at least one expert", list(self.experts))
         self.slots, self.normalise = positive("slots", slots), normalise

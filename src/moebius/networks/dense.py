@@ -1,6 +1,6 @@
 """Dense layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -45,11 +45,15 @@ class Dense(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """The last layer's output for each row."""
+        return self.rowwise(x, lambda linear, x: linear(x))
+
+    def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
+        """The same, with `layer(linear, x)` for each layer: those of several networks can be computed at once."""
         activate = ACTIVATIONS[self.activation]
         x = flatten_features(x, self.features)
-        for layer in self.layers[:-1]:
-            x = self.drop(activate(layer(x)))
-        return self.layers[-1](x)
+        for linear in self.linears[:-1]:
+            x = self.drop(activate(layer(linear, x)))
+        return layer(self.linears[-1], x)
 
     @property
     def linears(self) -> list[nn.Linear]:

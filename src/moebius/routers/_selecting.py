@@ -21,8 +21,9 @@ def one_each(
     expert_T: Int[Tensor, " T"], probs: Float[Tensor, "T E"]
 ) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"], Selection]:
     """Weights, log-weights and selection of one expert a row, with weight 1 and no gradient; in the form of `probs`."""
-    row_T = torch.arange(len(expert_T), device=expert_T.device)
-    selection = Selection(row_T, expert_T, probs.new_ones(len(expert_T)), torch.ones_like(row_T, dtype=torch.bool))
+    # shape[0] and not len, here and below: that is a number to torch.export, and would be the only number of rows.
+    row_T = torch.arange(expert_T.shape[0], device=expert_T.device)
+    selection = Selection(row_T, expert_T, torch.ones_like(row_T, dtype=probs.dtype), torch.ones_like(row_T).bool())
     weights = torch.zeros_like(probs).scatter(1, expert_T.unsqueeze(1), 1.0)
     return weights, weights.log(), selection
 
@@ -36,13 +37,21 @@ def where_weighed(weights: Float[Tensor, "T E"]) -> Selection:
 
 def counts(expert_A: Int[Tensor, " A"], experts: int, kept_A: Bool[Tensor, " A"] | None = None) -> Float[Tensor, " E"]:
     """How many assignments each expert got, or how many of the kept ones."""
-    ones_A = torch.ones(len(expert_A), device=expert_A.device) if kept_A is None else kept_A.float()
+    ones_A = torch.ones_like(expert_A, dtype=torch.float32) if kept_A is None else kept_A.float()
     return torch.zeros(experts, device=expert_A.device).index_add(0, expert_A, ones_A)
 
 
 def best(scores: Float[Tensor, "T E"], k: int) -> Int[Tensor, "T K"]:
     """The k experts with the largest scores; of several that tie for one place the first, for more torch.topk's."""
     return scores.argmax(-1, keepdim=True) if k == 1 else scores.topk(k, -1).indices
+
+
+def in_order(scores: Float[Tensor, "T E"]) -> tuple[Float[Tensor, "T E"], Int[Tensor, "T E"]]:
+    """The scores, the largest first, and whose they are; of experts that tie the first comes first."""
+    if torch.compiler.is_exporting():
+        # ONNX has no stable sort; its choice of the largest keeps the order of those that tie, though.
+        return scores.topk(scores.shape[1], -1)
+    return torch.sort(scores, dim=-1, descending=True, stable=True)
 
 
 def how_many(k: float | int, experts: int) -> int:

@@ -74,11 +74,14 @@ class DSelectK(Router):
         z = numbers[:, :coded].unflatten(1, (self.selectors, self.digits)).unsqueeze(-1)
         # N = 2^m codes, of which the first E name experts.
         code_N = torch.arange(2**self.digits, device=scores.device)
-        digit_mN = code_N >> torch.arange(self.digits, device=scores.device).unsqueeze(1) & 1
+        # 2^0, 2^1 … are divided by, since ONNX shifts no signed numbers.
+        digit_mN = code_N // 2 ** torch.arange(self.digits, device=scores.device).unsqueeze(1) % 2
         # S(−z) is 1 − S(z), and keeps a share that is small.
         share_TKN = torch.where(digit_mN == 1, _smooth_step(z, self.gamma), _smooth_step(-z, self.gamma)).prod(2)
-        nobodys = share_TKN[..., self.experts :].sum(-1, keepdim=True)
-        selectors_TKE = share_TKN[..., : self.experts] + nobodys / self.experts
+        selectors_TKE = share_TKN[..., : self.experts]
+        if self.experts < 2**self.digits:
+            nobodys = share_TKN[..., self.experts :].sum(-1, keepdim=True)
+            selectors_TKE = selectors_TKE + nobodys / self.experts
         weights = (numbers[:, coded:].softmax(-1).unsqueeze(-1) * selectors_TKE).sum(1)
         said = logarithm(weights).clamp(min=-100)
         return Routing.from_selection(said, weights, where_weighed(weights), {"selectors": selectors_TKE})

@@ -51,10 +51,14 @@ class ExpertChoice(Router):
         rows, experts = scores.shape
         probs = wide(scores).softmax(-1)
         places = room(self.capacity, rows, experts)
-        row_A = probs.detach().T.topk(places, -1).indices.flatten()
-        expert_A = torch.arange(experts, device=scores.device).repeat_interleave(places)
+        # An exported graph is for any number of rows: there every expert ranks all of them, and keeps its first.
+        ranked = rows if torch.compiler.is_exporting() else places
+        row_EP = probs.detach().T.topk(ranked, -1).indices
+        expert_EP = torch.arange(experts, device=scores.device).unsqueeze(1).expand_as(row_EP)
+        row_A, expert_A = row_EP.flatten(), expert_EP.flatten()
+        taken_A = (torch.ones_like(row_EP).cumsum(1) <= places).flatten()
         weight_A = probs[row_A, expert_A]
-        selection = Selection(row_A, expert_A, weight_A, weight_A != 0)
+        selection = Selection(row_A, expert_A, weight_A, taken_A & (weight_A != 0))
         unchosen = (counts(row_A, rows, selection.kept_A) == 0).sum()
         aux = {"assigned": counts(expert_A, experts, selection.kept_A), "unchosen": unchosen}
         return Routing.from_selection(scores, probs, selection, aux)

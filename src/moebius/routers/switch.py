@@ -7,7 +7,7 @@ from torch import Tensor
 from moebius.arguments import above_zero, at_least_zero
 from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import best, counts, room
+from moebius.routers._selecting import best, counts, in_order, room
 from moebius.routing import Router, Routing, Selection
 
 
@@ -79,8 +79,9 @@ class Switch(Router):
         capacity = self.capacity if self.training else self.eval_capacity
         places = rows if capacity is None else room(capacity, rows, experts)
         ranked_TR = best(noisy.detach(), 1)
-        if self.next_best and places < rows:
-            ranked_TR = noisy.detach().argsort(dim=-1, descending=True, stable=True)
+        # A graph is for any number of rows.
+        if self.next_best and capacity is not None and (torch.compiler.is_compiling() or places < rows):
+            ranked_TR = in_order(noisy.detach())[1]
         expert_A, kept_A = _with_room(ranked_TR, experts, places)
         weight_A = probs.gather(1, expert_A.unsqueeze(1)).squeeze(1)
         # An expert that is ruled out, with a score of −∞, has room for nobody.

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import where_weighed
+from moebius.routers._selecting import in_order, where_weighed
 from moebius.routing import Router, Routing
 
 
@@ -48,7 +48,7 @@ class Threshold(Router):
         """Route every row to its most probable experts."""
         probs = wide(scores).softmax(-1)
         with torch.no_grad():
-            ordered, place = torch.sort(probs, dim=-1, descending=True, stable=True)
+            ordered, place = in_order(probs)
             before = F.pad(ordered.cumsum(-1)[:, :-1], (1, 0))
             # Sums of probabilities end a little off 1: with p = 1 none may be left out for that.
             needed = (before < self.p) | (self.p >= 1)

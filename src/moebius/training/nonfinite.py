@@ -10,6 +10,7 @@ from moebius.errors import TrainingError
 from moebius.execution.loop import loop
 from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
+from moebius.stack import Stack
 
 
 def explain(model: nn.Module, batch: Batch, terms: Mapping[str, Tensor], epoch: int, step: int) -> TrainingError:
@@ -37,9 +38,14 @@ def _bad_parameters(model: nn.Module) -> list[str]:
 def _bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
     """Experts and gates whose output is not finite on this batch, by running the model once more and watching."""
     watched = {}
-    for path, mixture in model.named_modules():
+    stacks: dict[Mixture, Stack] = {}
+    for path, mixture in list(model.named_modules()):
         if isinstance(mixture, Mixture):
             prefix = f"{path}." if path else ""
+            if isinstance(mixture.experts, Stack):
+                # A stack's experts have their hooks in common.
+                stacks[mixture] = mixture.experts
+                mixture.experts = nn.ModuleList(mixture.experts.unstacked())
             watched[f"expert {prefix}experts."] = mixture.experts
             watched[f"gate {prefix}gate"] = [mixture.gate]
     bad: dict[str, None] = {}
@@ -63,6 +69,8 @@ def _bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
     finally:
         for mixture, execution in executions.items():
             mixture.execution = execution
+        for mixture, stack in stacks.items():
+            mixture.experts = stack
         for hook in hooks:
             hook.remove()
     return list(bad)

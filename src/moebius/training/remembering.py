@@ -16,6 +16,7 @@ from moebius.experts.adapter import Adapter
 from moebius.files import replacing
 from moebius.memory import Memory
 from moebius.mixture import Mixture
+from moebius.stack import Stack
 from moebius.training.evaluation import outputs
 
 # What one part's outputs for a split may take; feature maps of large sets would crowd out everything else.
@@ -115,7 +116,9 @@ def frozen_parts(model: nn.Module) -> list[Adapter]:
         elif isinstance(part, Adapter) and (part.size, part.channels, part.transform) == (None, None, None):
             waiting.insert(0, part.network)
         elif isinstance(part, Mixture):
-            waiting = [part.gate, *part.experts, *waiting]
+            # What a stack gives one by one are views, which nobody would ask again.
+            experts = [] if isinstance(part.experts, Stack) else part.experts
+            waiting = [part.gate, *experts, *waiting]
         else:
             elsewhere.update(part.modules())
     return [part for part in found if part not in elsewhere]

@@ -1,0 +1,168 @@
+"""Which kernel runs on what, in which order."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from moebius.execution._triton import gradients, products
+from moebius.execution._triton.plan import Plan
+from moebius.execution._triton.tiles import COMPILING, INTERPRETED, launcher
+from moebius.networks.feed_forward import GATED
+
+# Columns for which the gradient of a weight is summed up at a time: no tile has fewer.
+_PART = 16 if INTERPRETED else 64
+
+
+def forward(
+    x: Tensor,
+    inner: Tensor,
+    inner_bias: Tensor | None,
+    outer: Tensor,
+    outer_bias: Tensor | None,
+    weight_A: Tensor,
+    plan: Plan,
+    block: int,
+    activation: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """The output, and h = W_1 x + b_1 at the plan's places, without rows where it is not to be kept."""
+    count, (_, features, hidden) = len(weight_A), outer.shape
+    h = x.new_empty(count if keep else 0, inner.shape[1])
+    if count == 0:
+        return x.new_zeros(x.shape), h
+    x, inner, outer = x.contiguous(), inner.contiguous(), outer.contiguous()
+    with _on(x):
+        a = x.new_empty(count, hidden)
+        arguments = (x, inner, _dense(inner_bias), h, a, plan.row_P, plan.tile_N, len(plan.tile_N), features, hidden)
+        options = {"GATED": activation in GATED, "BIAS": inner_bias is not None, "KEEP": keep}
+        _product("up", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
+        values = _down(a, outer, outer_bias, _ordered(weight_A, plan), plan, block, transposed=False)
+        del a
+        return _row_sum(values, plan.slot_T), h
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    inner: Tensor,
+    inner_bias: Tensor | None,
+    outer: Tensor,
+    outer_bias: Tensor | None,
+    weight_A: Tensor,
+    h: Tensor,
+    plan: Plan,
+    block: int,
+    activation: str,
+    wants_x: bool,
+    wants_experts: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, both matrices and biases, and the weights; those not wanted or not there are without elements."""
+    count, (_, features, hidden) = len(weight_A), outer.shape
+    experts = (inner, inner_bias, outer, outer_bias)
+    dx = x.new_zeros(x.shape if wants_x else 0)
+    d_inner, d_inner_bias, d_outer, d_outer_bias = (
+        x.new_zeros(0 if part is None or not wants_experts or count else part.shape) for part in experts
+    )
+    if count == 0:
+        return dx, d_inner, d_inner_bias, d_outer, d_outer_bias, torch.zeros_like(weight_A)
+    dy, x, inner, outer = dy.contiguous(), x.contiguous(), inner.contiguous(), outer.contiguous()
+    with _on(x):
+        weight_P = _ordered(weight_A, plan)
+        parts = triton.cdiv(hidden, _PART) + (outer_bias is not None)
+        # Dropped assignments are in no tile: their gradient is the 0 that stands here.
+        part_A = torch.zeros(count, parts, device=x.device)
+        dh, weighted = torch.empty_like(h), x.new_empty(count, hidden)
+        places = (plan.row_P, plan.order_P, plan.tile_N)
+        arguments = (dy, outer, h, weight_P, dh, weighted, part_A, *places, len(plan.tile_N), parts, features, hidden)
+        options = {"GATED": activation in GATED, "PART": _PART}
+        _product("down_backward", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
+        if outer_bias is not None:
+            arguments = (dy, outer_bias.contiguous(), part_A, *places, parts, features)
+            sizes = {"BLOCK_M": block, "BLOCK_N": _PART, **COMPILING}
+            gradients.bias_part[(len(plan.tile_N),)](*arguments, **sizes)
+        if wants_experts:
+            d_outer = _outer_product(dy, weighted, plan, gather_left=True)
+        del weighted
+        if wants_experts:
+            d_inner = _outer_product(dh, x, plan, gather_left=False)
+        if wants_experts and outer_bias is not None:
+            d_outer_bias = _expert_sum(dy, weight_P, plan, weighted_rows=True)
+        if wants_experts and inner_bias is not None:
+            d_inner_bias = _expert_sum(dh, weight_P, plan, weighted_rows=False)
+        if wants_x:
+            dx = _row_sum(_down(dh, inner, None, weight_P, plan, block, transposed=True), plan.slot_T)
+    return dx, d_inner, d_inner_bias, d_outer, d_outer_bias, part_A.sum(1).to(weight_A.dtype)
+
+
+def _product(
+    name: str, arguments: tuple[Any, ...], plan: Plan, block: int, columns: int, depth: int, **options: Any
+) -> None:
+    """Run a kernel that multiplies each place by its expert's matrix."""
+    work = len(plan.row_P) * columns * depth
+    kernel, sizes = launcher(name, options.get("GATED", False), arguments[0].dtype, work)
+    tiles = len(plan.tile_N)
+    kernel[lambda given: (tiles * triton.cdiv(columns, given["BLOCK_N"]),)](
+        *arguments, BLOCK_M=block, **options, **sizes
+    )
+
+
+def _down(
+    left: Tensor, right: Tensor, bias: Tensor | None, weight_P: Tensor, plan: Plan, block: int, transposed: bool
+) -> Tensor:
+    """At the slots of the assignments: weight (W l + b), or Wᵀ l where transposed."""
+    depth, columns = left.shape[1], right.shape[2] if transposed else right.shape[1]
+    out = left.new_empty(len(left), columns)
+    places = (plan.slot_P, plan.tile_N, len(plan.tile_N))
+    arguments = (left, right, _dense(bias), weight_P, out, *places, columns, depth)
+    options = {"TRANSPOSED": transposed, "BIAS": bias is not None, "WEIGHTED": not transposed}
+    _product("down", arguments, plan, block, columns, depth, **options)
+    return out
+
+
+def _outer_product(left: Tensor, right: Tensor, plan: Plan, gather_left: bool) -> Tensor:
+    """Σ l rᵀ for each expert: the gradient of its matrix."""
+    experts, height, width = len(plan.place_E) - 1, left.shape[1], right.shape[1]
+    out = left.new_empty(experts, height, width)
+    kernel, sizes = launcher("outer_product", False, left.dtype, len(plan.row_P) * height * width)
+    kernel[lambda given: (experts * triton.cdiv(height, given["BLOCK_M"]) * triton.cdiv(width, given["BLOCK_N"]),)](
+        left, right, out, plan.row_P, plan.place_E, height, width, GATHER_LEFT=gather_left, **sizes
+    )
+    return out
+
+
+def _expert_sum(values: Tensor, weight_P: Tensor, plan: Plan, weighted_rows: bool) -> Tensor:
+    """The gradient of each expert's bias."""
+    experts, columns = len(plan.place_E) - 1, values.shape[1]
+    out = values.new_empty(experts, columns)
+    gradients.expert_sum[(experts, triton.cdiv(columns, _PART))](
+        *(values, weight_P, out, plan.row_P, plan.place_E, columns),
+        **{"WEIGHTED_ROWS": weighted_rows, "BLOCK_M": _PART, "BLOCK_N": _PART, **COMPILING},
+    )
+    return out
+
+
+def _row_sum(values: Tensor, slot_T: Tensor) -> Tensor:
+    """Σ over the slots of each row."""
+    rows, columns = len(slot_T) - 1, values.shape[1]
+    out = values.new_empty(rows, columns)
+    block = min(triton.next_power_of_2(columns), 2048)
+    sizes = {"BLOCK_N": block, **COMPILING}
+    products.row_sum[(rows, triton.cdiv(columns, block))](values, out, slot_T, columns, **sizes)
+    return out
+
+
+def _ordered(weight_A: Tensor, plan: Plan) -> Tensor:
+    """The weights at the plan's places, in float32."""
+    return weight_A.float()[plan.order_P]
+
+
+def _dense(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be that of x."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

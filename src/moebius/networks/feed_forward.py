@@ -1,0 +1,47 @@
+"""The activations of feed-forward blocks, plain and gated, with their derivatives."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+GATED = ("swiglu", "geglu")
+FEED_FORWARD = ("gelu", "relu2", *GATED)
+
+
+def activate(name: str, inner: Float[Tensor, "... MH"]) -> Float[Tensor, "... H"]:
+    """gelu: x Φ(x) · relu2: max(0, x)² · swiglu, geglu: a(g) ∘ u, with g the first half and a = x σ(x) or x Φ(x).
+
+    Example:
+        >>> activate("relu2", torch.tensor([-1.0, 2.0]))
+        tensor([0., 4.])
+        >>> activate("geglu", torch.tensor([0.0, 2.0]))
+        tensor([0.])
+    """
+    if name == "gelu":
+        return F.gelu(inner)
+    if name == "relu2":
+        return F.relu(inner).square()
+    gate, up = inner.chunk(2, -1)
+    return (F.silu(gate) if name == "swiglu" else F.gelu(gate)) * up
+
+
+def activate_backward(
+    name: str, inner: Float[Tensor, "... MH"], gradient: Float[Tensor, "... H"]
+) -> Float[Tensor, "... MH"]:
+    """The gradient of `inner`, given that of `activate(name, inner)`.
+
+    Example:
+        >>> activate_backward("relu2", torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor([0., 4.])
+    """
+    if name == "gelu":
+        return torch.ops.aten.gelu_backward(gradient, inner)
+    if name == "relu2":
+        return 2 * F.relu(inner) * gradient
+    gate, up = inner.chunk(2, -1)
+    if name == "swiglu":
+        of_gate, of_up = torch.ops.aten.silu_backward(gradient * up, gate), gradient * F.silu(gate)
+    else:
+        of_gate, of_up = torch.ops.aten.gelu_backward(gradient * up, gate), gradient * F.gelu(gate)
+    return torch.cat([of_gate, of_up], -1)

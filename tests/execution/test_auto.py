@@ -1,0 +1,112 @@
+"""The rule that picks an execution."""
+
+import pytest
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.execution.auto import Choice, auto, choose
+from moebius.execution.loop import loop
+
+X = torch.linspace(-1, 1, 20).view(5, 4)
+SOFT, HARD = mb.routers.Soft(), mb.routers.Argmax()
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+def several(make, count=2):
+    return [make() for _ in range(count)]
+
+
+def linear():
+    return mb.experts.Linear(4, 3)
+
+
+def ffn():
+    return mb.experts.FFN(4, 3)
+
+
+def conv():
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten())
+
+
+def on_a_gpu(experts, x, router):
+    return choose(experts.cuda(), x.cuda(), router(torch.zeros(len(x), 2, device="cuda")))
+
+
+@pytest.mark.parametrize(
+    ("experts", "router", "chosen"),
+    [
+        (lambda: [ffn()], HARD, ("loop", "there is one expert")),
+        (lambda: several(linear), SOFT, ("stacked", "equal experts all run: one product")),
+        (lambda: mb.Stack(several(conv)), SOFT, ("stacked", "equal experts all run: one product")),
+        (
+            lambda: [linear(), nn.Linear(4, 3), linear()],
+            SOFT,
+            ("stacked", "equal experts among unlike ones all run: one product for each kind"),
+        ),
+        (lambda: several(conv), SOFT, ("loop", "Sequential has no product of its own for equal experts")),
+        (lambda: [linear(), conv()], SOFT, ("loop", "stacked needs equal experts: their classes differ")),
+        (
+            lambda: mb.Stack(several(ffn)),
+            HARD,
+            ("sorted", "feed-forward experts on a CPU have an operator for sorted rows"),
+        ),
+        (lambda: mb.Stack(several(conv)), HARD, ("sorted", "each expert runs on its rows, gathered once")),
+        (lambda: several(ffn), HARD, ("sorted", "each expert runs on its rows, gathered once")),
+    ],
+)
+def test_what_is_chosen_and_why(experts, router, chosen):
+    made = experts()
+    routing = router(torch.zeros(5, len(made)))
+    assert choose(made, X, routing) == choose(made, X, routing) == chosen
+    torch.testing.assert_close(auto(made, X, routing), loop(made, X, routing))
+
+
+def test_where_stacking_is_not_the_loop_it_loops():
+    dropping = mb.Stack(several(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))))
+    routing = SOFT(torch.zeros(5, 2))
+    assert choose(dropping, X, routing) == ("loop", "stacked differs from the loop where dropout is active")
+    assert choose(dropping.eval(), X, routing).name == "stacked"
+
+
+def test_a_mixture_tells_it_and_runs_nothing():
+    seen = []
+    experts = several(linear)
+    moe = mb.Mixture(mb.gates.Linear(4, 2), experts, HARD)
+    experts[0].register_forward_hook(lambda *_: seen.append(0))
+    assert moe.chosen(X) == Choice("sorted", "each expert runs on its rows, gathered once")
+    moe.execution = loop
+    assert moe.chosen(X.view(1, 5, 4)) == ("loop", "the mixture was made with it")
+    moe.execution = lambda experts, x, routing: loop(experts, x, routing)
+    assert "lambda" in moe.chosen(X).name
+    assert not seen
+
+
+def test_an_export_holds_every_expert():
+    told = []
+
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.moe = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack(several(ffn)), mb.routers.TopK(1))
+
+        def forward(self, x):
+            _, _, rows, routing = self.moe._routed(x, mb.frame.current())
+            told.append(choose(self.moe.experts, rows, routing))
+            return self.moe(x)
+
+    torch.export.export(Probe(), (X,), strict=False)
+    assert told[0] == ("dense", "an exported graph has to hold every expert")
+
+
+@NO_GPU
+def test_on_a_gpu():
+    many, few = X.repeat(20, 1), X
+    assert on_a_gpu(mb.Stack(several(ffn)), few, HARD) == (
+        "gather",
+        "5 assignments are few: each reads its expert's weights",
+    )
+    assert on_a_gpu(mb.Stack(several(ffn)), many, HARD).name == "fused"
+    linears = mb.Stack(several(linear))
+    assert on_a_gpu(linears.bfloat16(), many.bfloat16(), HARD).name == "grouped"
+    assert on_a_gpu(linears.float(), many, HARD).name == "sorted"

@@ -1,0 +1,252 @@
+"""Mixtures compile whole, forward and backward, and once for every routing.
+
+The compiler cannot follow the type checks that tests put around every function: this file is also a script, which runs
+the cases in a process of its own and prints what came of each.
+"""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.registry import kinds
+
+ROUTERS = kinds("routers")
+OTHERS = (
+    *("sparse_ffn", "sparse_ffn_bf16", "swiglu", "stack", "conv", "linear", "log_mixture", "nested", "nested_mixed"),
+    *("tokens", "head_maximum", "dense"),
+)
+BATCHES = ("sparse_ffn", "expert_choice", "linear", "switch")
+SPECIAL = ("recorded", "recorded_around", "context", "bias_moves")
+INDUCTOR = ("sparse_ffn", "linear")
+E, D, C, T = 4, 6, 3, 16
+
+
+def router(kind):
+    made = {"top_k": {"k": 2}, "noisy_top_k": {"k": 2}, "dselect_k": {"k": 2, "experts": E}}
+    made |= {"heads": {"router": mb.routers.Argmax(), "heads": 2}, "cut": {"router": mb.routers.Soft()}}
+    made |= {"per_class": {"classes": C}, "switch": {"next_best": True}}
+    return mb.registry.find("routers", kind)(**made.get(kind, {}))
+
+
+def mixture(kind="top_k", experts=None, features=D, **options):
+    chosen = router(kind)
+    gate = nn.Sequential(nn.Flatten(), nn.Linear(features, chosen.gate_outputs(E)))
+    return mb.Mixture(gate, experts or [nn.Linear(D, C) for _ in range(E)], chosen, **options)
+
+
+def network():
+    return nn.Sequential(nn.Linear(D, 8), nn.ReLU(), nn.Linear(8, C))
+
+
+def convolution():
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, C))
+
+
+def case(name):
+    """The model and the shape of its rows."""
+    sparse = {"dim": 8, "hidden": 16, "experts": E, "k": 2}
+    if name == "tokens":
+        return mb.layers.SparseFFN(**sparse, shared=1), (5, 8)
+    if name.startswith("sparse_ffn"):
+        return mb.layers.SparseFFN(**sparse), (8,)
+    if name == "swiglu":
+        return mb.layers.SparseFFN(**sparse, activation="swiglu", bias=False, router=mb.routers.Switch()), (8,)
+    if name == "conv":
+        return mixture(experts=[convolution() for _ in range(E)], features=2 * 64), (2, 8, 8)
+    nested = [mixture(), mixture("argmax"), nn.Linear(D, C), nn.Linear(D, C)]
+    made = {
+        "stack": {"experts": mb.Stack([network() for _ in range(E)])},
+        "linear": {"experts": [mb.experts.Linear(D, C) for _ in range(E)]},
+        "log_mixture": {"combine": mb.LogMixture()},
+        "nested": {"experts": nested},
+        "nested_mixed": {"kind": "soft", "experts": nested},
+        "head_maximum": {"kind": "heads", "combine": mb.HeadMaximum()},
+        "dense": {"execution": "dense"},
+    }
+    return mixture(**made.get(name, {"kind": name})), (D,)
+
+
+def rows(shape, count=T, dtype=torch.float32, seed=0):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def compiled(model, backend="aot_eager", **options):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return torch.compile(model, fullgraph=True, backend=backend, **options)
+
+
+def compilations():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def outcome(model, run, x):
+    """Output and gradients of one step, with the same noise whatever ran before."""
+    torch.manual_seed(0)
+    y = run(x)
+    torch.manual_seed(1)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(y, parameters, torch.randn_like(y), allow_unused=True)
+    # A parameter that nothing depends on has no gradient in one, and one of zero in the other.
+    return y, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+
+
+def as_eager(name, backend="aot_eager"):
+    """Training step, evaluation, and other routings without another compilation."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
+    tolerance = {"rtol": 5e-2, "atol": 5e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    model, shape = case(name)
+    model, x = model.to(dtype), rows(shape, dtype=dtype)
+    run = compiled(model, backend)
+    torch.testing.assert_close(outcome(model, run, x), outcome(model, model, x), **tolerance)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for seed in (1, 2, 3):
+            run(rows(shape, dtype=dtype, seed=seed)).sum().backward()
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(run(x), model(x), **tolerance)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            other = rows(shape, dtype=dtype, seed=4)
+            torch.testing.assert_close(run(other), model(other), **tolerance)
+
+
+def of_any_batch(name):
+    """One compilation for the first number of rows, one for all others."""
+    torch.manual_seed(0)
+    model, shape = case(name)
+    model.eval()
+    run, made = compiled(model), []
+    for count in (8, 5, 16, 100):
+        x = rows(shape, count)
+        torch.testing.assert_close(outcome(model, run, x), outcome(model, model, x), rtol=1e-4, atol=1e-4)
+        made.append(compilations())
+    assert made == [1, 2, 2, 2], made
+
+
+def recorded(name):
+    """The log of a call inside the compiled function, and of one around it; gradients come through both."""
+    model, x = mixture(), rows((D,))
+    if name == "recorded":
+
+        def run(x):
+            y, log = mb.call(model, x)
+            return y.sum() + log[""][-1].probs.square().sum()
+
+        loss = compiled(run)(x)
+    else:
+        run = compiled(model)
+        with mb.record(model) as log:
+            y = run(x)
+        loss = y.sum() + log[""][-1].probs.square().sum()
+        with torch._dynamo.config.patch(error_on_recompile=True), mb.record(model) as log:
+            run(rows((D,), seed=1))
+        assert len(log[""]) == 1
+    y, log = mb.call(model, x)
+    expected = y.sum() + log[""][-1].probs.square().sum()
+    torch.testing.assert_close(loss, expected)
+    parameters = list(model.parameters())
+    torch.testing.assert_close(torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters))
+
+
+def context():
+    """Side information from around the compiled function, other values without another compilation."""
+
+    class Told(nn.Linear):
+        needs_context = True
+
+        def forward(self, x, context):
+            return super().forward(x) * context["weight"].unsqueeze(-1)
+
+    model, x = mb.Mixture(Told(D, E), [nn.Linear(D, C) for _ in range(E)], router("top_k")), rows((D,))
+    run = compiled(model)
+    for seed in (0, 1, 2):
+        with mb.context(weight=rows((), seed=seed)):
+            torch.testing.assert_close(run(x), model(x))
+    assert compilations() == 1
+
+
+def bias_moves():
+    """A router's state moves as it does without a compiler."""
+    model = mb.Mixture(
+        nn.Linear(D, E), [nn.Linear(D, C) for _ in range(E)], mb.routers.TopK(2, bias_rate=0.1, experts=E)
+    )
+    twin = copy.deepcopy(model)
+    run = compiled(model)
+    for seed in (0, 1, 2):
+        torch.testing.assert_close(run(rows((D,), seed=seed)), twin(rows((D,), seed=seed)))
+    assert twin.router.bias.any()
+    torch.testing.assert_close(model.router.bias, twin.router.bias)
+
+
+def main():
+    cases = {f"as_eager {name}": lambda name=name: as_eager(name) for name in (*ROUTERS, *OTHERS)}
+    cases |= {f"batches {name}": lambda name=name: of_any_batch(name) for name in BATCHES}
+    cases |= {f"inductor {name}": lambda name=name: as_eager(name, "inductor") for name in INDUCTOR}
+    cases |= {name: lambda name=name: recorded(name) for name in SPECIAL[:2]}
+    cases |= {"context": context, "bias_moves": bias_moves}
+    for name in sys.argv[1:] or cases:
+        try:
+            cases[name]()
+            said = None
+        except Exception:
+            said = traceback.format_exc()[-3000:]
+        print(json.dumps({name: said}), flush=True)
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    names = [f"as_eager {name}" for name in (*ROUTERS, *OTHERS)] + [f"batches {name}" for name in BATCHES]
+    names += [f"inductor {name}" for name in INDUCTOR if shutil.which("g++")] + list(SPECIAL)
+    done = subprocess.run(
+        [sys.executable, Path(__file__), *names],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = {}
+    for line in done.stdout.splitlines():
+        said |= json.loads(line)
+    return said
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_every_router_compiles_and_computes_as_without(outcomes, name):
+    assert outcomes[f"as_eager {name}"] is None
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_mixtures_compile_and_compute_as_without(outcomes, name):
+    assert outcomes[f"as_eager {name}"] is None
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_other_batch_sizes_compile_once(outcomes, name):
+    assert outcomes[f"batches {name}"] is None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++ on a CPU")
+@pytest.mark.parametrize("name", INDUCTOR)
+def test_torchs_own_compiler_computes_as_without(outcomes, name):
+    assert outcomes[f"inductor {name}"] is None
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_holds_around_a_compiled_mixture(outcomes, name):
+    assert outcomes[name] is None
+
+
+if __name__ == "__main__":
+    main()

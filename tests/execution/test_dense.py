@@ -1,0 +1,43 @@
+"""All experts on all rows."""
+
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.execution.dense import dense
+
+
+class Counting(nn.Module):
+    """Says how often it was called, and passes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return x
+
+
+def test_every_expert_sees_every_row_whatever_the_router_chose():
+    experts = [Counting() for _ in range(3)]
+    x = torch.tensor([[1.0], [2.0]])
+    selection = mb.routing.Selection(*map(torch.tensor, ([1, 0], [2, 2], [1.0, 1.0], [True, False])))
+    scores = torch.zeros(2, 3)
+    values = dense(experts, x, mb.Routing.from_selection(scores, scores.softmax(-1), selection))
+    assert values.tolist() == [[2.0], [0.0]]
+    assert [expert.seen for expert in experts] == [[2], [2], [2]]
+
+
+def test_lists_of_equal_experts_are_one_product():
+    told = []
+
+    class Told(mb.experts.Linear):
+        @staticmethod
+        def stacked(experts, x):
+            told.append(len(experts))
+            return mb.experts.Linear.stacked(experts, x)
+
+    moe = mb.Mixture(mb.gates.Linear(4, 3), [Told(4, 2) for _ in range(3)], mb.routers.TopK(1), execution="dense")
+    moe(torch.zeros(5, 4))
+    assert told == [3]

@@ -1,0 +1,70 @@
+"""Grouped products: bf16 alone, and nothing of what was dropped."""
+
+import pytest
+import torch
+
+import moebius as mb
+from moebius.errors import ArgumentError
+from moebius.execution.grouped import format_of, grouped
+from moebius.routing import Routing, Selection
+
+
+def routed(row_A, expert_A, kept_A, experts=2):
+    row_A, expert_A, kept_A = (torch.tensor(part) for part in (row_A, expert_A, kept_A))
+    scores = torch.zeros(int(row_A.max()) + 1, experts)
+    return Routing.from_selection(
+        scores, scores.softmax(-1), Selection(row_A, expert_A, torch.ones(len(row_A)), kept_A)
+    )
+
+
+def multiplying(*factors):
+    """Experts y = factor · (x_1 + x_2) + 1, which bf16 has exactly."""
+    experts = mb.Stack([mb.experts.Linear(2, 1) for _ in factors])
+    with torch.no_grad():
+        experts.stacked.linear.weight.copy_(torch.tensor(factors).view(-1, 1, 1).expand(-1, 1, 2))
+        experts.stacked.linear.bias.fill_(1)
+    return experts.bfloat16()
+
+
+def test_worked():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).bfloat16()
+    routing = routed([0, 1, 2, 0], [1, 1, 0, 0], [True, True, False, True])
+    assert grouped(multiplying(2.0, 4.0), x, routing).tolist() == [[13.0], [29.0], [0.0], [7.0]]
+
+
+def test_numbers_of_a_dropped_row_reach_nothing():
+    """What lies past the last group is never written, and may be anything."""
+    experts = multiplying(2.0, 4.0)
+    x = torch.tensor([[1.0, 2.0], [torch.nan, torch.inf]]).bfloat16().requires_grad_()
+    y = grouped(experts, x, routed([0, 1], [0, 1], [True, False]))
+    y.sum().backward()
+    assert y.tolist() == [[7.0], [0.0]]
+    assert x.grad.tolist() == [[2.0, 2.0], [0.0, 0.0]]
+    assert experts.stacked.linear.weight.grad.tolist() == [[[1.0, 2.0]], [[0.0, 0.0]]]
+
+
+def test_its_format_is_autocasts_where_that_is_on():
+    x = torch.zeros(1, 2)
+    assert format_of(x) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert format_of(x) == torch.bfloat16
+        assert format_of(x.double()) == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("experts", "x", "why"),
+    [
+        (multiplying(1.0, 2.0).float(), torch.zeros(1, 2), "grouped needs bf16, and these rows are torch.float32"),
+        (multiplying(1.0, 2.0).unstacked(), torch.zeros(1, 2), "grouped needs experts that share stacked parameters"),
+        (
+            mb.Stack([torch.nn.LayerNorm(2) for _ in range(2)]),
+            torch.zeros(1, 2).bfloat16(),
+            "grouped needs experts of dense layers, and LayerNorm is or holds something else",
+        ),
+    ],
+)
+def test_what_it_refuses(experts, x, why):
+    with pytest.raises(ArgumentError) as caught:
+        grouped(experts, x, routed([0], [0], [True]))
+    assert str(caught.value).startswith(f"execution: {why}")
+    assert caught.value.fix == 'execution="auto"'

@@ -1,0 +1,139 @@
+"""Mixtures of stacked feed-forward experts are the same by every execution; a new one is tested by being there."""
+
+import pytest
+import torch
+
+import moebius as mb
+from moebius.registry import kinds
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# What such experts do not run by where a router selects: for one there is no such case, one wants a GPU.
+NOT = {"stacked"} if DEVICE == "cuda" else {"stacked", "fused"}
+UNDER_AUTOCAST = pytest.mark.parametrize("kind", sorted(set(kinds("execution")) - NOT))
+IN_MIXTURES = pytest.mark.parametrize("kind", sorted(set(kinds("execution")) - NOT - {"loop", "grouped"}))
+TOKENS = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+def mixture(kind, router=None, combine=None, activation="gelu"):
+    torch.manual_seed(1)
+    router = mb.routers.TopK(2) if router is None else router
+    gate = mb.gates.Linear(6, router.gate_outputs(4))
+    experts = mb.Stack([mb.experts.FFN(6, 5, activation) for _ in range(4)])
+    return mb.Mixture(gate, experts, router, combine, kind).to(DEVICE)
+
+
+def like_the_loop(kind, *parts, x=TOKENS, freeze=lambda moe: None, **tolerance):
+    """A mixture's output and gradients, which are what they are with the loop."""
+    found = []
+    for execution in (kind, "loop"):
+        moe = mixture(execution, *parts)
+        freeze(moe)
+        given = x.detach().requires_grad_(x.requires_grad)
+        y = moe(given)
+        if y.requires_grad:
+            y.square().sum().backward()
+        found.append([y, given.grad, *(parameter.grad for parameter in moe.parameters())])
+    torch.testing.assert_close(*found, **tolerance)
+    return found[0]
+
+
+@IN_MIXTURES
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_tokens_and_rows_that_do_not_lie_together(kind, k):
+    like_the_loop(kind, mb.routers.TopK(k))
+    apart = TOKENS.clone().requires_grad_().transpose(0, 1)[::2]
+    assert not apart.is_contiguous()
+    _, gradient, *_ = like_the_loop(kind, mb.routers.TopK(k), x=apart)
+    assert gradient.shape == (2, 3, 6)
+
+
+@IN_MIXTURES
+@pytest.mark.parametrize("combine", [mb.WeightedSum(), mb.LogMixture(), mb.HeadMaximum(), mb.HeadMean()])
+def test_several_heads_and_other_ways_to_combine(kind, combine):
+    like_the_loop(kind, mb.routers.Heads(mb.routers.TopK(2), heads=2), combine)
+
+
+@IN_MIXTURES
+def test_rows_that_are_dropped(kind):
+    like_the_loop(kind, mb.routers.Switch(capacity=1.0))
+    like_the_loop(kind, mb.routers.ExpertChoice(capacity=1.0))
+
+
+FREEZE = {
+    "experts": lambda moe: moe.experts.requires_grad_(False),
+    "a layer": lambda moe: moe.experts.stacked.inner.requires_grad_(False),
+    "biases": lambda moe: moe.experts.stacked.outer.bias.requires_grad_(False),
+    "gate": lambda moe: moe.gate.requires_grad_(False),
+    "everything": lambda moe: moe.requires_grad_(False),
+}
+
+
+@IN_MIXTURES
+@pytest.mark.parametrize("name", FREEZE)
+@pytest.mark.parametrize("x", [TOKENS, TOKENS.clone().requires_grad_()])
+def test_what_is_frozen_has_no_gradient_and_the_rest_its_own(kind, name, x):
+    _, of_x, *of_parameters = like_the_loop(kind, x=x, freeze=FREEZE[name])
+    assert (of_x is None) != x.requires_grad
+    assert None in of_parameters
+
+
+@IN_MIXTURES
+def test_experts_that_no_row_chose_have_gradients_of_zero(kind):
+    moe = mixture(kind, mb.routers.Argmax())
+    moe.gate.linear.bias.data[2] = 100
+    moe(TOKENS).sum().backward()
+    for parameter in moe.experts.parameters():
+        assert parameter.grad[2].count_nonzero() > 0
+        assert parameter.grad[[0, 1, 3]].count_nonzero() == 0
+
+
+@IN_MIXTURES
+def test_all_outputs_can_be_recorded(kind):
+    moe = mixture(kind)
+    with mb.record(moe, outputs=True) as log:
+        y = moe(TOKENS)
+    expected = torch.stack([expert(TOKENS.flatten(0, 1)) for expert in moe.experts], 1)
+    torch.testing.assert_close(log[""][0].outputs, expected)
+    torch.testing.assert_close(y, moe(TOKENS))
+
+
+@IN_MIXTURES
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_it_is_the_same(kind, mode):
+    moe = mixture(kind)
+    with mode():
+        y = moe(TOKENS)
+    assert not y.requires_grad
+    torch.testing.assert_close(y, moe(TOKENS))
+
+
+@UNDER_AUTOCAST
+def test_autocast_multiplies_in_bf16_and_gives_gradients_in_float32(kind):
+    exact = like_the_loop("loop")
+    with torch.autocast(DEVICE, torch.bfloat16):
+        moe = mixture(kind)
+        y = moe(TOKENS)
+        assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    found = [y.float(), None, *(parameter.grad for parameter in moe.parameters())]
+    assert all(gradient.dtype == torch.float32 for gradient in found[2:])
+    for one, other in zip(found, exact, strict=True):
+        assert one is None or (one - other).abs().max() <= 0.04 * max(1, other.abs().max())
+
+
+@IN_MIXTURES
+def test_autocast_leaves_float64_alone(kind):
+    if kind == "fused":
+        pytest.skip("it has no float64")
+    moe, x = mixture(kind).double(), TOKENS.double()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y = moe(x)
+    torch.testing.assert_close(y, moe(x), rtol=1e-10, atol=1e-12)
+
+
+@IN_MIXTURES
+def test_a_step_is_repeated_bit_by_bit(kind):
+    if DEVICE == "cuda" and kind != "fused":
+        pytest.skip("torch's own sums over rows have no order on a GPU")
+    first, again = like_the_loop(kind), like_the_loop(kind)
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True) if one is not None)

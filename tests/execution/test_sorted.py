@@ -1,0 +1,129 @@
+"""Sorted rows: what is kept for the backward pass, and what it costs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import moebius as mb
+from moebius.execution._order import by_expert
+from moebius.execution._sorted_ffn import ROWS, sorted_ffn
+from moebius.execution.loop import loop
+from moebius.execution.sorted import sorted
+from moebius.networks.feed_forward import FEED_FORWARD, GATED
+from moebius.registry import find
+
+
+def stack(experts, features, hidden, activation="gelu"):
+    torch.manual_seed(0)
+    return mb.Stack([mb.experts.FFN(features, hidden, activation) for _ in range(experts)])
+
+
+def test_worked():
+    """Two experts x ↦ relu(x)² and x ↦ 10 relu(x)²; the second row goes to both, the third is dropped."""
+    experts = mb.Stack([mb.experts.FFN(1, 1, "relu2", bias=False) for _ in range(2)])
+    with torch.no_grad():
+        experts.stacked.inner.weight.fill_(1)
+        experts.stacked.outer.weight.copy_(torch.tensor([1.0, 10.0]).view(2, 1, 1))
+    row_A, expert_A = torch.tensor([0, 1, 2, 1]), torch.tensor([1, 1, 0, 0])
+    weight_A, kept_A = torch.tensor([1.0, 0.5, 1.0, 0.25]), torch.tensor([True, True, False, True])
+    scores = torch.zeros(3, 2)
+    selection = mb.routing.Selection(row_A, expert_A, weight_A, kept_A)
+    routing = mb.Routing.from_selection(scores, scores.softmax(-1), selection)
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    assert sorted(experts, x, routing).tolist() == [[10.0], [40.0], [0.0], [4.0]]
+    assert sorted.weighted_sum(experts, x, routing).tolist() == [[10.0], [21.0], [0.0]]
+
+
+@pytest.mark.parametrize("activation", FEED_FORWARD)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_are_those_of_finite_differences(activation, weighted, bias):
+    torch.manual_seed(0)
+    width = 4 if activation in GATED else 2
+    shapes = [(4, 3), (3, width, 3), (3, width), (3, 3, 2), (3, 3)]
+    parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    row_A, expert_A = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([0, 2, 2, 0, 2, 2])
+    kept_A = torch.tensor([True, True, False, True, True, True])
+    weight_A = torch.rand(6, dtype=torch.float64, requires_grad=True)
+    order, counts = by_expert(expert_A, kept_A, 3)
+
+    def run(x, inner, inner_bias, outer, outer_bias, weight):
+        biases = (inner_bias, outer_bias) if bias else (None, None)
+        given = (x, inner, biases[0], outer, biases[1], row_A, weight if weighted else None, order, counts)
+        return sorted_ffn(*given, activation, torch.float64, True)[0]
+
+    assert torch.autograd.gradcheck(run, (*parts, weight_A))
+
+
+def test_segments_that_are_cut_into_pieces_are_whole():
+    experts = stack(2, 3, 4).double()
+    x = torch.randn(2 * ROWS + 5, 3, dtype=torch.float64)
+    routing = mb.routers.Argmax()(torch.tensor([2.0, 1.0]).expand(len(x), 2))
+    found = []
+    for execution in (sorted, loop):
+        experts.zero_grad()
+        y = execution(experts, x, routing)
+        y.square().sum().backward()
+        found.append([y, *(parameter.grad.clone() for parameter in experts.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_no_copy_of_gathered_rows_is_kept(activation):
+    """Of each assignment: its hidden layer, its output for the router's weight, and where it belongs."""
+    features, hidden, k, rows = 64, 16, 2, 32
+    moe = mb.layers.SparseFFN(features, hidden, experts=4, k=k, activation=activation)
+    x = torch.randn(rows, features, requires_grad=True)
+    routing = mb.call(moe, x)[1]["mixture"][0]
+    there = {tensor.untyped_storage().data_ptr() for tensor in (x, *moe.parameters())}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        sorted.weighted_sum(moe.mixture.experts, x, routing)
+    widened = hidden * (2 if activation == "swiglu" else 1)
+    of_each = 4 * (widened + features) + 8 + 8 + 4
+    # Gathered rows would be 16 KiB more; a few bytes are how many rows each expert has.
+    assert sum(size for place, size in kept.items() if place not in there) <= rows * k * of_each + 1024
+
+
+class Written(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+        }
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in given:
+                self.total += leaf.untyped_storage().nbytes()
+        return made
+
+
+@pytest.mark.parametrize("kind", ["loop", "sorted", "gather", "auto", "dense"])
+@pytest.mark.parametrize("made_of", ["ffn", "linear", "any"])
+def test_the_backward_pass_is_not_quadratic_in_the_number_of_experts(kind, made_of):
+    """Taking experts one by one out of stacked parameters would write, for each, a gradient of the size of all."""
+    if (kind, made_of) == ("gather", "any"):
+        pytest.skip("it is for dense layers")
+    count = 64
+    make = {
+        "ffn": lambda: mb.experts.FFN(32, 32),
+        "linear": lambda: mb.experts.Linear(32, 32),
+        "any": lambda: nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32)),
+    }[made_of]
+    experts = mb.Stack.of(make, count)
+    y = find("execution", kind)(experts, torch.randn(4, 32), mb.routers.TopK(2)(torch.randn(4, count)))
+    with Written() as written:
+        y.sum().backward()
+    assert written.total < 8 * sum(parameter.nbytes for parameter in experts.parameters())

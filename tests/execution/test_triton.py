@@ -1,0 +1,317 @@
+"""The fused execution in Triton's interpreter, or on a GPU where there is one.
+
+Triton decides when it is imported whether it interprets, so that the checks (`check_…`, `compile_…`, and `lower_…` for
+a GPU that need not be there) run in processes of their own.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moebius.errors import ArgumentError
+from moebius.execution._triton import fused_ffn, why_not
+from moebius.execution._triton.plan import make_plan
+from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
+from moebius.routing import Selection
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WHERE = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
+needs_triton = pytest.mark.skipif(sys.platform != "linux", reason="there is no Triton for this system")
+
+
+def run_here(functions, *options, **environment):
+    options = ("-o", f"python_functions={functions}", "-p", "no:cacheprovider", *options)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", __file__, *options],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+
+
+@needs_triton
+def test_the_checks_hold():
+    run_here("check_*", **WHERE)
+
+
+@needs_triton
+def test_compiled_it_is_one_graph():
+    # Without the checks of types, which are no part of what is compiled.
+    run_here("compile_*", "-o", "addopts=--import-mode=importlib", **WHERE)
+
+
+@needs_triton
+def test_the_kernels_compile_for_a_gpu(tmp_path):
+    run_here("lower_*", TRITON_CACHE_DIR=str(tmp_path))
+
+
+def test_nothing_loads_triton_before_it_is_used():
+    code = "import sys, moebius, moebius.execution._triton; print('triton' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter takes tensors of a CPU")
+def test_what_cannot_run_says_why():
+    assert why_not(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
+    problem = Problem(2, 3, 4, 2, 1)
+    with pytest.raises(ArgumentError, match="execution: fused needs"):
+        fused_ffn(*problem.parts[:5], "gelu", problem.selection)
+
+
+def selecting(row_A, expert_A, kept_A):
+    chosen = (torch.tensor(row_A), torch.tensor(expert_A), torch.ones(len(row_A)), torch.tensor(kept_A))
+    return Selection(*chosen)
+
+
+def test_a_plan_by_hand():
+    selection = selecting([2, 0, 1, 0, 2, 1], [2, 0, 2, 2, 0, 0], [True, True, True, True, True, False])
+    plan = make_plan(selection, rows=3, experts=4, block=2)
+    assert plan.order_P.tolist() == [1, 4, 0, 2, 3, 5]
+    assert plan.row_P.tolist() == [0, 2, 2, 1, 0, 1]
+    assert plan.place_E.tolist() == [0, 2, 2, 5, 5]
+    # By rows: assignments 1 and 3 of row 0, 2 of row 1, 0 and 4 of row 2; then the dropped one.
+    assert plan.slot_P.tolist() == [0, 4, 3, 2, 1, 5]
+    assert plan.slot_T.tolist() == [0, 2, 3, 5]
+    assert plan.tile_N[:3].tolist() == [[0, 2, 0], [2, 4, 2], [4, 5, 2]]
+    assert len(plan.tile_N) == 3 + 4
+    assert (plan.tile_N[3:, 0] >= plan.tile_N[3:, 1]).all()
+
+
+@given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 5), st.integers(0, 1000))
+def test_tiles_hold_each_kept_assignment_once(count, experts, block, seed):
+    torch.manual_seed(seed)
+    expert_A, kept_A = torch.randint(experts, (count,)), torch.rand(count) < 0.7
+    selection = Selection(torch.randint(4, (count,)), expert_A, torch.ones(count), kept_A)
+    plan = make_plan(selection, rows=4, experts=experts, block=block)
+    seen = []
+    for start, stop, expert in plan.tile_N.tolist():
+        assert stop - start <= block
+        here = plan.order_P[start : max(start, stop)].tolist()
+        assert all(expert_A[place] == expert for place in here)
+        seen += here
+    assert sorted(seen) == kept_A.nonzero().flatten().tolist()
+
+
+class Problem:
+    """Random rows, experts and a random routing of them, on the device that the checks run on."""
+
+    def __init__(self, rows, features, hidden, experts, k, activation="gelu", bias=True, kept=1.0, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape, scale=1.0):
+            return (scale * torch.randn(*shape, generator=generator)).to(DEVICE).requires_grad_()
+
+        self.activation, self.count = activation, rows * k
+        width = hidden * (2 if activation in GATED else 1)
+        self.parts = [
+            normal(rows, features),
+            normal(experts, width, features, scale=features**-0.5),
+            normal(experts, width) if bias else None,
+            normal(experts, features, hidden, scale=hidden**-0.5),
+            normal(experts, features) if bias else None,
+            normal(rows * k),
+        ]
+        self.upstream = normal(rows, features).detach()
+        order = torch.randperm(rows * k, generator=generator)
+        self.row_A = torch.arange(rows).repeat_interleave(k)[order].to(DEVICE)
+        self.expert_A = torch.randint(experts, (rows * k,), generator=generator).to(DEVICE)
+        self.kept_A = (torch.rand(rows * k, generator=generator) < kept).to(DEVICE)
+
+    @property
+    def selection(self):
+        return Selection(self.row_A, self.expert_A, self.parts[5], self.kept_A)
+
+    def fused(self, dtype=torch.float32):
+        """Outputs and gradients; the weights of assignments stay in float32, as routers give them."""
+        return self._run(fused_ffn, [dtype] * 5 + [torch.float32])
+
+    def looped(self):
+        """The same by a plain loop in float64."""
+        return self._run(loop, [torch.float64] * 6)
+
+    def _run(self, execution, dtypes):
+        leaves = [
+            None if part is None else part.detach().to(dtype).requires_grad_(part.requires_grad)
+            for part, dtype in zip(self.parts, dtypes, strict=True)
+        ]
+        *experts, weight_A = leaves
+        y = execution(*experts, self.activation, dataclasses.replace(self.selection, weight_A=weight_A))
+        y.backward(self.upstream.to(y.dtype))
+        return [y.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.requires_grad)]
+
+
+def loop(x, inner, inner_bias, outer, outer_bias, activation, selection):
+    y = torch.zeros_like(x)
+    for expert in range(len(inner)):
+        place_A = torch.nonzero(selection.kept_A & (selection.expert_A == expert)).flatten()
+        rows = selection.row_A[place_A]
+        hidden = activate(activation, x[rows] @ inner[expert].T + (0 if inner_bias is None else inner_bias[expert]))
+        value = hidden @ outer[expert].T + (0 if outer_bias is None else outer_bias[expert])
+        y = y.index_add(0, rows, selection.weight_A[place_A, None] * value)
+    return y + 0 * (inner.sum() + outer.sum() + selection.weight_A.sum())
+
+
+def assert_close(ours, readable, tolerance=1e-5):
+    for one, other in zip(ours, readable, strict=True):
+        assert one.shape == other.shape
+        assert torch.isfinite(one).all()
+        assert (one.double() - other).norm() <= tolerance * other.norm() + 1e-30
+
+
+@pytest.mark.parametrize("activation", FEED_FORWARD)
+def check_it_is_the_loop(activation):
+    # Two tiles of rows for one expert, no width a multiple of a tile's, dropped assignments, an expert without rows.
+    problem = Problem(17, 20, 24, 3, 2, activation, kept=0.9)
+    problem.expert_A = problem.expert_A.clamp(max=1)
+    assert_close(problem.fused(), problem.looped())
+
+
+@settings(max_examples=15)
+@given(
+    *(st.integers(0, 12), st.integers(1, 35), st.integers(1, 35), st.integers(1, 5), st.integers(1, 3)),
+    *(st.sampled_from(FEED_FORWARD), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000)),
+)
+def check_it_is_the_loop_for_any_shape_and_routing(rows, features, hidden, experts, k, activation, bias, kept, seed):
+    problem = Problem(rows, features, hidden, experts, k, activation, bias, kept, seed)
+    assert_close(problem.fused(), problem.looped())
+
+
+def check_all_rows_to_one_expert():
+    problem = Problem(40, 16, 16, 3, 1, "swiglu", bias=False)
+    problem.expert_A = torch.ones_like(problem.expert_A)
+    ours = problem.fused()
+    assert_close(ours, problem.looped())
+    assert all(gradient[[0, 2]].count_nonzero() == 0 for gradient in ours[2:4])
+
+
+def check_a_row_by_hand():
+    problem = Problem(1, 1, 1, 1, 1, "relu2", bias=True)
+    values = [torch.full_like(part, value) for part, value in zip(problem.parts, (2, 3, -1, 4, 7, 0.5), strict=True)]
+    problem.parts, problem.upstream = [value.requires_grad_() for value in values], torch.ones_like(values[0])
+    # h = 3 · 2 − 1 = 5, a = 25, 4 a + 7 = 107, half of it; dh = 0.5 · 4 · 2 h = 20.
+    given = [float(value) for value in problem.fused()]
+    assert given == [53.5, 20 * 3, 20 * 2, 20, 0.5 * 25, 0.5, 107]
+
+
+def check_rows_and_assignments_may_be_missing():
+    for problem in (Problem(0, 5, 6, 2, 2, "geglu"), Problem(3, 5, 6, 2, 2, "geglu", kept=0.0)):
+        ours = problem.fused()
+        assert [part.shape for part in ours[1:]] == [part.shape for part in problem.parts]
+        assert all(part.count_nonzero() == 0 for part in ours)
+
+
+@pytest.mark.parametrize(("activation", "dtype"), [("geglu", torch.bfloat16), ("gelu", torch.float16)])
+def check_half_precision_is_near_the_loop(activation, dtype):
+    problem = Problem(12, 24, 40, 3, 2, activation)
+    ours = problem.fused(dtype)
+    assert [part.dtype for part in ours] == [dtype] * 6 + [torch.float32]
+    assert_close(ours, problem.looped(), 2e-2 if dtype == torch.bfloat16 else 2e-3)
+
+
+def check_what_needs_no_gradient_gets_none():
+    problem = Problem(9, 8, 8, 2, 2)
+    whole = problem.fused()
+    for frozen in ([0], [1, 2, 3, 4], [0, 5]):
+        for place, part in enumerate(problem.parts):
+            part.requires_grad_(place not in frozen)
+        kept = [whole[0], *(whole[place + 1] for place in range(6) if place not in frozen)]
+        assert_close(problem.fused(), kept, 0)
+    with torch.no_grad():
+        *experts, _ = problem.parts
+        assert torch.equal(fused_ffn(*experts, "gelu", problem.selection), whole[0])
+
+
+def check_the_same_bits_twice():
+    problem = Problem(20, 16, 16, 2, 3, "swiglu")
+    assert all(torch.equal(one, other) for one, other in zip(problem.fused(), problem.fused(), strict=True))
+
+
+def compile_for_all_routings():
+    compiled = torch.compile(fused_ffn, fullgraph=True, backend="aot_eager", dynamic=False)
+    problem = Problem(9, 12, 12, 2, 2, "geglu")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for expert_A in (problem.expert_A, torch.zeros_like(problem.expert_A)):
+            problem.expert_A = expert_A
+            readable = problem.fused()
+            assert_close(problem._run(compiled, [torch.float32] * 6), readable, 1e-6)
+
+
+def check_operators_are_what_they_say():
+    from moebius.execution._triton import operators
+
+    problem = Problem(5, 6, 7, 2, 2, "swiglu")
+    plan, plain = make_plan(problem.selection, 5, 2, 16).tensors, [part.detach() for part in problem.parts]
+    torch.library.opcheck(operators.forward, (*problem.parts, plan, 16, "swiglu", True))
+    torch.library.opcheck(operators.forward, (*plain, plan, 16, "swiglu", False), test_utils="test_faketensor")
+    dy, h = torch.ones_like(plain[0]), torch.randn(10, 14, device=DEVICE)
+    for wanted in (True, False):
+        arguments = (dy, *plain, h, plan, 16, "swiglu", wanted, wanted)
+        torch.library.opcheck(operators.backward, arguments, test_utils="test_faketensor")
+
+
+def check_reasons():
+    x = torch.zeros(2, 3, device=DEVICE)
+    assert why_not(x, x, None) is None
+    assert why_not(x.double()) == "needs float32, bfloat16 or float16, not float64"
+    assert why_not(x, x.bfloat16()) == "needs rows and experts of one type"
+    problem = Problem(2, 3, 4, 2, 1)
+    with pytest.raises(ArgumentError, match="swiglu needs"):
+        fused_ffn(*problem.parts[:5], "swiglu", problem.selection)
+    with pytest.raises(ArgumentError, match="needs one of gelu"):
+        fused_ffn(*problem.parts[:5], "relu", problem.selection)
+
+
+# The arguments of each kernel that are decided when it is compiled.
+EVEN = {"EVEN_N": True, "EVEN_K": True, "TILES": 8, "BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}
+UNEVEN = {**EVEN, "EVEN_N": False, "EVEN_K": False, "BLOCK_M": 16, "BLOCK_N": 64}
+LOWERED = {
+    "up": {"ACTIVATION": "swiglu", "GATED": True, "BIAS": False, "KEEP": True, **EVEN},
+    "down": {"TRANSPOSED": True, "BIAS": True, "WEIGHTED": True, **UNEVEN},
+    "down_backward": {"ACTIVATION": "geglu", "GATED": True, "PART": 64, **EVEN},
+    "outer_product": {"GATHER_LEFT": True, "TILES": 8, "BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64},
+    "row_sum": {"BLOCK_N": 2048},
+    "expert_sum": {"WEIGHTED_ROWS": True, "BLOCK_M": 64, "BLOCK_N": 64},
+    "bias_part": {"BLOCK_M": 64, "BLOCK_N": 64},
+}
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def lower_for_hopper(name):
+    from triton import compile as compile_kernel
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from moebius.execution._triton import gradients, products
+
+    constants = LOWERED[name]
+    kernel = getattr(products, name, None) or getattr(gradients, name)
+    types = {}
+    for argument in kernel.arg_names:
+        if argument in constants or (argument == "bias" and constants.get("BIAS") is False):
+            types[argument] = "constexpr"
+        elif argument in ("weight_P", "part_A"):
+            types[argument] = "*fp32"
+        elif argument in ("tiles", "parts", "D", "H", "M", "N", "K"):
+            types[argument] = "i32"
+        else:
+            types[argument] = "*i32" if "_" in argument else "*bf16"
+    fixed = {argument: constants.get(argument) for argument, type in types.items() if type == "constexpr"}
+    source = ASTSource(kernel, types, fixed)
+    warps = 8 if constants["BLOCK_N"] == 128 else 4
+    options = {"num_warps": warps, "num_stages": 3, "enable_fp_fusion": True}
+    made = compile_kernel(source, target=GPUTarget("cuda", 90, 32), options=options)
+    # Large tiles run on the matrix units that Hopper has for groups of warps; none may add to what another wrote.
+    assert ("wgmma" in made.asm["ptx"]) == (warps == 8)
+    assert "atom." not in made.asm["ptx"]
+    assert "red.global" not in made.asm["ptx"]
