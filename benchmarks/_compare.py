@@ -2,31 +2,18 @@
 
 import argparse
 import json
-import platform
-import statistics
-import time
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
 
-@dataclass(frozen=True)
-class Row:
-    """One measured figure.
+from moebius.allocator import tune_allocator
+from moebius.bench.command import processor
+from moebius.bench.timing import Row, compare, in_turn
 
-    Arguments:
-        name, value, unit: what was measured; the median over rounds.
-        versus: the name it is compared with, if any.
-        ratio: median over rounds of this rate divided by that of `versus` in the same round.
-        spread: the smallest and largest ratio of the rounds (of the value itself where nothing is compared).
-    """
-
-    name: str
-    value: float
-    unit: str
-    versus: str | None
-    ratio: float | None
-    spread: tuple[float, float]
+__all__ = ["Row", "compare", "header", "parser", "processor", "rates", "show", "write"]
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -38,28 +25,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def rates(candidates: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
     """Calls of each candidate in turn, `rounds` times after one that is not counted; what they return per second."""
-    measured: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(rounds + 1):
-        for name, candidate in candidates.items():
-            begun = time.perf_counter()
-            count = candidate()
-            if number:
-                measured[name].append(count / (time.perf_counter() - begun))
-    return measured
-
-
-def compare(measured: Mapping[str, list[float]], pairs: list[tuple[str, str]], unit: str, prefix: str) -> list[Row]:
-    """A row for each candidate alone and one for each pair (this, versus), by the ratios within rounds."""
-    rows = [
-        Row(f"{prefix}{name}", statistics.median(values), unit, None, None, (min(values), max(values)))
-        for name, values in measured.items()
-    ]
-    for name, versus in pairs:
-        if name in measured and versus in measured:
-            ratios = [a / b for a, b in zip(measured[name], measured[versus], strict=True)]
-            value, ratio = statistics.median(measured[name]), statistics.median(ratios)
-            rows.append(Row(f"{prefix}{name}", value, unit, f"{prefix}{versus}", ratio, (min(ratios), max(ratios))))
-    return rows
+    calls = in_turn(candidates, rounds)
+    return {name: [count / seconds for seconds, count in each] for name, each in calls.items()}
 
 
 def show(rows: list[Row]) -> None:
@@ -78,8 +45,8 @@ def write(rows: list[Row], path: Path | None) -> None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def processor() -> str:
-    """Name of this machine's processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+def header(threads: int, untuned: bool) -> None:
+    """Set the number of threads and the allocator, and print what the figures hold for."""
+    torch.set_num_threads(threads)
+    print(f"{processor()}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
+    print("allocator: as it comes" if untuned else tune_allocator())

@@ -30,6 +30,8 @@ def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
 
     An optimizer treats the two differently, and data-parallel training waits for every parameter.
     """
+    if not torch.is_grad_enabled():
+        return values
     trained = [parameter for expert in idle for parameter in expert.parameters() if parameter.requires_grad]
     return _WithZeroGradients.apply(values, *trained) if trained else values
 

@@ -81,21 +81,26 @@ def choose(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Cho
         return Choice("dense", "an exported graph has to hold every expert")
     if x.is_cuda:
         return _on_gpu(experts, x, len(routing.selection.row_A))
-    if why_not_ffn(experts, x) is None:
-        return Choice("sorted", "feed-forward experts on a CPU have an operator for sorted rows")
-    if torch.compiler.is_compiling():
-        return Choice("dense", "a compiler cannot follow experts that are called one by one")
     return _on_cpu(experts, x, len(routing.selection.row_A))
 
 
 def _on_cpu(experts: Experts, x: Tensor, assignments: int) -> Choice:
-    if isinstance(experts, Stack) and why_not_rowwise(experts, x) is None:
-        if assignments <= _FEW_ON_CPU:
-            return Choice("gather", f"{assignments} assignments are few: each reads its expert's weights")
-        unchosen = (len(x) - assignments / len(experts)) * sum(p[0].numel() for p in experts.parameters())
-        if unchosen <= _CALL:
-            return Choice("dense", "the experts are so small that running all takes less than calling the chosen ones")
+    compiling = torch.compiler.is_compiling()
+    dense_layers = why_not_rowwise(experts, x) is None
+    if dense_layers and assignments <= _FEW_ON_CPU and not compiling:
+        return Choice("gather", f"{assignments} assignments are few: each reads its expert's weights")
+    if why_not_ffn(experts, x) is None:
+        return Choice("sorted", "feed-forward experts on a CPU have an operator for sorted rows")
+    if compiling:
+        return Choice("dense", "a compiler cannot follow experts that are called one by one")
+    if dense_layers and isinstance(experts, Stack) and _tiny(experts, len(x) - assignments / len(experts)):
+        return Choice("dense", "the experts are so small that running all takes less than calling the chosen ones")
     return Choice("sorted", "each expert runs on its rows, gathered once")
+
+
+def _tiny(experts: Stack, unchosen: float) -> bool:
+    """Whether an expert takes less for the rows that it was not chosen for than for being called."""
+    return unchosen * sum(parameter[0].numel() for parameter in experts.parameters()) <= _CALL
 
 
 def _for_all_rows(experts: Experts, routing: Routing) -> Choice:

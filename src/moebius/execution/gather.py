@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from moebius.errors import ArgumentError
 from moebius.execution._every import every
+from moebius.execution._product import product
 from moebius.execution._rowwise import through, why_not_rowwise
 from moebius.routing import Routing
 from moebius.stack import Stack
@@ -47,13 +48,21 @@ def gather(
 
 def _in_place(chosen: list[int]):
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
-        # With gradients one unbind: that of each t[e] would be as large as all experts together.
-        weights = linear.weight.unbind() if torch.is_grad_enabled() else linear.weight
-        biases = None if linear.bias is None else linear.bias.unbind() if torch.is_grad_enabled() else linear.bias
+        if not torch.is_grad_enabled():
+            return torch.cat([_dense(linear, x[place : place + 1], e) for place, e in enumerate(chosen)])
+        # One unbind: the gradient of each t[e] would be as large as all experts together.
+        weights, biases = linear.weight.unbind(), None if linear.bias is None else linear.bias.unbind()
         pairs = zip(x.unbind(), chosen, strict=True)
         return torch.stack([F.linear(row, weights[e], None if biases is None else biases[e]) for row, e in pairs])
 
     return layer
+
+
+def _dense(linear: nn.Linear, x: Tensor, expert: int) -> Tensor:
+    weight, bias = linear.weight[expert], None if linear.bias is None else linear.bias[expert]
+    if x.dtype != weight.dtype:  # autocast, which `product` knows nothing of
+        return F.linear(x, weight, bias)
+    return product(x, weight, bias)
 
 
 def _copied(expert_A: Tensor):

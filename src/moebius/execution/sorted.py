@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.execution._every import every
-from moebius.execution._order import by_expert
+from moebius.execution._order import by_expert, few_by_expert
 from moebius.execution._running import run_one, with_zero_gradients
 from moebius.execution._sum import sums_by
 from moebius.execution._weights import ffn_weights, why_not_ffn
@@ -16,6 +16,9 @@ from moebius.stack import Stack
 
 Experts = Sequence[nn.Module] | nn.ModuleList | Stack
 
+# Up to so many assignments are ordered as plain numbers.
+_FEW = 16
+
 
 def weighted_sum(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Float[Tensor, "T ..."]:
     """Σ_a weight_a · expert_a(x_a) over the assignments a of each row: `sorted` and the weighted sum in one."""
@@ -23,6 +26,8 @@ def weighted_sum(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) 
     assert selection is not None
     if why_not_ffn(experts, x) is None:
         return _ffn(experts, x, selection, selection.weight_A)
+    if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
+        return _alone(experts, x, selection)
     output, order = _segments(experts, x, selection)
     weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
     rows = output.new_zeros(len(x), *output.shape[1:])
@@ -74,11 +79,19 @@ def _ffn(experts: Experts, x: Tensor, selection: Selection, weight_A: Tensor | N
     return y
 
 
+def _alone(experts: Experts, x: Tensor, selection: Selection) -> Tensor:
+    """One row for one expert: nothing is to be moved."""
+    number = int(selection.expert_A)
+    output = run_one(number, experts[number], x, selection.row_A)
+    y = output * selection.weight_A.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
+    if not torch.is_grad_enabled():
+        return y
+    return with_zero_gradients(y, _idle(experts, [int(one == number) for one in range(len(experts))]))
+
+
 def _segments(experts: Experts, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     """What the experts say of the kept assignments, expert after expert, and which assignments those are."""
-    order, counts_E = by_expert(selection.expert_A, selection.kept_A, len(experts))
-    counts = counts_E.tolist()
-    order = order[: sum(counts)]
+    order, counts = _ordered(selection, len(experts))
     rows = selection.row_A[order]
     gathered, layout = x.index_select(0, rows), _layout(x)
     if layout is not None:
@@ -90,6 +103,16 @@ def _segments(experts: Experts, x: Tensor, selection: Selection) -> tuple[Tensor
     if not outputs:  # nothing to run, yet the shape of an output has to be known
         outputs = [run_one(0, experts[0], gathered, rows)]
     return with_zero_gradients(torch.cat(outputs), _idle(experts, counts)), order
+
+
+def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
+    expert_A, kept_A = selection.expert_A, selection.kept_A
+    if len(expert_A) <= _FEW and not expert_A.is_cuda:
+        order, counts = few_by_expert(expert_A, kept_A, experts)
+        return torch.tensor(order, dtype=torch.long), counts
+    order, counts = by_expert(expert_A, kept_A, experts)
+    counts = counts.tolist()
+    return order[: sum(counts)], counts
 
 
 def _some(experts: Experts, numbers: list[int]) -> Iterable[nn.Module]:
