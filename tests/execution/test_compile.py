@@ -18,16 +18,15 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.registry import kinds
+from moebius.registry import find, kinds
 
 ROUTERS = kinds("routers")
-OTHERS = (
-    *("sparse_ffn", "sparse_ffn_bf16", "swiglu", "stack", "conv", "linear", "log_mixture", "nested", "nested_mixed"),
-    *("tokens", "head_maximum", "dense"),
-)
-BATCHES = ("sparse_ffn", "expert_choice", "linear", "switch")
+OTHERS = (*("sparse_ffn", "sparse_ffn_bf16", "swiglu", "tokens", "stack", "conv", "log_mixture", "nested", "dense"),)
+BATCHES = ("sparse_ffn", "expert_choice", "top_k")
 SPECIAL = ("recorded", "recorded_around", "context", "bias_moves")
-INDUCTOR = ("sparse_ffn", "linear")
+INDUCTOR = ("sparse_ffn", "stack")
+# The routers that draw or limit while training; in eval the others compute what they compute in training.
+OTHERS_IN_EVAL = ("gumbel", "hard_concrete", "noisy_top_k", "sinkhorn", "switch")
 E, D, C, T = 4, 6, 3, 16
 
 
@@ -35,7 +34,7 @@ def router(kind):
     made = {"top_k": {"k": 2}, "noisy_top_k": {"k": 2}, "dselect_k": {"k": 2, "experts": E}}
     made |= {"heads": {"router": mb.routers.Argmax(), "heads": 2}, "cut": {"router": mb.routers.Soft()}}
     made |= {"per_class": {"classes": C}, "switch": {"next_best": True}}
-    return mb.registry.find("routers", kind)(**made.get(kind, {}))
+    return find("routers", kind)(**made.get(kind, {}))
 
 
 def mixture(kind="top_k", experts=None, features=D, **options):
@@ -66,11 +65,8 @@ def case(name):
     nested = [mixture(), mixture("argmax"), nn.Linear(D, C), nn.Linear(D, C)]
     made = {
         "stack": {"experts": mb.Stack([network() for _ in range(E)])},
-        "linear": {"experts": [mb.experts.Linear(D, C) for _ in range(E)]},
         "log_mixture": {"combine": mb.LogMixture()},
         "nested": {"experts": nested},
-        "nested_mixed": {"kind": "soft", "experts": nested},
-        "head_maximum": {"kind": "heads", "combine": mb.HeadMaximum()},
         "dense": {"execution": "dense"},
     }
     return mixture(**made.get(name, {"kind": name})), (D,)
@@ -113,6 +109,8 @@ def as_eager(name, backend="aot_eager"):
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in (1, 2, 3):
             run(rows(shape, dtype=dtype, seed=seed)).sum().backward()
+    if name in ROUTERS and name not in OTHERS_IN_EVAL:
+        return
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(run(x), model(x), **tolerance)

@@ -79,11 +79,11 @@ def sorted_ffn(
 
 @sorted_ffn.register_fake
 def _(x, inner, inner_bias, outer, outer_bias, row_A, weight_A, order_A, counts_E, activation, dtype, keep):
-    y = x.new_empty(len(row_A) if weight_A is None else len(x), outer.shape[1], dtype=dtype)
-    hidden = x.new_empty(len(row_A) if keep else 0, inner.shape[1], dtype=dtype)
+    y = x.new_empty(row_A.shape[0] if weight_A is None else x.shape[0], outer.shape[1], dtype=dtype)
+    hidden = x.new_empty(row_A.shape[0] if keep else 0, inner.shape[1], dtype=dtype)
     if weight_A is None or not keep:
         return y, hidden, x.new_empty(0, dtype=dtype)
-    return y, hidden, x.new_empty(len(row_A), outer.shape[1], dtype=dtype)
+    return y, hidden, x.new_empty(row_A.shape[0], outer.shape[1], dtype=dtype)
 
 
 @torch.library.custom_op("moebius::sorted_ffn_backward", mutates_args=())

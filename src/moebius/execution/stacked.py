@@ -147,6 +147,12 @@ def _vmapped(expert: nn.Module, parameters: dict[str, Tensor], buffers: dict[str
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
         return functional_call(expert, (parameters, buffers), (x,), tie_weights=False)
 
+    if torch.compiler.is_exporting():
+        # torch.export does not get through a vmapped module.
+        columns = [{name: t.unbind() for name, t in named.items()} for named in (parameters, buffers)]
+        count = next(iter((parameters or buffers).values())).shape[0]
+        each = [[{name: column[e] for name, column in named.items()} for named in columns] for e in range(count)]
+        return torch.stack([one(*tensors) for tensors in each], 1)
     return torch.vmap(one, out_dims=1)(parameters, buffers)
 
 

@@ -105,7 +105,7 @@ class Adapter(nn.Module):
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
         """What the network says of each row, put as the mixture wants it."""
-        known = recalled(self, len(x)) if self.frozen else None
+        known = recalled(self, x.shape[0]) if self.frozen else None
         return self._said(x) if known is None else known
 
     def extra_repr(self) -> str:

@@ -129,7 +129,7 @@ class _BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, input: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
-        if len(input):
+        if input.shape[0]:
             return super().forward(input)
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 

@@ -1,12 +1,19 @@
 """Selections made of chosen experts, or of weights that are zero where no expert was chosen."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from moebius.routing import Selection
+
+# A compiled or exported graph is for any number of rows; torch's own annotations know numbers only.
+if TYPE_CHECKING:
+    Rows = int
+else:
+    Rows = int | torch.SymInt
 
 
 def selected(expert_TK: Int[Tensor, "T K"], weight_TK: Float[Tensor, "T K"]) -> Selection:
@@ -35,7 +42,7 @@ def where_weighed(weights: Float[Tensor, "T E"]) -> Selection:
     return Selection(place_A // experts, place_A % experts, weights.flatten(), weights.flatten() != 0)
 
 
-def counts(expert_A: Int[Tensor, " A"], experts: int, kept_A: Bool[Tensor, " A"] | None = None) -> Float[Tensor, " E"]:
+def counts(expert_A: Int[Tensor, " A"], experts: Rows, kept_A: Bool[Tensor, " A"] | None = None) -> Float[Tensor, " E"]:
     """How many assignments each expert got, or how many of the kept ones."""
     ones_A = torch.ones_like(expert_A, dtype=torch.float32) if kept_A is None else kept_A.float()
     return torch.zeros(experts, device=expert_A.device).index_add(0, expert_A, ones_A)
@@ -59,7 +66,7 @@ def how_many(k: float | int, experts: int) -> int:
     return min(max(round(k), 1), experts)
 
 
-def room(capacity: float | int, rows: int, experts: int) -> int:
+def room(capacity: float | int, rows: Rows, experts: int) -> Rows:
     """⌈capacity · T / E⌉ rows, at most T: how many one expert takes."""
     # 1.1 · 50 / 5 is a little more than 11 in floating point, which is no reason for a twelfth.
     return min(rows, math.ceil(capacity * rows / experts - 1e-6))

@@ -56,7 +56,7 @@ class ExpertChoice(Router):
         row_EP = probs.detach().T.topk(ranked, -1).indices
         expert_EP = torch.arange(experts, device=scores.device).unsqueeze(1).expand_as(row_EP)
         row_A, expert_A = row_EP.flatten(), expert_EP.flatten()
-        taken_A = (torch.ones_like(row_EP).cumsum(1) <= places).flatten()
+        taken_A = torch.ones_like(row_EP).cumsum(1).le(places).flatten()
         weight_A = probs[row_A, expert_A]
         selection = Selection(row_A, expert_A, weight_A, taken_A & (weight_A != 0))
         unchosen = (counts(row_A, rows, selection.kept_A) == 0).sum()

@@ -7,7 +7,7 @@ from torch import Tensor
 from moebius.arguments import above_zero, at_least_zero
 from moebius.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routers._selecting import best, counts, in_order, room
+from moebius.routers._selecting import Rows, best, counts, in_order, room
 from moebius.routing import Router, Routing, Selection
 
 
@@ -91,7 +91,7 @@ class Switch(Router):
         return Routing.from_selection(scores, probs, Selection(row_A, expert_A, weight_A, kept_A), aux)
 
 
-def _with_room(ranked: Int[Tensor, "T R"], experts: int, places: int) -> tuple[Int[Tensor, " T"], Bool[Tensor, " T"]]:
+def _with_room(ranked: Int[Tensor, "T R"], experts: int, places: Rows) -> tuple[Int[Tensor, " T"], Bool[Tensor, " T"]]:
     """For each row the first of its ranked experts that has a place left, and whether there was one.
 
     All rows ask for their best expert, in their order; then those left over for their second, and so on.
