@@ -159,6 +159,16 @@ def test_a_preset_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert (tmp_path / "runs/small-quick/report.html").exists()
 
 
+def test_stack_always_says_what_cannot_be_stacked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    change = "variants.linear.router={kind: gumbel}"
+    result = invoke("run", "small.yaml", change, "--seeds", "2", "--stack", "always", "--workers", "1")
+    assert result.exit_code == 2
+    assert "--stack always: linear has a router that draws random numbers" in result.stderr
+    assert "--stack auto" in result.stderr
+
+
 @pytest.mark.slow
 def test_the_quickstart_takes_less_than_a_minute_and_prints_its_results(tmp_path):
     begun = time.monotonic()

@@ -95,7 +95,11 @@ def run(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     preset: Preset = None,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs side by side.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes side by side.")] = None,
+    stack: Annotated[
+        Literal["auto", "never", "always"],
+        typer.Option(help="Whether runs with equal models train as one: auto where that is faster."),
+    ] = "auto",
     stages: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where finished stages are kept and looked for.", show_default="OUT/stages"),
@@ -111,7 +115,8 @@ def run(
     from moebius import study
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    study.run(loaded, out=folder, data_dir=data_dir, device=device, workers=workers, stages_dir=stages)
+    given = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
+    study.run(loaded, out=folder, **given)
 
 
 @app.command()
@@ -200,3 +205,32 @@ def predict(
             row = (escape(str(prediction.path)), escape(label), f"{probability:.4f}", experts)
             table.add_row(*(row if place == 0 else ("", *row[1:3], "")))
     Console().print(table)
+
+
+@app.command()
+@_ending()
+def bench(
+    dim: Annotated[int, typer.Option(metavar="D", help="Width of a row.")] = 512,
+    hidden: Annotated[int, typer.Option(metavar="H", help="Width inside each expert.")] = 2048,
+    experts: Annotated[int, typer.Option(metavar="E", help="How many.")] = 8,
+    k: Annotated[int, typer.Option("--k", metavar="K", help="Experts that a row goes through.")] = 2,
+    rows: Annotated[int, typer.Option(metavar="T", help="Rows in a call.")] = 4096,
+    activation: Annotated[str, typer.Option(help="gelu, relu2, swiglu or geglu.")] = "gelu",
+    bias: Annotated[bool, typer.Option(help="Whether the experts have biases.")] = True,
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of weights and rows.")] = "fp32",
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Everything in turn, so often.")] = 7,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of PyTorch.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    untuned: Annotated[bool, typer.Option("--untuned", help="Leave the allocator as it comes.")] = False,
+    backward: Annotated[bool, typer.Option("--backward/--forward-only", help="Whether to measure training.")] = True,
+    json: Annotated[Path | None, typer.Option(metavar="PATH", help="Also write the figures there.")] = None,
+) -> None:
+    """Time a sparse layer's executions beside dense layers, and say whether it pays.
+
+    Beside each stand a dense layer with equal active work and one with equal parameters.
+    """
+    from moebius.bench import command
+
+    shapes = {"dim": dim, "hidden": hidden, "experts": experts, "k": k, "rows": rows}
+    layer = {**shapes, "activation": activation, "bias": bias, "dtype": dtype}
+    command.run(layer, device, rounds, threads, tuned=not untuned, backward=backward, json=json, console=Console())

@@ -14,6 +14,7 @@ from moebius.recipe.load import load_recipe
 from moebius.recipe.schema import Recipe
 from moebius.study.plan import Plan, make_plan
 from moebius.study.run import LoadData
+from moebius.study.stacks import Stacking
 
 RECIPE = """
 name: small
@@ -79,11 +80,12 @@ def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
         workers: int | None = 1,
         threads: int = 1,
         added: str = "",
+        stacking: Stacking = "auto",
     ) -> Study:
         recipe = small_recipe(*overrides, seeds=seeds, added=added)
         load = LoadData(recipe.data.model_dump(mode="json"), None)
         data = load()
-        plan = make_plan(recipe, data, "cpu", workers, out)
+        plan = make_plan(recipe, data, "cpu", workers, out, stacking=stacking)
         return Study(Plan(**{**vars(plan), "threads": threads}), load, data, out)
 
     return made

@@ -75,3 +75,25 @@ def test_no_rate_and_no_time_left_before_there_is_one():
     assert "–:–– left" in text
     assert "nan images/s" not in text
     assert "nan" not in shown(False, Event("epoch", 1, 10, 30, 0.5, 1.0, math.nan, 0.5))[0]
+
+
+STACK = [RunPlan("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
+
+
+def test_a_stack_has_one_bar_with_the_mean_of_its_runs():
+    text = StringIO()
+    console = Console(force_terminal=True, file=text, width=110, color_system=None)
+    with Display(console, total=4, done=0, stacks=[STACK]) as display:
+        for run, accuracy in zip(STACK, (0.5, 0.6, 0.7), strict=True):
+            display.hear(run, Event("step", 1, 10, 30, accuracy, 1.25, 12345.6))
+        display.live.refresh()
+        assert "linear/seed-0 and 2 more" in text.getvalue()
+        assert "epoch 1/3 · mean accuracy 0.600 loss 1.250 · 12,346 images/s" in text.getvalue()
+        display.finish(STACK[1])
+        display.fail(STACK[0], TrainingError("no finite number"))
+        assert list(display.bars) == ["linear/seed-0 and 2 more"]
+        display.hear(STACK[2], Event("step", 1, 20, 30, 0.75, 1.25, 12345.6))
+        display.live.refresh()
+        assert "epoch 1/3 · accuracy 0.750 loss 1.250" in text.getvalue()
+        display.finish(STACK[2])
+        assert not display.bars

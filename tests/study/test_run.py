@@ -140,6 +140,44 @@ def test_killed_then_restarted_at_once_then_interrupted(small_recipe, started, t
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
+def test_a_killed_stack_ends_in_the_uninterrupted_bits(small_recipe, started, tmp_path):
+    changes = (ONE, "training.epochs=8", "training.checkpoint_seconds=0.05")
+    command = ("run", small_recipe().reference, *changes, "--seeds", 3, "--workers", 1, "--out")
+    whole = started(*command, tmp_path / "whole")
+    said, _ = whole.communicate(timeout=120)
+    assert whole.returncode == 0, said
+    assert "3 runs, 3 to do · cpu, 1 at a time" in said
+    assert "· 1 stack of 3\n" in said
+    out = tmp_path / "killed"
+    process = started(*command, out)
+    until(lambda: len(list(out.glob("*/seed-*/metrics.jsonl"))) == 3 or process.poll() is not None)
+    process.kill()
+    process.wait()
+    assert not (out / "results.json").exists()
+    again = started(*command, out)
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    found = re.findall(r"^resumed (\S+) at epoch (\d+) step (\d+)$", said, re.MULTILINE)
+    assert [name for name, _, _ in found] == [f"linear/seed-{seed}" for seed in range(3)]
+    assert all(int(step) > 0 for _, _, step in found)
+    for seed in range(3):
+        for name in ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet"):
+            one, other = (folder / "linear" / f"seed-{seed}" / name for folder in (tmp_path / "whole", out))
+            assert one.read_bytes() == other.read_bytes(), name
+    assert not list(out.rglob("stack.safetensors"))
+
+
+def test_a_run_of_a_stack_that_diverges_is_named_and_the_others_finish(small_recipe, console, tmp_path):
+    bad = "variants={linear: {}, bad: {training: {losses: [{kind: z_loss, weight: 1e39}]}}}"
+    with pytest.raises(TrainingError, match=r"bad/seed-0: epoch 1, step 1: .*is not a finite number"):
+        run(small_recipe(bad), tmp_path, workers=1, console=console, stacking="always")
+    text = console.file.getvalue()
+    assert "· 1 stack of 2\n" in text
+    assert "failed bad/seed-0: " in text
+    assert "finished linear/seed-0, 1 of 2 runs" in text
+
+
 def test_interrupted_while_workers_start(small_recipe, started, tmp_path):
     process = started("run", small_recipe().reference, *LONG, "--workers", 2, "--out", tmp_path)
     assert process.stdout is not None

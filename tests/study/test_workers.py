@@ -11,6 +11,7 @@ from moebius.study.one_run import result_path
 from moebius.study.workers import run_all
 
 BITS = ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet")
+TWO = "variants={linear: {}, hidden: {gate: {kind: mlp, hidden: [8]}}}"
 DIVERGES = "variants.conv={experts: {kind: mlp, hidden: [8]}, training: {optimizer: {kind: sgd, lr: 1e30}}}"
 
 
@@ -22,8 +23,13 @@ def bits(study):
     return {(run.name, name): (study.out / run.name / name).read_bytes() for run in study.plan.runs for name in BITS}
 
 
-def test_two_workers_give_the_bits_of_one(planned, tmp_path):
-    alone, side_by_side = planned(tmp_path / "one", seeds=2), planned(tmp_path / "two", seeds=2, workers=2)
+@pytest.mark.parametrize("stacking", ["never", "auto"])
+def test_two_workers_give_the_bits_of_one(stacking, planned, tmp_path):
+    changes = (TWO,) if stacking == "auto" else ()  # convolutions are not stacked
+    alone, side_by_side = (
+        planned(tmp_path / str(workers), *changes, seeds=2, workers=workers, stacking=stacking) for workers in (1, 2)
+    )
+    assert len(alone.plan.stacks) == len(side_by_side.plan.stacks) == 2 * (stacking == "auto")
     heard, finished = [], []
     for study in (alone, side_by_side):
         heard.clear(), finished.clear()
@@ -67,7 +73,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(workers, planned, tmp_path
 
 
 def test_workers_that_die_before_they_begin_are_reported(planned, tmp_path):
-    study = planned(tmp_path, seeds=2, workers=2)
+    study = planned(tmp_path, seeds=2, workers=2, stacking="never")
     # Loading the data ends the process, as running out of memory would.
     failures = run_all(
         study.plan, study.plan.runs, tmp_path, functools.partial(os._exit, 3), study.data, ignore, ignore
@@ -80,7 +86,7 @@ def test_workers_that_die_before_they_begin_are_reported(planned, tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
-    study = planned(tmp_path, "training.epochs=8", seeds=2, workers=2)
+    study = planned(tmp_path, "training.epochs=8", seeds=2, workers=2, stacking="never")
     killed, finished = [], []
 
     def kill_once(run, event):
@@ -105,3 +111,49 @@ def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
     )
     assert events[0].kind == "resumed"
     assert events[0].step > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stacks_are_jobs_of_one_process(workers, planned, tmp_path):
+    study = planned(tmp_path, TWO, "training.epochs=1", seeds=3, workers=workers)
+    assert [len(stack) for stack in study.plan.stacks] == [3, 3]
+    heard, finished = set(), []
+    assert not run_all(
+        study.plan,
+        study.plan.runs,
+        study.out,
+        study.load,
+        study.data,
+        lambda run, event: heard.add(run.name),
+        lambda run: finished.append(run.name),
+    )
+    assert sorted(finished) == sorted(heard) == sorted(run.name for run in study.plan.runs)
+
+
+def test_a_worker_that_is_killed_costs_its_whole_stack(planned, tmp_path):
+    study = planned(tmp_path, TWO, "training.epochs=8", seeds=2, workers=2)
+    first, second = study.plan.stacks
+    killed, finished = [], []
+
+    def kill_once(run, event):
+        if not killed and run in first and event.kind == "step":
+            pid = int((tmp_path / run.name / "state" / ".lock").read_text())
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    given = (study.plan, study.plan.runs, tmp_path, study.load, study.data)
+    failures = run_all(*given, kill_once, lambda run: finished.append(run.name))
+    assert [failure.run for failure in failures] == list(first)
+    assert all("SIGKILL" in failure.error.message for failure in failures)
+    assert finished == [run.name for run in second]
+    resumed = []
+    assert not run_all(
+        study.plan,
+        first,
+        tmp_path,
+        study.load,
+        study.data,
+        lambda run, event: resumed.append(run.name) if event.kind == "resumed" and event.step > 0 else None,
+        ignore,
+    )
+    assert resumed == [run.name for run in first]

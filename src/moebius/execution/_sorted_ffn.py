@@ -15,7 +15,7 @@ from moebius.networks.feed_forward import activate, activate_backward
 
 # Rows that go through an expert at a time: few enough that their hidden layer stays in the cache, enough that the
 # products run at full speed. benchmarks/README.md has the times.
-ROWS = 1024
+ROWS = 2048
 
 
 Piece = tuple[int, int, int]

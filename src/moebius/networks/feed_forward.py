@@ -39,9 +39,13 @@ def activate_backward(
         return torch.ops.aten.gelu_backward(gradient, inner)
     if name == "relu2":
         return 2 * F.relu(inner) * gradient
-    gate, up = inner.chunk(2, -1)
+    # Into the halves of one tensor: to join two would be a pass over all of it.
+    made = torch.empty_like(inner)
+    (gate, up), (of_gate, of_up) = inner.chunk(2, -1), made.chunk(2, -1)
     if name == "swiglu":
-        of_gate, of_up = torch.ops.aten.silu_backward(gradient * up, gate), gradient * F.silu(gate)
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
+        torch.mul(gradient, F.silu(gate), out=of_up)
     else:
-        of_gate, of_up = torch.ops.aten.gelu_backward(gradient * up, gate), gradient * F.gelu(gate)
-    return torch.cat([of_gate, of_up], -1)
+        torch.ops.aten.gelu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
+        torch.mul(gradient, F.gelu(gate), out=of_up)
+    return made

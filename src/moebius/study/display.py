@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from rich.console import Console, Group
@@ -21,14 +22,23 @@ class Display(AbstractContextManager["Display"]):
         console: where.
         total: number of runs of the study.
         done: how many of them are finished already.
+        stacks: runs that train as one, which share a bar.
     """
 
-    def __init__(self, console: Console, total: int, done: int):
+    def __init__(self, console: Console, total: int, done: int, stacks: Sequence[Sequence[RunPlan]] = ()):
         self.console, self.total, self.done, self.before = console, total, done, done
         self.begun = time.monotonic()
         self.share: dict[str, float] = {}
         self.first: dict[str, tuple[float, int]] = {}
         self.bars: dict[str, TaskID] = {}
+        # Of each run the last event, what its bar is called, and the runs that share it and have not ended.
+        self.last: dict[str, Event] = {}
+        self.labels: dict[str, str] = {}
+        self.company: dict[str, list[str]] = {}
+        for stack in stacks:
+            names = [run.name for run in stack]
+            self.labels |= dict.fromkeys(names, f"{names[0]} and {len(names) - 1} more")
+            self.company |= dict.fromkeys(names, names)
         self.live: Live | None = None
         if console.is_terminal:
             self.study = Progress(
@@ -70,23 +80,31 @@ class Display(AbstractContextManager["Display"]):
         rate = "" if math.isnan(event.images_per_second) else f" · {event.images_per_second:,.0f} images/s"
         figures = f"accuracy {event.accuracy:.3f} loss {event.loss:.3f}{rate}"
         if self.live is not None:
-            text = f"epoch {epoch}/{epochs} · {figures}"
-            if run.name not in self.bars:
-                self.bars[run.name] = self.runs.add_task(run.name, total=event.steps, text=text, left=left)
-            self.runs.update(self.bars[run.name], completed=event.step, text=text, left=left)
-            self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
+            self._draw(run.name, event, f"epoch {epoch}/{epochs}", rate, left)
         elif event.kind == "epoch":
             test = f" · test {event.test_accuracy:.3f}"
             most = "at most " * bool((run.training.get("watch") or {}).get("patience"))
             self._line(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {most}{_clock(left)} left")
 
+    def _draw(self, name: str, event: Event, where: str, rate: str, left: float) -> None:
+        """Move the bar of a run, or of its stack, which shows the mean over its runs."""
+        self.last[name] = event
+        label = self.labels.setdefault(name, name)
+        runs = self.company.setdefault(name, [name])
+        heard = [self.last[one] for one in runs if one in self.last]
+        accuracy, loss = (math.fsum(getattr(one, what) for one in heard) / len(heard) for what in ("accuracy", "loss"))
+        mean = "mean " * (len(heard) > 1)
+        text = f"{where} · {mean}accuracy {accuracy:.3f} loss {loss:.3f}{rate}"
+        if label not in self.bars:
+            self.bars[label] = self.runs.add_task(label, total=event.steps, text=text, left=left)
+        self.runs.update(self.bars[label], completed=event.step, text=text, left=left)
+        self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
+
     def finish(self, run: RunPlan) -> None:
         """Show that a run is finished."""
         self.done += 1
-        self.share.pop(run.name, None)
+        self._end(run.name)
         if self.live is not None:
-            if run.name in self.bars:
-                self.runs.remove_task(self.bars.pop(run.name))
             self.study.update(
                 self.study_bar, description=self._count(), completed=self._finished_share(), left=self._left()
             )
@@ -94,10 +112,19 @@ class Display(AbstractContextManager["Display"]):
 
     def fail(self, run: RunPlan, error: MoebiusError) -> None:
         """Show that a run has failed, as soon as it has: the others go on."""
-        self.share.pop(run.name, None)
-        if self.live is not None and run.name in self.bars:
-            self.runs.remove_task(self.bars.pop(run.name))
+        self._end(run.name)
         self._line(f"failed {run.name}: {error.message}")
+
+    def _end(self, name: str) -> None:
+        """Forget a run, and take its bar away if nobody shares it any more."""
+        self.share.pop(name, None)
+        self.last.pop(name, None)
+        runs = self.company.get(name, [name])
+        if name in runs:
+            runs.remove(name)
+        label = self.labels.get(name, name)
+        if self.live is not None and not runs and label in self.bars:
+            self.runs.remove_task(self.bars.pop(label))
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -54,13 +54,29 @@ def run_one(plan: RunPlan, data: Dataset, out: Path, device: str, listen: Callab
             return _outputs_path(plan, stages, part, split)
 
         trainer = Trainer(build, rows, settings, plan.draws, folder, device, listen, store)
-        trained = trainer.train()
-        _write_model(folder, plan, rows, trained)
-        if plan.rows is None:
-            _write_routing(folder / "routing.parquet", {"train": trained.train, "test": trained.test})
-            write_json(path, run_entry(folder, plan, rows, trained, stages.sources))
-        else:
-            write_json(path, stage_entry(folder, plan, rows, trained))
+        write_run(plan, rows, out, trainer.train(), stages.sources)
+
+
+def write_run(
+    plan: RunPlan, rows: Dataset, out: Path, trained: Trained, sources: Mapping[nn.Module, str] | None = None
+) -> None:
+    """Write a finished run's files; `result.json` last.
+
+    Arguments:
+        plan: of the run.
+        rows: that it was trained on.
+        out: the study's folder.
+        trained: what came out.
+        sources: experts that a stage has trained → the stage.
+    """
+    path = result_path(out, plan)
+    folder = path.parent
+    _write_model(folder, plan, rows, trained)
+    if plan.rows is None:
+        _write_routing(folder / "routing.parquet", {"train": trained.train, "test": trained.test})
+        write_json(path, run_entry(folder, plan, rows, trained, sources or {}))
+    else:
+        write_json(path, stage_entry(folder, plan, rows, trained))
 
 
 def _fill(folder: Path, mixture: Mixture) -> None:

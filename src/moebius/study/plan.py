@@ -3,8 +3,7 @@
 import importlib.metadata
 import os
 import platform
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from moebius.data.split import Dataset
 from moebius.errors import StudyError
 from moebius.files import read_json, write_json
 from moebius.recipe.schema import Recipe, Variant
+from moebius.study.run_plan import RunPlan
+from moebius.study.stacks import Job, Stacking, deal
 from moebius.study.stages import UNSETTLED, all_uses, digest, plan_stages
 from moebius.training.precision import choose_precision
 from moebius.version import __version__
@@ -24,46 +25,8 @@ SCHEMA = 1
 # The parts of a recipe that results depend on.
 SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
 ABSENT = "nothing"
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """One variant, or one stage, at one seed.
-
-    Arguments:
-        variant, seed: which; for a stage its name.
-        model: for `build_mixture`.
-        training: for `Settings.from_plain`, precision decided.
-        precision_reason: why that precision.
-        stages: of those that it uses, directly or through others, what `moebius.build.Stages` is given.
-        folders: where their finished runs at this seed lie.
-        rows: for a stage, what `moebius.data.select.select` is given; None for a variant.
-        folder: of a stage's run; None for a variant, whose folder lies in the study's.
-    """
-
-    variant: str
-    seed: int
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    precision_reason: str
-    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    folders: Mapping[str, Path] = field(default_factory=dict)
-    rows: Mapping[str, Any] | None = None
-    folder: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """How messages call it: VARIANT/seed-N, which is also a variant's folder."""
-        return f"{'' if self.rows is None else 'stage '}{self.variant}/seed-{self.seed}"
-
-    def place(self, out: Path) -> Path:
-        """Its folder, in a study's."""
-        return out / self.variant / f"seed-{self.seed}" if self.folder is None else self.folder
-
-    @property
-    def draws(self) -> int:
-        """What its random numbers begin with: a stage has its own, so that equal networks do not begin alike."""
-        return self.seed if self.rows is None else zlib.crc32(f"{self.variant}/{self.seed}".encode())
+# Most processes that share a GPU.
+SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -78,6 +41,8 @@ class Plan:
         device: "cpu" or "cuda".
         workers: how many processes train at a time.
         threads: for the products of each. Part of the plan because sums in another order have other bits.
+        stacks: runs that train as one, those that take longest first; part of the plan for the same reason.
+        reasons: variant → why it is in no stack, as the end of a sentence.
     """
 
     stages: tuple[RunPlan, ...]
@@ -87,6 +52,15 @@ class Plan:
     device: str
     workers: int
     threads: int
+    stacks: tuple[Job, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def jobs(self, runs: Sequence[RunPlan]) -> list[Job]:
+        """What is done at one go so that these runs get finished: their stacks, whole, then each of the others."""
+        asked = {run.name for run in runs}
+        stacked = {run.name for stack in self.stacks for run in stack}
+        stacks = [stack for stack in self.stacks if any(run.name in asked for run in stack)]
+        return [*stacks, *((run,) for run in runs if run.name not in stacked)]
 
     @property
     def everything(self) -> list[RunPlan]:
@@ -96,7 +70,13 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, data: Dataset, device: str, workers: int | None, out: Path, stages_dir: Path | None = None
+    recipe: Recipe,
+    data: Dataset,
+    device: str,
+    workers: int | None,
+    out: Path,
+    stages_dir: Path | None = None,
+    stacking: Stacking = "auto",
 ) -> Plan:
     """Plan the study, or take up the plan that the folder holds.
 
@@ -106,9 +86,10 @@ def make_plan(
         workers: how many runs to train at a time; None to decide.
         out: the study's folder.
         stages_dir: where finished stages are kept, for other studies too; None for `stages` in the study's folder.
+        stacking: of the runs that the folder's plan does not hold yet.
 
     Raises:
-        StudyError: the folder holds a study of another recipe or other data.
+        StudyError: the folder holds a study of another recipe or other data, or runs that are to be stacked cannot be.
         ArgumentError: a stage names classes that the data do not have.
     """
     specs, hashes = plan_stages(recipe, data)
@@ -143,8 +124,11 @@ def make_plan(
             model = build_mixture(part.model, facts, Stages(specs))
             precision, reason = choose_precision(training["precision"], model, facts, torch.device(device))
         chosen[key] = ({**training, "precision": precision}, reason)
+    planned = [] if before is None else _planned(before)
+    named = [name for job in planned for name in job]
     stages, runs = [], []
-    for seed in range(recipe.seeds):
+    # A stack is trained whole, also for fewer seeds than it was planned for.
+    for seed in range(max([recipe.seeds, *(1 + int(name.rpartition("-")[2]) for name in named)])):
         folders = {name: kept / f"{name}-{hashes[name]}" / f"seed-{seed}" for name in specs}
         for part in (*recipe.stages, *recipe.variants):
             needs = all_uses(part.model, specs)
@@ -155,10 +139,34 @@ def make_plan(
                 rows, folder = part.rows, folders[part.name]
                 training, reason = chosen[f"stages/{part.name}"]
                 stages.append(RunPlan(part.name, seed, part.model, training, reason, *given, rows, folder))
+    by_name = {run.name: run for run in runs}
+    stages, runs = ([one for one in every if one.seed < recipe.seeds] for every in (stages, runs))
+    stacks = [tuple(by_name[name] for name in job) for job in planned if len(job) > 1]
+    new = [run for run in runs if run.name not in named]
+    added, reasons = deal(new, data, device, together, stacking)
+    if device == "cuda" and before is None and workers is None and added and sum(map(len, added)) == len(new):
+        # Small networks wait for their launches, which several processes make side by side.
+        together = min(len(added), SIDE_BY_SIDE, _cores())
+        threads = max(1, _cores() // together)
+    reasons = {**({} if before is None else before.get("alone", {})), **reasons}
     spec = recipe.data.model_dump(mode="json")
-    plan = Plan(tuple(stages), tuple(runs), spec, data.facts, device, together, threads)
-    write_json(path, _study_json(recipe, data, plan, settled))
+    shared = (spec, data.facts, device, together, threads)
+    plan = Plan(tuple(stages), tuple(runs), *shared, (*stacks, *added), reasons)
+    write_json(path, {**_study_json(recipe, data, plan, settled), "jobs": [*planned, *_names(plan.jobs(new))]})
     return plan
+
+
+def _names(jobs: Sequence[Job]) -> list[list[str]]:
+    return [[run.name for run in job] for job in jobs]
+
+
+def _planned(before: Mapping[str, Any]) -> list[list[str]]:
+    """The jobs that a study was begun with; one that is from before there were stacks has a job for each run."""
+    if "jobs" in before:
+        return before["jobs"]
+    return [
+        [f"{name}/seed-{seed}"] for seed in range(before["recipe"]["seeds"]) for name in before["settled"]["variants"]
+    ]
 
 
 def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
@@ -252,6 +260,7 @@ def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: Mapping[str,
             "test_rows": len(data.test),
             "facts": data.facts,
         },
+        "alone": dict(plan.reasons),
         "machine": {"device": plan.device, "workers": plan.workers, "threads": plan.threads},
         "hardware": {
             "processor": processor,

@@ -21,6 +21,7 @@ from moebius.study.display import Display
 from moebius.study.lock import locked
 from moebius.study.one_run import collect, remove_leftovers, result_path
 from moebius.study.plan import SCHEMA, make_plan
+from moebius.study.stacks import Stacking, described
 from moebius.study.stages import plan_stages
 from moebius.study.workers import run_all
 
@@ -55,6 +56,7 @@ def run(
     workers: int | None = None,
     console: Console | None = None,
     stages_dir: Path | None = None,
+    stacking: Stacking = "auto",
 ) -> Path:
     """Train every variant at every seed, then write results and report; finished runs are kept.
 
@@ -66,6 +68,8 @@ def run(
         workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
         console: where progress and results are printed.
         stages_dir: where finished stages are kept and looked for; None for `stages` in the study's folder.
+        stacking: whether runs of equal models train as one: "auto" where that is faster, "never" or "always". A study
+            that is gone on with keeps the stacks that it has; this is for seeds and variants that it did not have.
 
     Returns:
         The path of the report.
@@ -87,18 +91,23 @@ def run(
     plan_stages(recipe, data)  # what it refuses is refused before the folder is made
     with locked(out):
         remove_leftovers(out)
-        plan = make_plan(recipe, data, device, workers, out, stages_dir)
+        plan = make_plan(recipe, data, device, workers, out, stages_dir, stacking)
         todo = [one for one in plan.everything if not result_path(out, one).exists()]
         of_stages = f"{len(plan.stages)} stages and " if plan.stages else ""
+        stacks = described(plan.stacks, plan.runs, plan.reasons)
         console.print(
             f"{of_stages}{len(plan.runs)} runs, {len(todo)} to do · {plan.device}, {plan.workers} at a time,"
-            f" {plan.threads} thread{'s' * (plan.threads > 1)} each",
+            f" {plan.threads} thread{'s' * (plan.threads > 1)} each · {stacks}",
             highlight=False,
+            soft_wrap=True,
         )
         failures = []
         if todo:
-            total = len(plan.everything)
-            with Display(console, total, total - len(todo)) as display:
+            # A stack is trained whole: also runs of it that were asked for once and are not any more.
+            under_way = {run.name: run for job in plan.jobs(todo) for run in job}
+            left = sum(not result_path(out, run).exists() for run in under_way.values())
+            total = len({run.name for run in plan.everything} | set(under_way))
+            with Display(console, total, total - left, plan.stacks) as display:
                 hearers = (display.hear, display.finish, lambda failure: display.fail(failure.run, failure.error))
                 failures = run_all(plan, todo, out, load_data, data, *hearers)
         if failures:

@@ -1,4 +1,4 @@
-"""Runs side by side: each worker process trains one run at a time and tells the parent how it goes."""
+"""Jobs side by side: each worker process trains one run, or one stack, at a time and tells the parent how it goes."""
 
 import contextlib
 import multiprocessing
@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,8 +17,11 @@ import torch
 from moebius.allocator import tune_allocator
 from moebius.data.split import Dataset
 from moebius.errors import MoebiusError, TrainingError
-from moebius.study.one_run import run_one
-from moebius.study.plan import Plan, RunPlan
+from moebius.study.job import run_job
+from moebius.study.one_run import result_path
+from moebius.study.plan import Plan
+from moebius.study.run_plan import RunPlan
+from moebius.study.stacks import Job
 from moebius.training.outcome import Event
 
 Listener = Callable[[RunPlan, Event], None]
@@ -42,10 +45,10 @@ def run_all(
     finished: Callable[[RunPlan], None],
     failed: Callable[[Failure], None] = lambda failure: None,
 ) -> list[Failure]:
-    """Train `runs`, `plan.workers` at a time; a run that fails does not stop the others.
+    """Train `runs`, `plan.workers` jobs at a time; a run that fails does not stop the others.
 
     Arguments:
-        plan: device, workers, threads.
+        plan: device, workers, threads, stacks.
         runs: those that are not finished yet, stages before what uses them.
         out: the study's folder.
         load: gives the data in a worker process (a picklable function).
@@ -55,10 +58,11 @@ def run_all(
     Returns:
         The runs that failed.
     """
-    workers = min(plan.workers, len(runs))
+    jobs = plan.jobs(runs)
+    workers = min(plan.workers, len(jobs))
     if workers <= 1:
-        return _here(plan, runs, out, data, listen, finished, failed)
-    return _Pool(plan, runs, out, load, listen, finished, failed).work(workers)
+        return _here(plan, jobs, out, data, listen, finished, failed)
+    return _Pool(plan, jobs, out, load, listen, finished, failed).work(workers)
 
 
 def prepare_process(threads: int) -> None:
@@ -69,7 +73,7 @@ def prepare_process(threads: int) -> None:
 
 def _here(
     plan: Plan,
-    runs: Sequence[RunPlan],
+    jobs: Sequence[Job],
     out: Path,
     data: Dataset,
     listen: Listener,
@@ -77,27 +81,26 @@ def _here(
     failed: Callable[[Failure], None],
 ) -> list[Failure]:
     prepare_process(plan.threads)
-    failures = []
-    for run in runs:
-        missing = _missing(run, failures)
+    failures: list[Failure] = []
+
+    def fail(run: RunPlan, error: MoebiusError) -> None:
+        failures.append(Failure(run, error))
+        failed(failures[-1])
+
+    for job in jobs:
+        missing = _missing(job, failures)
         if missing is not None:
-            failures.append(Failure(run, missing))
-            failed(failures[-1])
-            continue
-        try:
-            run_one(run, data, out, plan.device, lambda event, run=run: listen(run, event))
-        except MoebiusError as error:
-            failures.append(Failure(run, error))
-            failed(failures[-1])
+            fail(job[0], missing)
         else:
-            finished(run)
+            run_job(job, data, out, plan.device, listen, finished, fail)
     return failures
 
 
-def _missing(run: RunPlan, failures: Sequence[Failure]) -> TrainingError | None:
-    """Why a run cannot be begun: a stage that it uses has failed."""
+def _missing(job: Job, failures: Sequence[Failure]) -> TrainingError | None:
+    """Why a job cannot be begun: a stage that it uses has failed."""
+    folders = [folder for run in job for folder in run.folders.values()]
     for failure in failures:
-        if failure.run.rows is not None and failure.run.folder in run.folders.values():
+        if failure.run.rows is not None and failure.run.folder in folders:
             return TrainingError(f"not begun: {failure.run.name} failed", failure.error.fix)
     return None
 
@@ -106,7 +109,9 @@ def _missing(run: RunPlan, failures: Sequence[Failure]) -> TrainingError | None:
 class _Worker:
     process: BaseProcess
     link: Connection
-    run: RunPlan | None
+    # Its job, and those of its runs that have not ended.
+    job: Job | None = None
+    left: dict[str, RunPlan] = field(default_factory=dict)
 
 
 class _Pool:
@@ -115,7 +120,7 @@ class _Pool:
     def __init__(
         self,
         plan: Plan,
-        runs: Sequence[RunPlan],
+        jobs: Sequence[Job],
         out: Path,
         load: Callable[[], Dataset],
         listen: Listener,
@@ -124,8 +129,8 @@ class _Pool:
     ):
         self.plan, self.out, self.load = plan, out, load
         self.listen, self.finished, self.failed = listen, finished, failed
-        self.waiting = deque(runs)
-        self.unfinished = {run.folder for run in runs if run.rows is not None}
+        self.waiting = deque(jobs)
+        self.unfinished = {run.folder for job in jobs for run in job if run.rows is not None}
         self.at_work: dict[Connection, _Worker] = {}
         self.failures: list[Failure] = []
         # A fresh interpreter for each: forking a process in which torch has threads can hang.
@@ -137,8 +142,8 @@ class _Pool:
         try:
             for _ in range(workers):
                 started.append(self._start(life))
-            while any(worker.run is not None for worker in self.at_work.values()):
-                busy = [link for link, worker in self.at_work.items() if worker.run is not None]
+            while any(worker.job is not None for worker in self.at_work.values()):
+                busy = [link for link, worker in self.at_work.items() if worker.job is not None]
                 for link in wait(busy):
                     self._hear(self.at_work[link])  # pyright: ignore[reportArgumentType]
                 self._hand_out()
@@ -152,7 +157,7 @@ class _Pool:
                 process.kill()
                 process.join()
         left = TrainingError("not begun: all worker processes had ended", "run the same command again with --workers 1")
-        return self.failures + [Failure(run, left) for run in self.waiting]
+        return self.failures + [Failure(run, left) for job in self.waiting for run in self._open(job)]
 
     def _start(self, life: Connection) -> BaseProcess:
         link, theirs = self.processes.Pipe()
@@ -160,52 +165,62 @@ class _Pool:
         with _holding_back_interrupts():
             process.start()
         theirs.close()
-        self.at_work[link] = _Worker(process, link, None)
+        self.at_work[link] = _Worker(process, link)
         self._hand_out()
         return process
 
     def _hand_out(self) -> None:
-        """Give runs that can begin to workers that have none."""
-        for run in list(self.waiting):
-            missing = _missing(run, self.failures)
+        """Give jobs that can begin to workers that have none."""
+        for job in list(self.waiting):
+            missing = _missing(job, self.failures)
             if missing is not None:
-                self.waiting.remove(run)
-                self._fail(run, missing)
+                self.waiting.remove(job)
+                for run in job:
+                    self._fail(run, missing)
         for worker in self.at_work.values():
-            ready = next((run for run in self.waiting if not self.unfinished & set(run.folders.values())), None)
-            if worker.run is None and ready is not None:
+            ready = next((job for job in self.waiting if self._can_begin(job)), None)
+            if worker.job is None and ready is not None:
                 self.waiting.remove(ready)
-                worker.run = ready
+                worker.job, worker.left = ready, {run.name: run for run in self._open(ready)}
                 self._send(worker, ready)
 
+    def _can_begin(self, job: Job) -> bool:
+        return not any(self.unfinished & set(run.folders.values()) for run in job)
+
+    def _open(self, job: Job) -> list[RunPlan]:
+        return [run for run in job if not result_path(self.out, run).exists()]
+
     def _hear(self, worker: _Worker) -> None:
-        """Take up one message of a worker."""
-        run = worker.run
-        assert run is not None
+        """Take up one message of a worker: (run, event, error or None where it is finished), or None after a job."""
         try:
             message = worker.link.recv()
         except (EOFError, OSError):
             worker.process.join()
             del self.at_work[worker.link]
-            self._fail(run, _death(worker.process.exitcode))
+            for run in worker.left.values():
+                self._fail(run, _death(worker.process.exitcode))
             return
-        if isinstance(message, Event):
-            self.listen(run, message)
-            return
-        worker.run = None
         if message is None:
+            worker.job = None
+            return
+        run, what = message
+        if isinstance(what, Event):
+            self.listen(run, what)
+            return
+        worker.left.pop(run.name, None)
+        if what is None:
             self.unfinished.discard(run.folder)
             self.finished(run)
         else:
-            self._fail(run, message)
+            self._fail(run, what)
 
     def _fail(self, run: RunPlan, error: MoebiusError) -> None:
         self.failures.append(Failure(run, error))
         self.failed(self.failures[-1])
 
-    def _send(self, worker: _Worker, run: RunPlan | None) -> None:
+    def _send(self, worker: _Worker, job: Job | None) -> None:
         with contextlib.suppress(OSError):  # it has died: its link says so next
-            worker.link.send(run)
+            worker.link.send(job)
 
 
 def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Callable[[], Dataset]) -> None:
@@ -214,20 +229,25 @@ def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Calla
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
     prepare_process(plan.threads)
     data = None
-    for run in _given(link):
+
+    def tell(run: RunPlan, what: Event | MoebiusError | None = None) -> None:
+        link.send((run, what))
+
+    for job in _given(link):
         try:
             data = load() if data is None else data
-            run_one(run, data, out, plan.device, link.send)
         except MoebiusError as error:
-            link.send(error)
+            for run in job:
+                tell(run, error)
         else:
-            link.send(None)
+            run_job(job, data, out, plan.device, tell, tell, tell)
+        link.send(None)
 
 
-def _given(link: Connection) -> Iterator[RunPlan]:
+def _given(link: Connection) -> Iterator[Job]:
     with contextlib.suppress(EOFError):  # the parent is gone
-        while (run := link.recv()) is not None:
-            yield run
+        while (job := link.recv()) is not None:
+            yield job
 
 
 def _end_with_parent(life: Connection) -> None:

@@ -1,6 +1,7 @@
 """Everything that a run needs to go on as if it had never stopped, in one file."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moebius.errors import StudyError
+from moebius.errors import StudyError, TrainingError
 from moebius.files import replacing
 from moebius.weights import put, stored
+
+# What reading a file that is none, or another's, ends in.
+_DAMAGE = (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, OSError)
 
 
 @dataclass
@@ -49,9 +53,7 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progres
     tensors["random/cpu"] = torch.get_rng_state()
     if _on_gpu(model):
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, {"progress": json.dumps(asdict(progress))})
+    _write(path, tensors, {"progress": asdict(progress)})
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
@@ -63,12 +65,10 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-        random = tensors["random/cpu"]
+        tensors, said = _read(path)
+        progress, random = Progress(**said["progress"]), tensors["random/cpu"]
         put(model, {n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
@@ -79,6 +79,58 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
     if _on_gpu(model) and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"])
     return progress
+
+
+def save_stack(
+    path: Path,
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Sequence[Progress],
+    failures: Mapping[int, TrainingError],
+) -> None:
+    """Write the state of runs that train as one, in one file.
+
+    Arguments:
+        path: of the file.
+        parameters: stacked, (S, …), by name.
+        optimizer: of these.
+        progress: of each run.
+        failures: run → why it could not go on.
+    """
+    tensors = {f"model/{name}": value for name, value in parameters.items()}
+    for name, value in parameters.items():
+        for key, state in optimizer.state.get(value, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(state)
+    told = {run: [error.message, error.fix] for run, error in failures.items()}
+    # In one: safetensors writes several entries in any order, and files of equal stacks have equal bits.
+    _write(path, tensors, {"stack": {"progress": [asdict(one) for one in progress], "failures": told}})
+
+
+def restore_stack(
+    path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> tuple[list[Progress], dict[int, TrainingError]] | None:
+    """Put what `save_stack` wrote into parameters and optimizer; each run's progress and the failures, or None.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        tensors, said = _read(path)
+        progress = [Progress(**one) for one in said["stack"]["progress"]]
+        failures = {int(run): TrainingError(*told) for run, told in said["stack"]["failures"].items()}
+        with torch.no_grad():
+            for name, value in parameters.items():
+                value.copy_(tensors[f"model/{name}"])
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+    for name, value in parameters.items():
+        prefix = f"optimizer/{name}/"
+        for key, state in tensors.items():
+            if key.startswith(prefix):
+                optimizer.state[value][key.removeprefix(prefix)] = _like(value, state)
+    return progress, failures
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -97,6 +149,18 @@ def restore_weights(path: Path, model: nn.Module) -> None:
         put(model, load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise _damaged(path, error) from None
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, {name: json.dumps(value) for name, value in said.items()})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return tensors, {name: json.loads(value) for name, value in file.metadata().items()}
 
 
 def _damaged(path: Path, error: Exception) -> StudyError:

@@ -103,36 +103,62 @@ def evaluate(
         channels_last: layout of the images.
         memory: of the split, for parts that are frozen.
     """
+    return evaluate_runs(model, 1, objective, split, channels_last, memory)[0]
+
+
+def evaluate_runs(
+    model: nn.Module,
+    runs: int,
+    objective: Objective,
+    split: Split,
+    channels_last: bool = False,
+    memory: Memory | None = None,
+) -> list[Evaluation]:
+    """`evaluate` for a model that stands for several (`StackedModel`): each sees all rows of the split.
+
+    Arguments:
+        runs: how many.
+        model, objective, split, channels_last, memory: as in `evaluate`.
+    """
     memory = memory or Memory()
     columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
     # A gate that no row of a batch is sent to, or none at all, is in no log of it.
     gates = {
-        path: torch.full((len(split), len(part.experts)), torch.nan, device=split.labels.device)
+        path: torch.full((runs, len(split), len(part.experts)), torch.nan, device=split.labels.device)
         for path, part in model.named_modules()
         if isinstance(part, Mixture)
     }
     with evaluating(model), torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
+            x, labels, domains = (_repeated(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
             with record(model) as log, memory.recalling(batch.rows):
-                output = model(batch.x, {"domain": batch.domains})
+                output = model(x, {"domain": domains})
             probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
             probability, prediction = probs.max(-1)
-            columns["predictions"].append(prediction)
-            columns["probabilities"].append(probability)
-            columns["losses"].append(objective.cross_entropy(output, batch.labels, reduction="none"))
+            losses = objective.cross_entropy(output, labels, reduction="none")
+            for name, values in zip(columns, (prediction, probability, losses), strict=True):
+                columns[name].append(values.unflatten(0, (runs, len(batch))))
             for path, calls in log.items():
-                nothing = calls[0].weights.new_full((len(split), calls[0].experts), torch.nan)
+                nothing = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
                 weights = gates.setdefault(path, nothing)
                 for routing in calls:
                     rows = batch.rows if routing.rows is None else batch.rows[routing.rows]
-                    weights[rows] = routing.weights.to(weights.dtype)
-    joined = {name: torch.cat(parts).cpu() for name, parts in columns.items()}
-    return Evaluation(
-        labels=split.labels.cpu(),
-        domains=split.domains.cpu(),
-        gates={path: weights.cpu() for path, weights in gates.items()},
-        **joined,
-    )
+                    weights[:, rows] = routing.weights.to(weights.dtype).unflatten(0, (runs, len(rows)))
+    joined = {name: torch.cat(parts, 1).cpu() for name, parts in columns.items()}
+    given, all_gates = (split.labels.cpu(), split.domains.cpu()), {path: one.cpu() for path, one in gates.items()}
+    return [
+        Evaluation(
+            *given,
+            gates={path: weights[run] for path, weights in all_gates.items()},
+            **{name: values[run] for name, values in joined.items()},
+        )
+        for run in range(runs)
+    ]
+
+
+def _repeated(rows: Tensor, runs: int) -> Tensor:
+    """The rows, so many times over."""
+    return rows if runs == 1 else rows.expand(runs, *rows.shape).flatten(0, 1)
 
 
 def outputs(

@@ -1,6 +1,7 @@
 """What a model does with the rows of every split, at the end of an epoch and of the training."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from moebius.training.one_expert import cut_to_one_expert
 from moebius.training.outcome import Trained
 from moebius.training.remembering import Remembering
 from moebius.training.rows import TrainingRows
+
+Known = Mapping[str, Evaluation]
 
 
 class Examiner:
@@ -52,19 +55,24 @@ class Examiner:
         # Where the held-out rows are all there is to test on, they are gone through once.
         self.one_and_the_same = data.validation is data.test
 
-    def evaluate(self, name: str, epoch: int = 0, step: int = 0, finite: bool = True) -> Evaluation:
+    def evaluate(
+        self, name: str, epoch: int = 0, step: int = 0, finite: bool = True, known: Known | None = None
+    ) -> Evaluation:
         """The model on the split "training", "validation" or "test".
 
         Arguments:
             name: of the split.
             epoch, step: when, from 1.
             finite: whether every row has to have a finite loss. One expert alone may know nothing of a row's class.
+            known: name of a split → what came out there with this model, where another has looked already.
 
         Raises:
             TrainingError: a loss is not finite.
         """
         split = self.splits[name]
-        evaluation = evaluate(self.model, self.objective, split, self.channels_last, self._memory(split, name))
+        evaluation = (known or {}).get(name)
+        if evaluation is None:
+            evaluation = evaluate(self.model, self.objective, split, self.channels_last, self._memory(split, name))
         if finite and not math.isfinite(evaluation.loss):
             # The last update of an epoch may be the one that broke the model.
             rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
@@ -77,9 +85,9 @@ class Examiner:
         """Accuracy, loss and accuracy by domain on a split."""
         return self._summary(self.evaluate(name))
 
-    def entry(self, epoch: int, train: dict[str, Any], step: int = 0) -> dict[str, Any]:
-        """The metrics of an epoch: `train` is what was measured on the way."""
-        test = self.evaluate("test", epoch, step)
+    def entry(self, epoch: int, train: dict[str, Any], step: int = 0, known: Known | None = None) -> dict[str, Any]:
+        """The metrics of an epoch: `train` is what was measured on the way, `known` as in `evaluate`."""
+        test = self.evaluate("test", epoch, step, known=known)
         entry = {
             "epoch": epoch,
             "train": train,
@@ -87,16 +95,18 @@ class Examiner:
             "gates": {path: test.gate_summary(path) for path in test.gates},
         }
         if "validation" in self.splits:
-            held_out = test if self.one_and_the_same else self.evaluate("validation", epoch, step)
+            held_out = test if self.one_and_the_same else self.evaluate("validation", epoch, step, known=known)
             entry["validation"] = self._summary(held_out)
         return entry
 
-    def outcome(self, metrics: list[dict[str, Any]], epoch: int, remembered: bool = False) -> Trained:
-        """Everything about the finished model, whose weights are those of the epoch given."""
-        train, test = self.evaluate("training"), self.evaluate("test")
+    def outcome(
+        self, metrics: list[dict[str, Any]], epoch: int, remembered: bool = False, known: Known | None = None
+    ) -> Trained:
+        """Everything about the finished model, whose weights are those of the epoch given; `known` as in `evaluate`."""
+        train, test = self.evaluate("training", known=known), self.evaluate("test", known=known)
         validation = None
         if "validation" in self.splits:
-            validation = test if self.one_and_the_same else self.evaluate("validation")
+            validation = test if self.one_and_the_same else self.evaluate("validation", known=known)
         one_expert, alone, alone_held_out = None, (), ()
         if len(self.bare.experts) > 1:
             with cut_to_one_expert(self.bare):

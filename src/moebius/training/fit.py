@@ -149,6 +149,8 @@ def _frozen(model: Mixture, trains: str) -> Iterator[None]:
     wrapped: list[tuple[nn.ModuleList, int, nn.Module]] = []
     try:
         for mixture in [part for part in model.modules() if isinstance(part, Mixture)] if trains == "gate" else ():
+            if not isinstance(mixture.experts, nn.ModuleList):
+                continue  # a stack's experts compute as one, which costs less than looking them up one by one
             for number, expert in enumerate(mixture.experts):
                 if not any(isinstance(part, Adapter | Mixture) for part in expert.modules()):
                     wrapped.append((mixture.experts, number, expert))

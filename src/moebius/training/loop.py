@@ -1,6 +1,5 @@
 """The training loop: epochs of steps, evaluation, checkpoints; a run that was killed goes on with the same bits."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,22 +14,20 @@ from torch import nn
 from moebius.data.augmentation._apply import augmented
 from moebius.data.batches import Batch, Batches
 from moebius.data.split import Dataset
-from moebius.files import write_text
 from moebius.mixture import Mixture
 from moebius.recording import Recorder
+from moebius.training.account import Account
 from moebius.training.annealing import Annealing
-from moebius.training.checkpoint import Progress, restore, restore_weights, save, save_weights
+from moebius.training.checkpoint import Progress, restore, save
 from moebius.training.examiner import Examiner
 from moebius.training.nonfinite import explain
 from moebius.training.objective import Objective
 from moebius.training.optimizer import build_optimizer, parts, prepare_epoch, set_modes
 from moebius.training.outcome import Event, Trained
-from moebius.training.patience import Verdict, judge
 from moebius.training.penalty import kernels, l2
 from moebius.training.remembering import Remembering
 from moebius.training.rows import TrainingRows
-from moebius.training.settings import Settings, Watch
-from moebius.training.timing import Timing
+from moebius.training.settings import Settings
 
 
 class Trainer:
@@ -80,9 +77,7 @@ class Trainer:
         self.kernels = [] if settings.l2 is None else kernels(model, settings.l2.layers)
         self.recorder = Recorder(model)
         self.model = self.accelerator.prepare_model(model)
-        self.data, self.settings, self.seed, self.folder, self.listen = data, settings, seed, folder, listen
-        self.watch = settings.watch or Watch()
-        self.verdict = Verdict()
+        self.settings, self.seed, self.listen = settings, seed, listen
         self.rows = TrainingRows(data.train.to(self.accelerator.device), settings, seed, self.trainable)
         remembering = Remembering(model, store, lambda: self.accelerator.autocast(), self.channels_last)
         self.examiner = Examiner(
@@ -90,9 +85,13 @@ class Trainer:
         )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
-        self.best_path = folder / "state" / "best.safetensors"
-        self.timing = Timing(folder)
-        self.progress = Progress()
+        held_out = data.validation is not None
+        self.account = Account(folder, settings, self.steps_per_epoch, held_out, lambda event: self.listen(event))
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.account.progress
 
     def train(self) -> Trained:
         """Train to the end, write the state on the way, and evaluate the reported epoch's model."""
@@ -100,25 +99,20 @@ class Trainer:
             return self._untrained()
         said = self.examiner.what_is_remembered(self.rows)
         if said:
-            self._tell("note", text=said)
+            self.account.tell("note", text=said)
         restored = restore(self.checkpoint_path, self.bare, self.optimizer)
         if restored is not None:
-            self.progress = restored
-            self.verdict = self._judge()
-            self._tell("resumed")
-        while self.progress.epoch < self.settings.epochs and not self.verdict.ends:
+            self.account.take_up(restored)
+        while not self.account.over:
             self.train_epoch()
             self._end_epoch()
-        reported = self.progress.epoch
-        if self.progress.best is not None:
-            reported = self.progress.best
-            restore_weights(self.best_path, self.bare)
+        reported = self.account.report(self.bare)
         return self.examiner.outcome(self.progress.metrics, reported, self.examiner.remembers(self.rows))
 
     def _untrained(self) -> Trained:
         """The outcome of a model without anything to train."""
         self.progress.metrics.append(self.examiner.entry(0, self.examiner.look("training")))
-        self._write_metrics()
+        self.account.write_metrics()
         return self.examiner.outcome(self.progress.metrics, 0)
 
     def train_epoch(self) -> None:
@@ -138,7 +132,7 @@ class Trainer:
         sums = [progress.terms.get(name, 0.0) for name in names]
         begun = saved = told = time.monotonic()
         first = progress.rows
-        before = self.timing.before(progress.epoch + 1) if progress.batch else 0.0
+        before = self.account.timing.before(progress.epoch + 1) if progress.batch else 0.0
         modes = None
         for batch in batches:
             epoch = progress.epoch + progress.batch / self.steps_per_epoch
@@ -149,10 +143,7 @@ class Trainer:
                 terms, right = self._step(batch, epoch)
             rows = len(batch.labels)
             sums = [total + rows * term for total, term in zip(sums, terms, strict=True)]
-            progress.correct += right
-            progress.batch += 1
-            progress.step += 1
-            progress.rows += rows
+            self.account.count(rows, right)
             now = time.monotonic()
             # The first step is saved at once: whoever saw a run train finds it resumable.
             due = progress.step == 1 or now - saved > settings.checkpoint_seconds
@@ -161,21 +152,22 @@ class Trainer:
                 rate = (progress.rows - first) / (now - begun)
                 if due:
                     self._save()
-                    self.timing.log(progress.epoch + 1, before + now - begun, rate)
+                    self.account.timing.log(progress.epoch + 1, before + now - begun, rate)
                     saved = now
-                self._tell("step", rate)  # so that a listener hears of every checkpoint
+                self.account.tell("step", rate)  # so that a listener hears of every checkpoint
                 told = now
         progress.terms = dict(zip(names, sums, strict=True))
         seconds = time.monotonic() - begun
         self.rate = (progress.rows - first) / seconds
-        self.timing.log(progress.epoch + 1, before + seconds, self.rate)
+        self.account.timing.log(progress.epoch + 1, before + seconds, self.rate)
 
     def _step(self, batch: Batch, epoch: float) -> tuple[list[float], int]:
         """One update; the total and the objective's terms, and how many rows were right before it."""
         progress, settings = self.progress, self.settings
         assert self.optimizer is not None
-        least = self.watch.plateau.least if self.watch.plateau is not None else 0.0
-        prepare_epoch(self.optimizer, settings, epoch, self.verdict.scale, least)
+        plateau = self.account.watch.plateau
+        least = plateau.least if plateau is not None else 0.0
+        prepare_epoch(self.optimizer, settings, epoch, self.account.verdict.scale, least)
         if settings.augment and settings.views is None:
             batch = replace(batch, x=augmented(batch.x, settings.augment))
         with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
@@ -198,56 +190,10 @@ class Trainer:
         return values, int(right)
 
     def _end_epoch(self) -> None:
-        progress = self.progress
-        train = {
-            "accuracy": progress.correct / progress.rows,
-            "loss": progress.terms["loss"] / progress.rows,
-            "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
-        }
-        progress.metrics.append(self.examiner.entry(progress.epoch + 1, train, progress.step))
-        progress.epoch += 1
-        if self.data.validation is not None:
-            self._follow_held_out_rows()
-        self._tell("epoch", self.rate, progress.metrics[-1]["test"]["accuracy"])
-        progress.batch = progress.rows = progress.correct = 0
-        progress.terms = {}
-        self._write_metrics()
+        entry = self.examiner.entry(self.progress.epoch + 1, self.account.trained(), self.progress.step)
+        self.account.close_epoch(entry, self.bare, self.rate)
         self._save()
-
-    def _judge(self) -> Verdict:
-        if self.data.validation is None:
-            return Verdict()
-        return judge([entry["validation"][self.watch.measure] for entry in self.progress.metrics], self.watch)
-
-    def _follow_held_out_rows(self) -> None:
-        progress, self.verdict = self.progress, self._judge()
-        progress.best = self.verdict.best
-        if progress.best == progress.epoch:
-            save_weights(self.best_path, self.bare)
-        elif progress.best is not None and self.watch.restart:
-            restore_weights(self.best_path, self.bare)
-
-    def _write_metrics(self) -> None:
-        lines = "".join(f"{json.dumps(one)}\n" for one in self.progress.metrics)
-        write_text(self.folder / "metrics.jsonl", lines)
 
     def _save(self) -> None:
         assert self.optimizer is not None
         save(self.checkpoint_path, self.bare, self.optimizer, self.progress)
-
-    def _tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None, text: str = "") -> None:
-        progress = self.progress
-        rows = max(progress.rows, 1)
-        self.listen(
-            Event(
-                kind,
-                epoch=progress.epoch + (kind != "epoch"),
-                step=progress.step,
-                steps=self.steps_per_epoch * self.settings.epochs,
-                accuracy=progress.correct / rows,
-                loss=progress.terms.get("loss", math.nan) / rows,
-                images_per_second=rate,
-                test_accuracy=test_accuracy,
-                text=text,
-            )
-        )

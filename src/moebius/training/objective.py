@@ -68,7 +68,12 @@ class Objective:
             log: the routings of the model's mixtures, from `record` (with `outputs=True` where `needs_outputs`).
             epoch: for the weights' schedules; 0 at the start, 1.5 in the middle of the second epoch.
         """
-        value = self.cross_entropy(output, labels)
+        return self.total(self.cross_entropy(output, labels), labels, log, epoch)
+
+    def total(
+        self, value: Float[Tensor, ""], labels: Int[Tensor, " T"], log: Log, epoch: float
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The same from the mean cross-entropy of the output, `value`."""
         terms = {"cross_entropy": value.detach()}
         weight = self.cross_entropy_weight(epoch)
         # Not 0 · value: an output that the objective does not ask for may be infinite.

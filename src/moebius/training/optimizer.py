@@ -43,10 +43,17 @@ def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     }
 
 
-def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, settings: Settings, instead: Mapping[nn.Parameter, nn.Parameter] | None = None
+) -> torch.optim.Optimizer:
     """The optimizer, one parameter group for each part that the model has.
 
     torch's fused kernels are used: one call updates all parameters.
+
+    Arguments:
+        model: what is trained.
+        settings: how.
+        instead: parameter of the model → what is updated in its place (`StackedModel.leaves`).
 
     Raises:
         ArgumentError: an unknown optimizer, one of its keywords with a wrong name or value, or nothing to train.
@@ -57,6 +64,8 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
     groups: list[dict[str, Any]] = []
     for name, parameters in parts(model).items():
         schedule = getattr(settings, name).lr or settings.lr
+        if instead is not None:
+            parameters = [instead[parameter] for parameter in parameters]
         if parameters:
             groups.append({"params": parameters, "lr": schedule(0.0), "name": name})
     if all(getattr(settings, group["name"]).freeze for group in groups):
@@ -103,7 +112,8 @@ def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
         for mixture in mixtures:
             mixture.gate.eval()
     if not settings.experts.trains(epoch):
-        for expert in [expert for mixture in mixtures for expert in mixture.experts]:
+        # The children, which are the experts, or what holds the tensors of all of them.
+        for expert in [expert for mixture in mixtures for expert in mixture.experts.children()]:
             _rest(expert)
 
 

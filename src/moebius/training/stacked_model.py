@@ -1,0 +1,173 @@
+"""Several equal mixtures as one: the rows of all of them, one run's after another's, and stacked parameters."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from moebius.execution.stacked import own_product
+from moebius.mixture import Mixture
+from moebius.recording import Log
+from moebius.routing import Routing, Selection
+
+
+class StackedModel:
+    """S mixtures of one description, run as one on S·T rows: the first T are those of mixture 0, and so on.
+
+    Gates and experts run once for all mixtures, on parameters that lie one on another, (S, …). The router, and the way
+    to combine, take the rows of all mixtures as so many rows of one, which is the same where rows do not depend on each
+    other. All experts see every row; of what they say, those outputs go on that the router chose.
+
+    Arguments:
+        models: the mixtures. Their parameters become views of the stacked ones: what an optimizer does to these, the
+            mixtures have done.
+
+    Attributes:
+        model: the mixture that stands for all.
+        leaves: parameter of the first mixture → the stacked one, (S, …).
+
+    Reference: ours; torch.func's model ensembling.
+    """
+
+    def __init__(self, models: Sequence[Mixture]):
+        self.models = tuple(models)
+        self.leaves: dict[nn.Parameter, nn.Parameter] = {}
+        named = [dict(model.named_parameters()) for model in models]
+        for name, first in named[0].items():
+            every = [parameters[name] for parameters in named]
+            leaf = nn.Parameter(torch.stack([one.detach() for one in every]), first.requires_grad)
+            for one, own in zip(every, leaf.data, strict=True):
+                one.data = own
+            self.leaves[first] = leaf
+        self.model = self._mixture(self.models)
+
+    def log_of(self, log: Log, run: int) -> Log:
+        """What a recorder of `model` has seen of one run."""
+        return {path: [_rows_of(routing, run, len(self.models)) for routing in calls] for path, calls in log.items()}
+
+    def _mixture(self, models: Sequence[Mixture]) -> Mixture:
+        first = models[0]
+        gate = self._part([model.gate for model in models])
+        experts = [self._part(list(every)) for every in zip(*(model.experts for model in models), strict=True)]
+        return Mixture(gate, experts, first.router, first.combine, self._execution(models))
+
+    def _part(self, modules: Sequence[nn.Module]) -> nn.Module:
+        mixtures = [module for module in modules if isinstance(module, Mixture)]
+        return self._mixture(mixtures) if mixtures else _Part(modules, self.leaves)
+
+    def _execution(self, models: Sequence[Mixture]) -> Callable[..., Tensor]:
+        experts = list(models[0].experts)
+        equal = all(type(expert) is type(experts[0]) for expert in experts) and not _unlike(experts)
+        together = None
+        if len(experts) > 1 and equal and own_product(experts[0]) is not None:
+            together = _Part([_Together(list(model.experts)) for model in models], self.leaves)
+
+        def run(parts: Iterable[nn.Module], x: Tensor, routing: Routing) -> Tensor:
+            values = torch.stack([part(x) for part in parts], 1) if together is None else together(x)
+            selection = routing.selection
+            if selection is None:
+                return values
+            values = values[selection.row_A, selection.expert_A]
+            return torch.where(selection.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
+
+        return run
+
+
+class _Part(nn.Module):
+    """The same gate or expert of S mixtures, on the rows of all of them.
+
+    Arguments:
+        modules: of each mixture.
+        leaves: parameter of the first → stacked.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], leaves: Mapping[nn.Parameter, nn.Parameter]):
+        super().__init__()
+        first = modules[0]
+        self.module, self.runs = first, len(modules)
+        self.needs_context = getattr(first, "needs_context", False)
+        self.gives_aux = getattr(first, "gives_aux", False)
+        named = first.named_parameters(remove_duplicate=False)
+        self.tensors: dict[str, Tensor] = {name: leaves[parameter] for name, parameter in named}
+        for name, _ in first.named_buffers(remove_duplicate=False):
+            self.tensors[name] = torch.stack([module.get_buffer(name) for module in modules])
+
+    def forward(self, x: Float[Tensor, "T ..."], *context: Mapping[str, Tensor]) -> Any:
+        if not self.tensors:
+            return self.module(x, *context)
+        by_run = pytree.tree_map(lambda rows: rows.unflatten(0, (self.runs, len(rows) // self.runs)), (x, *context))
+        said = torch.vmap(self._one)(self.tensors, *by_run)
+        return pytree.tree_map(lambda rows: rows.flatten(0, 1), said)
+
+    def _one(self, tensors: Mapping[str, Tensor], *given: Any) -> Any:
+        with _Products():
+            return functional_call(self.module, dict(tensors), given)
+
+
+class _Together(nn.Module):
+    """Equal experts as one module: x (T, …) → (T, E, …)."""
+
+    def __init__(self, experts: Sequence[nn.Module]):
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+
+    def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+        return own_product(self.experts[0])(list(self.experts), x)
+
+
+class _Products(TorchFunctionMode):
+    """Inside, a linear layer is (W xᵀ)ᵀ and not x Wᵀ.
+
+    Batched over runs the gradient of W is then a product of row-major matrices. The other way round its result is
+    (D, C), and MKL takes 30 times as long for C = 2 and D = 1,024.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return (_linear if func is F.linear else func)(*args, **(kwargs or {}))
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    said = weight @ input.flatten(0, -2).transpose(0, 1)
+    said = said if bias is None else said + bias.unsqueeze(1)
+    return said.transpose(0, 1).unflatten(0, input.shape[:-1])
+
+
+def _unlike(experts: Sequence[nn.Module]) -> bool:
+    shapes = [[(name, one.shape) for name, one in expert.named_parameters()] for expert in experts]
+    return any(one != shapes[0] for one in shapes) or any(str(expert) != str(experts[0]) for expert in experts)
+
+
+def _rows_of(routing: Routing, run: int, runs: int) -> Routing:
+    """The rows of one run. What is one tensor under two names stays so: losses look."""
+    known: dict[int, Tensor] = {}
+
+    def part(value: Tensor) -> Tensor:
+        count = len(value) // runs
+        return known.setdefault(id(value), value[run * count : (run + 1) * count])
+
+    selection = routing.selection
+    if selection is not None:
+        first = run * (len(routing.weights) // runs)
+        own = {name: part(getattr(selection, name)) for name in ("expert_A", "weight_A", "kept_A")}
+        selection = Selection(row_A=part(selection.row_A) - first, **own)
+    tensors = {
+        name: part(value)
+        for name in ("scores", "probs", "weights", "log_weights", "head_weights", "outputs")
+        if (value := getattr(routing, name)) is not None
+    }
+    aux = {name: part(value) for name, value in routing.aux.items()}
+    return Routing(
+        **tensors,
+        selection=selection,
+        aux=aux,
+        distribution=routing.distribution,
+        straight_through=routing.straight_through,
+    )
