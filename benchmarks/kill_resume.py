@@ -58,7 +58,8 @@ class Study:
     """One command, whose folder changes."""
 
     def __init__(self, recipe: str, overrides: list[str], cache: Path):
-        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides]
+        # Each run by itself: its own checkpoint is what is watched and compared.
+        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--stack", "never"]
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
     def start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:

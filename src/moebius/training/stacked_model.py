@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from moebius.equal import unlike
 from moebius.execution.stacked import own_product
 from moebius.mixture import Mixture
 from moebius.recording import Log
@@ -63,9 +64,8 @@ class StackedModel:
 
     def _execution(self, models: Sequence[Mixture]) -> Callable[..., Tensor]:
         experts = list(models[0].experts)
-        equal = all(type(expert) is type(experts[0]) for expert in experts) and not _unlike(experts)
         together = None
-        if len(experts) > 1 and equal and own_product(experts[0]) is not None:
+        if len(experts) > 1 and unlike(experts) is None and own_product(experts[0]) is not None:
             together = _Part([_Together(list(model.experts)) for model in models], self.leaves)
 
         def run(parts: Iterable[nn.Module], x: Tensor, routing: Routing) -> Tensor:
@@ -138,11 +138,6 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     said = weight @ input.flatten(0, -2).transpose(0, 1)
     said = said if bias is None else said + bias.unsqueeze(1)
     return said.transpose(0, 1).unflatten(0, input.shape[:-1])
-
-
-def _unlike(experts: Sequence[nn.Module]) -> bool:
-    shapes = [[(name, one.shape) for name, one in expert.named_parameters()] for expert in experts]
-    return any(one != shapes[0] for one in shapes) or any(str(expert) != str(experts[0]) for expert in experts)
 
 
 def _rows_of(routing: Routing, run: int, runs: int) -> Routing:
