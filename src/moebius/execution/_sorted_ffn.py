@@ -14,7 +14,7 @@ from moebius.execution._product import product
 from moebius.networks.feed_forward import activate, activate_backward
 
 # Rows that go through an expert at a time: few enough that their hidden layer stays in the cache, enough that the
-# products run at full speed. benchmarks/README.md has the times.
+# products run at full speed. Between 512 and 4,096 it mattered little in trials; docs/execution.md says how little.
 ROWS = 2048
 
 

@@ -33,7 +33,7 @@ _RUN = {
 }
 # Up to so many assignments are few: kernels for many rows would mostly wait for the weights.
 _FEW_ON_GPU, _FEW_ON_CPU = 16, 4
-# Multiply-adds of a dense expert that take as long as calling it, on a CPU; benchmarks/README.md has the times.
+# Multiply-adds of a dense expert that take as long as calling it, on a CPU: from trials, see docs/execution.md.
 _CALL = 2e6
 
 
