@@ -180,11 +180,13 @@ def _tried(model: nn.Module, example: Tensor, path: Path, tolerance: float | int
         try:
             (said,) = session.run(None, {"x": x.cpu().numpy()})
         except Exception as error:  # onnxruntime's errors have no common class
-            raise MoebiusError(f"model: onnxruntime cannot run its graph on {len(x)} rows ({error})") from error
+            rule = f"onnxruntime cannot run its graph on {len(x)} rows ({error})"
+            raise MoebiusError(f"model: {rule}", "torch.export.export, for programs with torch") from error
         given = torch.from_numpy(said)
         if given.shape != expected.shape:
             shapes = f"{tuple(given.shape)}, not {tuple(expected.shape)}"
-            raise MoebiusError(f"model: for {len(x)} rows the file's output has the shape {shapes}")
+            fix = "a forward in which no shape depends on the number of rows by other means than x.shape[0]"
+            raise MoebiusError(f"model: for {len(x)} rows the file's output has the shape {shapes}", fix)
         difference = _difference(given.double(), expected.double())
         if not difference <= tolerance:
             said = f"outputs of the file differ from the model's by {difference:.1e} on {len(x)} rows, not {tolerance}"

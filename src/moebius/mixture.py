@@ -169,12 +169,8 @@ class Mixture(nn.Module):
     def _all_outputs(self, x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
         """Every expert's output for every row, kept in the routing, and of them what the router chose."""
         outputs = self.execution(self.experts, x, replace(routing, selection=None))
-        routing, selection = replace(routing, outputs=outputs), routing.selection
-        if selection is None:
-            return outputs, routing
-        values = outputs[selection.row_A, selection.expert_A]
-        kept = selection.kept_A.view(-1, *[1] * (values.ndim - 1))
-        return torch.where(kept, values, 0), routing
+        values = outputs if routing.selection is None else routing.selection.of(outputs)
+        return values, replace(routing, outputs=outputs)
 
 
 def asked(gate: nn.Module, x: Tensor, frame: Frame) -> tuple[Tensor, Mapping[str, Tensor]]:

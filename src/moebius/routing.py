@@ -34,6 +34,11 @@ class Selection:
     weight_A: Float[Tensor, " A"]
     kept_A: Bool[Tensor, " A"]
 
+    def of(self, outputs: Float[Tensor, "T E ..."]) -> Float[Tensor, "A ..."]:
+        """What the assignments get of every expert's outputs; zero where they were not kept."""
+        values = outputs[self.row_A, self.expert_A]
+        return torch.where(self.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
+
 
 @dataclass(frozen=True)
 class Routing:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,11 +23,7 @@ def dense(
     Reference: ours.
     """
     outputs = every(experts, x, _for_all(routing))
-    selection = routing.selection
-    if selection is None:
-        return outputs
-    values = outputs[selection.row_A, selection.expert_A]
-    return torch.where(selection.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
+    return outputs if routing.selection is None else routing.selection.of(outputs)
 
 
 def _for_all(routing: Routing) -> Routing:

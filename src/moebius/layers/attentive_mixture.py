@@ -109,7 +109,7 @@ class AttentiveMixture(nn.Module):
             if outputs_wanted(self):
                 routing = replace(routing, outputs=outputs)
             note(self, routing)
-            y = self.combine(_chosen(outputs, routing), routing)
+            y = self.combine(outputs if routing.selection is None else routing.selection.of(outputs), routing)
         return y if len(batch) == 1 else y.unflatten(0, batch)
 
     def _routed(self, state: Tensor, features_TEF: Tensor, x: Tensor, frame: Frame) -> Routing:
@@ -120,11 +120,3 @@ class AttentiveMixture(nn.Module):
         scores = torch.einsum("td,ted->te", query_Td, key_TEd) / self.query.out_features**0.5
         routing = self.router(scores, row_keys(x, frame)) if self.router.needs_keys else self.router(scores)
         return routing if frame.rows is None else routing.at(frame.rows)
-
-
-def _chosen(outputs: Float[Tensor, "T E ..."], routing: Routing) -> Float[Tensor, "..."]:
-    selection = routing.selection
-    if selection is None:
-        return outputs
-    values = outputs[selection.row_A, selection.expert_A]
-    return torch.where(selection.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)

@@ -92,6 +92,7 @@ class SparseFFN(nn.Module):
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Each token through its experts."""
         if x.shape[-1] != self.dim:
-            raise ArgumentError("dim", f"the tokens, of shape {tuple(x.shape)}, have another width", self.dim)
+            rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
+            raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
         y = self.mixture(x)
         return y if self.block is None else y + self.block(x)

@@ -70,11 +70,7 @@ class StackedModel:
 
         def run(parts: Iterable[nn.Module], x: Tensor, routing: Routing) -> Tensor:
             values = torch.stack([part(x) for part in parts], 1) if together is None else together(x)
-            selection = routing.selection
-            if selection is None:
-                return values
-            values = values[selection.row_A, selection.expert_A]
-            return torch.where(selection.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
+            return values if routing.selection is None else routing.selection.of(values)
 
         return run
 
