@@ -27,6 +27,7 @@ _NAMES = {
     "Routing": "routing",
     "Selection": "routing",
     "Router": "routing",
+    "Execution": "execution._contract",
     "record": "recording",
     "call": "recording",
     "context": "frame",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def unlike(experts: Sequence[nn.Module]) -> str | None:
@@ -24,23 +24,28 @@ def unlike(experts: Sequence[nn.Module]) -> str | None:
         return "their parameters' shapes differ"
     formats = _formats(first)
     if any(_formats(expert) != formats for expert in experts):
-        return "their number formats or devices differ"
+        return "their tensors' formats, devices or kinds differ"
     if any(str(expert) != str(first) or not _equal_settings(expert, first) for expert in experts):
         return "their structures differ"
     return None
 
 
+def watched() -> bool:
+    """Whether a hook waits for every module there is to be called (`torch.nn.modules.module.register_module_…`)."""
+    return any(getattr(torch.nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
+
+
 def hooked(experts: Sequence[nn.Module]) -> bool:
     """Whether a hook waits for one of these modules, or of their parts, to be called."""
-    return any(getattr(part, hooks, None) for expert in experts for part in expert.modules() for hooks in _HOOKS)
+    return any(getattr(part, hooks, None) for expert in experts for part in expert.modules() for hooks in HOOKS)
 
 
 def _shapes(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, tuple(tensor.shape)) for name, tensor in _named(module)]
 
 
-def _formats(module: nn.Module) -> list[tuple[torch.dtype, torch.device]]:
-    return [(tensor.dtype, tensor.device) for _, tensor in _named(module)]
+def _formats(module: nn.Module) -> list[tuple[torch.dtype, torch.device, type]]:
+    return [(tensor.dtype, tensor.device, type(tensor)) for _, tensor in _named(module)]
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -54,14 +59,15 @@ def _equal_settings(expert: nn.Module, first: nn.Module) -> bool:
     if expert is first:
         return True
     pairs = zip(expert.modules(), first.modules(), strict=True)
-    return all(_same(_settings(one), _settings(other)) for one, other in pairs)
+    return all(same(_settings(one), _settings(other)) for one, other in pairs)
 
 
 def _settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name == "training" or not name.startswith("_")}
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of attributes are the same; a tensor is so to itself alone."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     return one is other or (type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other))

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError, MoebiusError
-from moebius.execution.auto import auto
+from moebius.execution.auto import Auto
 from moebius.files import replacing
 from moebius.mixture import Mixture
 from moebius.modes import evaluating
@@ -114,7 +114,7 @@ def _for_export(model: nn.Module) -> Iterator[None]:
     with evaluating(model):
         try:
             for part in executions:
-                part.execution = auto
+                part.execution = Auto()
             yield
         finally:
             for part, execution in executions.items():

@@ -1,18 +1,43 @@
-"""Side information for gates that want it, and the place of rows in the outermost batch.
+"""Side information for gates and experts that want it, which rows are real, and their place in the outermost batch.
 
-Both follow the rows: a mixture inside a mixture finds the values of just the rows that were sent to it, also through
+All follow the rows: a mixture inside a mixture finds the values of just the rows that were sent to it, also through
 modules in between that know nothing of them (`nn.Sequential`).
 """
 
+import inspect
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from moebius.errors import ArgumentError
+
+# The name of the mask among values that are given together.
+MASK = "mask"
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where the real rows of a batch stand.
+
+    Arguments:
+        shape: of the mask.
+        places: of the real rows, in its flattened form.
+    """
+
+    shape: torch.Size
+    places: Int[Tensor, " T"]
+
+    def put_back(self, y: Tensor) -> Tensor:
+        """The outputs of the real rows (T, …) among zeros, (mask's axes…, …)."""
+        whole = y.new_zeros(prod(self.shape), *y.shape[1:])
+        return whole.index_copy(0, self.places, y).unflatten(0, self.shape)
 
 
 @dataclass(frozen=True)
@@ -23,11 +48,13 @@ class Frame:
         values: tensors whose first axis is that of the batch they were given for.
         index: for each row of this call, its entry in `values`; None when they are the same.
         rows: for each row of this call, its place in the outermost batch; None when this is it.
+        mask: True for the rows that are real, False for padding; None when all are.
     """
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
     index: Int[Tensor, " T"] | None = None
     rows: Int[Tensor, " T"] | None = None
+    mask: Bool[Tensor, "..."] | None = None
 
     def local(self) -> dict[str, Tensor]:
         """The values of just this call's rows."""
@@ -52,9 +79,49 @@ class Frame:
             None if self.rows is None else self.rows.repeat_interleave(times),
         )
 
-    def given(self, values: Mapping[str, Tensor]) -> "Frame":
-        """The frame with further values, whose first axis is that of this call's rows."""
-        return replace(self, values={**self.local(), **values}, index=None)
+    def given(self, values: Mapping[str, Tensor | None] | None, mask: Tensor | None = None) -> "Frame":
+        """The frame with further values, whose first axis is that of this call's rows, and another mask.
+
+        Raises:
+            ArgumentError: values that are no mapping, or a mask that is not of truth values.
+        """
+        if values is None and mask is None:
+            return self
+        if values is not None and not isinstance(values, Mapping):
+            rule = (
+                "needs a mapping of names to tensors: a mixture has one input, and what else its parts read is context"
+            )
+            fix = 'moe(x, context={"name": tensor}), for a gate or an expert whose forward has a parameter `context`'
+            raise ArgumentError("context", rule, type(values).__name__, fix)
+        more = dict(values or {})
+        named = more.pop(MASK, self.mask)
+        mask = named if mask is None else mask
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
+            value = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise ArgumentError(MASK, "needs truth values, True where a row is real", value, "mask=mask.bool()")
+        if not more:
+            return replace(self, mask=mask)
+        return replace(self, values={**self.local(), **more}, index=None, mask=mask)
+
+    def real(self, x: Tensor) -> tuple["Frame", Tensor, Padding | None]:
+        """Without padding: the frame and the real rows, one beneath another, and what puts their outputs back.
+
+        Raises:
+            ArgumentError: the mask's axes are not the first ones of the rows.
+        """
+        mask = self.mask
+        if mask is None:
+            return self, x, None
+        if mask.shape != x.shape[: mask.ndim]:
+            rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
+            fix = "with mb.context(mask=None): …, around what sees other rows"
+            raise ArgumentError(MASK, rule, tuple(mask.shape), fix)
+        padding = Padding(mask.shape, mask.flatten().nonzero().squeeze(1))
+        of_batch = padding.places if mask.ndim == 1 else padding.places // prod(mask.shape[1:])
+        index = of_batch if self.index is None else self.index[of_batch]
+        rows = padding.places if self.rows is None else self.rows[of_batch]
+        frame = Frame(self.values, index if self.values else None, rows)
+        return frame, x.flatten(0, mask.ndim - 1).index_select(0, padding.places), padding
 
 
 class Here(threading.local):
@@ -75,6 +142,10 @@ def current() -> Frame:
 @contextmanager
 def entered(frame: Frame) -> Iterator[None]:
     """Make `frame` the current one inside the block."""
+    if frame is _current.value:
+        # Compilers of checkpointed code refuse to set a value, even the same.
+        yield
+        return
     before, _current.value = _current.value, frame
     try:
         yield
@@ -83,11 +154,12 @@ def entered(frame: Frame) -> Iterator[None]:
 
 
 @contextmanager
-def context(**values: Tensor) -> Iterator[None]:
+def context(**values: Tensor | None) -> Iterator[None]:
     """Give side information to every mixture called inside the block.
 
     Arguments:
-        values: tensors whose first axis is the batch's (the images', not the tokens').
+        values: tensors whose first axis is the batch's (the images', not the tokens'). The name `mask` stands for which
+            rows are real: truth values with the batch axes of the mixtures' inputs, or None to end an outer mask.
 
     Example:
         >>> import moebius as mb
@@ -97,3 +169,29 @@ def context(**values: Tensor) -> Iterator[None]:
     """
     with entered(current().given(values)):
         yield
+
+
+def takes_context(kind: type[nn.Module]) -> bool:
+    """Whether the forward of modules of this class has a parameter `context`.
+
+    Example:
+        >>> import moebius as mb
+        >>> takes_context(mb.gates.Domain), takes_context(nn.Linear)
+        (True, False)
+    """
+    if kind not in _TAKES_CONTEXT:
+        try:
+            _TAKES_CONTEXT[kind] = "context" in inspect.signature(kind.forward).parameters
+        except (TypeError, ValueError):  # a compiled forward may have no signature
+            _TAKES_CONTEXT[kind] = False
+    return _TAKES_CONTEXT[kind]
+
+
+_TAKES_CONTEXT: dict[type[nn.Module], bool] = {}
+# A compiler shall ask while it traces, and not follow `inspect`.
+takes_context._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def called(module: nn.Module, x: Tensor) -> Any:
+    """What a gate or an expert says of the rows of this call; one that takes context is given that of its rows."""
+    return module(x, context=current().local()) if takes_context(type(module)) else module(x)

@@ -2,25 +2,26 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from moebius.asking import Rows, ask
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
-from moebius.execution._sum import summing
-from moebius.execution.auto import Choice, auto, choose
-from moebius.execution.dense import dense
-from moebius.frame import Frame, current, entered
-from moebius.keys import row_keys
+from moebius.execution._contract import Execution
+from moebius.execution._pool import Pool
+from moebius.execution._running import with_zero_gradients
+from moebius.execution.auto import Choice, decide
+from moebius.frame import entered
+from moebius.processes import several_processes
 from moebius.recording import note, outputs_wanted
 from moebius.registry import find, kinds
 from moebius.routers.soft import Soft
 from moebius.routing import Router, Routing
-from moebius.stack import Stack
+from moebius.stack import Stack, flat_names
 
 
 class Mixture(nn.Module):
@@ -34,17 +35,21 @@ class Mixture(nn.Module):
             linear gate on (B, S, D) gives (B, S, E), so rows are tokens. A gate whose attribute `gives_aux` is true
             gives a pair: scores, and by name what losses need of its rows, tensors whose first axes are those batch
             axes; they become part of `Routing.aux`, where the router's own keys win.
-        experts: any modules, also unlike ones, also mixtures; their outputs have equal shapes. An `mb.Stack` is kept as
-            it is: equal experts that share stacked parameters, which sparse executions want.
+        experts: any modules, also unlike ones, also mixtures. Each gives one tensor whose first axis is that of its
+            rows, all of equal shapes (`mb.experts.Adapter(expert, output=…)` picks it out of a tuple or a mapping). An
+            `mb.Stack` is kept as it is: equal experts that share stacked parameters, which sparse executions want.
         router: scores (T, E) → Routing; every expert for every row unless given.
         combine: (outputs, routing) → y; the weighted sum unless given.
-        execution: how experts run: a kind of room `execution`, or such a function. "auto" picks by a rule, and
+        execution: how experts run: a kind of room `execution`, or an `mb.Execution`. "auto" picks by a rule, and
             `moe.chosen(x)` says what and why.
+
+    A gate or an expert whose `forward` has a parameter `context` is given the side information of its own rows there.
 
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: no experts; a gate whose scores are not one per row and expert, or whose aux is not per row.
+        ArgumentError: no experts; a gate whose scores are not one per row and expert, or whose aux is not per row; an
+            expert that gives something else than one tensor with its rows, or another shape than the others.
 
     Example:
         >>> import torch, moebius as mb
@@ -61,42 +66,61 @@ class Mixture(nn.Module):
         experts: Iterable[nn.Module] | Stack,
         router: Router | None = None,
         combine: Callable[..., Tensor] | None = None,
-        execution: str | Callable[..., Tensor] = "auto",
+        execution: str | Execution = "auto",
     ):
         super().__init__()
         self.gate = gate
         self.experts = experts if isinstance(experts, Stack) else nn.ModuleList(experts)
         if not len(self.experts):
-            raise ArgumentError("experts", "needs at least one expert", list(self.experts))
+            fix = "mb.Mixture(gate, [expert, another])"
+            raise ArgumentError("experts", "needs at least one expert", list(self.experts), fix)
         self.router = Soft() if router is None else router
         self.combine = WeightedSum() if combine is None else combine
-        self.execution = find("execution", execution) if isinstance(execution, str) else execution
+        self.execution = execution_named(execution)
+        self.register_load_state_dict_pre_hook(_from_stack)
 
-    def forward(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Any:
+    @property
+    def count(self) -> int:
+        """E, how many experts there are."""
+        return len(_pool(self.experts))
+
+    def forward(
+        self,
+        x: Float[Tensor, "..."],
+        context: Mapping[str, Tensor] | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
+    ) -> Any:
         """Run the mixture.
 
         Arguments:
             x: rows.
-            context: side information for gates that want it, first axis that of x; also `with mb.context(…)`.
+            context: side information for gates and experts that want it, first axis that of x; also
+                `with mb.context(…)`.
+            mask: which rows are real, with the batch axes; also `with mb.context(mask=…)`. The others go to no expert
+                and count in no capacity, loss, load or record; their outputs are 0. The gate sees the real rows one
+                beneath another.
         """
-        frame, batch, x, routing = self._routed(x, current() if context is None else current().given(context))
-        with entered(frame):
-            y, seen = None, routing
-            if outputs_wanted(self):
-                values, routing = self._all_outputs(x, routing)
-                seen = routing
-            elif self._runs_all(x, routing):
-                values, seen = self._unchosen_zero(x, routing)
-            else:
-                y = self._summed(x, routing)
-                values = self.execution(self.experts, x, routing) if y is None else y
-            note(self, routing)
-            if y is None:
-                y = self.combine(values, seen)
-        return y if len(batch) == 1 else y.unflatten(0, batch)
+        rows = self._asked(x, context, mask)
+        routing = rows.routed(self.router, rows.said)
+        with entered(rows.frame):
+            # Through the experts' own call, where they have one: what wraps or hooks a stack acts there.
+            run = _Run(self, routing)
+            y = self.experts(rows.x, run) if _called(self.experts) else run(self.experts, rows.x)
+            note(self, run.routing)
+            if run.seen is not None:
+                y = self.combine(y, run.seen)
+        if not self.router.trains_gate and self.training and several_processes():
+            # Data-parallel training waits for every parameter.
+            y = with_zero_gradients(y, [self.gate])
+        return rows.put_back(y)
 
     @torch.no_grad()
-    def chosen(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Choice:
+    def chosen(
+        self,
+        x: Float[Tensor, "..."],
+        context: Mapping[str, Tensor] | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
+    ) -> Choice:
         """Which execution these rows run by, and why: a name and a sentence. Gate and router are asked, experts not.
 
         Example:
@@ -105,81 +129,120 @@ class Mixture(nn.Module):
             >>> moe.chosen(torch.zeros(5, 4))
             Choice(name='stacked', reason='equal experts all run: one product')
         """
-        _, _, x, routing = self._routed(x, current() if context is None else current().given(context))
-        if self.execution is auto:
-            return choose(self.experts, x, routing)
-        return Choice(known_as(self.execution) or repr(self.execution), "the mixture was made with it")
+        rows = self._asked(x, context, mask)
+        routing = rows.routed(self.router, rows.said)
 
-    def _routed(self, x: Tensor, frame: Frame) -> tuple[Frame, torch.Size, Tensor, Routing]:
-        """The frame of the rows, the batch axes that they had, the rows one beneath another, and their routing."""
-        scores, aux = asked(self.gate, x, frame)
-        wanted = self.router.gate_outputs(len(self.experts))
-        if scores.shape[-1:] != (wanted,):
-            rule = f"must give one score for each of the {len(self.experts)} experts"
-            if wanted != len(self.experts):
-                rule = f"must give {wanted} numbers a row, which {type(self.router).__name__} needs for its experts"
-            raise ArgumentError("gate", rule, tuple(scores.shape), f"a gate with experts={wanted}")
-        batch = scores.shape[:-1]
-        if not batch or batch != x.shape[: len(batch)]:
-            rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
-            raise ArgumentError("gate", rule, tuple(scores.shape), None if batch else "x.unsqueeze(0), a batch of one")
-        for name, value in aux.items():
-            if value.shape[: len(batch)] != batch:
-                raise ArgumentError("gate", f"must give {name!r} for each row, {tuple(batch)}", tuple(value.shape))
-        if len(batch) > 1:
-            frame = frame.repeated(prod(batch[1:]))
-            scores, x = scores.flatten(0, -2), x.flatten(0, len(batch) - 1)
-            aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
-        routing = self.router(scores, row_keys(x, frame)) if self.router.needs_keys else self.router(scores)
-        if aux:
-            routing = replace(routing, aux={**aux, **routing.aux})
-        return frame, batch, x, routing if frame.rows is None else routing.at(frame.rows)
+        def choice(experts: Any, x: Tensor) -> Choice:
+            execution, reason = decide(self.execution, Pool(experts), routing, x)
+            return Choice(known_as(execution) or repr(execution), reason)
 
-    def _summed(self, x: Tensor, routing: Routing) -> Tensor | None:
-        """The weighted sum, if that is what is wanted and the execution can do it by itself."""
-        combine = self.combine
-        if not isinstance(combine, WeightedSum) or type(combine).__call__ is not WeightedSum.__call__:
-            return None
-        if combine.activation != "none":
-            return None
-        own = summing(self.execution, routing)
-        return None if own is None else own(self.experts, x, routing)
+        return self.experts(rows.x, choice) if _called(self.experts) else choice(self.experts, rows.x)
 
-    def _runs_all(self, x: Tensor, routing: Routing) -> bool:
-        """Whether experts run on rows that the router did not choose them for."""
-        if routing.selection is None:
-            return False
-        if self.execution is auto and torch.compiler.is_compiling():
-            return choose(self.experts, x, routing).name == "dense"
-        return self.execution is dense
+    def _asked(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> Rows:
+        experts = self.count
+        wanted = self.router.gate_outputs(experts)
+        rule = f"must give one score for each of the {experts} experts"
+        if wanted != experts:
+            rule = f"must give {wanted} numbers a row, which {type(self.router).__name__} needs for its experts"
+        return ask(self.gate, x, context, mask, wanted, rule, f"a gate with experts={wanted}")
 
-    def _unchosen_zero(self, x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
-        """Every expert's output for every row, 0 where it was not chosen, and the routing that combine is to see.
+
+class _Run:
+    """One run of a mixture's experts.
+
+    Attributes:
+        routing: for the record.
+        seen: what combine is to see beside the outputs; None where the result is combined already.
+    """
+
+    def __init__(self, moe: Mixture, routing: Routing):
+        self.moe, self.routing = moe, routing
+        self.seen: Routing | None = routing
+
+    def __call__(self, experts: Any, x: Tensor) -> Tensor:
+        pool, routing = Pool(experts), self.routing
+        if outputs_wanted(self.moe):
+            return self._with_outputs(pool, x)
+        execution, _ = decide(self.moe.execution, pool, routing, x)
+        if routing.selection is not None and execution.everyone:
+            return self._unchosen_zero(execution, pool, x)
+        plain = routing.selection is not None and routing.head_weights is None and _plain_sum(self.moe.combine)
+        y = execution.sum(pool, routing, x) if plain else None
+        if y is None:
+            return execution.run(pool, routing, x)
+        self.seen = None
+        return y
+
+    def _unchosen_zero(self, execution: Execution, pool: Pool, x: Tensor) -> Tensor:
+        """Every expert's output for every row, 0 where it was not chosen.
 
         Of all outputs combine needs no selection, since weights are 0 where an expert was not chosen; and of T rows and
         E experts compilers and exported graphs make less than of assignments.
         """
-        everyone = replace(routing, selection=None)
-        outputs = self.execution(self.experts, x, everyone)
+        routing = self.routing
+        self.seen = replace(routing, selection=None)
+        outputs = execution.run(pool, self.seen, x)
         weights = routing.weights if routing.head_weights is None else routing.head_weights.abs().sum((1, 3))
         # Not only a weight of 0: that times an infinite output would be NaN.
         chosen = (weights != 0).view(*weights.shape, *[1] * (outputs.ndim - 2))
-        return torch.where(chosen, outputs, 0), everyone
+        return torch.where(chosen, outputs, 0)
 
-    def _all_outputs(self, x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
-        """Every expert's output for every row, kept in the routing, and of them what the router chose."""
-        outputs = self.execution(self.experts, x, replace(routing, selection=None))
-        values = outputs if routing.selection is None else routing.selection.of(outputs)
-        return values, replace(routing, outputs=outputs)
-
-
-def asked(gate: nn.Module, x: Tensor, frame: Frame) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """What any gate says of the rows, and what it gives losses beside that (nothing, for most)."""
-    said = gate(x, frame.local()) if getattr(gate, "needs_context", False) else gate(x)
-    return said if getattr(gate, "gives_aux", False) else (said, {})
+    def _with_outputs(self, pool: Pool, x: Tensor) -> Tensor:
+        """What the router chose of every expert's outputs, which are kept in the routing."""
+        whole = replace(self.routing, selection=None)
+        execution, _ = decide(self.moe.execution, pool, whole, x)
+        outputs = execution.run(pool, whole, x)
+        self.routing = self.seen = replace(self.routing, outputs=outputs)
+        selection = self.routing.selection
+        return outputs if selection is None else selection.of(outputs)
 
 
-def known_as(execution: Callable[..., Tensor]) -> str | None:
-    """The name of an execution that the registry knows; None for another function."""
-    name = getattr(execution, "__name__", "")
-    return name if name in kinds("execution") and find("execution", name) is execution else None
+def execution_named(execution: str | Execution) -> Execution:
+    """The execution of this name, or this one.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if isinstance(execution, str):
+        return find("execution", execution)()
+    if not isinstance(execution, Execution):
+        rule = f"needs one of {', '.join(kinds('execution'))}, or an mb.Execution"
+        raise ArgumentError("execution", rule, execution, 'execution="auto"')
+    return execution
+
+
+def known_as(execution: Execution) -> str | None:
+    """The name of an execution that the registry knows; None for another one."""
+    name = execution.name
+    return name if name in kinds("execution") and find("execution", name) is type(execution) else None
+
+
+def _called(experts: nn.Module) -> bool:
+    """Whether the experts are called as one module: a stack, or what somebody wrapped around one."""
+    return not isinstance(experts, nn.ModuleList)
+
+
+def _pool(experts: nn.Module) -> nn.ModuleList | Stack:
+    """The list or the stack, also inside of what wraps one."""
+    found = (part for part in experts.modules() if isinstance(part, Stack | nn.ModuleList))
+    return experts if isinstance(experts, Stack | nn.ModuleList) else next(found)
+
+
+def _plain_sum(combine: Any) -> bool:
+    plain = isinstance(combine, WeightedSum) and type(combine).__call__ is WeightedSum.__call__
+    return plain and combine.activation == "none"
+
+
+def _from_stack(moe: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """In a state dict for a list of experts: a stack's tensors become one for each expert."""
+    experts = moe.experts
+    if not isinstance(experts, nn.ModuleList):
+        return
+    before, names = f"{prefix}experts.", flat_names(experts[0])
+    for name, flat in names.items():
+        whole = state.get(before + flat)
+        if isinstance(whole, Tensor) and whole.shape[:1] == (len(experts),):
+            state |= {f"{before}{number}.{name}": tensor for number, tensor in enumerate(whole.unbind())}
+    for flat in names.values():
+        if f"{before}0.{next(iter(names))}" in state:
+            state.pop(before + flat, None)

@@ -14,10 +14,10 @@ from moebius.errors import ArgumentError, DataError
 from moebius.files import read_json, replacing, write_json
 from moebius.mixture import Mixture
 from moebius.predict import load_run
-from moebius.stack import Stack, holders
+from moebius.stack import Stack
 from moebius.structure import STACK_OF, built, describe, inside, strangers
 from moebius.version import __version__
-from moebius.weights import put, stored
+from moebius.weights import holders, put, stored
 
 SCHEMA = 1
 

@@ -1,51 +1,70 @@
 """`Stack`: equal experts that share stacked parameters."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moebius.arguments import positive
-from moebius.equal import unlike
-from moebius.errors import ArgumentError
+from moebius.equal import hooked, unlike
+from moebius.errors import ArgumentError, MoebiusError
 from moebius.routing import Router
+from moebius.views import (
+    LIST,
+    hand_out,
+    independent,
+    particular,
+    remember,
+    replaced,
+    settings,
+    simple,
+    tensors_of,
+    view,
+)
 
 
 class Stack(nn.Module):
     """E equal experts of any architecture, whose parameters lie one on another: each is one tensor (E, …).
 
-    For the rest of the world it is the list of its experts: it has their number as length, gives them one by one, and
-    saves one key for each expert's tensor (`3.inner.weight`), as an `nn.ModuleList` of them does, so that what one
-    saved the other loads. An optimizer sees a few large tensors instead of many small ones, and the executions give
-    them to one product for all experts, without laying them together in every step.
+    The tensors are the stack's own, under the name that they have in an expert with underscores for its dots:
+    `inner.weight` of all experts is `stack.inner_weight`. So an optimizer sees a few large tensors in the place of many
+    small ones, products of all experts read them as they are, and tools that go by names of parameters see what there
+    is. `load_state_dict` also takes the form of a list, one key for each expert's tensor (`3.inner.weight`).
 
-    An expert taken from it (`stack[3]`, or in a loop) is a module of the experts' class whose parameters are views.
-    It computes, and gradients reach the stacked parameters; to keep or to alter one, take `stack.unstacked()`. What is
-    set for one is set for all: modes, frozen parts and hooks are those of `stack.stacked`.
+    `stack[3]`, or the loop over a stack, gives an expert: a module of its own class whose parameters are views. It
+    computes, what is written to it is written to the stack, gradients reach the stack, and `stack.apply(init)` reaches
+    each one. Hooks, modes and settings of one expert hold for it; then experts run one by one. What a stack could only
+    lose (freezing or moving one expert, replacing a part of it) is an error; `stack.unstacked()` makes experts of their
+    own, for a list.
 
     Arguments:
         experts: at least one, equal but for the values of their parameters. Their values are copied.
 
     Raises:
-        ArgumentError: no experts, unlike ones, ones that share a part, or ones that hold a mixture.
+        ArgumentError: no experts, unlike ones, ones that share a part, have hooks, or hold a mixture.
 
     Example:
-        >>> stack = Stack([nn.Linear(4, 3) for _ in range(5)])
-        >>> {name: tuple(parameter.shape) for name, parameter in stack.named_parameters()}
-        {'stacked.weight': (5, 3, 4), 'stacked.bias': (5, 3)}
-        >>> stack[2](torch.zeros(7, 4)).shape, list(stack.state_dict())[:2]
-        (torch.Size([7, 3]), ['0.weight', '0.bias'])
+        >>> stack = Stack([nn.Sequential(nn.Linear(4, 3)) for _ in range(5)])
+        >>> {name: tuple(tensor.shape) for name, tensor in stack.state_dict().items()}
+        {'0_weight': (5, 3, 4), '0_bias': (5, 3)}
+        >>> stack[2](torch.zeros(7, 4)).shape
+        torch.Size([7, 3])
 
     Reference: ours; torch.func's model ensembling.
     """
+
+    template: nn.Module
+    _handed: dict[int, nn.Module]
+    _loose: dict[int, weakref.ref[nn.Module]]
 
     def __init__(self, experts: Sequence[nn.Module]):
         super().__init__()
         experts = list(experts)
         if not experts:
-            raise ArgumentError("experts", "needs at least one expert", experts)
+            raise ArgumentError("experts", "needs at least one expert", experts, "mb.Stack.of(make, count)")
         _check(experts)
         self._begin(experts[0], len(experts))
         for number, expert in enumerate(experts):
@@ -76,18 +95,32 @@ class Stack(nn.Module):
 
     def _begin(self, first: nn.Module, count: int) -> None:
         _check([first])
-        self.count = count
-        rooms = {id(tensor): _like(tensor, tensor.new_empty(count, *tensor.shape)) for *_, tensor in _tensors(first)}
-        # Of the structure of one expert, with tensors that hold those of all.
-        self.stacked = copy.deepcopy(first, rooms)
-        self.register_state_dict_post_hook(_unstack)
-        self.register_load_state_dict_pre_hook(_stack)
+        self.count, self._handed, self._loose = count, {}, {}
+        self.names = flat_names(first)
+        shapes: dict[int, Any] = {}
+        for name, part, table, key, tensor in tensors_of(first):
+            if id(tensor) in shapes:
+                continue
+            values, shape = tensor.detach().new_empty(count, *tensor.shape), torch.empty_like(tensor, device="meta")
+            if table == "_parameters":
+                self.register_parameter(self.names[name], nn.Parameter(values, tensor.requires_grad))
+                shape = nn.Parameter(shape, tensor.requires_grad)
+            else:
+                self.register_buffer(self.names[name], values, key not in part._non_persistent_buffers_set)
+            shapes[id(tensor)] = shape
+        # What an expert is, with shapes in the place of tensors; no submodule, for it would be taken for one that runs.
+        vars(self)["template"] = copy.deepcopy(first, shapes)
+        self.parts: dict[nn.Module, dict[str, str]] = {}
+        self.flat = {name: self.names[name] for name, *_ in tensors_of(self.template)}
+        for name, part, _, key, _ in tensors_of(self.template):
+            self.parts.setdefault(part, {})[key] = self.flat[name]
+        self.quick = simple(self.template)
+        self.register_load_state_dict_pre_hook(_from_list)
 
     @torch.no_grad()
     def _put(self, number: int, expert: nn.Module) -> None:
-        pairs = zip(_tensors(self.stacked), _tensors(expert), strict=True)
-        for (_, _, _, whole), (_, _, _, tensor) in pairs:
-            whole[number] = tensor
+        for name, *_, tensor in tensors_of(expert):
+            getattr(self, self.names[name])[number] = tensor
 
     def __len__(self) -> int:
         return self.count
@@ -95,51 +128,154 @@ class Stack(nn.Module):
     def __getitem__(self, number: int) -> nn.Module:
         if number not in range(-self.count, self.count):
             raise IndexError(number)
-        return _view(self.stacked, [tensor[number] for _, _, _, tensor in _tensors(self.stacked)])
+        number %= self.count
+        with torch.enable_grad():
+            of_one = {flat: tensor[number] for flat, tensor in self.tensors().items()}
+        tensors = [of_one[flat] for flat in self.flat.values()]
+        expert = self._out().get(number)
+        if expert is None:
+            expert = hand_out(self.template, tensors, number)
+        elif replaced(expert) is None:
+            remember(expert, tensors)
+        self._handed[number] = expert
+        return expert
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return self.only(range(self.count))
+        return (self[number] for number in range(self.count))
 
-    def only(self, numbers: Iterable[int]) -> Iterator[nn.Module]:
-        """The experts with these numbers."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Name in the stack → tensor of all experts (E, …), as it is computed with: also where it is parametrised."""
+        return {flat: getattr(self, flat) for flat in self.flat.values()}
+
+    def tensor(self, part: nn.Module, key: str) -> Tensor | None:
+        """The tensor (E, …) that all experts have in the place of one in a part of the template; None for none."""
+        flat = self.parts.get(part, {}).get(key)
+        return None if flat is None else getattr(self, flat)
+
+    def only(self, numbers: Iterable[int], particulars: Mapping[int, nn.Module]) -> Iterator[nn.Module]:
+        """The experts with these numbers, for this moment: to run them, not to keep or to change them.
+
+        Arguments:
+            numbers: which.
+            particulars: what the method of that name gives.
+        """
         # One unbind for all: the backward of E times t[e] would write E gradients of the size of all experts.
-        columns = [tensor.unbind() for _, _, _, tensor in _tensors(self.stacked)]
+        columns = {flat: tensor.unbind() for flat, tensor in self.tensors().items()}
+        flats = list(self.flat.values())
         for number in numbers:
-            yield _view(self.stacked, [column[number] for column in columns])
+            tensors = [columns[flat][number] for flat in flats]
+            own = particulars.get(number)
+            yield view(self.template, tensors, self.quick) if own is None else view(own, tensors)
 
-    def forward(self, *inputs: Any) -> Any:
-        """A stack is called by an execution, one expert or all at once, never by itself."""
-        raise TypeError("a stack holds a mixture's experts: mb.Mixture(gate, stack) calls them")
+    def particulars(self) -> dict[int, nn.Module]:
+        """Number → expert, of those that have hooks, a mode or settings of their own.
+
+        Raises:
+            MoebiusError: a part or a tensor of an expert was replaced, which a stack cannot hold.
+        """
+        if torch.compiler.is_compiling() or not (self._handed or self._loose):
+            return {}
+        out = self._out()
+        for number, expert in out.items():
+            change = replaced(expert)
+            if change is not None:
+                rule = f"an expert of a stack was changed, and that has no effect: {change}"
+                raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
+        found = {number: expert for number, expert in out.items() if particular(expert, self.template) is not None}
+        # Nobody has to keep what is as it was; whoever keeps it may still change it.
+        self._handed = dict(found)
+        self._loose = {number: weakref.ref(expert) for number, expert in out.items() if number not in found}
+        return found
+
+    def _out(self) -> dict[int, nn.Module]:
+        """The experts that were handed out and are still there."""
+        loose = {number: expert for number, ref in self._loose.items() if (expert := ref()) is not None}
+        return loose | self._handed
+
+    def forward(self, x: Any, run: Callable[["Stack", Any], Any] | None = None) -> Any:
+        """What `run` makes of the experts and the rows. A mixture calls its stack so that hooks and wrappers act."""
+        if run is None:
+            raise TypeError("a stack holds a mixture's experts: mb.Mixture(gate, stack) calls them")
+        return run(self, x)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> "Stack":
+        """`fn` for each part of each expert, as of a list of them, and then for the stack itself."""
+        for expert in self:
+            expert.apply(fn)
+        fn(self)
+        self._take_settings()
+        return self
+
+    def _take_settings(self) -> None:
+        """Make the template what all experts have become alike."""
+        experts = list(self.particulars().values())
+        alike = len(experts) == self.count and not hooked(experts)
+        if alike and all(particular(expert, experts[0]) is None for expert in experts):
+            for part, other in zip(self.template.modules(), experts[0].modules(), strict=True):
+                vars(part).update(settings(other))
+            self.particulars()
+
+    def reset_parameters(self) -> None:
+        """Draw each expert's parameters anew, as its parts do it: after `to_empty`, for one."""
+        for expert in self:
+            for part in expert.modules():
+                reset = getattr(part, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+
+    def train(self, mode: bool = True) -> "Stack":
+        """Training or evaluation mode, for all experts."""
+        super().train(mode)
+        for expert in (self.template, *self._out().values()):
+            expert.train(mode)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Stack":
+        super()._apply(fn, recurse)
+        for number in self._out():
+            _ = self[number]  # whoever holds an expert has the new tensors, too
+        return self
 
     def unstacked(self) -> list[nn.Module]:
         """The experts as modules of their own, with copies of their parameters."""
-        tensors = [tensor for *_, tensor in _tensors(self.stacked)]
-        return [
-            copy.deepcopy(self.stacked, {id(whole): _like(whole, whole.detach()[number].clone()) for whole in tensors})
-            for number in range(self.count)
-        ]
+        particulars = self.particulars()
+        return [independent(expert) for expert in self.only(range(self.count), particulars)]
 
     def extra_repr(self) -> str:
-        """How many."""
-        return f"count={self.count}"
+        """How many, and what one is."""
+        return f"count={self.count}, expert={self.template!r}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of experts that were handed out a copy has those that differ from the others.
+        handed = {number: independent(expert) for number, expert in self.particulars().items()}
+        return {**vars(self), "_handed": handed, "_loose": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for number, expert in self._handed.items():
+            tensors = [getattr(self, flat)[number] for flat in self.flat.values()]
+            self._handed[number] = hand_out(expert, tensors, number)
 
 
-def holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
-    """Name in the state dict → the tensor that holds its values, and the expert's number where a stack's holds all.
+def flat_names(expert: nn.Module) -> dict[str, str]:
+    """Each name that a tensor has in an expert → its one name in a stack.
 
     Example:
-        >>> [number for _, number in holders(Stack([nn.Linear(4, 3, bias=False) for _ in range(2)])).values()]
-        [0, 1]
+        >>> flat_names(nn.Sequential(nn.Linear(2, 3)))
+        {'0.weight': '0_weight', '0.bias': '0_bias'}
     """
-    held: dict[str, tuple[Tensor, int | None]] = {
-        name: (tensor, None) for name, tensor in model.state_dict(keep_vars=True).items()
-    }
-    for path, part in model.named_modules(remove_duplicate=False):
-        if isinstance(part, Stack):
-            before = f"{path}." if path else ""
-            for name, whole in part.stacked.state_dict(keep_vars=True).items():
-                held |= {f"{before}{number}.{name}": (whole, number) for number in range(len(part))}
-    return held
+    names: dict[str, str] = {}
+    of_tensor: dict[int, str] = {}
+    for name, *_, tensor in tensors_of(expert, every_name=True):
+        flat = name.replace(".", "_")
+        while id(tensor) not in of_tensor and (flat in of_tensor.values() or flat in _TAKEN):
+            flat += "_"
+        names[name] = of_tensor.setdefault(id(tensor), flat)
+    return names
+
+
+# What a stack calls otherwise.
+_TAKEN = frozenset((*dir(Stack), *vars(nn.Module()), "count", "names", "flat", "parts", "quick"))
 
 
 def stackable(experts: Sequence[nn.Module]) -> str | None:
@@ -147,10 +283,15 @@ def stackable(experts: Sequence[nn.Module]) -> str | None:
     for part in (part for expert in experts for part in expert.modules()):
         if isinstance(part, Router | Stack):
             return f"{type(part).__name__} inside is a part of a mixture, which is called and recorded by itself"
+    if hooked(experts):
+        return "some have hooks, and each would get those of the first"
     why = unlike(experts)
     if why is not None:
         return why
-    tensors = [{id(tensor): tensor for *_, tensor in _tensors(expert)} for expert in experts]
+    tensors = [{id(tensor): tensor for *_, tensor in tensors_of(expert)} for expert in experts]
+    odd = next((one for one in tensors[0].values() if type(one) not in (Tensor, nn.Parameter)), None)
+    if odd is not None:
+        return f"their tensors are of a kind of their own, {type(odd).__name__}, which a stack would lose"
     if len(set().union(*tensors)) < sum(map(len, tensors)):
         return "they share a part, and each would get its own"
     trained = [[tensor.requires_grad for tensor in of_one.values()] for of_one in tensors]
@@ -165,67 +306,27 @@ def _check(experts: Sequence[nn.Module]) -> None:
         raise ArgumentError("experts", f"a stack needs equal experts: {why}", len(experts), "a list of them")
 
 
-def _like(tensor: Tensor, values: Tensor) -> Tensor:
-    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
-
-
-def _tensors(module: nn.Module) -> list[tuple[nn.Module, str, str, Tensor]]:
-    """Every parameter and buffer with the part, the table and the name that hold it, in the order of the state dict."""
-    return [
-        (part, kind, name, tensor)
-        for part in module.modules()
-        for kind in ("_parameters", "_buffers")
-        for name, tensor in getattr(part, kind).items()
-        if tensor is not None
-    ]
-
-
-def _view(module: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
-    """The module with other tensors: its parts are copies that share all but these, and no memory is taken."""
-    left = iter(tensors)
-    made: dict[int, nn.Module] = {}
-
-    def copied(part: nn.Module) -> nn.Module:
-        if id(part) in made:
-            return made[id(part)]
-        new = made[id(part)] = object.__new__(type(part))
-        # Past the modules' own way to set attributes, which takes its time.
-        own = vars(new)
-        own.update(vars(part))
-        for kind in ("_parameters", "_buffers"):
-            own[kind] = {name: None if value is None else next(left) for name, value in own[kind].items()}
-        own["_modules"] = {name: inner and copied(inner) for name, inner in own["_modules"].items()}
-        return new
-
-    return copied(module)
-
-
-def _unstack(stack: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """In a state dict: each tensor of all experts becomes one of each, expert after expert."""
-    inner = f"{prefix}stacked."
-    whole = {key: state[key] for key in state if key.startswith(inner) and isinstance(state[key], Tensor)}
-    columns = {key.removeprefix(inner): state.pop(key).unbind() for key in whole}
-    for number in range(len(stack)):  # pyright: ignore[reportArgumentType]
-        for name, column in columns.items():
-            state[f"{prefix}{number}.{name}"] = column[number]
-
-
-def _stack(
-    stack: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
+def _from_list(
+    stack: Stack, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
 ) -> None:
-    """The reverse. Of what is missing or has another shape, torch is told under its own name, and the rest is taken."""
+    """Take the state of a list. What is missing or of another shape torch is told as of a list, and takes the rest."""
     errors = rest[-1]
-    for name, whole in stack.stacked.state_dict().items():  # type: ignore[union-attr]
-        if not isinstance(whole, Tensor) or f"{prefix}stacked.{name}" in state:
+    for flat, whole in stack.state_dict().items():
+        names = [name for name, other in stack.names.items() if other == flat]
+        keys = [[f"{prefix}{number}.{name}" for name in names] for number in range(len(stack))]
+        if prefix + flat in state or not any(key in state for of_one in keys for key in of_one):
             continue
-        keys = [f"{prefix}{number}.{name}" for number in range(len(stack))]  # pyright: ignore[reportArgumentType]
-        missing += [key for key in keys if key not in state]
-        given = [state.pop(key, None) for key in keys]
-        for key, tensor in zip(keys, given, strict=True):
-            if tensor is not None and tensor.shape != whole.shape[1:]:
-                shapes = f"{tuple(tensor.shape)} in the checkpoint and {tuple(whole.shape[1:])} in the model"
-                errors.append(f"size mismatch for {key}: the shape is {shapes}.")
-        fits = [tensor is not None and tensor.shape == whole.shape[1:] for tensor in given]
-        if not all(fits):
-            given = [new.to(old) if fit else old for new, fit, old in zip(given, fits, whole, strict=True)]
-        state[f"{prefix}stacked.{name}"] = torch.stack(given)
+        missing += [of_one[0] for of_one in keys if not any(key in state for key in of_one)]
+        given = [[state.pop(key) for key in of_one if key in state][-1:] for of_one in keys]
+        rows = []
+        for (key, *_), values, old in zip(keys, given, whole, strict=True):
+            new = values[0] if values else old
+            if new.shape != old.shape:
+                errors.append(
+                    f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, "
+                    f"the shape in current model is {old.shape}."
+                )
+                new = old
+            rows.append(new)
+        kinds = {(row.dtype, row.device) for row in rows}
+        state[prefix + flat] = torch.stack(rows if len(kinds) == 1 else [row.to(whole) for row in rows])

@@ -96,7 +96,7 @@ class _Describing:
     def __init__(self):
         self.places: dict[int, str] = {}
         # What is not there any more could have another's id.
-        self.views: list[nn.Module] = []
+        self.kept: list[nn.Module] = []
 
     def part(self, part: Any, place: str, room: str) -> dict[str, Any]:
         if isinstance(part, nn.Module):
@@ -121,11 +121,11 @@ class _Describing:
 
     def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
         expert = stack[0]
-        self.views.append(expert)
+        self.kept.append(expert)
         said = self.part(expert, inside(place, "expert"), room)
         if any(strangers(said)):
             name = f"{STACK_OF}{type(expert).__name__}"
-            return {"kind": None, "class": name, "parameters": _shapes(stack.stacked)}
+            return {"kind": None, "class": name, "parameters": _shapes(stack)}
         return {"kind": "stack", "count": len(stack), "expert": said}
 
     def value(self, value: Any, place: str, room: str) -> Any:

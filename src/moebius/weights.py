@@ -4,7 +4,30 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from moebius.stack import holders
+from moebius.stack import Stack
+
+
+def holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
+    """Name in a list's state dict → the tensor that holds its values, and the expert's number where a stack's does.
+
+    Example:
+        >>> list(holders(Stack([nn.Linear(4, 3, bias=False) for _ in range(2)])))
+        ['0.weight', '1.weight']
+    """
+    held: dict[str, tuple[Tensor, int | None]] = {
+        name: (tensor, None) for name, tensor in model.state_dict(keep_vars=True).items()
+    }
+    for path, part in model.named_modules(remove_duplicate=False):
+        if isinstance(part, Stack):
+            before = f"{path}." if path else ""
+            whole = {flat: held.pop(f"{before}{flat}") for flat in part.state_dict()}
+            held |= {
+                f"{before}{number}.{name}": (whole[flat][0], number)
+                for number in range(len(part))
+                for name, flat in part.names.items()
+                if flat in whole
+            }
+    return held
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
@@ -40,7 +63,7 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if tensors[given[first]].shape != tensor.shape:
             shapes = f"{tuple(tensors[given[first]].shape)}, and the model's is {tuple(tensor.shape)}"
             raise RuntimeError(f"{first} has shape {shapes}")
-    model.load_state_dict({name: tensors[given[name]] for name in model.state_dict()})
+    model.load_state_dict({name: tensors[given[name]] for name in holders(model)})
 
 
 def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:

@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.execution.auto import Choice, auto, choose
-from moebius.execution.loop import loop
+from moebius.execution._pool import Pool
+from moebius.execution.auto import Auto, Choice, choose
+from moebius.execution.loop import Loop
+
+auto = Auto()
+loop = Loop()
 
 X = torch.linspace(-1, 1, 20).view(5, 4)
 SOFT, HARD = mb.routers.Soft(), mb.routers.Argmax()
@@ -30,7 +34,7 @@ def conv():
 
 
 def on_a_gpu(experts, x, router):
-    return choose(experts.cuda(), x.cuda(), router(torch.zeros(len(x), 2, device="cuda")))
+    return choose(Pool(experts.cuda()), router(torch.zeros(len(x), 2, device="cuda")), x.cuda())
 
 
 @pytest.mark.parametrize(
@@ -51,22 +55,36 @@ def on_a_gpu(experts, x, router):
             HARD,
             ("sorted", "feed-forward experts on a CPU have an operator for sorted rows"),
         ),
-        (lambda: mb.Stack(several(conv)), HARD, ("sorted", "each expert runs on its rows, gathered once")),
+        (
+            lambda: mb.Stack(several(conv)),
+            HARD,
+            (
+                "sorted",
+                "each expert runs on its rows, gathered once; "
+                "experts.0 is a Unflatten, which no product of dense layers knows",
+            ),
+        ),
         (lambda: several(ffn), HARD, ("sorted", "each expert runs on its rows, gathered once")),
     ],
 )
 def test_what_is_chosen_and_why(experts, router, chosen):
     made = experts()
     routing = router(torch.zeros(5, len(made)))
-    assert choose(made, X, routing) == choose(made, X, routing) == chosen
-    torch.testing.assert_close(auto(made, X, routing), loop(made, X, routing))
+    pool = Pool(made)
+    assert choose(pool, routing, X) == choose(pool, routing, X) == chosen
+    torch.testing.assert_close(auto(made, routing, X), loop(made, routing, X))
 
 
 def test_where_stacking_is_not_the_loop_it_loops():
     dropping = mb.Stack(several(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))))
     routing = SOFT(torch.zeros(5, 2))
-    assert choose(dropping, X, routing) == ("loop", "stacked differs from the loop where dropout is active")
-    assert choose(dropping.eval(), X, routing).name == "stacked"
+    chosen = choose(Pool(dropping), routing, X)
+    assert chosen.name == "loop"
+    assert (
+        chosen.reason
+        == "stacked may differ from the loop: experts.1 is active dropout, which draws for other rows than the loop"
+    )
+    assert choose(Pool(dropping.eval()), routing, X).name == "stacked"
 
 
 def test_a_mixture_tells_it_and_runs_nothing():
@@ -77,8 +95,6 @@ def test_a_mixture_tells_it_and_runs_nothing():
     assert moe.chosen(X) == Choice("sorted", "each expert runs on its rows, gathered once")
     moe.execution = loop
     assert moe.chosen(X.view(1, 5, 4)) == ("loop", "the mixture was made with it")
-    moe.execution = lambda experts, x, routing: loop(experts, x, routing)
-    assert "lambda" in moe.chosen(X).name
     assert not seen
 
 
@@ -91,8 +107,7 @@ def test_an_export_holds_every_expert():
             self.moe = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack(several(ffn)), mb.routers.TopK(1))
 
         def forward(self, x):
-            _, _, rows, routing = self.moe._routed(x, mb.frame.current())
-            told.append(choose(self.moe.experts, rows, routing))
+            told.append(self.moe.chosen(x))
             return self.moe(x)
 
     torch.export.export(Probe(), (X,), strict=False)

@@ -161,8 +161,6 @@ def context():
     """Side information from around the compiled function, other values without another compilation."""
 
     class Told(nn.Linear):
-        needs_context = True
-
         def forward(self, x, context):
             return super().forward(x) * context["weight"].unsqueeze(-1)
 
@@ -203,12 +201,12 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def outcomes():
+def outcomes(tmp_path_factory):
     names = [f"as_eager {name}" for name in (*ROUTERS, *OTHERS)] + [f"batches {name}" for name in BATCHES]
     names += [f"inductor {name}" for name in INDUCTOR if shutil.which("g++")] + list(SPECIAL)
     done = subprocess.run(
         [sys.executable, Path(__file__), *names],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

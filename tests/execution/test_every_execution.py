@@ -13,10 +13,12 @@ from torch import nn
 
 import moebius as mb
 from moebius.errors import ArgumentError
-from moebius.execution._sum import summing
-from moebius.execution.loop import loop
+from moebius.execution._pool import Pool
+from moebius.execution.loop import Loop
 from moebius.registry import find, kinds
 from moebius.routing import Routing, Selection
+
+loop = Loop()
 
 
 def activated():
@@ -90,20 +92,21 @@ def gradients(experts):
         return {name: parameter.grad for name, parameter in experts.named_parameters()}
     return {
         f"{number}.{name}": None if parameter.grad is None else parameter.grad[number]
-        for name, parameter in experts.stacked.named_parameters()
+        for name, parameter in ((name, getattr(experts, flat)) for name, flat in experts.names.items())
+        if isinstance(parameter, nn.Parameter)
         for number in range(len(experts))
     }
 
 
 def outputs(execution, experts, x, routing):
-    return execution(experts, x, routing)
+    return execution(experts, routing, x)
 
 
 def total(execution, experts, x, routing):
     """What a mixture makes of them by a weighted sum, by the execution itself where it can."""
-    own = summing(execution, routing)
-    y = None if own is None else own(experts, x, routing)
-    return mb.WeightedSum()(execution(experts, x, routing), routing) if y is None else y
+    execution.insist(Pool(experts), routing, x)
+    y = None if routing.selection is None else execution.sum(Pool(experts), routing, x)
+    return mb.WeightedSum()(execution(experts, routing, x), routing) if y is None else y
 
 
 def results(ask, execution, experts, x, weight_A, choice):
@@ -166,7 +169,7 @@ def check(kind, name, dtype, device, drawn, seed, asks=(outputs, total)):
     for ask in asks:
         exact = results(ask, loop, in_double(experts), x.double(), weight_A.double(), choice)
         experts.zero_grad()
-        ours = results(ask, find("execution", kind), experts, x.to(device), weight_A.to(device), choice)
+        ours = results(ask, find("execution", kind)(), experts, x.to(device), weight_A.to(device), choice)
         assert ours["y"].dtype == dtype
         agree(ours, exact, TOLERANCES[dtype])
 

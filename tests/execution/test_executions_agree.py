@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import moebius as mb
-from moebius.execution.loop import loop
-from moebius.execution.stacked import stacked
+from moebius.execution.loop import Loop
+from moebius.execution.stacked import Stacked
+
+loop = Loop()
+stacked = Stacked()
 
 
 def small_network() -> nn.Module:
@@ -39,7 +42,7 @@ EXPERTS = {
 def run(execution, experts, x, routing, upstream):
     """Outputs and the gradients of x and of each parameter."""
     experts, x = copy.deepcopy(experts), x.clone().requires_grad_()
-    y = execution(experts, x, routing)
+    y = execution(experts, routing, x)
     (y * upstream(y)).sum().backward()
     return y.detach(), x.grad, {name: p.grad for name, p in nn.ModuleList(experts).named_parameters()}
 
@@ -81,7 +84,7 @@ def test_auto_is_the_loop(name):
     experts, x = [make().double() for _ in range(3)], torch.randn(4, *shape).double()
     for router in (mb.routers.Soft(), mb.routers.Argmax()):
         routing = router(torch.randn(4, 3))
-        ours, readable = (run(execution, experts, x, routing, noise) for execution in (mb.execution.auto, loop))
+        ours, readable = (run(execution, experts, x, routing, noise) for execution in (mb.execution.Auto(), loop))
         torch.testing.assert_close(ours, readable, rtol=1e-10, atol=1e-12)
 
 
@@ -92,13 +95,13 @@ def test_equal_shapes_with_unlike_activations_keep_their_own():
         [mb.experts.FFN(6, 8, activation) for activation in ("gelu", "relu2")],
     ):
         x, routing = torch.randn(5, 6), mb.routers.Soft()(torch.randn(5, 2))
-        torch.testing.assert_close(mb.execution.auto(experts, x, routing), loop(experts, x, routing))
+        torch.testing.assert_close(mb.execution.Auto()(experts, routing, x), loop(experts, routing, x))
 
 
 def test_frozen_experts_stay_without_gradients():
     experts = [mb.experts.Linear(4, 3) for _ in range(2)]
     experts[0].requires_grad_(False)
     routing = mb.routers.Soft()(torch.zeros(5, 2))
-    for execution in (loop, stacked, mb.execution.auto):
+    for execution in (loop, stacked, mb.execution.Auto()):
         _, _, gradients = run(execution, experts, torch.randn(5, 4), routing, noise)
         assert [gradients[f"{e}.linear.weight"] is None for e in range(2)] == [True, False]

@@ -6,8 +6,10 @@ from torch import nn
 
 import moebius as mb
 from moebius.errors import ArgumentError
-from moebius.execution._rowwise import why_not_rowwise
-from moebius.execution.gather import gather
+from moebius.execution._pool import Pool
+from moebius.execution.gather import Gather
+
+gather = Gather()
 
 
 def test_one_row_through_two_experts_is_these_two_by_hand():
@@ -30,16 +32,25 @@ class Doubled(mb.experts.Linear):
 
 def hooked():
     stack = mb.Stack([nn.Linear(4, 3) for _ in range(2)])
-    stack.stacked.register_forward_hook(lambda *_: None)
+    stack[1].register_forward_hook(lambda *_: None)
     return stack
 
 
 REFUSED = {
     "a list": (lambda: [nn.Linear(4, 3) for _ in range(2)], "needs experts that share stacked parameters"),
-    "another module": (lambda: mb.Stack([nn.LayerNorm(4) for _ in range(2)]), "needs experts of dense layers"),
-    "another forward": (lambda: mb.Stack([Doubled(4, 3) for _ in range(2)]), "needs experts of dense layers"),
-    "hooks": (hooked, "does not call the experts, and they have hooks"),
-    "dropout": (lambda: mb.Stack([mb.experts.MLP(4, 3, [5], dropout=0.5) for _ in range(2)]), "draws for other rows"),
+    "another module": (
+        lambda: mb.Stack([nn.LayerNorm(4) for _ in range(2)]),
+        "needs experts of dense layers alone: experts is a ",
+    ),
+    "another forward": (
+        lambda: mb.Stack([Doubled(4, 3) for _ in range(2)]),
+        "needs experts of dense layers alone: experts is a ",
+    ),
+    "hooks": (hooked, "needs experts of dense layers alone: experts.1 has hooks"),
+    "dropout": (
+        lambda: mb.Stack([mb.experts.MLP(4, 3, [5], dropout=0.5) for _ in range(2)]),
+        "needs experts of dense layers alone: experts.network.drop is active dropout",
+    ),
 }
 
 
@@ -48,17 +59,17 @@ def test_what_it_refuses(name):
     make, why = REFUSED[name]
     experts, x = make(), torch.zeros(2, 4)
     routing = mb.routers.Argmax()(torch.zeros(2, 2))
-    assert why_not_rowwise(experts, x).startswith(why)
+    assert Pool(experts).refuses_rows(x).startswith(why)
     with pytest.raises(ArgumentError, match=f"^execution: gather {why}") as caught:
-        gather(experts, x, routing)
+        gather(experts, routing, x)
     assert caught.value.fix == 'execution="auto"'
 
 
 def test_inactive_dropout_is_no_hindrance_and_rows_of_several_vectors_are():
     experts = mb.Stack([mb.experts.MLP(4, 3, [5], dropout=0.5) for _ in range(2)])
-    assert why_not_rowwise(experts.eval(), torch.zeros(2, 4)) is None
-    assert why_not_rowwise(experts, torch.zeros(2, 2, 2)) is None
-    assert why_not_rowwise(experts, torch.zeros(2, 7, 4)).startswith("needs rows that are vectors")
+    assert Pool(experts.eval()).refuses_rows(torch.zeros(2, 4)) is None
+    assert Pool(experts).refuses_rows(torch.zeros(2, 2, 2)) is None
+    assert Pool(experts).refuses_rows(torch.zeros(2, 7, 4)).startswith("needs rows that are vectors")
 
 
 def test_axes_are_merged_at_the_beginning_alone():
@@ -66,6 +77,6 @@ def test_axes_are_merged_at_the_beginning_alone():
     first = mb.Stack([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     later = mb.Stack([nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     partly = mb.Stack([nn.Sequential(nn.Flatten(2), nn.Linear(4, 3)) for _ in range(2)])
-    assert why_not_rowwise(first, torch.zeros(2, 2, 2)) is None
-    assert why_not_rowwise(later, torch.zeros(2, 4)) is not None
-    assert why_not_rowwise(partly, torch.zeros(2, 1, 2, 2)) is not None
+    assert Pool(first).refuses_rows(torch.zeros(2, 2, 2)) is None
+    assert Pool(later).refuses_rows(torch.zeros(2, 4)) is not None
+    assert Pool(partly).refuses_rows(torch.zeros(2, 1, 2, 2)) is not None

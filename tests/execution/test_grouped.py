@@ -5,8 +5,10 @@ import torch
 
 import moebius as mb
 from moebius.errors import ArgumentError
-from moebius.execution.grouped import format_of, grouped
+from moebius.execution.grouped import Grouped, format_of
 from moebius.routing import Routing, Selection
+
+grouped = Grouped()
 
 
 def routed(row_A, expert_A, kept_A, experts=2):
@@ -21,26 +23,26 @@ def multiplying(*factors):
     """Experts y = factor · (x_1 + x_2) + 1, which bf16 has exactly."""
     experts = mb.Stack([mb.experts.Linear(2, 1) for _ in factors])
     with torch.no_grad():
-        experts.stacked.linear.weight.copy_(torch.tensor(factors).view(-1, 1, 1).expand(-1, 1, 2))
-        experts.stacked.linear.bias.fill_(1)
+        experts.linear_weight.copy_(torch.tensor(factors).view(-1, 1, 1).expand(-1, 1, 2))
+        experts.linear_bias.fill_(1)
     return experts.bfloat16()
 
 
 def test_worked():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).bfloat16()
     routing = routed([0, 1, 2, 0], [1, 1, 0, 0], [True, True, False, True])
-    assert grouped(multiplying(2.0, 4.0), x, routing).tolist() == [[13.0], [29.0], [0.0], [7.0]]
+    assert grouped(multiplying(2.0, 4.0), routing, x).tolist() == [[13.0], [29.0], [0.0], [7.0]]
 
 
 def test_numbers_of_a_dropped_row_reach_nothing():
     """What lies past the last group is never written, and may be anything."""
     experts = multiplying(2.0, 4.0)
     x = torch.tensor([[1.0, 2.0], [torch.nan, torch.inf]]).bfloat16().requires_grad_()
-    y = grouped(experts, x, routed([0, 1], [0, 1], [True, False]))
+    y = grouped(experts, routed([0, 1], [0, 1], [True, False]), x)
     y.sum().backward()
     assert y.tolist() == [[7.0], [0.0]]
     assert x.grad.tolist() == [[2.0, 2.0], [0.0, 0.0]]
-    assert experts.stacked.linear.weight.grad.tolist() == [[[1.0, 2.0]], [[0.0, 0.0]]]
+    assert experts.linear_weight.grad.tolist() == [[[1.0, 2.0]], [[0.0, 0.0]]]
 
 
 def test_its_format_is_autocasts_where_that_is_on():
@@ -59,12 +61,12 @@ def test_its_format_is_autocasts_where_that_is_on():
         (
             mb.Stack([torch.nn.LayerNorm(2) for _ in range(2)]),
             torch.zeros(1, 2).bfloat16(),
-            "grouped needs experts of dense layers, and LayerNorm is or holds something else",
+            "grouped needs experts of dense layers alone: experts is a LayerNorm",
         ),
     ],
 )
 def test_what_it_refuses(experts, x, why):
     with pytest.raises(ArgumentError) as caught:
-        grouped(experts, x, routed([0], [0], [True]))
+        grouped(experts, routed([0], [0], [True]), x)
     assert str(caught.value).startswith(f"execution: {why}")
     assert caught.value.fix == 'execution="auto"'

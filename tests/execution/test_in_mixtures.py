@@ -61,8 +61,8 @@ def test_rows_that_are_dropped(kind):
 
 FREEZE = {
     "experts": lambda moe: moe.experts.requires_grad_(False),
-    "a layer": lambda moe: moe.experts.stacked.inner.requires_grad_(False),
-    "biases": lambda moe: moe.experts.stacked.outer.bias.requires_grad_(False),
+    "a layer": lambda moe: [one.requires_grad_(False) for one in (moe.experts.inner_weight, moe.experts.inner_bias)],
+    "biases": lambda moe: moe.experts.outer_bias.requires_grad_(False),
     "gate": lambda moe: moe.gate.requires_grad_(False),
     "everything": lambda moe: moe.requires_grad_(False),
 }

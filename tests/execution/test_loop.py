@@ -8,8 +8,10 @@ from torch import nn
 
 import moebius as mb
 from moebius.errors import ArgumentError
-from moebius.execution.loop import loop
+from moebius.execution.loop import Loop
 from moebius.routing import Routing, Selection
+
+loop = Loop()
 
 
 class Counting(nn.Module):
@@ -43,7 +45,7 @@ X = torch.linspace(-1, 1, 20, dtype=torch.float64).view(5, 4)
 
 def test_an_expert_sees_just_its_rows_in_any_order_of_assignments():
     experts = counting()
-    values = loop(experts, X, selecting(5, [4, 0, 2, 1, 3], [1, 0, 1, 0, 1]))
+    values = loop(experts, selecting(5, [4, 0, 2, 1, 3], [1, 0, 1, 0, 1]), X)
     assert [expert.seen for expert in experts] == [[2], [3], []]
     for place, (row, expert) in enumerate(zip([4, 0, 2, 1, 3], [1, 0, 1, 0, 1], strict=True)):
         torch.testing.assert_close(values[place], experts[expert].linear(X[row]))
@@ -52,7 +54,7 @@ def test_an_expert_sees_just_its_rows_in_any_order_of_assignments():
 def test_what_was_dropped_is_not_run_and_gives_zero():
     experts = counting()
     kept = [True, False, True, False, False]
-    values = loop(experts, X, selecting(5, [0, 1, 2, 3, 4], [0, 0, 1, 1, 2], kept_A=kept))
+    values = loop(experts, selecting(5, [0, 1, 2, 3, 4], [0, 0, 1, 1, 2], kept_A=kept), X)
     assert [expert.seen for expert in experts] == [[1], [1], []]
     assert values[[1, 3, 4]].count_nonzero() == 0
     assert values[[0, 2]].count_nonzero() == 6
@@ -60,7 +62,7 @@ def test_what_was_dropped_is_not_run_and_gives_zero():
 
 def test_experts_without_rows_have_gradients_of_zero():
     experts = counting()
-    loop(experts, X, selecting(5, [0, 1, 2, 3, 4], [1] * 5)).sum().backward()
+    loop(experts, selecting(5, [0, 1, 2, 3, 4], [1] * 5), X).sum().backward()
     assert [expert.seen for expert in experts] == [[], [5], []]
     for expert in (experts[0], experts[2]):
         assert all(parameter.grad.count_nonzero() == 0 for parameter in expert.parameters())
@@ -70,7 +72,7 @@ def test_experts_without_rows_have_gradients_of_zero():
 def test_idle_experts_get_zero_gradients_even_where_the_chosen_ones_are_frozen():
     experts = counting(2)
     experts[0].requires_grad_(False)
-    loop(experts, X, selecting(5, [0, 1], [0, 0], experts=2)).sum().backward()
+    loop(experts, selecting(5, [0, 1], [0, 0], experts=2), X).sum().backward()
     assert experts[0].linear.weight.grad is None
     assert experts[1].linear.weight.grad.count_nonzero() == 0
 
@@ -78,13 +80,13 @@ def test_idle_experts_get_zero_gradients_even_where_the_chosen_ones_are_frozen()
 def test_frozen_idle_experts_get_none():
     experts = counting(2)
     experts[1].requires_grad_(False)
-    loop(experts, X, selecting(5, [0, 1], [0, 0], experts=2)).sum().backward()
+    loop(experts, selecting(5, [0, 1], [0, 0], experts=2), X).sum().backward()
     assert all(parameter.grad is None for parameter in experts[1].parameters())
 
 
 def test_where_nothing_is_kept_outputs_and_gradients_are_zero():
     experts = counting()
-    values = loop(experts, X, selecting(5, [0, 1], [0, 2], kept_A=[False, False]))
+    values = loop(experts, selecting(5, [0, 1], [0, 2], kept_A=[False, False]), X)
     assert values.shape == (2, 3)
     assert values.count_nonzero() == 0
     values.sum().backward()
@@ -94,14 +96,14 @@ def test_where_nothing_is_kept_outputs_and_gradients_are_zero():
 
 def test_no_rows():
     experts = counting()
-    assert loop(experts, X[:0], selecting(0, [], [])).shape == (0, 3)
-    assert loop(experts, X[:0], mb.routers.Soft()(torch.zeros(0, 3))).shape == (0, 3, 3)
+    assert loop(experts, selecting(0, [], []), X[:0]).shape == (0, 3)
+    assert loop(experts, mb.routers.Soft()(torch.zeros(0, 3)), X[:0]).shape == (0, 3, 3)
 
 
 def test_where_nothing_is_kept_a_domain_gate_inside_is_asked_about_no_row():
     inner = mb.Mixture(mb.gates.Domain(2, 2), [nn.Linear(4, 3), nn.Linear(4, 3)]).double()
     with mb.context(domain=torch.tensor([0, 1, 0, 1, 1])):
-        values = loop([inner], X, selecting(5, [0, 1], [0, 0], kept_A=[False, False], experts=1))
+        values = loop([inner], selecting(5, [0, 1], [0, 0], kept_A=[False, False], experts=1), X)
     assert values.shape == (2, 3)
 
 
@@ -110,7 +112,7 @@ def test_two_experts_per_row_are_the_dense_computation():
     rows, chosen = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4], [0, 1, 2, 0, 1, 1, 2, 0, 2, 0]
     weight_A = torch.rand(10, dtype=torch.float64)
     routing = selecting(5, rows, chosen, weight_A)
-    sparse = mb.WeightedSum()(loop(experts, X, routing), routing)
+    sparse = mb.WeightedSum()(loop(experts, routing, X), routing)
     by_hand = torch.stack([expert.linear(X) for expert in experts], 1)
     torch.testing.assert_close(sparse, (routing.weights.unsqueeze(-1) * by_hand).sum(1))
     assert sum(sum(expert.seen) for expert in experts) == 10
@@ -128,7 +130,7 @@ def test_any_selection_is_the_dense_computation(data):
     experts, x = counting(count), X[:1].expand(rows, 4) * torch.randn(rows, 1, dtype=torch.float64)
     x = x.detach().requires_grad_()
     inputs = [x, *(parameter for expert in experts for parameter in expert.parameters())]
-    sparse = mb.WeightedSum()(loop(experts, x, routing), routing)
+    sparse = mb.WeightedSum()(loop(experts, routing, x), routing)
     dense = torch.einsum("te,tec->tc", routing.weights, torch.stack([expert.linear(x) for expert in experts], 1))
     torch.testing.assert_close(sparse, dense)
     upstream = torch.randn_like(dense)
@@ -143,7 +145,7 @@ def test_unlike_experts_with_image_outputs():
         nn.Sequential(nn.Flatten(), nn.Linear(36, 72), nn.Unflatten(1, (2, 6, 6))),
     ]
     routing = mb.routers.Argmax()(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
-    y = mb.WeightedSum()(loop(experts, x, routing), routing)
+    y = mb.WeightedSum()(loop(experts, routing, x), routing)
     assert y.shape == (4, 2, 6, 6)
     torch.testing.assert_close(y[1], experts[0](x[1:2])[0])
     torch.testing.assert_close(y[[0, 2, 3]], experts[1](x[[0, 2, 3]]))
@@ -153,7 +155,7 @@ def test_batch_norm_on_a_single_row_names_the_expert():
     experts = [nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))]
     routing = selecting(5, [0, 1, 2], [0, 0, 1], experts=2)
     with pytest.raises(ArgumentError, match=r"experts\.1: batch normalisation needs more than one row") as caught:
-        loop(experts, X.float(), routing)
+        loop(experts, routing, X.float())
     assert "GroupNorm" in caught.value.fix
 
 
@@ -163,4 +165,4 @@ def test_other_errors_of_experts_pass_through():
             raise ValueError("of its own")
 
     with pytest.raises(ValueError, match=r"^of its own$"):
-        loop([Broken()], X, selecting(5, [0], [0], experts=1))
+        loop([Broken()], selecting(5, [0], [0], experts=1), X)

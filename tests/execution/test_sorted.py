@@ -8,11 +8,15 @@ from torch.utils._pytree import tree_leaves
 
 import moebius as mb
 from moebius.execution._order import by_expert
+from moebius.execution._pool import Pool
 from moebius.execution._sorted_ffn import ROWS, sorted_ffn
-from moebius.execution.loop import loop
-from moebius.execution.sorted import sorted
+from moebius.execution.loop import Loop
+from moebius.execution.sorted import Sorted
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
 from moebius.registry import find
+
+loop = Loop()
+sorted = Sorted()
 
 
 def stack(experts, features, hidden, activation="gelu"):
@@ -24,16 +28,16 @@ def test_worked():
     """Two experts x ↦ relu(x)² and x ↦ 10 relu(x)²; the second row goes to both, the third is dropped."""
     experts = mb.Stack([mb.experts.FFN(1, 1, "relu2", bias=False) for _ in range(2)])
     with torch.no_grad():
-        experts.stacked.inner.weight.fill_(1)
-        experts.stacked.outer.weight.copy_(torch.tensor([1.0, 10.0]).view(2, 1, 1))
+        experts.inner_weight.fill_(1)
+        experts.outer_weight.copy_(torch.tensor([1.0, 10.0]).view(2, 1, 1))
     row_A, expert_A = torch.tensor([0, 1, 2, 1]), torch.tensor([1, 1, 0, 0])
     weight_A, kept_A = torch.tensor([1.0, 0.5, 1.0, 0.25]), torch.tensor([True, True, False, True])
     scores = torch.zeros(3, 2)
     selection = mb.routing.Selection(row_A, expert_A, weight_A, kept_A)
     routing = mb.Routing.from_selection(scores, scores.softmax(-1), selection)
     x = torch.tensor([[1.0], [2.0], [3.0]])
-    assert sorted(experts, x, routing).tolist() == [[10.0], [40.0], [0.0], [4.0]]
-    assert sorted.weighted_sum(experts, x, routing).tolist() == [[10.0], [21.0], [0.0]]
+    assert sorted(experts, routing, x).tolist() == [[10.0], [40.0], [0.0], [4.0]]
+    assert sorted.sum(Pool(experts), routing, x).tolist() == [[10.0], [21.0], [0.0]]
 
 
 @pytest.mark.parametrize("activation", FEED_FORWARD)
@@ -64,7 +68,7 @@ def test_segments_that_are_cut_into_pieces_are_whole():
     found = []
     for execution in (sorted, loop):
         experts.zero_grad()
-        y = execution(experts, x, routing)
+        y = execution(experts, routing, x)
         y.square().sum().backward()
         found.append([y, *(parameter.grad.clone() for parameter in experts.parameters())])
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
@@ -85,7 +89,7 @@ def test_no_copy_of_gathered_rows_is_kept(activation):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        sorted.weighted_sum(moe.mixture.experts, x, routing)
+        sorted.sum(Pool(moe.mixture.experts), routing, x)
     widened = hidden * (2 if activation == "swiglu" else 1)
     of_each = 4 * (widened + features) + 8 + 8 + 4
     # Gathered rows would be 16 KiB more; a few bytes are how many rows each expert has.
@@ -123,7 +127,7 @@ def test_the_backward_pass_is_not_quadratic_in_the_number_of_experts(kind, made_
         "any": lambda: nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32)),
     }[made_of]
     experts = mb.Stack.of(make, count)
-    y = find("execution", kind)(experts, torch.randn(4, 32), mb.routers.TopK(2)(torch.randn(4, count)))
+    y = find("execution", kind)()(experts, mb.routers.TopK(2)(torch.randn(4, count)), torch.randn(4, 32))
     with Written() as written:
         y.sum().backward()
     assert written.total < 8 * sum(parameter.nbytes for parameter in experts.parameters())

@@ -6,9 +6,13 @@ from torch import nn
 
 import moebius as mb
 from moebius.errors import ArgumentError
-from moebius.execution.auto import choose
-from moebius.execution.loop import loop
-from moebius.execution.stacked import stacked, why_not
+from moebius.execution._pool import Pool
+from moebius.execution.auto import Auto, choose
+from moebius.execution.loop import Loop
+from moebius.execution.stacked import Stacked
+
+loop = Loop()
+stacked = Stacked()
 
 SOFT = mb.routers.Soft()(torch.zeros(5, 2))
 X = torch.linspace(-1, 1, 20).view(5, 4)
@@ -71,10 +75,13 @@ REFUSED = {
     ),
     "settings": (lambda: [Scaled(1.0), Scaled(2.0)], "their structures differ"),
     "modes": (one_in_eval, "their structures differ"),
-    "hooks": (lambda: [mb.experts.Linear(4, 3), with_hook()], "where experts have hooks"),
-    "dropout": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)], "dropout is active"),
-    "dropout kept on": (dropout_kept_on, "dropout is active"),
-    "formats": (lambda: [nn.Linear(4, 3), nn.Linear(4, 3).double()], "their number formats or devices differ"),
+    "hooks": (lambda: [mb.experts.Linear(4, 3), with_hook()], "experts.1.linear has hooks"),
+    "dropout": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)], "is active dropout"),
+    "dropout kept on": (dropout_kept_on, "is active dropout"),
+    "formats": (
+        lambda: [nn.Linear(4, 3), nn.Linear(4, 3).double()],
+        "their tensors' formats, devices or kinds differ",
+    ),
     "buffers": (lambda: [WithBuffer(2), WithBuffer(3)], "their parameters' shapes differ"),
     "batch norm": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)) for _ in range(2)], "batch statistics"),
 }
@@ -85,36 +92,39 @@ def test_what_stacking_refuses(name):
     make, reason = REFUSED[name]
     experts = make()
     with pytest.raises(ArgumentError, match=reason) as caught:
-        stacked(experts, X, SOFT)
+        stacked(experts, SOFT, X)
     assert str(caught.value).startswith("execution: stacked ")
-    assert caught.value.fix == 'execution="loop"'
-    assert choose(experts, X, SOFT).name == "loop"
+    assert caught.value.fix == 'execution="auto"'
+    assert choose(Pool(experts), SOFT, X).name == "loop"
 
 
 def test_a_router_that_selects_is_refused():
     experts = [mb.experts.Linear(4, 3), mb.experts.Linear(4, 3)]
     routing = mb.routers.Argmax()(torch.zeros(5, 2))
     with pytest.raises(ArgumentError, match="needs every expert to see every row: the router selects"):
-        stacked(experts, X, routing)
-    assert choose(experts, X, routing).name != "stacked"
+        stacked(experts, routing, X)
+    assert choose(Pool(experts), routing, X).name != "stacked"
 
 
 def test_inactive_dropout_and_fixed_statistics_are_stacked():
     experts = [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)).eval() for _ in range(2)]
-    assert why_not(experts, SOFT) is None
-    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+    assert stacked.refuses(Pool(experts), SOFT, X) is None
+    torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))
 
 
 def test_a_subclass_with_its_own_forward_does_not_run_its_parents_product():
     torch.manual_seed(0)
     experts = [Rectified(4, 3), Rectified(4, 3)]
-    for execution in (stacked, mb.execution.auto):
-        torch.testing.assert_close(execution(experts, X, SOFT), loop(experts, X, SOFT))
+    with pytest.raises(ArgumentError, match=r"experts\.0 is a Rectified"):
+        stacked(experts, SOFT, X)
+    torch.testing.assert_close(Auto()(experts, SOFT, X), loop(experts, SOFT, X))
 
 
-def test_equal_settings_are_stacked():
+def test_a_class_that_nobody_knows_runs_as_it_is():
     experts = [Scaled(2.0), Scaled(2.0)]
-    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+    with pytest.raises(ArgumentError, match=r"experts\.0 is a Scaled, of a class that is not known"):
+        stacked(experts, SOFT, X)
+    torch.testing.assert_close(Auto()(experts, SOFT, X), loop(experts, SOFT, X))
 
 
 def test_auto_runs_what_it_chose():
@@ -123,46 +133,45 @@ def test_auto_runs_what_it_chose():
     class Told(mb.experts.Linear):
         def forward(self, x):
             calls.append("loop")
-            return super().forward(x)
+            return self.linear(x)
 
-        @staticmethod
-        def stacked(experts, x):
+        def rowwise(self, x, layer):
             calls.append("stacked")
-            return mb.experts.Linear.stacked(experts, x)
+            return super().rowwise(x, layer)
 
     experts = [Told(4, 3), Told(4, 3)]
-    mb.execution.auto(experts, X, SOFT)
+    mb.execution.Auto()(experts, SOFT, X)
     assert calls == ["stacked"]
-    mb.execution.auto(experts, X, mb.routers.Argmax()(torch.zeros(5, 2)))
+    mb.execution.Auto()(experts, mb.routers.Argmax()(torch.zeros(5, 2)), X)
     assert calls == ["stacked", "loop"]
 
 
 def test_dropout_that_drops_nothing_is_stacked():
     experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.0)) for _ in range(2)]
-    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+    torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))
 
 
 def test_of_unlike_experts_the_equal_ones_run_together():
     calls = []
 
     class Told(mb.experts.Linear):
-        @staticmethod
-        def stacked(experts, x):
-            calls.append(len(experts))
-            return mb.experts.Linear.stacked(experts, x)
+        def rowwise(self, x, layer):
+            calls.append(self)
+            return super().rowwise(x, layer)
 
     experts = [Told(4, 3), nn.Linear(4, 3), Told(4, 3), nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(4, 3)]
     routing = mb.routers.Soft()(torch.zeros(5, 5))
-    torch.testing.assert_close(stacked(experts, X, routing), loop(experts, X, routing))
-    assert calls == [2]
+    torch.testing.assert_close(stacked(experts, routing, X), loop(experts, routing, X))
+    assert calls[:1] == [experts[0]]
+    assert len(calls) == 3  # once for both, and by the loop for each
 
 
 def test_a_stack_without_parameters():
     experts = mb.Stack([nn.Tanh(), nn.Tanh()])
-    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+    torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))
 
 
 def test_what_follows_a_dense_layer_sees_each_experts_own_column():
     """Merging axes behind it would mix experts."""
     experts = mb.Stack([nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
-    torch.testing.assert_close(stacked(experts, X, SOFT), loop(experts, X, SOFT))
+    torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))

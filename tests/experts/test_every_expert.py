@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from moebius.errors import ArgumentError
+from moebius.execution.stacked import Stacked
 from moebius.registry import find, kinds
+from moebius.routers.soft import Soft
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 2, "experts": 3}
 SAMPLES = {"hidden": lambda: 6, "network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}
@@ -38,9 +40,13 @@ def images(count, dtype=torch.float32):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count)).to(dtype)
 
 
+def everyone(experts, x):
+    return Soft()(torch.zeros(len(x), len(experts)))
+
+
 ALL = pytest.mark.parametrize("kind", kinds("experts"))
 STACKED = pytest.mark.parametrize(
-    "kind", [kind for kind in kinds("experts") if hasattr(find("experts", kind), "stacked")]
+    "kind", [kind for kind in kinds("experts") if hasattr(find("experts", kind), "rowwise")]
 )
 
 
@@ -133,7 +139,7 @@ def test_stacked_is_the_loop_forward_and_backward(kind, experts, rows):
         outputs = values(leaf)
         return outputs, torch.autograd.grad(outputs, [leaf, *several.parameters()], gradient)
 
-    fast, fast_gradients = run(lambda leaf: type(several[0]).stacked(several, leaf))
+    fast, fast_gradients = run(lambda leaf: Stacked()(several, everyone(several, leaf), leaf))
     slow, slow_gradients = run(lambda leaf: torch.stack([expert(leaf) for expert in several], 1))
     torch.testing.assert_close(fast, slow)
     for a, b in zip(fast_gradients, slow_gradients, strict=True):
@@ -144,6 +150,6 @@ def test_stacked_is_the_loop_forward_and_backward(kind, experts, rows):
 def test_stacked_trains_each_experts_own_parameters_but_not_frozen_ones(kind):
     several = [build(kind, seed) for seed in range(3)]
     several[1].requires_grad_(False)
-    type(several[0]).stacked(several, images(6)).sum().backward()
+    Stacked()(several, everyone(several, images(6)), images(6)).sum().backward()
     assert all(p.grad is not None for expert in (several[0], several[2]) for p in expert.parameters())
     assert all(p.grad is None for p in several[1].parameters())

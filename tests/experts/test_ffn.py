@@ -38,18 +38,6 @@ def test_gated_ones_multiply_the_activated_half_with_the_other(name, inner):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_every_activation_stacks(name, bias):
-    experts, x = [FFN(4, 6, name, bias) for _ in range(3)], torch.randn(5, 4)
-    torch.testing.assert_close(FFN.stacked(experts, x), torch.stack([expert(x) for expert in experts], 1))
-
-
-def test_equal_shapes_with_unlike_activations_are_not_taken_for_equal():
-    experts, x = [FFN(4, 6, "swiglu"), FFN(4, 6, "geglu")], torch.randn(5, 4)
-    torch.testing.assert_close(FFN.stacked(experts, x), torch.stack([expert(x) for expert in experts], 1))
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_without_bias_zero_stays_zero(name):
     expert = FFN(features=4, hidden=6, activation=name, bias=False)
     assert expert(torch.zeros(1, 4)).tolist() == [[0.0] * 4]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moebius.errors import ArgumentError
+from moebius.frame import takes_context
 from moebius.registry import find, kinds
 
 EXPERTS = 3
@@ -20,7 +21,7 @@ def build(kind, **changed):
 
 def said(gate, x, domain):
     """Scores, and what a gate gives the losses beside them."""
-    found = gate(x, {"domain": domain}) if getattr(gate, "needs_context", False) else gate(x)
+    found = gate(x, {"domain": domain}) if takes_context(type(gate)) else gate(x)
     return found if getattr(gate, "gives_aux", False) else (found, {})
 
 
@@ -112,7 +113,7 @@ def test_gradients_are_those_of_finite_differences(kind):
 
     def changed(*values):
         full = {**parameters, **dict(zip(small, values, strict=True))}
-        extra = ({"domain": domain},) if getattr(gate, "needs_context", False) else ()
+        extra = ({"domain": domain},) if takes_context(type(gate)) else ()
         found = torch.func.functional_call(gate, full, (x, *extra))
         return (found[0], *found[1].values()) if isinstance(found, tuple) else found
 

@@ -17,9 +17,3 @@ def test_dropout_follows_each_activation_while_training_and_is_nothing_in_eval(h
     plain = Dense(3, hidden, 2, "tanh")
     plain.load_state_dict(network.state_dict())
     assert torch.equal(network.eval()(x), plain(x))
-
-
-def test_it_says_when_it_drops():
-    assert Dense(3, [5], 2, dropout=0.5).drops
-    assert not Dense(3, [5], 2, dropout=0.5).eval().drops
-    assert not Dense(3, [5], 2).drops

@@ -174,10 +174,10 @@ def _dense(problem: Problem, hidden: int) -> FFN:
 
 def _through(layer: SparseFFN, execution: str, x: torch.Tensor, mode: str) -> Callable[[], None]:
     call = forward(layer, x) if mode == "forward" else step(layer, x)
-    function = find("execution", execution)
+    way = find("execution", execution)()
 
     def through() -> None:
-        layer.mixture.execution = function
+        layer.mixture.execution = way
         call()
 
     return through
@@ -190,7 +190,7 @@ def _runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str
     for name in kinds("execution"):
         if name == "auto":
             continue
-        layer.mixture.execution = find("execution", name)
+        layer.mixture.execution = find("execution", name)()
         try:
             with torch.no_grad():
                 layer(few)
@@ -204,7 +204,7 @@ def _runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str
             not_run[name] = f"is for few rows: it would read {read / 1e9:,.2g} GB of weights"
         else:
             runnable.append(name)
-    layer.mixture.execution = find("execution", "auto")
+    layer.mixture.execution = find("execution", "auto")()
     return runnable, not_run
 
 

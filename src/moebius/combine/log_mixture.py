@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.routing import Routing
+from moebius.transforms import transforming
 
 
 class LogMixture:
@@ -54,7 +55,7 @@ class LogMixture:
         selection, heads = routing.selection, routing.head_weights
         if selection is None:
             log_weights = routing.log_weights.unsqueeze(-1) if heads is None else _log(heads.sum(1))
-            return _LogSumExp.apply(log_weights.to(log_probs.dtype) + log_probs)  # type: ignore[return-value]
+            return _log_sum_exp(log_weights.to(log_probs.dtype) + log_probs)
         kept = selection.kept_A.nonzero().squeeze(1)
         row_A, expert_A = selection.row_A[kept], selection.expert_A[kept]
         weight_A = selection.weight_A[kept].unsqueeze(-1) if heads is None else heads.sum(1)[row_A, expert_A]
@@ -85,7 +86,7 @@ def _straight_through(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Fl
 
 def _normalised(joint: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
     """Made to sum to 1 over the classes; a row that is −inf throughout stays so."""
-    total: Tensor = _LogSumExp.apply(joint)  # type: ignore[assignment]
+    total = _log_sum_exp(joint)
     return joint - torch.where(total > -torch.inf, total, 0).unsqueeze(1)
 
 
@@ -109,3 +110,14 @@ class _LogSumExp(torch.autograd.Function):
         joint, total = ctx.saved_tensors
         shift = torch.where(total > -torch.inf, total, 0)
         return gradients[0].unsqueeze(1) * (joint - shift.unsqueeze(1)).exp()
+
+
+def _log_sum_exp(joint: Float[Tensor, "T E *classes"]) -> Float[Tensor, "T *classes"]:
+    """The same; in plain operations, which take longer, where something differentiates in another way."""
+    if not transforming():
+        return _LogSumExp.apply(joint)  # type: ignore[return-value]
+    highest = joint.detach().amax(1)
+    possible = highest > -torch.inf
+    shift = torch.where(possible, highest, 0)
+    total = (joint - shift.unsqueeze(1)).exp().sum(1)
+    return torch.where(possible, torch.where(possible, total, 1).log() + shift, -torch.inf)

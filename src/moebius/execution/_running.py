@@ -1,39 +1,92 @@
-"""What executions that call experts one after another share."""
+"""What executions share that call experts one after another."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError
-from moebius.frame import current, entered
+from moebius.frame import called, current, entered
+from moebius.stack import Stack
 
 
 def run_one(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
     """What expert `number` says of the rows with these numbers, of which a mixture inside it is told.
 
     Raises:
-        ArgumentError: it has batch normalisation, and gets a single row to train on.
+        ArgumentError: it has batch normalisation and gets a single row to train on, or gives no tensor with its rows.
     """
     try:
         with entered(current().at(rows)):
-            return expert(x)
+            return output_of(number, expert, x)
     except ValueError as error:
-        if len(x) != 1 or "more than 1 value per channel" not in str(error):
+        if isinstance(error, ArgumentError) or len(x) != 1 or "more than 1 value per channel" not in str(error):
             raise
         rule = "batch normalisation needs more than one row to train on, and the router sent it"
         raise ArgumentError(f"experts.{number}", rule, 1, "a larger batch, or nn.GroupNorm in its place") from error
 
 
+def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
+    """What expert `number` says of the rows of this call.
+
+    Raises:
+        ArgumentError: it is no tensor, or has not one output for each row.
+    """
+    output = called(expert, x)
+    if isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1]):
+        return output
+    rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
+    raise ArgumentError(f"experts.{number}", rule, _described(output), _fix(output))
+
+
+def same_shapes(outputs: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
+    """The outputs of the experts with these numbers.
+
+    Raises:
+        ArgumentError: they differ in more than their first axis.
+    """
+    for output, number in zip(outputs, numbers, strict=False):
+        if output.shape[1:] != outputs[0].shape[1:]:
+            rule = f"gives rows of shape {tuple(output.shape[1:])} where experts.{numbers[0]} gives rows of shape"
+            fix = "mb.experts.Adapter(expert, transform=…) or a last layer that makes all outputs alike"
+            raise ArgumentError(f"experts.{number}", rule, tuple(outputs[0].shape[1:]), fix)
+    return outputs
+
+
 def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
-    """`values`, in whose backward pass experts that no row chose get gradients of zero, not None.
+    """`values`, in whose backward pass modules that took no part get gradients of zero, not None.
 
     An optimizer treats the two differently, and data-parallel training waits for every parameter.
     """
     if not torch.is_grad_enabled():
         return values
-    trained = [parameter for expert in idle for parameter in expert.parameters() if parameter.requires_grad]
-    return _WithZeroGradients.apply(values, *trained) if trained else values
+    trained = [parameter for module in idle for parameter in _tensors(module) if parameter.requires_grad]
+    return _WithZeroGradients.apply(values, *trained) if trained else values  # type: ignore[return-value]
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    # Those of a stack may be parametrised, and gradients go through that.
+    return module.tensors().values() if isinstance(module, Stack) else module.parameters()
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with {', '.join(map(repr, output))}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {', '.join(map(_described, output))}"
+    return type(output).__name__
+
+
+def _fix(output: Any) -> str:
+    if isinstance(output, Mapping):
+        name = "logits" if "logits" in output else next(iter(output), "name")
+        return f'mb.experts.Adapter(expert, output="{name}")'
+    if isinstance(output, Tensor):
+        return "an expert that treats its rows one by one"
+    return "mb.experts.Adapter(expert, output=0), or a function that makes a tensor of what it gives"
 
 
 class _WithZeroGradients(torch.autograd.Function):

@@ -5,13 +5,16 @@ and the gradient of each expert's weights is written once, into its place among 
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from moebius.execution._product import product
+from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.networks.feed_forward import activate, activate_backward
+from moebius.transforms import differentiated_again
 
 # Rows that go through an expert at a time: few enough that their hidden layer stays in the cache, enough that the
 # products run at full speed. Between 512 and 4,096 it mattered little in trials; docs/execution.md says how little.
@@ -199,12 +202,25 @@ def _backward(ctx, gradient, *_):
     if gradient is None:
         return (None,) * 12
     hidden, outputs, *tensors = ctx.saved_tensors
+    if differentiated_again(gradient):
+        return _differentiable(ctx, gradient, *tensors)
     wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5]))
     made = sorted_ffn_backward(gradient, hidden, outputs, *tensors, ctx.activation, ctx.dtype, *wanted)
     dx, dinner, dinner_bias, douter, douter_bias, dweight = made
     _, _, inner_bias, _, outer_bias, _, weight_A, _, _ = tensors
     biases = (dinner_bias if inner_bias is not None else None, douter_bias if outer_bias is not None else None)
     return dx, dinner, biases[0], douter, biases[1], None, None if weight_A is None else dweight, *(None,) * 5
+
+
+def _differentiable(ctx, gradient, x, inner, inner_bias, outer, outer_bias, row_A, weight_A, order_A, counts_E):
+    """The gradients in operations that have gradients themselves."""
+    counts = counts_E.tolist()
+    order = order_A[: sum(counts)]
+    readable = partial(readable_ffn, order, row_A[order], counts, ctx.activation, ctx.dtype, len(row_A))
+    wanted = [*ctx.needs_input_grad[:5], weight_A is not None and ctx.needs_input_grad[6]]
+    inputs = (x, inner, inner_bias, outer, outer_bias, weight_A)
+    *found, dweight = readable_gradients(readable, gradient, wanted, *inputs)
+    return *found, None, dweight, *(None,) * 5
 
 
 sorted_ffn.register_autograd(_backward, setup_context=_setup)

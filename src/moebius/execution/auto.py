@@ -1,36 +1,27 @@
 """The execution that picks one by a rule."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from moebius.execution._rowwise import why_not_rowwise
-from moebius.execution._sum import summing, sums_by
-from moebius.execution._weights import why_not_ffn
-from moebius.execution.dense import dense
-from moebius.execution.fused import fused, why_not_fused
-from moebius.execution.gather import gather
-from moebius.execution.grouped import grouped, why_not_grouped
-from moebius.execution.loop import loop
-from moebius.execution.sorted import sorted
-from moebius.execution.stacked import groups, own_product, stacked, why_not
+from moebius.execution._contract import Execution
+from moebius.execution._ffn import refuses_ffn
+from moebius.execution._pool import Pool
+from moebius.execution.dense import Dense
+from moebius.execution.fused import Fused
+from moebius.execution.gather import Gather
+from moebius.execution.grouped import Grouped
+from moebius.execution.loop import Loop
+from moebius.execution.sorted import Sorted
+from moebius.execution.stacked import Stacked
 from moebius.routing import Routing
-from moebius.stack import Stack
+from moebius.transforms import transforming
 
-Experts = Sequence[nn.Module] | nn.ModuleList | Stack
+# An execution and why it runs, a sentence.
+Decision = tuple[Execution, str]
 
-_RUN = {
-    "loop": loop,
-    "stacked": stacked,
-    "sorted": sorted,
-    "grouped": grouped,
-    "gather": gather,
-    "dense": dense,
-    "fused": fused,
-}
 # Up to so many assignments are few: kernels for many rows would mostly wait for the weights.
 _FEW_ON_GPU, _FEW_ON_CPU = 16, 4
 # Multiply-adds of a dense expert that take as long as calling it, on a CPU: from trials, see docs/execution.md.
@@ -38,93 +29,128 @@ _CALL = 2e6
 
 
 class Choice(NamedTuple):
-    """An execution's name and why it was picked, a sentence."""
+    """An execution's name and why it runs, a sentence."""
 
     name: str
     reason: str
 
 
-def weighted_sum(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Float[Tensor, "T ..."] | None:
-    """The weighted sum, where the execution that was picked computes it by itself; else None."""
-    own = summing(_RUN[choose(experts, x, routing).name], routing)
-    return None if own is None else own(experts, x, routing)
+class Auto(Execution):
+    """Run the experts in the way that a rule picks (`decide`).
 
-
-@sums_by(weighted_sum)
-def auto(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Float[Tensor, "..."]:
-    """Run the experts in the way that `choose` names.
+    Example:
+        >>> from moebius.routers import TopK
+        >>> experts = Pool([torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)])
+        >>> Auto().run(experts, TopK(1)(torch.zeros(5, 2)), torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
 
     Reference: ours. A rule and never a measurement, so that a resumed run computes the same bits.
     """
-    return _RUN[choose(experts, x, routing).name](experts, x, routing)
+
+    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+        """The outputs of all experts, or one for each assignment."""
+        execution, _ = _picked(pool, routing, x)
+        return execution.run(pool, routing, x)
 
 
-def choose(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Choice:
-    """The name of the execution for these experts, rows and routing, and the reason as a sentence.
+def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Decision:
+    """What runs these experts on these rows for a mixture that was made with `execution`, and why.
+
+    Raises:
+        ArgumentError: the execution was named and refuses.
+    """
+    if isinstance(execution, Auto):
+        return _picked(pool, routing, x)
+    if transforming() and routing.selection is not None:
+        return Dense(), _TRANSFORMED
+    execution.insist(pool, routing, x)
+    return execution, "the mixture was made with it"
+
+
+def choose(pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Choice:
+    """The name of the execution that the rule picks for these experts, rows and routing, and the reason as a sentence.
 
     It goes by the kind of the experts, the numbers of rows and experts, the number format, the device, and whether a
-    compiler is looking. `moe.chosen(x)` asks it for a mixture and rows.
+    compiler or a transform is at work. `moe.chosen(x)` asks it for a mixture and rows.
 
     Example:
         >>> import moebius as mb
-        >>> experts, x = [mb.experts.Linear(4, 3), torch.nn.Linear(4, 3)], torch.zeros(5, 4)
-        >>> choose(experts, x, mb.routers.Soft()(torch.zeros(5, 2)))
+        >>> experts, x = Pool([mb.experts.Linear(4, 3), torch.nn.Linear(4, 3)]), torch.zeros(5, 4)
+        >>> choose(experts, mb.routers.Soft()(torch.zeros(5, 2)), x)
         Choice(name='loop', reason='stacked needs equal experts: their classes differ')
-        >>> choose(experts, x, mb.routers.TopK(1)(torch.zeros(5, 2)))
+        >>> choose(experts, mb.routers.TopK(1)(torch.zeros(5, 2)), x)
         Choice(name='sorted', reason='each expert runs on its rows, gathered once')
     """
-    if len(experts) == 1 and not isinstance(experts, Stack):
-        return Choice("loop", "there is one expert")
+    execution, reason = _picked(pool, routing, x)
+    return Choice(execution.name, reason)
+
+
+_TRANSFORMED = "transforms of torch.func and forward-mode differentiation need plain operations"
+_COMPILED = "a compiler cannot follow experts that are called one by one"
+
+
+def _picked(pool: Pool, routing: Routing, x: Tensor) -> Decision:
+    if len(pool) == 1 and pool.stack is None:
+        return Loop(), "there is one expert"
     if routing.selection is None:
-        return _for_all_rows(experts, routing)
+        return _for_all_rows(pool, routing, x)
+    if transforming():
+        return Dense(), _TRANSFORMED
+    if x.is_meta:
+        return Dense(), "rows without values go to no expert by them"
     if torch.compiler.is_exporting():
-        return Choice("dense", "an exported graph has to hold every expert")
+        return Dense(), "an exported graph has to hold every expert"
     if x.is_cuda:
-        return _on_gpu(experts, x, len(routing.selection.row_A))
-    return _on_cpu(experts, x, len(routing.selection.row_A))
+        return _on_gpu(pool, routing, x, len(routing.selection.row_A))
+    return _on_cpu(pool, x, len(routing.selection.row_A))
 
 
-def _on_cpu(experts: Experts, x: Tensor, assignments: int) -> Choice:
+def _on_cpu(pool: Pool, x: Tensor, assignments: int) -> Decision:
     compiling = torch.compiler.is_compiling()
-    dense_layers = why_not_rowwise(experts, x) is None
-    if dense_layers and assignments <= _FEW_ON_CPU and not compiling:
-        return Choice("gather", f"{assignments} assignments are few: each reads its expert's weights")
-    if why_not_ffn(experts, x) is None:
-        return Choice("sorted", "feed-forward experts on a CPU have an operator for sorted rows")
+    dense_layers = pool.refuses_rows(x) is None
+    if dense_layers and not compiling and assignments <= _FEW_ON_CPU:
+        return Gather(), f"{assignments} assignments are few: each reads its expert's weights"
+    if refuses_ffn(pool, x) is None:
+        return Sorted(), "feed-forward experts on a CPU have an operator for sorted rows"
     if compiling:
-        return Choice("dense", "a compiler cannot follow experts that are called one by one")
-    if dense_layers and isinstance(experts, Stack) and _tiny(experts, len(x) - assignments / len(experts)):
-        return Choice("dense", "the experts are so small that running all takes less than calling the chosen ones")
-    return Choice("sorted", "each expert runs on its rows, gathered once")
+        return Dense(), _COMPILED
+    if dense_layers and _tiny(pool, len(x) - assignments / len(pool)):
+        return Dense(), "the experts are so small that running all takes less than calling the chosen ones"
+    return _one_by_one(pool)
 
 
-def _tiny(experts: Stack, unchosen: float) -> bool:
+def _one_by_one(pool: Pool, besides: str = "") -> Decision:
+    obstacle = None if pool.stack is None else pool.obstacle[0]
+    why = f"{besides}; {obstacle}" if besides and obstacle and obstacle not in besides else besides or obstacle
+    return Sorted(), f"each expert runs on its rows, gathered once{f'; {why}' if why else ''}"
+
+
+def _tiny(pool: Pool, unchosen: float) -> bool:
     """Whether an expert takes less for the rows that it was not chosen for than for being called."""
-    return unchosen * sum(parameter[0].numel() for parameter in experts.parameters()) <= _CALL
+    assert pool.stack is not None
+    return unchosen * sum(tensor.numel() for tensor in pool.stack.tensors().values()) / len(pool) <= _CALL
 
 
-def _for_all_rows(experts: Experts, routing: Routing) -> Choice:
-    if not isinstance(experts, Stack):
-        experts = list(experts)
-        if all(own_product(expert) is None for expert in experts):
-            kind = type(experts[0]).__name__
-            return Choice("loop", f"{kind} has no product of its own for equal experts")
-    why = why_not(experts, routing)
+def _for_all_rows(pool: Pool, routing: Routing, x: Tensor) -> Decision:
+    if pool.stack is None and all("rowwise" not in vars(type(expert)) for expert in pool.modules):
+        kind = type(pool.first).__name__
+        return Loop(), f"{kind} has no product of its own for equal experts"
+    why = Stacked().refuses(pool, routing, x)
     if why is not None:
-        return Choice("loop", f"stacked {why}")
-    if not isinstance(experts, Stack) and len(groups(experts)) > 1:
-        return Choice("stacked", "equal experts among unlike ones all run: one product for each kind")
-    return Choice("stacked", "equal experts all run: one product")
+        return Loop(), f"stacked {why}"
+    if len(pool.alike) > 1:
+        return Stacked(), "equal experts among unlike ones all run: one product for each kind"
+    return Stacked(), "equal experts all run: one product"
 
 
-def _on_gpu(experts: Experts, x: Tensor, assignments: int) -> Choice:
-    if assignments <= _FEW_ON_GPU and why_not_rowwise(experts, x) is None:
-        return Choice("gather", f"{assignments} assignments are few: each reads its expert's weights")
-    why_fused = why_not_fused(experts, x)
+def _on_gpu(pool: Pool, routing: Routing, x: Tensor, assignments: int) -> Decision:
+    if assignments <= _FEW_ON_GPU and pool.refuses_rows(x) is None:
+        return Gather(), f"{assignments} assignments are few: each reads its expert's weights"
+    why_fused = Fused().refuses(pool, routing, x)
     if why_fused is None:
-        return Choice("fused", "feed-forward experts on a GPU have kernels of their own")
-    if why_not_grouped(experts, x) is None:
-        return Choice("grouped", f"dense layers in bf16 on a GPU; fused {why_fused}")
+        return Fused(), "feed-forward experts on a GPU have kernels of their own"
+    if Grouped().refuses(pool, routing, x) is None:
+        return Grouped(), f"dense layers in bf16 on a GPU; fused {why_fused}"
     if torch.compiler.is_compiling():
-        return Choice("dense", "a compiler cannot follow experts that are called one by one")
-    return Choice("sorted", f"each expert runs on its rows, gathered once; fused {why_fused}")
+        return Dense(), _COMPILED
+    return _one_by_one(pool, f"fused {why_fused}")

@@ -1,30 +1,34 @@
 """All experts on all rows, of which the routing's choice is taken: no shape depends on the data."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from moebius.execution._every import every
+from moebius.execution._contract import Execution
+from moebius.execution._pool import Pool
+from moebius.execution.stacked import every
 from moebius.routing import Routing
-from moebius.stack import Stack
 
 
-def dense(
-    experts: Sequence[nn.Module] | nn.ModuleList | Stack, x: Float[Tensor, "T ..."], routing: Routing
-) -> Float[Tensor, "..."]:
+class Dense(Execution):
     """Run every expert on every row, and take what the router chose.
 
     It costs E / k times what the chosen experts cost, and knows no branch: this is what exports to ONNX, what any
-    module compiles in, and the fastest where experts are few and so small that moving rows costs more than they do.
+    module compiles in, what transforms of torch.func go through, and the fastest where experts are few and so small
+    that moving rows costs more than they do.
 
-    Arguments, Returns: as of `loop`.
+    Example:
+        >>> import torch
+        >>> from moebius.routers import TopK
+        >>> experts = Pool([torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)])
+        >>> Dense().run(experts, TopK(1)(torch.zeros(5, 2)), torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
 
     Reference: ours.
     """
-    outputs = every(experts, x, _for_all(routing))
-    return outputs if routing.selection is None else routing.selection.of(outputs)
 
+    everyone = True
 
-def _for_all(routing: Routing) -> Routing:
-    return Routing(routing.scores, routing.probs, routing.weights, routing.log_weights)
+    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+        """The outputs of all experts, or of what the router chose."""
+        outputs = every(pool, x)
+        return outputs if routing.selection is None else routing.selection.of(outputs)

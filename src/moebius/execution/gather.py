@@ -1,73 +1,77 @@
 """Each row's own weights, for very few rows."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.errors import ArgumentError
-from moebius.execution._every import every
+from moebius.execution._contract import Execution
+from moebius.execution._layers import Layer, through, weights_of
+from moebius.execution._pool import Pool
 from moebius.execution._product import product
-from moebius.execution._rowwise import through, why_not_rowwise
+from moebius.execution.stacked import every
 from moebius.routing import Routing
 from moebius.stack import Stack
 
 
-def gather(
-    experts: Sequence[nn.Module] | nn.ModuleList | Stack, x: Float[Tensor, "T ..."], routing: Routing
-) -> Float[Tensor, "..."]:
+class Gather(Execution):
     """Multiply each assignment's row with the weights of its expert.
 
     No rows are sorted and nothing is counted, which for a row or a few is most of the work. On a CPU the weights are
     read where they lie; on a GPU they are gathered, a copy for each assignment, so that the host waits for nothing.
 
-    Arguments, Returns: as of `loop`; experts are a `Stack` of dense layers.
-
-    Raises:
-        ArgumentError: the experts are something else.
+    Example:
+        >>> from moebius.routers import TopK
+        >>> experts = Pool(Stack([nn.Linear(4, 3), nn.Linear(4, 3)]))
+        >>> Gather().run(experts, TopK(1)(torch.zeros(1, 2)), torch.zeros(1, 4)).shape
+        torch.Size([1, 3])
 
     Reference: ours.
     """
-    selection = routing.selection
-    if selection is None:
-        return every(experts, x, routing)
-    why = why_not_rowwise(experts, x)
-    if why is not None or not isinstance(experts, Stack):
-        raise ArgumentError("execution", f"gather {why}", "gather", 'execution="auto"')
-    kept = selection.kept_A.view(-1, *[1] * (x.ndim - 1))
-    # What was dropped is computed, too, and its values must not reach a gradient.
-    rows = torch.where(kept, x[selection.row_A], 0)
-    if not len(rows):
-        return through(experts[0], rows, lambda linear, x: linear(x))
-    layer = _copied(selection.expert_A) if x.is_cuda else _in_place(selection.expert_A.tolist())
-    values = through(experts.stacked, rows, layer)
-    return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
+
+    def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
+        """Where the router selects, all but stacks of dense layers, and rows that are no vectors for them."""
+        return None if routing.selection is None else pool.refuses_rows(x)
+
+    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+        """The outputs of all experts, or one for each assignment."""
+        selection, stack = routing.selection, pool.stack
+        if selection is None or stack is None:
+            return every(pool, x)
+        kept = selection.kept_A.view(-1, *[1] * (x.ndim - 1))
+        # What was dropped is computed, too, and its values must not reach a gradient.
+        rows = torch.where(kept, x[selection.row_A], 0)
+        copied = x.is_cuda or not len(rows)
+        layer = _copied(stack, selection.expert_A) if copied else _in_place(stack, selection.expert_A.tolist())
+        values = through(stack.template, rows, layer)
+        return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
 
 
-def _in_place(chosen: list[int]):
+def _in_place(stack: Stack, chosen: list[int]) -> Layer:
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
+        weight, bias = weights_of(stack, linear)
         if not torch.is_grad_enabled():
-            return torch.cat([_dense(linear, x[place : place + 1], e) for place, e in enumerate(chosen)])
+            biases = [None] * len(chosen) if bias is None else [bias[e] for e in chosen]
+            pairs = zip(chosen, biases, strict=True)
+            return torch.cat([_product(x[place : place + 1], weight[e], b) for place, (e, b) in enumerate(pairs)])
         # One unbind: the gradient of each t[e] would be as large as all experts together.
-        weights, biases = linear.weight.unbind(), None if linear.bias is None else linear.bias.unbind()
+        weights, biases = weight.unbind(), None if bias is None else bias.unbind()
         pairs = zip(x.unbind(), chosen, strict=True)
         return torch.stack([F.linear(row, weights[e], None if biases is None else biases[e]) for row, e in pairs])
 
     return layer
 
 
-def _dense(linear: nn.Linear, x: Tensor, expert: int) -> Tensor:
-    weight, bias = linear.weight[expert], None if linear.bias is None else linear.bias[expert]
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.dtype != weight.dtype:  # autocast, which `product` knows nothing of
         return F.linear(x, weight, bias)
     return product(x, weight, bias)
 
 
-def _copied(expert_A: Tensor):
+def _copied(stack: Stack, expert_A: Tensor) -> Layer:
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
-        y = torch.bmm(linear.weight[expert_A], x.unsqueeze(-1)).squeeze(-1)
-        return y if linear.bias is None else y + linear.bias[expert_A]
+        weight, bias = weights_of(stack, linear)
+        y = torch.bmm(weight[expert_A], x.unsqueeze(-1)).squeeze(-1)
+        return y if bias is None else y + bias[expert_A]
 
     return layer

@@ -1,50 +1,56 @@
 """The readable execution, which every faster one is compared with."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from moebius.execution._running import run_one, with_zero_gradients
+from moebius.execution._contract import Execution
+from moebius.execution._pool import Pool
+from moebius.execution._running import output_of, run_one, same_shapes, with_zero_gradients
 from moebius.routing import Routing
-from moebius.stack import Stack
 
 
-def loop(
-    experts: Sequence[nn.Module] | nn.ModuleList | Stack, x: Float[Tensor, "T ..."], routing: Routing
-) -> Float[Tensor, "..."]:
+class Loop(Execution):
     """Run the experts one after another, each on just the rows sent to it.
 
-    Arguments:
-        experts: E modules, also unlike ones, whose outputs have equal shapes.
-        x: T rows.
-        routing: which expert sees which row.
+    An expert that no row chose is not run and gets gradients of zero, not None.
 
-    Returns:
-        Without a selection the outputs of all experts, (T, E, …); else one output per assignment, (A, …), zero where
-        it was not kept. An expert that no row chose is not run and gets gradients of zero, not None.
-
-    Raises:
-        ArgumentError: an expert with batch normalisation gets a single row to train on.
+    Example:
+        >>> from moebius.routers import Argmax
+        >>> experts = Pool([torch.nn.Linear(4, 3), torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())])
+        >>> Loop().run(experts, Argmax()(torch.zeros(5, 2)), torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
 
     Reference: ours.
     """
-    if routing.selection is None:
-        return torch.stack([expert(x) for expert in experts], 1)
-    selection, experts = routing.selection, list(experts)
-    places, outputs, idle = [], [], []
-    for number, expert in enumerate(experts):
-        place_A = torch.nonzero((selection.expert_A == number) & selection.kept_A).squeeze(1)
-        if len(place_A) == 0:
-            idle.append(expert)
-            continue
-        rows = selection.row_A[place_A]
-        outputs.append(run_one(number, expert, x[rows], rows))
-        places.append(place_A)
-    if not outputs:  # nothing to run, yet the shape of an output has to be known
-        none = selection.row_A[:0]
-        outputs, places = [run_one(0, experts[0], x[none], none)], [none]
-    output = torch.cat(outputs)
-    values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
-    return with_zero_gradients(values, idle)
+
+    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+        """The outputs of all experts, or one for each assignment.
+
+        Raises:
+            ArgumentError: an expert gives something else than one tensor with an output for each row, or another shape
+                than the others; or one with batch normalisation gets a single row to train on.
+        """
+        if routing.selection is None:
+            return every(pool, x)
+        selection, experts = routing.selection, list(pool.every())
+        places, outputs, busy = [], [], []
+        for number, expert in enumerate(experts):
+            place_A = torch.nonzero((selection.expert_A == number) & selection.kept_A).squeeze(1)
+            if len(place_A):
+                rows = selection.row_A[place_A]
+                outputs.append(run_one(number, expert, x[rows], rows))
+                places.append(place_A)
+                busy.append(number)
+        if not outputs:  # nothing to run, yet the shape of an output has to be known
+            none = selection.row_A[:0]
+            outputs, places = [run_one(0, experts[0], x[none], none)], [none]
+        output = torch.cat(list(same_shapes(outputs, busy)))
+        values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
+        return with_zero_gradients(values, (expert for number, expert in enumerate(experts) if number not in busy))
+
+
+def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+    """The outputs of all experts for all rows, one after another."""
+    outputs = [output_of(number, expert, x) for number, expert in enumerate(pool.every())]
+    return torch.stack(list(same_shapes(outputs, range(len(outputs)))), 1)

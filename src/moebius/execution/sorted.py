@@ -1,66 +1,71 @@
 """Rows sorted by expert: each expert runs on one contiguous segment."""
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.execution._every import every
+from moebius.execution._contract import Execution
+from moebius.execution._ffn import ffn_weights, refuses_ffn
 from moebius.execution._order import by_expert, few_by_expert
-from moebius.execution._running import run_one, with_zero_gradients
-from moebius.execution._sum import sums_by
-from moebius.execution._weights import ffn_weights, why_not_ffn
+from moebius.execution._pool import Pool
+from moebius.execution._running import run_one, same_shapes, with_zero_gradients
+from moebius.execution.stacked import every
 from moebius.routing import Routing, Selection
-from moebius.stack import Stack
-
-Experts = Sequence[nn.Module] | nn.ModuleList | Stack
 
 # Up to so many assignments are ordered as plain numbers.
 _FEW = 16
 
 
-def weighted_sum(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Float[Tensor, "T ..."]:
-    """Σ_a weight_a · expert_a(x_a) over the assignments a of each row: `sorted` and the weighted sum in one."""
-    selection = routing.selection
-    assert selection is not None
-    if why_not_ffn(experts, x) is None:
-        return _ffn(experts, x, selection, selection.weight_A)
-    if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
-        return _alone(experts, x, selection)
-    output, order = _segments(experts, x, selection)
-    weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
-    rows = output.new_zeros(len(x), *output.shape[1:])
-    return rows.index_add(0, selection.row_A[order], weight * output)
-
-
-@sums_by(weighted_sum)
-def sorted(experts: Experts, x: Float[Tensor, "T ..."], routing: Routing) -> Float[Tensor, "..."]:
+class Sorted(Execution):
     """Sort the assignments by expert, once, and run each expert on its segment of the gathered rows.
 
     Any experts, also unlike ones; what was dropped is not gathered. A `Stack` of `experts.FFN` on a CPU runs by an
     operator of its own, piece by piece from the first product to the last while a piece is in the cache; it goes
     through `torch.compile` whole. Other experts are called one by one, which a compiler cannot follow.
 
-    Arguments, Returns, Raises: as of `loop`.
+    Example:
+        >>> from moebius.routers import TopK
+        >>> experts = Pool([nn.Linear(4, 3), nn.Linear(4, 3)])
+        >>> Sorted().run(experts, TopK(1)(torch.zeros(5, 2)), torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
 
     Reference: ours; Gale, Narayanan, Young, Zaharia 2022, MegaBlocks, section 5 for sorting in the place of padding.
     """
-    selection = routing.selection
-    if selection is None:
-        return every(experts, x, routing)
-    if why_not_ffn(experts, x) is None:
-        return _ffn(experts, x, selection, None)
-    output, order = _segments(experts, x, selection)
-    return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
+
+    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+        """The outputs of all experts, or one for each assignment.
+
+        Raises:
+            ArgumentError: as of `loop`.
+        """
+        selection = routing.selection
+        if selection is None:
+            return every(pool, x)
+        if refuses_ffn(pool, x) is None:
+            return _ffn(pool, x, selection, None)
+        output, order = _segments(pool, x, selection)
+        return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
+
+    def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
+        """Σ_a weight_a · expert_a(x_a) over the assignments a of each row."""
+        selection = routing.selection
+        assert selection is not None
+        if refuses_ffn(pool, x) is None:
+            return _ffn(pool, x, selection, selection.weight_A)
+        if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
+            return _alone(pool, x, selection)
+        output, order = _segments(pool, x, selection)
+        weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
+        rows = output.new_zeros(len(x), *output.shape[1:])
+        return rows.index_add(0, selection.row_A[order], weight * output)
 
 
-def _ffn(experts: Experts, x: Tensor, selection: Selection, weight_A: Tensor | None) -> Tensor:
+def _ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -> Tensor:
     # Defining an operator imports a good part of torch's compiler, which most mixtures never need.
     from moebius.execution._sorted_ffn import sorted_ffn
 
-    weights = ffn_weights(experts, x)
-    order, counts = by_expert(selection.expert_A, selection.kept_A, len(experts))
+    weights = ffn_weights(pool, x)
+    order, counts = by_expert(selection.expert_A, selection.kept_A, len(pool))
     keep = torch.is_grad_enabled()
     y, *_ = sorted_ffn(
         x.flatten(1),
@@ -79,30 +84,28 @@ def _ffn(experts: Experts, x: Tensor, selection: Selection, weight_A: Tensor | N
     return y
 
 
-def _alone(experts: Experts, x: Tensor, selection: Selection) -> Tensor:
+def _alone(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
     """One row for one expert: nothing is to be moved."""
     number = int(selection.expert_A)
-    output = run_one(number, experts[number], x, selection.row_A)
+    (expert,) = pool.some([number])
+    output = run_one(number, expert, x, selection.row_A)
     y = output * selection.weight_A.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
-    if not torch.is_grad_enabled():
-        return y
-    return with_zero_gradients(y, _idle(experts, [int(one == number) for one in range(len(experts))]))
+    return with_zero_gradients(y, _idle(pool, [int(other == number) for other in range(len(pool))]))
 
 
-def _segments(experts: Experts, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+def _segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     """What the experts say of the kept assignments, expert after expert, and which assignments those are."""
-    order, counts = _ordered(selection, len(experts))
+    order, counts = _ordered(selection, len(pool))
     rows = selection.row_A[order]
     gathered, layout = x.index_select(0, rows), _layout(x)
     if layout is not None:
         gathered = gathered.contiguous(memory_format=layout)
-    busy = [number for number, count in enumerate(counts) if count]
+    # Where there is nothing to run, the shape of an output has to be known all the same.
+    busy = [number for number, count in enumerate(counts) if count] or [0]
     lengths = [counts[number] for number in busy]
-    pieces = zip(busy, _some(experts, busy), gathered.split(lengths), rows.split(lengths), strict=False)
+    pieces = zip(busy, pool.some(busy), gathered.split(lengths), rows.split(lengths), strict=False)
     outputs = [run_one(*piece) for piece in pieces]
-    if not outputs:  # nothing to run, yet the shape of an output has to be known
-        outputs = [run_one(0, experts[0], gathered, rows)]
-    return with_zero_gradients(torch.cat(outputs), _idle(experts, counts)), order
+    return with_zero_gradients(torch.cat(list(same_shapes(outputs, busy))), _idle(pool, counts)), order
 
 
 def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
@@ -115,15 +118,11 @@ def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
     return order[: sum(counts)], counts
 
 
-def _some(experts: Experts, numbers: list[int]) -> Iterable[nn.Module]:
-    return experts.only(numbers) if isinstance(experts, Stack) else [experts[number] for number in numbers]
-
-
-def _idle(experts: Experts, counts: list[int]) -> list[nn.Module]:
+def _idle(pool: Pool, counts: list[int]) -> list[nn.Module]:
     """The experts without rows, whose gradients have to be made zero; parts of a stack's are so by themselves."""
-    if isinstance(experts, Stack):
-        return [] if any(counts) else [experts]
-    return [expert for expert, count in zip(experts, counts, strict=True) if not count]
+    if pool.stack is not None:
+        return [] if any(counts) else [pool.stack]
+    return [expert for expert, count in zip(pool.modules, counts, strict=True) if not count]
 
 
 def _layout(x: Tensor) -> torch.memory_format | None:

@@ -1,6 +1,6 @@
 """A network that was made for something else, as an expert or a gate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from moebius.arguments import positive
 from moebius.errors import ArgumentError
+from moebius.frame import called
 from moebius.memory import recalled
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,6 +46,8 @@ class Adapter(nn.Module):
         classes: the classes that it knows, as positions 0 … C−1 among the mixture's; None for all.
         total: C, needed where the network has an output for each of its own classes only.
         fill: what it says of a class that it does not know; None for probability 0, which for logits is −inf.
+        output: which part of what the network gives is its output, where that is no tensor: a name ("logits", of a
+            mapping or of a transformers' output), a place in a tuple, or a function; None for the whole.
         activation: a, one of none, softmax, log_softmax, sigmoid, log (for a network that gives probabilities where
             logits are wanted).
         frozen: whether the network stays as it is.
@@ -52,8 +55,9 @@ class Adapter(nn.Module):
     Shapes: whatever the network takes → (T, n) or (T, C) as it gives, (T, C) with a map.
 
     Raises:
-        ArgumentError: an unknown activation, classes that differ not or are out of range, or a network whose outputs
-            are neither one per own class nor one per class of the mixture.
+        ArgumentError: an unknown activation, classes that differ not or are out of range, a network that gives no
+            tensor where `output` looks, or one whose outputs are neither one per own class nor one per class of the
+            mixture.
 
     Example:
         >>> cats_and_dogs = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
@@ -75,6 +79,7 @@ class Adapter(nn.Module):
         fill: float | int | None = None,
         activation: str = "none",
         frozen: bool = False,
+        output: str | int | Callable[[Any], Tensor] | None = None,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -86,7 +91,7 @@ class Adapter(nn.Module):
         self.channels = channels
         self.total = None if total is None else positive("total", total)
         self.classes = None if classes is None else _checked(classes, self.total)
-        self.fill, self.activation = fill, activation
+        self.fill, self.activation, self.output = fill, activation, output
         self.frozen, self.mode = False, self.training
         if frozen:
             self.freeze()
@@ -110,12 +115,30 @@ class Adapter(nn.Module):
 
     def extra_repr(self) -> str:
         """What tells two adapters apart."""
-        names = ("size", "channels", "classes", "total", "fill", "activation", "frozen")
+        names = ("size", "channels", "classes", "total", "fill", "activation", "frozen", "output")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
 
     def _said(self, x: Tensor) -> Tensor:
-        y = self.network(self._input(x))
+        y = self._picked(called(self.network, self._input(x)))
         return self._mapped(ACTIVATIONS[self.activation](y))
+
+    def _picked(self, given: Any) -> Tensor:
+        y, output = given, self.output
+        try:
+            if callable(output):
+                y = output(given)
+            elif output is not None:
+                y = given[output] if isinstance(output, int) or isinstance(given, Mapping) else getattr(given, output)
+        except (LookupError, AttributeError, TypeError) as error:
+            rule = f"names no part of what {type(self.network).__name__} gives, a {type(given).__name__}"
+            names = ", ".join(map(repr, given)) if isinstance(given, Mapping) else "a place, 0 for the first"
+            raise ArgumentError("output", rule, output, f"one of {names}") from error
+        if not isinstance(y, Tensor):
+            names = [name for name in given if isinstance(given[name], Tensor)] if isinstance(given, Mapping) else []
+            fix = f"mb.experts.Adapter(network, output={f'{names[0]!r}' if names else 0}), or a function"
+            rule = f"must pick one tensor of what the network, a {type(self.network).__name__}, gives"
+            raise ArgumentError("output", rule, type(y).__name__, fix)
+        return y
 
     def _input(self, x: Tensor) -> Any:
         if self.channels is not None and x.shape[1] != self.channels:

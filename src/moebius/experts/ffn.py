@@ -1,14 +1,12 @@
 """The feed-forward expert of transformers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.arguments import flatten_features, positive
 from moebius.errors import ArgumentError
-from moebius.experts._stacking import each_on_its_own, shared_rows
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
 
 
@@ -30,6 +28,7 @@ class FFN(nn.Module):
         ArgumentError: a width below 1, an unknown activation, or an input of another width.
 
     Example:
+        >>> import torch
         >>> FFN(features=8, hidden=32)(torch.zeros(2, 5, 8)).shape
         torch.Size([2, 5, 8])
 
@@ -59,13 +58,3 @@ class FFN(nn.Module):
     def extra_repr(self) -> str:
         """What tells two equal shapes apart."""
         return f"activation={self.activation}"
-
-    @staticmethod
-    def stacked(experts: Sequence["FFN"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... D"]:
-        """The outputs of equal experts on the same rows: the first layers as one product."""
-        first = experts[0]
-        # Equal shapes are not yet equal functions.
-        if any(expert.activation != first.activation for expert in experts):
-            return torch.stack([expert(x) for expert in experts], 1)
-        inner = shared_rows([expert.inner for expert in experts], flatten_features(x, first.features))
-        return each_on_its_own([expert.outer for expert in experts], activate(first.activation, inner))

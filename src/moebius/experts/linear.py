@@ -1,12 +1,11 @@
 """The linear expert."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.arguments import flatten_features, positive
-from moebius.experts._stacking import shared_rows
 
 
 class Linear(nn.Module):
@@ -41,8 +40,3 @@ class Linear(nn.Module):
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
         """The same, with `layer(linear, x)` for the dense layer: executions compute those of all experts at once."""
         return layer(self.linear, flatten_features(x, self.features))
-
-    @staticmethod
-    def stacked(experts: Sequence["Linear"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:
-        """The outputs of equal experts on the same rows, as one product."""
-        return shared_rows([expert.linear for expert in experts], flatten_features(x, experts[0].features))

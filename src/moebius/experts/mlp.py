@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import flatten_features, positive, widths
-from moebius.experts._stacking import each_on_its_own, shared_rows
-from moebius.networks import ACTIVATIONS, Dense
+from moebius.arguments import positive, widths
+from moebius.networks import Dense
 
 
 class MLP(nn.Module):
@@ -28,6 +26,7 @@ class MLP(nn.Module):
             input of another width.
 
     Example:
+        >>> import torch
         >>> MLP(features=64, classes=10, hidden=[16])(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
 
@@ -55,18 +54,3 @@ class MLP(nn.Module):
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
         """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
         return self.network.rowwise(x, layer)
-
-    @staticmethod
-    def stacked(experts: Sequence["MLP"], x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ... C"]:
-        """The outputs of equal experts on the same rows: the first layers as one product."""
-        networks = [expert.network for expert in experts]
-        first = networks[0]
-        # Equal shapes are not yet equal functions, and dropout draws for one expert after another.
-        if any(network.activation != first.activation or network.drops for network in networks):
-            return torch.stack([expert(x) for expert in experts], 1)
-        activate = ACTIVATIONS[first.activation]
-        layers = list(zip(*(network.linears for network in networks), strict=True))
-        values = shared_rows(layers[0], flatten_features(x, first.features))
-        for layer in layers[1:]:
-            values = each_on_its_own(layer, activate(values))
-        return values

@@ -35,8 +35,6 @@ class Domain(nn.Module):
     Reference: study 1's `predesigned`: weights [1, 0] for the first data set and [0, 1] for the second.
     """
 
-    needs_context = True
-
     def __init__(self, domains: int, experts: int):
         super().__init__()
         self.domains, self.experts = positive("domains", domains), positive("experts", experts)

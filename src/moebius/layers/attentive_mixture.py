@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from moebius.arguments import positive
+from moebius.asking import ask
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
-from moebius.frame import Frame, current, entered
-from moebius.keys import row_keys
-from moebius.mixture import asked
+from moebius.execution._running import output_of, same_shapes
+from moebius.frame import entered
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
-from moebius.routing import Router, Routing
+from moebius.routing import Router
 
 
 class AttentiveMixture(nn.Module):
@@ -83,40 +82,41 @@ class AttentiveMixture(nn.Module):
             raise ArgumentError("router", rule, type(self.router).__name__)
         self.combine = WeightedSum() if combine is None else combine
 
-    def forward(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "..."],
+        context: Mapping[str, Tensor] | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
+    ) -> Tensor:
         """Run the mixture.
 
         Arguments:
             x: rows.
-            context: side information for gates that want it, first axis that of x; also `with mb.context(…)`.
+            context: side information for gates and experts that want it, first axis that of x; also
+                `with mb.context(…)`.
+            mask: which rows are real, with the batch axes; also `with mb.context(mask=…)`. The outputs of the others
+                are 0.
         """
-        frame = current() if context is None else current().given(context)
-        state, aux = asked(self.gate, x, frame)
-        batch = state.shape[:-1]
-        if not batch or batch != x.shape[: len(batch)] or state.shape[-1] != self.query.in_features:
-            rule = f"must give {self.query.in_features} features for each row of an input of shape {tuple(x.shape)}"
-            raise ArgumentError("gate", rule, tuple(state.shape))
-        if len(batch) > 1:
-            frame = frame.repeated(prod(batch[1:]))
-            state, x = state.flatten(0, -2), x.flatten(0, len(batch) - 1)
-            aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
-        with entered(frame):
-            features_TEF = torch.stack([body(x) for body in self.bodies], 1)
-            routing = self._routed(state, features_TEF, x, frame)
-            routing = replace(routing, aux={**aux, **routing.aux})
+        wanted = self.query.in_features
+        rule = f"must give {wanted} features for each row of an input of shape {tuple(x.shape)}"
+        rows = ask(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
+        with entered(rows.frame):
+            bodies = [output_of(number, body, rows.x) for number, body in enumerate(self.bodies)]
+            features_TEF = torch.stack(list(same_shapes(bodies, range(len(bodies)))), 1)
+            routing = rows.routed(self.router, self._scores(rows.said, features_TEF))
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
-            outputs = torch.stack([head(features) for head, features in pairs], 1)
+            heads = [output_of(number, head, features) for number, (head, features) in enumerate(pairs)]
+            outputs = torch.stack(list(same_shapes(heads, range(len(heads)))), 1)
             if outputs_wanted(self):
                 routing = replace(routing, outputs=outputs)
             note(self, routing)
             y = self.combine(outputs if routing.selection is None else routing.selection.of(outputs), routing)
-        return y if len(batch) == 1 else y.unflatten(0, batch)
+        return rows.put_back(y)
 
-    def _routed(self, state: Tensor, features_TEF: Tensor, x: Tensor, frame: Frame) -> Routing:
+    def _scores(self, state: Tensor, features_TEF: Tensor) -> Tensor:
         if features_TEF.shape != (len(state), len(self.bodies), self.key.in_features):
             rule = f"must give {self.key.in_features} features for each of {len(state)} rows"
-            raise ArgumentError("bodies", rule, (len(features_TEF), *features_TEF.shape[2:]))
+            fix = f"expert_features={features_TEF.shape[-1]}"
+            raise ArgumentError("bodies", rule, (len(features_TEF), *features_TEF.shape[2:]), fix)
         query_Td, key_TEd = self.query(state), self.key(features_TEF)
-        scores = torch.einsum("td,ted->te", query_Td, key_TEd) / self.query.out_features**0.5
-        routing = self.router(scores, row_keys(x, frame)) if self.router.needs_keys else self.router(scores)
-        return routing if frame.rows is None else routing.at(frame.rows)
+        return torch.einsum("td,ted->te", query_Td, key_TEd) / self.query.out_features**0.5

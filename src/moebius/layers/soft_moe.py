@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from moebius.arguments import positive
 from moebius.errors import ArgumentError
-from moebius.frame import current
+from moebius.execution._running import output_of, same_shapes
+from moebius.frame import Frame, current, entered
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
 from moebius.stack import Stack
@@ -68,20 +69,29 @@ class SoftMoE(nn.Module):
 
         Arguments:
             x: sequences of tokens.
-            mask: True where a token is real; padding is in no slot, and what it gets is 0.
+            mask: True where a token is real; also `with mb.context(mask=…)`. Padding is in no slot and in no record,
+                and what it gets is 0.
         """
+        frame = current().given(None, mask)
+        mask = frame.mask
         if x.shape[-1] != self.dim:
-            raise ArgumentError("dim", f"the tokens, of shape {tuple(x.shape)}, have another width", self.dim)
+            rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
+            raise ArgumentError("dim", rule, self.dim, f"SoftMoE(dim={x.shape[-1]}, …)")
         if mask is not None:
+            if mask.shape != x.shape[:2]:
+                rule = f"needs the axes of the tokens, {tuple(x.shape[:2])}"
+                raise ArgumentError("mask", rule, tuple(mask.shape), "with mb.context(mask=None): …")
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
         logits_BSEP = self._logits(x)
         dispatch_BSEP = _over_tokens(logits_BSEP, mask).to(x.dtype)
         combine_BSEP = logits_BSEP.flatten(2).softmax(-1).view_as(logits_BSEP)
         slots_BEPD = torch.einsum("bsep,bsd->bepd", dispatch_BSEP, x)
         pairs = zip(self.experts, slots_BEPD.unbind(1), strict=True)
-        outputs_BEPO = torch.stack([expert(slots) for expert, slots in pairs], 1)
+        with entered(replace(frame, mask=None)):  # every slot is real
+            each = [output_of(number, expert, slots) for number, (expert, slots) in enumerate(pairs)]
+        outputs_BEPO = torch.stack(list(same_shapes(each, range(len(each)))), 1)
         y = torch.einsum("bsep,bepo->bso", combine_BSEP.to(outputs_BEPO.dtype), outputs_BEPO)
-        self._note(logits_BSEP, outputs_BEPO)
+        self._note(logits_BSEP, outputs_BEPO, frame)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def _logits(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S E P"]:
@@ -91,17 +101,22 @@ class SoftMoE(nn.Module):
             phi = self.scale * F.normalize(phi, dim=0, eps=_SHORTEST)
         return torch.einsum("bsd,dep->bsep", x, phi)
 
-    def _note(self, logits_BSEP: Tensor, outputs_BEPO: Tensor) -> None:
+    def _note(self, logits_BSEP: Tensor, outputs_BEPO: Tensor, frame: Frame) -> None:
+        of_tokens = frame.repeated(logits_BSEP.shape[1]) if frame.mask is None else frame.real(logits_BSEP)[0]
         # A softmax over the experts' logsumexp is the softmax over all slots, summed over each expert's.
-        routing = Soft()(logits_BSEP.logsumexp(-1).flatten(0, 1))
-        frame = current().repeated(logits_BSEP.shape[1])
-        if frame.rows is not None:
-            routing = routing.at(frame.rows)
+        routing = Soft()(_real(frame, logits_BSEP.logsumexp(-1)))
+        if of_tokens.rows is not None:
+            routing = routing.at(of_tokens.rows)
         if outputs_wanted(self):
             within_BSEP = logits_BSEP.softmax(-1).to(outputs_BEPO.dtype)
             outputs = torch.einsum("bsep,bepo->bseo", within_BSEP, outputs_BEPO)
-            routing = replace(routing, outputs=outputs.flatten(0, 1))
+            routing = replace(routing, outputs=_real(frame, outputs))
         note(self, routing)
+
+
+def _real(frame: Frame, values: Float[Tensor, "B S ..."]) -> Float[Tensor, "T ..."]:
+    """Of values of tokens those of real ones, one beneath another."""
+    return values.flatten(0, 1) if frame.mask is None else frame.real(values)[1]
 
 
 def _over_tokens(logits_BSEP: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,13 +1,13 @@
 """A sparse layer in the place of a transformer's feed-forward block."""
 
-from collections.abc import Callable
-
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from moebius.arguments import positive
 from moebius.errors import ArgumentError
+from moebius.execution._contract import Execution
 from moebius.experts.ffn import FFN
+from moebius.frame import current, entered
 from moebius.gates.linear import Linear
 from moebius.mixture import Mixture, known_as
 from moebius.routers.top_k import TopK
@@ -20,8 +20,8 @@ class SparseFFN(nn.Module):
 
     y = Σ_{e chosen} w_e ffn_e(x) + ffn_shared(x),   w = router(W x)
 
-    No token is dropped. The experts are one `mb.Stack`: `layer.mixture.experts[3]` is one of them, and the state dict
-    has one key for each one's tensors. What the layer did is seen as of any mixture: `with mb.record(layer) as log`.
+    No token is dropped. The experts are one `mb.Stack`: `layer.mixture.experts[3]` is one of them. What the layer did
+    is seen as of any mixture: `with mb.record(layer) as log`.
 
     Arguments:
         dim: D, width of a token.
@@ -59,7 +59,7 @@ class SparseFFN(nn.Module):
         bias: bool = True,
         shared: int = 0,
         router: Router | None = None,
-        execution: str | Callable[..., Tensor] = "auto",
+        execution: str | Execution = "auto",
     ):
         super().__init__()
         if isinstance(shared, bool) or shared < 0:
@@ -84,15 +84,24 @@ class SparseFFN(nn.Module):
         return self.mixture.router if self._given or type(self.mixture.router) is not TopK else None
 
     @property
-    def execution(self) -> str | Callable[..., Tensor]:
-        """How the experts run: its name, or a function of your own."""
+    def execution(self) -> str | Execution:
+        """How the experts run: its name, or an execution of your own."""
         execution = self.mixture.execution
         return execution if (name := known_as(execution)) is None else name
 
-    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Each token through its experts."""
+    def forward(self, x: Float[Tensor, "... D"], mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "... D"]:
+        """Each token through its experts.
+
+        Arguments:
+            x: tokens.
+            mask: which of them are real, with their batch axes; also `with mb.context(mask=…)`. What the others get
+                is 0.
+        """
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        y = self.mixture(x)
-        return y if self.block is None else y + self.block(x)
+        frame, x, padding = current().given(None, mask).real(x)
+        with entered(frame):
+            y = self.mixture(x)
+        y = y if self.block is None else y + self.block(x)
+        return y if padding is None else padding.put_back(y)

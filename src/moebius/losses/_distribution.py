@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.errors import ArgumentError
-from moebius.losses._processes import several_processes, summed
+from moebius.processes import several_processes, summed
 from moebius.routers._normalisation import wide
 from moebius.routing import Routing
 

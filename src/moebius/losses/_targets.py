@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from moebius.arguments import at_least_zero
 from moebius.errors import ArgumentError
 from moebius.losses._distribution import log_probs
-from moebius.losses._processes import largest, summed
+from moebius.processes import largest, summed
 from moebius.routers._normalisation import wide
 from moebius.routing import Routing
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.losses._distribution import gate_distribution, mean_over_rows
-from moebius.losses._processes import summed
+from moebius.processes import summed
 from moebius.routers._normalisation import wide
 from moebius.routing import Routing
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Dense(nn.Module):
         """The last layer's output for each row."""
         return self.rowwise(x, lambda linear, x: linear(x))
 
-    def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
+    def rowwise(self, x: Tensor, layer: Callable[[Any, Tensor], Tensor]) -> Tensor:
         """The same, with `layer(linear, x)` for each layer: those of several networks can be computed at once."""
         activate = ACTIVATIONS[self.activation]
         x = flatten_features(x, self.features)
@@ -56,14 +56,9 @@ class Dense(nn.Module):
         return layer(self.linears[-1], x)
 
     @property
-    def linears(self) -> list[nn.Linear]:
-        """The layers, by their type."""
-        return cast(list[nn.Linear], list(self.layers))
-
-    @property
-    def drops(self) -> bool:
-        """Whether dropout is active, so that two calls give unlike outputs."""
-        return self.drop.training and self.drop.p > 0
+    def linears(self) -> list[nn.Module]:
+        """The layers: linear ones, or what stands in their place."""
+        return list(self.layers)
 
     def extra_repr(self) -> str:
         """What tells two equal shapes apart."""

@@ -8,6 +8,7 @@ import torch
 from moebius.build import Stages, build_mixture
 from moebius.errors import ArgumentError
 from moebius.experts.adapter import Adapter
+from moebius.frame import takes_context
 from moebius.recipe.components import check_component, check_keywords
 from moebius.recipe.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.registry import did_you_mean, kinds
@@ -84,10 +85,11 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
         with torch.device("meta"), torch.no_grad():
             mixture = build_mixture(spec, facts, Stages(stages))
             place = ("gate",)
-            if any(getattr(_adapted(mixture.gate), name, False) for name in ("gives_aux", "needs_context")):
+            inner = _adapted(mixture.gate)
+            if inner is not None and (getattr(inner, "gives_aux", False) or takes_context(type(inner))):
                 rule = "takes or gives more than rows and scores, which does not come through a stage"
                 return [Problem(place, rule, spec["gate"])]
-            if getattr(mixture.gate, "needs_context", False):
+            if takes_context(type(mixture.gate)):
                 # It reads values, and the meta device has none.
                 return []
             scores = mixture.gate(torch.zeros(1, facts["channels"], facts["size"], facts["size"]))

@@ -42,7 +42,8 @@ def normalised(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "
         log_probs = scores.log_softmax(-1)
         return log_probs.exp(), log_probs
     if name == "sigmoid":
-        return scores.sigmoid(), F.logsigmoid(scores)
+        # Not F.logsigmoid, whose gradient compilers refuse for a number of rows that they do not know.
+        return scores.sigmoid(), -F.softplus(-scores, threshold=50)
     probs = ACTIVATIONS[name](scores)
     return probs, logarithm(probs)
 

@@ -25,7 +25,7 @@ class Switch(Router):
 
     Arguments:
         capacity: room in multiples of an even share, above 0; None for no limit.
-        jitter: at least 0, below 1.
+        jitter: at least 0, below 1; 0.01 in the paper. 0 unless given: equal calls give equal routings.
         eval_capacity: the same as capacity, in eval, where rows then depend on the rows before them.
         next_best: whether rows without room go on to other experts.
 
@@ -52,7 +52,7 @@ class Switch(Router):
     def __init__(
         self,
         capacity: float | int | None = 1.25,
-        jitter: float | int = 0.01,
+        jitter: float | int = 0.0,
         eval_capacity: float | int | None = None,
         next_best: bool = False,
     ):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from moebius.data.batches import Batch
 from moebius.errors import TrainingError
-from moebius.execution.loop import loop
+from moebius.execution.loop import Loop
 from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
 from moebius.stack import Stack
@@ -63,7 +63,7 @@ def _bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
     executions = {mixture: mixture.execution for mixture in model.modules() if isinstance(mixture, Mixture)}
     try:
         for mixture in executions:
-            mixture.execution = loop  # a stacked product does not call the experts one by one
+            mixture.execution = Loop()  # a stacked product does not call the experts one by one
         with torch.no_grad():
             model(batch.x, {"domain": batch.domains})
     finally:

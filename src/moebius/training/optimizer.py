@@ -10,6 +10,7 @@ from moebius.errors import ArgumentError
 from moebius.experts.adapter import Adapter
 from moebius.mixture import Mixture
 from moebius.registry import did_you_mean
+from moebius.stack import Stack
 from moebius.training.settings import Settings
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
@@ -112,9 +113,11 @@ def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
         for mixture in mixtures:
             mixture.gate.eval()
     if not settings.experts.trains(epoch):
-        # The children, which are the experts, or what holds the tensors of all of them.
-        for expert in [expert for mixture in mixtures for expert in mixture.experts.children()]:
-            _rest(expert)
+        for mixture in mixtures:
+            # The experts one by one, or the stack of them.
+            pool = [mixture.experts] if isinstance(mixture.experts, Stack) else mixture.experts
+            for expert in pool:
+                _rest(expert)
 
 
 def _rest(module: nn.Module) -> None:

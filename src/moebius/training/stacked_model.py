@@ -1,18 +1,22 @@
 """Several equal mixtures as one: the rows of all of them, one run's after another's, and stacked parameters."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from moebius.equal import unlike
-from moebius.execution.stacked import own_product
+from moebius.execution._contract import Execution
+from moebius.execution._layers import columns
+from moebius.execution._pool import Pool
+from moebius.execution._vmapped import vmapped
+from moebius.execution.loop import every as one_by_one
+from moebius.frame import takes_context
 from moebius.mixture import Mixture
 from moebius.recording import Log
 from moebius.routing import Routing, Selection
@@ -62,17 +66,28 @@ class StackedModel:
         mixtures = [module for module in modules if isinstance(module, Mixture)]
         return self._mixture(mixtures) if mixtures else _Part(modules, self.leaves)
 
-    def _execution(self, models: Sequence[Mixture]) -> Callable[..., Tensor]:
+    def _execution(self, models: Sequence[Mixture]) -> Execution:
         experts = list(models[0].experts)
-        together = None
-        if len(experts) > 1 and unlike(experts) is None and own_product(experts[0]) is not None:
-            together = _Part([_Together(list(model.experts)) for model in models], self.leaves)
+        if len(experts) > 1 and all("rowwise" in vars(type(expert)) for expert in experts) and unlike(experts) is None:
+            return _Runs(_Part([_Pooled(list(model.experts)) for model in models], self.leaves))
+        return _Runs(None)
 
-        def run(parts: Iterable[nn.Module], x: Tensor, routing: Routing) -> Tensor:
-            values = torch.stack([part(x) for part in parts], 1) if together is None else together(x)
-            return values if routing.selection is None else routing.selection.of(values)
 
-        return run
+class _Runs(Execution):
+    """All experts of all runs, each on the rows of its run.
+
+    Arguments:
+        together: computes those of a run at once; None to run them one after another.
+    """
+
+    everyone = False
+
+    def __init__(self, together: nn.Module | None):
+        self.together = together
+
+    def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
+        values = one_by_one(pool, x) if self.together is None else self.together(x)
+        return values if routing.selection is None else routing.selection.of(values)
 
 
 class _Part(nn.Module):
@@ -87,26 +102,22 @@ class _Part(nn.Module):
         super().__init__()
         first = modules[0]
         self.module, self.runs = first, len(modules)
-        self.needs_context = getattr(first, "needs_context", False)
         self.gives_aux = getattr(first, "gives_aux", False)
         named = first.named_parameters(remove_duplicate=False)
         self.tensors: dict[str, Tensor] = {name: leaves[parameter] for name, parameter in named}
         for name, _ in first.named_buffers(remove_duplicate=False):
             self.tensors[name] = torch.stack([module.get_buffer(name) for module in modules])
 
-    def forward(self, x: Float[Tensor, "T ..."], *context: Mapping[str, Tensor]) -> Any:
+    def forward(self, x: Float[Tensor, "T ..."], context: Mapping[str, Tensor] | None = None) -> Any:
+        inputs = (x, context) if takes_context(type(self.module)) else (x,)
         if not self.tensors:
-            return self.module(x, *context)
-        by_run = pytree.tree_map(lambda rows: rows.unflatten(0, (self.runs, len(rows) // self.runs)), (x, *context))
-        said = torch.vmap(self._one)(self.tensors, *by_run)
+            return self.module(*inputs)
+        by_run = pytree.tree_map(lambda rows: rows.unflatten(0, (self.runs, len(rows) // self.runs)), inputs)
+        said = vmapped(self.module, self.tensors, *by_run, shared=False, around=_with_products)
         return pytree.tree_map(lambda rows: rows.flatten(0, 1), said)
 
-    def _one(self, tensors: Mapping[str, Tensor], *given: Any) -> Any:
-        with _Products():
-            return functional_call(self.module, dict(tensors), given)
 
-
-class _Together(nn.Module):
+class _Pooled(nn.Module):
     """Equal experts as one module: x (T, …) → (T, E, …)."""
 
     def __init__(self, experts: Sequence[nn.Module]):
@@ -114,7 +125,15 @@ class _Together(nn.Module):
         self.experts = nn.ModuleList(experts)
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
-        return own_product(self.experts[0])(list(self.experts), x)
+        return columns(Pool(self.experts), x)
+
+
+def _with_products(call: Callable[..., Any]) -> Callable[..., Any]:
+    def one(*inputs: Any) -> Any:
+        with _Products():
+            return call(*inputs)
+
+    return one
 
 
 class _Products(TorchFunctionMode):

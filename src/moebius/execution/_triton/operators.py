@@ -1,11 +1,14 @@
 """The forward and the backward as operators of PyTorch, into which compilers do not look. Triton loads at first use."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.execution._triton.plan import Plan
+from moebius.transforms import differentiated_again
 
 
 @torch.library.custom_op("moebius::ffn_forward", mutates_args=())
@@ -79,11 +82,21 @@ def _differentiate(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Any, 
     nothing = ([None] * len(plan), None, None, None)
     if dy is None:
         return None, None, None, None, None, None, *nothing
+    if differentiated_again(dy):
+        return *_differentiable(ctx, dy, Plan(*plan), parts), *nothing
     wants_x, *wants_experts, _ = ctx.needs_input_grad[:6]
     options = (ctx.block, ctx.activation, wants_x, any(wants_experts))
     gradients = backward(dy, *parts, h, plan, *options)
     wanted = zip(gradients, parts, ctx.needs_input_grad[:6], strict=True)
     return *(gradient if part is not None and wants else None for gradient, part, wants in wanted), *nothing
+
+
+def _differentiable(ctx: Any, dy: Tensor, plan: Plan, parts: list[Tensor]) -> list[Tensor | None]:
+    """The gradients in operations that have gradients themselves."""
+    counts = plan.place_E.diff().tolist()
+    order, rows = plan.order_P[: sum(counts)].long(), plan.row_P[: sum(counts)].long()
+    readable = partial(readable_ffn, order, rows, counts, ctx.activation, parts[0].dtype, len(plan.order_P))
+    return readable_gradients(readable, dy, ctx.needs_input_grad[:6], *parts)
 
 
 forward.register_autograd(_differentiate, setup_context=_remember)

@@ -1,16 +1,15 @@
 """The weights of stacked feed-forward experts, for executions that are written for them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.execution._rowwise import why_not_rowwise
+from moebius.execution._layers import weights_of
+from moebius.execution._pool import Pool
 from moebius.execution.grouped import format_of
 from moebius.experts.ffn import FFN
-from moebius.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,23 @@ class FFNWeights:
         return self.inner.to(self.dtype), biases[0], self.outer.to(self.dtype), biases[1]
 
 
-def why_not_ffn(experts: Any, x: Tensor) -> str | None:
+def refuses_ffn(pool: Pool, x: Tensor) -> str | None:
     """Why an execution for stacked feed-forward experts cannot run these, as the end of a sentence; else None."""
-    if not isinstance(experts, Stack) or type(experts.stacked) is not FFN:
+    if pool.stack is None or type(pool.first) is not FFN:
         return "needs a stack of feed-forward experts: mb.Stack of mb.experts.FFN"
-    expert = experts.stacked
-    why = why_not_rowwise(experts, x)
+    why = pool.refuses_rows(x)
     if why is not None:
         return why
-    if x.dtype != expert.inner.weight.dtype and format_of(x) == x.dtype:
-        return f"needs rows in the experts' number format, {expert.inner.weight.dtype}, and these are {x.dtype}"
+    weight, _ = weights_of(pool.stack, pool.first.inner)
+    if x.dtype != weight.dtype and format_of(x) == x.dtype:
+        return f"needs rows in the experts' number format, {weight.dtype}, and these are {x.dtype}"
     return None
 
 
-def ffn_weights(experts: Any, x: Tensor) -> FFNWeights:
-    """The weights of a stack that `why_not_ffn` has nothing against."""
-    inner, outer = experts.stacked.inner, experts.stacked.outer
-    return FFNWeights(inner.weight, inner.bias, outer.weight, outer.bias, experts.stacked.activation, format_of(x))
+def ffn_weights(pool: Pool, x: Tensor) -> FFNWeights:
+    """The weights of a pool that `refuses_ffn` has nothing against."""
+    stack, expert = pool.stack, pool.first
+    assert stack is not None
+    assert isinstance(expert, FFN)
+    inner, outer = weights_of(stack, expert.inner), weights_of(stack, expert.outer)
+    return FFNWeights(*inner, *outer, expert.activation, format_of(x))

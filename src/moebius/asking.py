@@ -1,0 +1,93 @@
+"""From a mixture's input to its routing: the gate is asked of the real rows, and the router chooses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moebius.errors import ArgumentError
+from moebius.frame import Frame, Padding, called, current, entered
+from moebius.keys import row_keys
+from moebius.routing import Router, Routing
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The real rows of a call, one beneath another, and what the gate said of them.
+
+    Arguments:
+        x: the rows.
+        said: the gate's numbers of each.
+        aux: what else it gave of each.
+        frame: what is known of them.
+        batch: the axes that they had.
+        padding: where they stood among others; None where all are real.
+    """
+
+    x: Float[Tensor, "T ..."]
+    said: Float[Tensor, "T G"]
+    aux: Mapping[str, Tensor]
+    frame: Frame
+    batch: torch.Size
+    padding: Padding | None
+
+    def routed(self, router: Router, scores: Float[Tensor, "T G"]) -> Routing:
+        """What the router makes of scores for these rows."""
+        routing = router(scores, row_keys(self.x, self.frame)) if router.needs_keys else router(scores)
+        if self.aux:
+            routing = replace(routing, aux={**self.aux, **routing.aux})
+        return routing if self.frame.rows is None else routing.at(self.frame.rows)
+
+    def put_back(self, y: Float[Tensor, "T ..."]) -> Tensor:
+        """The rows' outputs in the axes of the call, zero where a row was padding."""
+        y = y if len(self.batch) == 1 else y.unflatten(0, self.batch)
+        return y if self.padding is None else self.padding.put_back(y)
+
+
+def ask(
+    gate: nn.Module,
+    x: Float[Tensor, "..."],
+    context: Mapping[str, Tensor] | None,
+    mask: Tensor | None,
+    width: int,
+    rule: str,
+    fix: str | None = None,
+) -> Rows:
+    """Ask the gate of the real rows of a call.
+
+    Arguments:
+        gate: any module x → (batch…, width); one whose attribute `gives_aux` is true gives a pair, that and further
+            values of each row by name.
+        x: the call's input.
+        context: side information beside that of the blocks around.
+        mask: True for real rows; None for what the blocks around say.
+        width: how many numbers the gate has to give of each row.
+        rule, fix: of the error for another width.
+
+    Raises:
+        ArgumentError: the gate gives something else, or not of each row; the mask or the context does not fit.
+    """
+    frame, x, padding = current().given(context, mask).real(x)
+    with entered(frame):
+        said = called(gate, x)
+    said, aux = said if getattr(gate, "gives_aux", False) else (said, {})
+    if not isinstance(said, Tensor):
+        one = f"must give one tensor; {type(gate).__name__} gives something else"
+        raise ArgumentError("gate", one, type(said).__name__, 'mb.experts.Adapter(gate, output="logits")')
+    if said.shape[-1:] != (width,):
+        raise ArgumentError("gate", rule, tuple(said.shape), fix)
+    batch = said.shape[:-1]
+    if not batch or batch != x.shape[: len(batch)]:
+        kept = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
+        raise ArgumentError("gate", kept, tuple(said.shape), None if batch else "x.unsqueeze(0), a batch of one")
+    for name, value in aux.items():
+        if value.shape[: len(batch)] != batch:
+            raise ArgumentError("gate", f"must give {name!r} for each row, {tuple(batch)}", tuple(value.shape))
+    if len(batch) > 1:
+        frame = frame.repeated(prod(batch[1:]))
+        said, x = said.flatten(0, -2), x.flatten(0, len(batch) - 1)
+        aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
+    return Rows(x, said, aux, frame, batch, padding)
