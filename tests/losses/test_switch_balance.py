@@ -25,7 +25,8 @@ def test_worked():
 
 
 def test_it_is_below_its_value_at_balance_where_crowded_experts_have_little_probability():
-    assert switch_balance(of([[0.5, 0.5]] * 3 + [[0.0, 1.0]])).item() == pytest.approx(0.875)
+    assigned = torch.tensor([3.0, 1.0])
+    assert switch_balance(of([[0.5, 0.5]] * 3 + [[0.0, 1.0]], assigned=assigned)).item() == pytest.approx(0.875)
 
 
 @given(mean=st.lists(st.floats(0, 1), min_size=E, max_size=E).filter(lambda mean: sum(mean) > 0.1))

@@ -40,10 +40,10 @@ def test_a_share_that_is_none_is_refused(p):
 
 def test_it_stops_where_the_sum_is_p_exactly():
     """No rounding asks for a third expert where two reach p, to the bit."""
-    probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log().softmax(-1)
-    p = probs[0, :2].sum().item()
-    assert (Threshold(p)(probs.log()).weights != 0).sum() == 2
-    assert (Threshold(p + 1e-6)(probs.log()).weights != 0).sum() == 3
+    scores = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    p = Threshold(1)(scores).probs[0, :2].sum().item()
+    assert (Threshold(p)(scores).weights != 0).sum() == 2
+    assert (Threshold(p + 1e-6)(scores).weights != 0).sum() == 3
 
 
 def test_p_may_follow_a_schedule():
