@@ -18,8 +18,9 @@ CHUNK = 256
 def views(split: Split, augmentations: Sequence[Callable[[Tensor], Tensor]], count: int, seed: int) -> Split:
     """Every row of `split` augmented `count` times: rows v·T … (v+1)·T − 1 are view v, in the split's order.
 
-    Drawn from the seed alone, on the CPU wherever the split is, so that the same seed gives the same bits; torch's
-    global generator stays as it was. More views leave the first ones as they are. Values are rounded to bytes again.
+    Drawn from the seed alone, on the CPU wherever the split is, so that on one machine the same seed gives the same
+    bits; torch's global generator stays as it was. More views leave the first ones as they are. Values are rounded to
+    bytes again.
 
     What frozen experts say of a fixed set of views can be computed once, where fresh draws in each step cannot.
 

@@ -1,4 +1,4 @@
-"""What a study will run, decided once and kept in `study.json`, so that a resumed run computes the same bits."""
+"""What a study will run, decided once and kept in `study.json`: on one machine a resumed run has the same bits."""
 
 import importlib.metadata
 import os

@@ -21,7 +21,7 @@ _DAMAGE = (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, Attri
 
 @dataclass
 class Progress:
-    """Where a run stands. Holds no times: two runs with the same steps have the same bits.
+    """Where a run stands. Holds no times: two runs with the same steps on one machine have the same bits.
 
     Arguments:
         epoch: finished epochs.

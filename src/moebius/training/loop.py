@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, evaluation, checkpoints; a run that was killed goes on with the same bits."""
+"""The training loop: epochs of steps, evaluation, checkpoints; a killed run ends in the same bits on one machine."""
 
 import math
 import time

@@ -26,7 +26,8 @@ MOST_BYTES = 1 << 30
 class Remembering:
     """Makes memories of splits for one model.
 
-    Rows are computed in the split's order, in pieces of one size: the same bits whoever computes them, and when.
+    Rows are computed in the split's order, in pieces of one size: on one machine the same bits whoever computes
+    them, and when.
 
     Arguments:
         model: its outermost frozen adapters are remembered.

@@ -55,7 +55,8 @@ class StackTrainer:
     """Trains the members of a stack in step, from their last checkpoint if there is one.
 
     What comes out of each is what `Trainer` makes of it alone, to rounding. A run whose loss is not finite fails by
-    itself: the others go on, with the bits that they would have had. What can be stacked says `stacking.why_not`.
+    itself: the others go on, with the bits that they would have had in this stack. What can be stacked says
+    `stacking.why_not`.
 
     Arguments:
         members: the runs.
