@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import moebius as mb
 
@@ -103,3 +104,70 @@ def test_call_reaches_mixtures_inside_modules_that_know_no_context():
     y, log = mb.call(nn.Sequential(nn.ReLU(), moe), X, {"domain": torch.tensor([0, 1, 1, 0, 1])})
     assert y.shape == (5, 3)
     assert log["1"][0].weights.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_forward_that_a_checkpoint_repeats_is_recorded_once(reentrant):
+    moe = mixture()
+    with mb.record(moe) as log:
+        checkpoint(moe, X.clone().requires_grad_(), use_reentrant=reentrant).sum().backward()
+    assert len(log[""]) == 1
+    assert torch.equal(log[""][0].weights, mb.call(moe, X)[1][""][0].weights)
+
+
+def test_a_loss_of_a_checkpointed_forward_has_its_gradient():
+    gradients = []
+    for run in (lambda moe: moe(X), lambda moe: checkpoint(moe, X, use_reentrant=False)):
+        torch.manual_seed(0)
+        moe = mixture()
+        with mb.record(moe) as log:
+            y = run(moe)
+        (y.sum() + mb.losses.importance(log[""][0]) + mb.losses.z_loss(log[""][0])).backward()
+        gradients.append([parameter.grad for parameter in moe.parameters()])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+LOSSES = {
+    "importance": mb.losses.importance,
+    "z_loss": mb.losses.z_loss,
+    "switch_balance": mb.losses.switch_balance,
+    "best_expert": lambda routing: mb.losses.best_expert(routing, routing.outputs.square().mean(-1)),
+    "log_weights": lambda routing: routing.log_weights.exp().sum(),
+    "weight_A": lambda routing: routing.selection.weight_A.sum(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_that_reentrant_checkpointing_takes_the_gradient_of_is_refused(loss, wanted):
+    moe = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 3) for _ in range(2)], mb.routers.TopK(1))
+    with mb.record(moe, outputs=True) as log:
+        y = checkpoint(moe, X.clone().requires_grad_(wanted), use_reentrant=True)
+    total = y.sum() + LOSSES[loss](log[""][0])
+    with pytest.raises(mb.MoebiusError, match=r"^use_reentrant: .*\n  fix: .*use_reentrant=False"):
+        total.backward()
+
+
+def test_what_reentrant_checkpointing_records_can_be_looked_at():
+    moe = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 3) for _ in range(2)])
+    with mb.record(moe) as log:
+        checkpoint(moe, X.clone().requires_grad_(), use_reentrant=True).sum().backward()
+    routing, expected = log[""][0], mb.call(moe, X)[1][""][0]
+    assert torch.equal(routing.log_weights, expected.log_weights)
+    assert expected.weights is expected.probs
+    assert routing.weights is routing.probs
+    with torch.no_grad():
+        assert mb.losses.importance(routing) == mb.losses.importance(expected)
+
+
+def test_a_recorder_changes_no_gradient_of_reentrant_checkpointing():
+    gradients = []
+    for recorded in (False, True):
+        torch.manual_seed(0)
+        moe = mixture()
+        x = X.clone().requires_grad_()
+        with mb.record(moe if recorded else mixture()):
+            checkpoint(moe, x, use_reentrant=True).square().sum().backward()
+        gradients.append([x.grad, *(parameter.grad for parameter in moe.parameters())])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)

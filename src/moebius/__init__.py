@@ -28,6 +28,7 @@ _NAMES = {
     "Selection": "routing",
     "Router": "routing",
     "Execution": "execution._contract",
+    "step_routers": "routing",
     "record": "recording",
     "call": "recording",
     "context": "frame",

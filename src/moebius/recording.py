@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from moebius.checkpointing import loses_graph, replaying
+from moebius.errors import ArgumentError
 from moebius.frame import Here, current, entered
 from moebius.routing import Routing
 
@@ -21,11 +25,47 @@ def outputs_wanted(module: nn.Module) -> bool:
 
 
 def note(module: nn.Module, routing: Routing) -> None:
-    """Hand a mixture's routing to the recorders that watch it."""
+    """Hand a mixture's routing to the recorders that watch it, once for a forward that activation checkpoints repeat.
+
+    The first pass of reentrant checkpointing has no graph. What is recorded of it can be looked at, and refuses a
+    backward: a loss of it would have no gradient, and nobody would know.
+    """
+    if not _recorders.value or replaying():
+        return
+    if loses_graph():
+        routing = _refusing(routing)
     for paths, log, _ in _recorders.value:
         path = paths.get(id(module))
         if path is not None:
             log.setdefault(path, []).append(routing)
+
+
+def _refusing(routing: Routing) -> Routing:
+    """The same values, whose backward raises; what was one tensor under two names is one again."""
+    made: dict[int, Tensor] = {}
+
+    def refusing(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        if id(value) not in made:
+            with torch.enable_grad():
+                made[id(value)] = _Refused.apply(value.detach().requires_grad_())  # type: ignore[assignment]
+        return made[id(value)]
+
+    return pytree.tree_map(refusing, routing)
+
+
+class _Refused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        rule = (
+            "a recorded routing has no gradient to give: its forward ran without a graph, under reentrant checkpointing"
+        )
+        raise ArgumentError("use_reentrant", rule, True, "torch.utils.checkpoint.checkpoint(…, use_reentrant=False)")
 
 
 class Recorder:
@@ -60,7 +100,8 @@ def record(module: nn.Module, outputs: bool = False) -> AbstractContextManager[L
 
     Returns:
         module path → one Routing per call; the path of `module` itself is "". Nothing is detached: losses of a
-        recorded routing have gradients.
+        recorded routing have gradients. Activation checkpointing, which repeats calls in backward, adds nothing; with
+        `use_reentrant=True` it leaves a loss of a recorded routing without a gradient, so that backward refuses it.
 
     Example:
         >>> import torch, moebius as mb

@@ -143,8 +143,43 @@ class Router(nn.Module):
         return experts
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
-        """Route T rows by what the gate said of them."""
+        """Route T rows by what the gate said of them.
+
+        A forward may count what it sees, and moves no state that routes: activation checkpointing repeats it.
+        """
         raise TypeError(f"{type(self).__name__} is a router without a forward")
+
+    def step(self) -> None:
+        """Move what training moves besides parameters, by what forwards counted since the last step; here nothing."""
+
+
+def step_routers(model: nn.Module) -> None:
+    """Let every router in `model` take its step: the one line that a training loop has after `optimizer.step()`.
+
+    A router with a balance bias (`TopK(bias_rate=…)`) moves it here, once for all rows that the optimizer's step saw:
+    several micro-batches, the rows of all processes. `mb.fit` and recipes do this by themselves. In a distributed
+    training every process has to call it.
+
+    Where another tool owns the loop, the optimizer calls it:
+    `optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))`.
+
+    Arguments:
+        model: a mixture, or any module that holds some.
+
+    Example:
+        >>> import moebius as mb
+        >>> router = mb.routers.TopK(1, bias_rate=0.5, experts=2)
+        >>> model = mb.Mixture(nn.Linear(4, 2), [nn.Linear(4, 3), nn.Linear(4, 3)], router)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> model(torch.ones(6, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> mb.step_routers(model)
+        >>> sorted(router.bias.tolist())
+        [-0.5, 0.5]
+    """
+    for part in model.modules():
+        if isinstance(part, Router):
+            part.step()
 
 
 _Context = tuple[type, tuple[str, ...], tuple[tuple[str, bool], ...]]

@@ -26,6 +26,11 @@ LOSSES = [{"kind": "batch_entropy", "weight": {"kind": "linear", "start": 0.0, "
 SGD = {"kind": "sgd", "lr": 0.05, "momentum": 0.9}
 COSINE = {"kind": "adam", "lr": {"kind": "cosine", "start": 1e-2, "end": 0.0, "epochs": 2}}
 
+BIASED = {
+    "experts": {"kind": "linear", "count": 4},
+    "router": {"kind": "top_k", "k": 2, "normalisation": "sigmoid", "bias_rate": 0.001, "experts": 4},
+    "combine": {"kind": "weighted_sum"},
+}
 CASES = {
     "linear": ({}, {}, 0),
     "conv": (CONV, {}, 0),
@@ -37,6 +42,9 @@ CASES = {
         {"optimizer": {"kind": "adamw", "lr": 0.01, "amsgrad": True}, "experts": {"start_epoch": 1}},
         0,
     ),
+    "bias": (BIASED, {}, 0),
+    "bias-late-all": (BIASED, {"gate": {"start_epoch": 0.5}, "experts": {"start_epoch": 1}}, 0),
+    "bias-nothing-yet": (BIASED, {"gate": {"start_epoch": 1}, "experts": {"start_epoch": 1}}, 0),
     "validation": ({}, {"epochs": 4, "optimizer": {"kind": "adam", "lr": 0.1}}, 40),
 }
 

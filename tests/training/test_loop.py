@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from moebius.routing import step_routers
 from moebius.training.loop import Trainer
 
 CONV = {"experts": {"kind": "conv", "count": 2, "filters": [4, 4], "hidden": [8]}, "combine": {"kind": "weighted_sum"}}
@@ -55,6 +56,35 @@ def test_equals_a_hand_written_loop(clip_norm, small_data, settings, build, tmp_
     for name, value in model.state_dict().items():
         torch.testing.assert_close(trained.model.state_dict()[name], value, rtol=0, atol=1e-6)
     assert lines(tmp_path) == trained.metrics
+
+
+BIASED = {
+    "experts": {"kind": "linear", "count": 4},
+    "router": {"kind": "top_k", "k": 2, "normalisation": "sigmoid", "bias_rate": 0.001, "experts": 4},
+    "combine": {"kind": "weighted_sum"},
+}
+
+
+def test_the_balance_bias_moves_once_a_step_at_the_rate_of_the_moment(small_data, settings, build, tmp_path):
+    data = small_data()
+    rate = {"kind": "step", "start": 0.004, "factor": 0.5, "every": 1}
+    chosen = settings(router={"bias_rate": rate})
+    trained = Trainer(build(data, **BIASED), data, chosen, 3, tmp_path).train()
+    torch.manual_seed(3)
+    model = build(data, **BIASED)()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for epoch in range(2):
+        order = np.random.default_rng([3, epoch]).permutation(120)
+        for first in range(0, 120, 40):
+            rows = torch.from_numpy(order[first : first + 40])
+            loss = F.cross_entropy(model(data.train.images[rows].float() / 255), data.train.labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            model.router.bias_rate = 0.004 * 0.5**epoch
+            step_routers(model)
+    assert torch.equal(trained.model.router.bias, model.router.bias)
+    assert model.router.bias.count_nonzero() >= 2
 
 
 def test_the_last_batch_counts_for_its_rows(small_data, settings, build, tmp_path):

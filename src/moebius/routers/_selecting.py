@@ -45,7 +45,7 @@ def where_weighed(weights: Float[Tensor, "T E"]) -> Selection:
 def counts(expert_A: Int[Tensor, " A"], experts: Rows, kept_A: Bool[Tensor, " A"] | None = None) -> Float[Tensor, " E"]:
     """How many assignments each expert got, or how many of the kept ones."""
     ones_A = torch.ones_like(expert_A, dtype=torch.float32) if kept_A is None else kept_A.float()
-    return torch.zeros(experts, device=expert_A.device).index_add(0, expert_A, ones_A)
+    return ones_A.new_zeros(experts).index_add(0, expert_A, ones_A)
 
 
 def best(scores: Float[Tensor, "T E"], k: int) -> Int[Tensor, "T K"]:

@@ -26,7 +26,7 @@ class Heads(Router):
 
     Of `aux`, counts (`assigned`, `dropped`) are the heads' sums, probabilities (`load`, `open`) those that any head
     chooses the expert, `selectors` stand one head's after another's; other keys are left out. State that the router
-    keeps, such as a balance bias, is the heads' own in common, and changes with each of them in turn.
+    keeps, such as a balance bias, is the heads' own in common: it counts the rows of them all, and moves once a step.
 
     Arguments:
         router: routes each head's scores; all rows of one head at a time.

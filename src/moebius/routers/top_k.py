@@ -1,10 +1,15 @@
 """The router that chooses K experts."""
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
 from moebius.arguments import at_least_zero, positive
+from moebius.checkpointing import replayed_later, replaying
 from moebius.errors import ArgumentError
 from moebius.routers._normalisation import normalisation_named, normalised, wide
 from moebius.routers._selecting import best, counts, how_many, selected
@@ -12,6 +17,8 @@ from moebius.routing import Router, Routing
 
 # Activations that are shares of something, which can be made to sum to 1 over the chosen experts.
 _SHARES = ("softmax", "sigmoid")
+# More micro-batches than anyone accumulates: a bias that has not moved after so many was forgotten.
+_FORGOTTEN = 1000
 
 
 class TopK(Router):
@@ -26,8 +33,19 @@ class TopK(Router):
     never renormalised: each of the k largest activations is its expert's weight, and a relu that is 0 does not run.
 
     Balance without a loss (`bias_rate` u > 0): each expert has a bias, a buffer, and chosen are the k largest
-    probs + bias. It counts for the choice alone, never for the weights. After each training batch (in training mode,
-    with gradients) it moves by u towards the mean load of all processes: bias_e += u · sign(mean load − load_e).
+    probs + bias. It counts for the choice alone, never for the weights. Forwards (in training mode, with gradients)
+    only count each expert's rows. `step` moves the bias by u towards the mean load since the last step, of all
+    micro-batches and processes: bias_e += u · sign(mean load − load_e). `mb.fit` and recipes call it; a loop of your
+    own has one line more:
+
+        optimizer.step()
+        mb.step_routers(model)
+
+    and where a tool owns the loop, the optimizer does it:
+
+        optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))
+
+    The bias stays float32 in a model of any number format: 0.001 is less than what bf16 tells apart.
 
     Arguments:
         k: how many experts a row has, at least 1; `training.router` may give it a schedule, and it is rounded.
@@ -72,7 +90,11 @@ class TopK(Router):
         if bias_rate and experts is None:
             raise ArgumentError("experts", "a bias per expert needs their number", experts, "experts=8")
         self.experts = experts
-        self.register_buffer("bias", torch.zeros(positive("experts", experts)) if bias_rate else None)
+        bias = torch.zeros(positive("experts", experts), dtype=torch.float32) if bias_rate else None
+        self.register_buffer("bias", bias)
+        # No buffer: data-parallel training gives every process the first one's buffers in each forward.
+        self._counted = torch.zeros(0 if bias is None else len(bias), dtype=torch.long)
+        self._forwards = 0
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
@@ -98,8 +120,8 @@ class TopK(Router):
         chosen = log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
         selection = selected(expert_TK, chosen)
         assigned = counts(selection.expert_A, scores.shape[1], selection.kept_A)
-        if self.bias is not None and self.training and torch.is_grad_enabled():
-            self._move_bias(self.bias, assigned)
+        if self.bias is not None and self.training and _counts():
+            self._count(self.bias, assigned)
         return Routing.from_selection(
             scores, probs, selection, {"assigned": assigned}, distribution=self.normalisation == "softmax"
         )
@@ -111,11 +133,71 @@ class TopK(Router):
         """What the largest are chosen of: the scores, which tie less often than their activations, or these biased."""
         if self.bias is None:
             return scores
-        return torch.where(scores > -torch.inf, probs + self.bias.to(probs.dtype), -torch.inf)
+        return torch.where(scores > -torch.inf, probs + self.bias, -torch.inf)
 
     @torch.no_grad()
-    def _move_bias(self, bias: Tensor, assigned: Float[Tensor, " E"]) -> None:
-        load = assigned.clone()
+    def step(self) -> None:
+        """Move the bias towards the mean load of all processes, and count anew; where nothing was counted it stays."""
+        if self.bias is None:
+            return
+        self._settle(self.bias)
+        load = self._counted
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(load)
-        bias += self.bias_rate * (load.mean() - load).sign().to(bias.dtype)
+        # E times the distance from the mean: a whole number, so that equal loads have none.
+        self.bias += self.bias_rate * (load.sum() - len(load) * load).sign().to(self.bias)
+        load.zero_()
+        self._forwards = 0
+
+    @torch.no_grad()
+    def _count(self, bias: Tensor, assigned: Float[Tensor, " E"]) -> None:
+        self._settle(bias)
+        self._counted.add_(assigned.long())
+        if torch.compiler.is_compiling():
+            return
+        self._forwards += 1
+        if self._forwards == _FORGOTTEN:
+            warnings.warn(
+                f"TopK(bias_rate={self.bias_rate}) counted {_FORGOTTEN} forwards and its bias did not move\n"
+                "  fix: mb.step_routers(model) after each optimizer.step()",
+                stacklevel=2,
+            )
+
+    def _settle(self, bias: Tensor) -> None:
+        """Keep the bias in float32 and the counts on its device, also where a tool has put another tensor there."""
+        if bias.dtype != torch.float32:
+            self.bias = bias.float()
+        if self._counted.is_meta and not bias.is_meta:
+            self._counted = torch.zeros_like(self._counted, device=bias.device)
+        elif self._counted.device != bias.device:
+            self._counted = self._counted.to(bias.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> "TopK":
+        """Moves to devices hold for the bias; casts do not, so that its values never pass through another format."""
+        before = self.bias
+        super()._apply(fn, *arguments, **options)
+        if self.bias is not None and before is not None:
+            if self.bias.dtype != before.dtype:
+                self.bias = before.to(self.bias.device)
+            elif before.is_meta and not self.bias.is_meta:
+                self.bias.zero_()
+            self._settle(self.bias)
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        if self.bias is not None:
+            self._settle(self.bias)
+
+
+def _counts() -> bool:
+    """Whether a forward that happens now is one of a training, for the first time.
+
+    A compiled block inside an activation checkpoint counts in the replay too: all its loads double, and with them their
+    mean.
+    """
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    if replaying() or torch._C._are_functorch_transforms_active():
+        return False
+    return torch.is_grad_enabled() or replayed_later()

@@ -16,6 +16,7 @@ from moebius.data.batches import Batch, Batches
 from moebius.data.split import Dataset
 from moebius.mixture import Mixture
 from moebius.recording import Recorder
+from moebius.routing import step_routers
 from moebius.training.account import Account
 from moebius.training.annealing import Annealing
 from moebius.training.checkpoint import Progress, restore, save
@@ -186,6 +187,9 @@ class Trainer:
             if settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
             self.optimizer.step()
+        # Also where nothing trains yet: a checkpoint holds no counts.
+        with self.annealing.at(epoch):
+            step_routers(self.bare)
         right = (output.detach().argmax(-1) == batch.labels).sum()
         return values, int(right)
 
