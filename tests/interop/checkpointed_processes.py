@@ -45,11 +45,13 @@ def _trained(reentrant, rank, processes):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     biases, recorded = [], 0
     for _ in range(STEPS):
-        x = torch.randn(TOKENS, DIM, dtype=torch.float64).chunk(processes)[rank].requires_grad_()
         optimizer.zero_grad()
-        with mb.record(model) as log:
-            run(x).square().mean().backward()
-        recorded += sum(len(routing.weights) for calls in log.values() for routing in calls)
+        # Two micro-batches: a forward of data-parallel training must leave the counts of the one before.
+        for batch in torch.randn(2, TOKENS, DIM, dtype=torch.float64):
+            x = batch.chunk(processes)[rank].requires_grad_()
+            with mb.record(model) as log:
+                run(x).square().mean().backward()
+            recorded += sum(len(routing.weights) for calls in log.values() for routing in calls)
         optimizer.step()
         mb.step_routers(run)
         biases.append(router.bias.clone())

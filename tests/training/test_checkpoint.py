@@ -44,7 +44,6 @@ CASES = {
     ),
     "bias": (BIASED, {}, 0),
     "bias-late-all": (BIASED, {"gate": {"start_epoch": 0.5}, "experts": {"start_epoch": 1}}, 0),
-    "bias-nothing-yet": (BIASED, {"gate": {"start_epoch": 1}, "experts": {"start_epoch": 1}}, 0),
     "validation": ({}, {"epochs": 4, "optimizer": {"kind": "adam", "lr": 0.1}}, 40),
 }
 

@@ -87,6 +87,14 @@ def test_the_balance_bias_moves_once_a_step_at_the_rate_of_the_moment(small_data
     assert model.router.bias.count_nonzero() >= 2
 
 
+def test_the_balance_bias_moves_in_each_step_where_nothing_trains_yet(small_data, settings, build, tmp_path):
+    """Counts that were left over to a later step would be in no checkpoint."""
+    data = small_data()
+    late = settings(epochs=1, gate={"start_epoch": 1}, experts={"start_epoch": 1})
+    trained = Trainer(build(data, **BIASED), data, late, 3, tmp_path).train()
+    assert trained.model.router.bias.abs().max().item() == pytest.approx(0.003)
+
+
 def test_the_last_batch_counts_for_its_rows(small_data, settings, build, tmp_path):
     data = small_data()
     # One batch of 100 and one of 20; with no learning the mean over all rows does not depend on the batches.
