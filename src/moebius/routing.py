@@ -160,8 +160,8 @@ def step_routers(model: nn.Module) -> None:
     several micro-batches, the rows of all processes. `mb.fit` and recipes do this by themselves. In a distributed
     training every process has to call it.
 
-    Where another tool owns the loop, the optimizer calls it:
-    `optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))`.
+    Where another tool owns the loop, or leaves out steps (to accumulate gradients, to scale losses), the optimizer
+    calls it: `optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))`.
 
     Arguments:
         model: a mixture, or any module that holds some.
