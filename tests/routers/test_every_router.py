@@ -144,6 +144,18 @@ def test_eval_is_deterministic(kind):
     assert torch.equal(router(scores).weights, router(scores).weights)
 
 
+def test_a_forward_moves_nothing_that_routes(kind):
+    """Activation checkpoints repeat it, and the second has to route as the first did."""
+    component = find("routers", kind)
+    biased = {"bias_rate": 0.5, "experts": EXPERTS}
+    router = component(2, **biased) if "bias_rate" in inspect.signature(component).parameters else build(kind)
+    scores = some_scores(9, router=router)
+    torch.manual_seed(0)
+    first = router(scores)
+    torch.manual_seed(0)
+    assert torch.equal(router(scores).weights, first.weights)
+
+
 def test_the_gate_is_trained_where_it_says_so(kind):
     router = build(kind)
     scores = some_scores(20, router=router).requires_grad_()
