@@ -191,6 +191,11 @@ def bias_moves():
         assert twin.router.bias.any()
         assert torch.equal(model.router.bias, twin.router.bias)
     assert compilations() == 1
+    transformed = torch.func.grad(lambda scores: model.router(scores).weights.square().sum())
+    scores, before = rows((E,)), model.router.bias.clone()
+    torch.testing.assert_close(compiled(lambda scores: transformed(scores))(scores), transformed(scores))
+    mb.step_routers(model)
+    assert torch.equal(model.router.bias, before)
 
 
 def checkpointed():

@@ -196,8 +196,6 @@ def _counts() -> bool:
     A compiled block inside an activation checkpoint counts in the replay too: all its loads double, and with them their
     mean.
     """
-    if torch.compiler.is_compiling():
-        return torch.is_grad_enabled() and not torch.compiler.is_exporting()
-    if replaying() or torch._C._are_functorch_transforms_active():
+    if replaying() or torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return False
     return torch.is_grad_enabled() or replayed_later()
