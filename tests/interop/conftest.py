@@ -1,12 +1,17 @@
 """Four models that every other tool is tried on, and what the tests do with them.
 
-The models consist of classes that torch and moebius export, so that they pickle. "list" and "stack" have the same values
-and say the same: only how their experts are held differs.
+The models consist of classes that torch and moebius export, so that they pickle. "list" and "stack" have the same
+values and say the same: only how their experts are held differs.
 """
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +50,8 @@ def train(
     model: nn.Module, steps: int = 3, optimizer: torch.optim.Optimizer | None = None, first: int = 0
 ) -> torch.optim.Optimizer:
     """Train in a plain loop on the batches `first`, `first` + 1, …; returns the optimizer."""
-    optimizer = adam(model) if optimizer is None else optimizer
+    if optimizer is None:
+        optimizer = adam(model)
     for step in range(first, first + steps):
         x, labels = batch(step)
         optimizer.zero_grad()
@@ -65,6 +71,15 @@ def same(one: nn.Module, other: nn.Module, rtol: float = 0.0, atol: float = 0.0)
     """Fail unless two models have the same names and values in their state dicts, and say the same of the same rows."""
     torch.testing.assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=rtol, atol=atol)
     torch.testing.assert_close(outputs(other), outputs(one), rtol=rtol, atol=atol)
+
+
+def unused(name: str, seed: int = 0) -> nn.Module:
+    """A mixture whose gate gets no gradient and whose last expert gets no row, over a "list" or a "stack"."""
+    model = build(name, seed)
+    model.router = mb.routers.Argmax()
+    with torch.no_grad():
+        model.gate.linear.bias[-1] = -100.0
+    return model
 
 
 def _expert() -> nn.Module:
@@ -147,6 +162,46 @@ def _outputs() -> Callable[..., Tensor]:
 @pytest.fixture(name="same")
 def _same() -> Callable[..., None]:
     return same
+
+
+@pytest.fixture(name="unused")
+def _unused() -> Callable[..., nn.Module]:
+    return unused
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Callable[[str, Path], Callable[[str, int], Any]]:
+    """Runs a tool of two_processes.py in two processes, and gives what reads the result of a case and a process."""
+
+    def run(tool: str, folder: Path) -> Callable[[str, int], Any]:
+        # A script of its own, since a test module has no name that another process could import it by.
+        command = [sys.executable, str(Path(__file__).with_name("two_processes.py")), tool]
+        surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+        running = [
+            subprocess.Popen(
+                [*command, str(rank), str(folder)],
+                env=surroundings,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            texts = [process.communicate(timeout=120)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()
+        assert [process.returncode for process in running] == [0, 0], "\n".join(texts)
+
+        def result(case: str, rank: int) -> Any:
+            error = folder / f"{case}.{rank}.error"
+            assert not error.exists(), error.read_text(encoding="utf-8")
+            return torch.load(folder / f"{case}.{rank}")
+
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")
