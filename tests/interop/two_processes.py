@@ -1,4 +1,4 @@
-"""One of two processes that train together: `python two_processes.py TOOL RANK FOLDER`; see test_ddp.py, test_fsdp2.py."""
+"""One of two processes that train together: `python two_processes.py TOOL RANK FOLDER`; for test_ddp and test_fsdp2."""
 
 import sys
 import traceback
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from conftest import NAMES, adam, batch, build, unused
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import moebius as mb
+from conftest import NAMES, adam, batch, build, unused
 
 STEPS, PIECES = 3, 2
 
