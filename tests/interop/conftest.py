@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -170,38 +171,49 @@ def _unused() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session")
-def two_processes() -> Callable[[str, Path], Callable[[str, int], Any]]:
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Callable[[str, int], Any]]:
     """Runs a tool of two_processes.py in two processes, and gives what reads the result of a case and a process."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the workers of one session share the results
+        folder = folder.parent
 
-    def run(tool: str, folder: Path) -> Callable[[str, int], Any]:
-        # A script of its own, since a test module has no name that another process could import it by.
-        command = [sys.executable, str(Path(__file__).with_name("two_processes.py")), tool]
-        surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
-        running = [
-            subprocess.Popen(
-                [*command, str(rank), str(folder)],
-                env=surroundings,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            texts = [process.communicate(timeout=120)[0] for process in running]
-        finally:
-            for process in running:
-                process.kill()
-        assert [process.returncode for process in running] == [0, 0], "\n".join(texts)
+    def run(tool: str) -> Callable[[str, int], Any]:
+        results = folder / tool
+        with FileLock(f"{results}.lock"):
+            if not results.exists():
+                results.mkdir()
+                _launch(tool, results)
 
         def result(case: str, rank: int) -> Any:
-            error = folder / f"{case}.{rank}.error"
+            error = results / f"{case}.{rank}.error"
             assert not error.exists(), error.read_text(encoding="utf-8")
-            return torch.load(folder / f"{case}.{rank}")
+            return torch.load(results / f"{case}.{rank}")
 
         return result
 
     return run
+
+
+def _launch(tool: str, folder: Path) -> None:
+    # A script of its own, since a test module has no name that another process could import it by.
+    command = [sys.executable, str(Path(__file__).with_name("two_processes.py")), tool]
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder)],
+            env=surroundings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        texts = [process.communicate(timeout=120)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(texts)
 
 
 @pytest.fixture(scope="session")

@@ -54,18 +54,19 @@ def ddp(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Each case's name, and what trains its model, saves it in parts, and gives the full state."""
+    """Each case's name, and what trains its model and gives the full state, and the folder of a sharded checkpoint."""
     # In-place operations on such an output would lose FSDP2's hook.
     warnings.filterwarnings("error", message=".*returned a view tensor")
     shard = partial(fully_shard, mesh=init_device_mesh("cpu", (2,)))
 
-    def state(case: str, model: nn.Module, parts: list[nn.Module]) -> dict[str, Tensor]:
+    def state(case: str, model: nn.Module, parts: list[nn.Module]) -> tuple[dict[str, Any], str]:
         for part in [*parts, model]:
             shard(part)
         optimizer = train(model, rank)
         both = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
         dcp.save(both, checkpoint_id=folder / case)
-        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        full = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        return full, str(folder / case)
 
     def single_experts() -> str:
         model = build("list")
