@@ -72,27 +72,37 @@ class Negated(ModelHook):
         return -output
 
 
+def part(model, path):
+    """What `a.2.b` names; an expert of a stack is no submodule."""
+    for key in path.split("."):
+        model = model[int(key)] if key.isdigit() else getattr(model, key)
+    return model
+
+
 @pytest.mark.parametrize(
     ("name", "path", "last"),
     [
-        ("list", "experts.1", "2"),
+        ("list", "experts.1", ".2"),
         ("list", "experts.1.2", ""),
-        ("list", "gate", "linear"),
-        ("nested", "experts.0.experts.1", "network.layers.1"),
-        ("nested", "experts.0.experts.1.network.layers.1", ""),
+        ("list", "gate", ".linear"),
+        ("stack", "experts.1", ".2"),
+        ("stack", "experts.1.2", ""),
+        ("ffn", "2.mixture.experts.1", ".outer"),
+        ("nested", "experts.0.experts.1", ".network.layers.1"),
+        ("nested", "experts.1.experts.1", ".network.layers.1"),
     ],
 )
 def test_a_forward_that_is_replaced_acts(build, outputs, name, path, last):
     """The part says the negative, as one whose last layer has negative parameters does."""
     model, expected = build(name), build(name)
-    before, part = outputs(model), model.get_submodule(path)
+    before, hooked = outputs(model), part(model, path)
     with torch.no_grad():
-        for parameter in expected.get_submodule(path).get_submodule(last).parameters():
+        for parameter in part(expected, path + last).parameters():
             parameter.neg_()
-    add_hook_to_module(part, Negated())
+    add_hook_to_module(hooked, Negated())
     torch.testing.assert_close(outputs(model), outputs(expected))
     assert not torch.allclose(outputs(model), before)
-    remove_hook_from_module(part)
+    remove_hook_from_module(hooked)
     torch.testing.assert_close(outputs(model), before)
 
 

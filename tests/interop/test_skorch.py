@@ -1,7 +1,5 @@
 """skorch: a scikit-learn classifier around the models."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,7 @@ from sklearn.model_selection import cross_val_score
 
 import moebius as mb
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    skorch = pytest.importorskip("skorch", reason="skorch is not installed: pip install -e '.[dev]'")
+skorch = pytest.importorskip("skorch", reason="skorch is not installed: pip install -e '.[dev]'")
 
 
 class Balance(skorch.callbacks.Callback):
