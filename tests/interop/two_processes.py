@@ -68,9 +68,10 @@ def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         full = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         return full, str(folder / case)
 
-    def single_experts() -> str:
-        model = build("list")
-        for part in [*model.experts, model]:
+    def error(name: str) -> str:
+        """Of a mixture whose experts are sharded one by one."""
+        model = build(name)
+        for part in [*model.experts, model]:  # pyright: ignore[reportGeneralTypeIssues]
             shard(part)
         try:
             train(model, rank)
@@ -78,13 +79,13 @@ def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
             return str(error)
         return "no error"
 
-    for name in NAMES:
-        yield f"whole {name}", partial(state, f"whole {name}", build(name), [])
+    yield from ((f"whole {name}", partial(state, f"whole {name}", build(name), [])) for name in NAMES)
+    for name in ("stack", "ffn"):
         model = build(name)
         layers = [part for part in model.modules() if isinstance(part, mb.Stack | mb.Mixture | mb.layers.SparseFFN)]
         inside_first = [part for part in reversed(layers) if part is not model]
         yield f"layers {name}", partial(state, f"layers {name}", model, inside_first)
-    yield "single experts", single_experts
+    yield from ((f"experts {name}", partial(error, name)) for name in ("list", "nested"))
 
 
 if __name__ == "__main__":
