@@ -18,7 +18,11 @@ def saved_whole(thing):
     return torch.load(file, weights_only=False)
 
 
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing)), "torch.save": saved_whole}
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "torch.save": saved_whole,
+}
 
 
 @pytest.fixture(params=COPIES)
@@ -27,7 +31,7 @@ def copied(request):
 
 
 def tensors(model):
-    return {name: value for name, value in [*model.named_parameters(), *model.named_buffers()]}
+    return dict([*model.named_parameters(), *model.named_buffers()])
 
 
 def test_a_copy_is_equal_and_has_values_of_its_own(copied, model, same, train):

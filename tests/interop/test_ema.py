@@ -97,7 +97,9 @@ def over_zipped_parameters(average, model):
         one.copy_(one.lerp(other, 1 - DECAY) if one.is_floating_point() else other)
 
 
-@pytest.mark.parametrize("update", [over_state_dicts, through_load_state_dict, over_named_parameters, over_zipped_parameters])
+@pytest.mark.parametrize(
+    "update", [over_state_dicts, through_load_state_dict, over_named_parameters, over_zipped_parameters]
+)
 def test_by_hand(model, update, train, outputs):
     average = copy.deepcopy(model)
     states = averaged(model, lambda model: torch.no_grad()(update)(average, model), train)

@@ -145,7 +145,7 @@ def test_biases_and_modules_are_each_reached_once():
     counts = []
     for model in pools(ffn):
         called = []
-        model.apply(lambda part: called.append(type(part)))
+        model.apply(lambda part, called=called: called.append(type(part)))
         counts.append([called.count(kind) for kind in (mb.experts.FFN, nn.Linear, mb.Mixture, mb.gates.Linear)])
         assert called[-1] is mb.Mixture
     assert counts[0] == counts[1] == [E, 2 * E + 1, 1, 1]

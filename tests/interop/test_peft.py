@@ -116,37 +116,24 @@ def test_saved_adapters_load_on_the_same_base(peft, name, adapted, build, train,
     torch.testing.assert_close(outputs(shared), outputs(adapted))
 
 
-class LoRA(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.base_layer = layer.requires_grad_(False)
-        self.down, self.up = nn.Linear(layer.in_features, 2, bias=False), nn.Linear(2, layer.out_features, bias=False)
-
-    weight = property(lambda self: self.base_layer.weight)
-    bias = property(lambda self: self.base_layer.bias)
-
-    def forward(self, x):
-        return self.base_layer(x) + self.up(self.down(x))
-
-
-def wrapped(module):
+def wrapped(module, wrap):
     for name, part in list(module.named_children()):
         if isinstance(part, nn.Linear):
-            setattr(module, name, LoRA(part))
+            setattr(module, name, wrap(part))
         else:
-            wrapped(part)
+            wrapped(part, wrap)
 
 
-def test_by_walking_over_the_modules(name, model, batch):
+def test_by_walking_over_the_modules(peft, name, model, batch):
     """Every layer that such a walk finds computes by its wrapper; a stack has none to find."""
-    wrapped(model.eval())
-    layers = [part for part in model.modules() if isinstance(part, LoRA)]
-    stacks = [part for part in model.modules() if isinstance(part, mb.Stack)]
-    assert not any(isinstance(part, LoRA) for stack in stacks for part in stack.modules())
+    config = peft.LoraConfig(r=2, init_lora_weights=False)
+    wrapped(model.requires_grad_(False).eval(), lambda part: peft.tuners.lora.Linear(part, "default", config, r=2))
+    layers = [part for part in model.modules() if isinstance(part, peft.tuners.lora.Linear)]
     assert len(layers) == {"list": 9, "stack": 1, "ffn": 5, "nested": 7}[name]
-    called = []
+    assert not any(list(part.children()) for part in model.modules() if isinstance(part, mb.Stack))
+    called = set()
     for layer in layers:
-        layer.register_forward_hook(lambda layer, args, y: called.append(layer))
+        layer.register_forward_hook(lambda layer, args, y: called.add(layer))
     model(batch(rows=64)[0]).square().sum().backward()
-    assert set(called) == set(layers)
-    assert all(part.weight.grad.count_nonzero() for layer in layers for part in (layer.down, layer.up))
+    assert called == set(layers)
+    assert all(parameter.grad.count_nonzero() for parameter in model.parameters() if parameter.requires_grad)

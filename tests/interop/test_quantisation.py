@@ -104,7 +104,7 @@ def test_a_readable_loop_says_the_same_within_the_error_of_int8(quantise, k, row
     with torch.no_grad(), mb.record(quantised) as log:
         y = quantised(x)
     weights = log[""][-1].weights
-    expected = sum(weights[:, e, None] * expert(x) for e, expert in enumerate(quantised.experts))
+    expected = torch.stack([weights[:, e, None] * expert(x) for e, expert in enumerate(quantised.experts)]).sum(0)
     # One scale for all rows of a call: rows that are quantised with other ones differ by a step of int8.
     torch.testing.assert_close(y, expected.detach(), rtol=0, atol=0.02)
     torch.testing.assert_close(y, moe(x).detach(), rtol=0, atol=0.02)

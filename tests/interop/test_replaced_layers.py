@@ -24,8 +24,8 @@ ROUTERS = {"soft": mb.routers.Soft(), "top2": mb.routers.TopK(2), "top1": mb.rou
 
 
 class Clipped(nn.Linear):
-    def forward(self, x):
-        return super().forward(x).clamp(-0.1, 0.1)
+    def forward(self, input):
+        return super().forward(input).clamp(-0.1, 0.1)
 
 
 class LoRALinear(nn.Linear):
@@ -33,8 +33,8 @@ class LoRALinear(nn.Linear):
         super().__init__(*sizes)
         self.down, self.up = nn.Parameter(torch.randn(2, sizes[0])), nn.Parameter(torch.randn(sizes[1], 2))
 
-    def forward(self, x):
-        return super().forward(x) + x @ self.down.T @ self.up.T
+    def forward(self, input):
+        return super().forward(input) + input @ self.down.T @ self.up.T
 
 
 class LoRA(nn.Module):
@@ -151,7 +151,7 @@ def agrees_with_the_sum_by_hand(experts, router, stack, refusable=True):
         with mb.record(moe) as log:
             y = moe(x)
         weights = log[""][-1].weights
-        expected = sum(weights[:, e, None] * expert(x) for e, expert in enumerate(experts))
+        expected = torch.stack([weights[:, e, None] * expert(x) for e, expert in enumerate(experts)]).sum(0)
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(gradients(y, x, moe.gate, moe.experts), gradients(expected, x, moe.gate, experts))
 
