@@ -93,3 +93,23 @@ def test_the_mode_of_one_expert(pool, router, batch):
     assert same == [False, False, True, False]
     torch.testing.assert_close(runs[0][:, 2], copy.deepcopy(experts[2]).eval()(x))
     assert moe.train().experts[2].training
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_hook_on_all_modules(pool, router, batch):
+    """Counters of operations and profilers set such hooks; they meet the experts that computed."""
+    moe, _ = mixture(pool, "ffn", router)
+    y, seen = moe(batch()[0]), []
+
+    def doubled(part, args, y):
+        seen.append(type(part))
+        return 2 * y if type(part) is mb.experts.FFN else None
+
+    handle = nn.modules.module.register_module_forward_hook(doubled)
+    try:
+        torch.testing.assert_close(moe(batch()[0]), 2 * y)
+    finally:
+        handle.remove()
+    assert seen.count(mb.experts.FFN) == 4
+    torch.testing.assert_close(moe(batch()[0]), y)

@@ -16,6 +16,7 @@ FILL = {
     "orthogonal": nn.init.orthogonal_,
     "truncated": lambda weight: nn.init.trunc_normal_(weight, std=0.02),
     "data": lambda weight: weight.data.normal_(std=0.02),
+    "other_data": lambda weight: setattr(weight, "data", torch.randn(weight.shape)),
 }
 IS_LINEAR = {"isinstance": lambda part: isinstance(part, nn.Linear), "type": lambda part: type(part) is nn.Linear}
 
@@ -79,7 +80,7 @@ def test_experts_one_by_one(fill):
     for model in models:
         torch.manual_seed(2)
         for number in (3, -1):
-            FILL[fill](model.experts[number].inner.weight)
+            model.experts[number].inner.apply(initialised("isinstance", fill))
             model.experts[number].outer.reset_parameters()
     equal(*models)
 

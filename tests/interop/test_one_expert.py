@@ -84,6 +84,7 @@ def test_moving_one_of_a_stack_is_refused(move):
 REPLACE = {
     "part": lambda expert: setattr(expert, "inner", nn.Linear(8, 6)),
     "parameter": lambda expert: setattr(expert.outer, "weight", nn.Parameter(torch.zeros(8, 6))),
+    "data": lambda expert: setattr(expert.inner.weight, "data", torch.zeros(6, 8)),
     "parametrisation": lambda expert: nn.utils.parametrizations.weight_norm(expert.inner),
     "activation": lambda expert: expert.add_module("more", nn.Tanh()),
 }
