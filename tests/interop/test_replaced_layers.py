@@ -97,7 +97,7 @@ LAYERS = {
     "subclass": partial(other_class, Clipped),
     "LoRA subclass": partial(other_class, LoRALinear),
     "LoRA wrapper": LoRA,
-    "weight_norm": lambda layer: prune.random_unstructured(parametrizations.weight_norm(layer), "bias", amount=0.5),
+    "weight_norm": parametrizations.weight_norm,
     "spectral_norm": parametrizations.spectral_norm,
     "parametrised": parametrised,
     "old weight_norm": nn.utils.weight_norm,
