@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moebius.errors import ArgumentError
 from moebius.frame import Frame, Padding, called, current, entered
 from moebius.keys import row_keys
+from moebius.processes import several_processes
 from moebius.routing import Router, Routing
 
 
@@ -44,7 +45,9 @@ class Rows:
     def put_back(self, y: Float[Tensor, "T ..."]) -> Tensor:
         """The rows' outputs in the axes of the call, zero where a row was padding."""
         y = y if len(self.batch) == 1 else y.unflatten(0, self.batch)
-        return y if self.padding is None else self.padding.put_back(y)
+        y = y if self.padding is None else self.padding.put_back(y)
+        # FSDP hooks what a module gives, and a view would lose the hook where it is changed in place.
+        return torch.ops.aten._unsafe_view(y, y.shape) if several_processes() and y._is_view() else y
 
 
 def ask(

@@ -13,7 +13,7 @@ from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution._running import with_zero_gradients
+from moebius.execution._running import refuse_shards, with_zero_gradients
 from moebius.execution.auto import Choice, decide
 from moebius.frame import entered
 from moebius.processes import several_processes
@@ -161,6 +161,8 @@ class _Run:
 
     def __call__(self, experts: Any, x: Tensor) -> Tensor:
         pool, routing = Pool(experts), self.routing
+        if routing.selection is not None and several_processes():
+            refuse_shards(pool)
         if outputs_wanted(self.moe):
             return self._with_outputs(pool, x)
         execution, _ = decide(self.moe.execution, pool, routing, x)

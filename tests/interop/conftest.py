@@ -21,10 +21,6 @@ from torch.nn import functional as F
 
 import moebius as mb
 
-# Until routers step outside of forward.
-if not hasattr(mb, "step_routers"):
-    mb.step_routers = lambda model: None  # type: ignore[attr-defined]
-
 NAMES = ("list", "stack", "ffn", "nested")
 ROWS, FEATURES, CLASSES, EXPERTS = 16, 8, 3, 4
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError
+from moebius.execution._pool import Pool
 from moebius.frame import called, current, entered
 from moebius.stack import Stack
 
@@ -38,6 +39,24 @@ def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
         return output
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
     raise ArgumentError(f"experts.{number}", rule, _described(output), _fix(output))
+
+
+def refuse_shards(pool: Pool) -> None:
+    """Hold the experts of a list to being sharded with the whole mixture, where a router selects.
+
+    Raises:
+        ArgumentError: one is sharded by itself: a process without rows for it would not join in gathering it.
+    """
+    for number, expert in enumerate(pool.modules):
+        for part in expert.modules():
+            if any(base.__name__ in _SHARDS for base in type(part).__mro__):
+                rule = (
+                    "is an expert that is sharded by itself: processes without rows for it would leave others waiting"
+                )
+                raise ArgumentError(f"experts.{number}", rule, type(part).__name__, "fully_shard(mixture)")
+
+
+_SHARDS = ("FSDPModule", "FullyShardedDataParallel")
 
 
 def same_shapes(outputs: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
