@@ -295,3 +295,22 @@ def test_it_is_not_called_by_itself_and_has_no_expert_beyond_its_last():
     for number in (3, -4):
         with pytest.raises(IndexError):
             stack[number]
+
+
+def test_no_tensor_takes_the_name_of_what_a_stack_has_itself():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            own = {name for name in dir(mb.Stack([nn.Linear(1, 1)])) if not name.startswith("_")}
+            for name in sorted(own - set(dir(nn.Module())) | {"a_b"}):
+                self.register_parameter(name, nn.Parameter(torch.randn(4)))
+            self.a = nn.Module()
+            self.a.b = nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return x * sum(self.parameters())
+
+    experts = [Named() for _ in range(2)]
+    stack = mb.Stack(experts)
+    assert len(stack.names) == len(set(stack.names.values())) == len(list(stack.parameters()))
+    torch.testing.assert_close(mixture(stack)(X), mixture(experts)(X))

@@ -21,7 +21,8 @@ from moebius.recording import note, outputs_wanted
 from moebius.registry import find, kinds
 from moebius.routers.soft import Soft
 from moebius.routing import Router, Routing
-from moebius.stack import Stack, flat_names
+from moebius.stack import Stack
+from moebius.state import from_stack
 
 
 class Mixture(nn.Module):
@@ -77,7 +78,7 @@ class Mixture(nn.Module):
         self.router = Soft() if router is None else router
         self.combine = WeightedSum() if combine is None else combine
         self.execution = execution_named(execution)
-        self.register_load_state_dict_pre_hook(_from_stack)
+        self.register_load_state_dict_pre_hook(from_stack)
 
     @property
     def count(self) -> int:
@@ -233,18 +234,3 @@ def _pool(experts: nn.Module) -> nn.ModuleList | Stack:
 def _plain_sum(combine: Any) -> bool:
     plain = isinstance(combine, WeightedSum) and type(combine).__call__ is WeightedSum.__call__
     return plain and combine.activation == "none"
-
-
-def _from_stack(moe: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """In a state dict for a list of experts: a stack's tensors become one for each expert."""
-    experts = moe.experts
-    if not isinstance(experts, nn.ModuleList):
-        return
-    before, names = f"{prefix}experts.", flat_names(experts[0])
-    for name, flat in names.items():
-        whole = state.get(before + flat)
-        if isinstance(whole, Tensor) and whole.shape[:1] == (len(experts),):
-            state |= {f"{before}{number}.{name}": tensor for number, tensor in enumerate(whole.unbind())}
-    for flat in names.values():
-        if f"{before}0.{next(iter(names))}" in state:
-            state.pop(before + flat, None)

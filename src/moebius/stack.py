@@ -12,6 +12,7 @@ from moebius.arguments import positive
 from moebius.equal import hooked, unlike
 from moebius.errors import ArgumentError, MoebiusError
 from moebius.routing import Router
+from moebius.state import flat_names, from_list
 from moebius.views import (
     LIST,
     hand_out,
@@ -115,7 +116,7 @@ class Stack(nn.Module):
         for name, part, _, key, _ in tensors_of(self.template):
             self.parts.setdefault(part, {})[key] = self.flat[name]
         self.quick = simple(self.template)
-        self.register_load_state_dict_pre_hook(_from_list)
+        self.register_load_state_dict_pre_hook(from_list)
 
     @torch.no_grad()
     def _put(self, number: int, expert: nn.Module) -> None:
@@ -257,27 +258,6 @@ class Stack(nn.Module):
             self._handed[number] = hand_out(expert, tensors, number)
 
 
-def flat_names(expert: nn.Module) -> dict[str, str]:
-    """Each name that a tensor has in an expert → its one name in a stack.
-
-    Example:
-        >>> flat_names(nn.Sequential(nn.Linear(2, 3)))
-        {'0.weight': '0_weight', '0.bias': '0_bias'}
-    """
-    names: dict[str, str] = {}
-    of_tensor: dict[int, str] = {}
-    for name, *_, tensor in tensors_of(expert, every_name=True):
-        flat = name.replace(".", "_")
-        while id(tensor) not in of_tensor and (flat in of_tensor.values() or flat in _TAKEN):
-            flat += "_"
-        names[name] = of_tensor.setdefault(id(tensor), flat)
-    return names
-
-
-# What a stack calls otherwise.
-_TAKEN = frozenset((*dir(Stack), *vars(nn.Module()), "count", "names", "flat", "parts", "quick"))
-
-
 def stackable(experts: Sequence[nn.Module]) -> str | None:
     """Why these experts cannot share stacked parameters, as the end of a sentence; None where they can."""
     for part in (part for expert in experts for part in expert.modules()):
@@ -304,29 +284,3 @@ def _check(experts: Sequence[nn.Module]) -> None:
     why = stackable(experts)
     if why is not None:
         raise ArgumentError("experts", f"a stack needs equal experts: {why}", len(experts), "a list of them")
-
-
-def _from_list(
-    stack: Stack, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
-) -> None:
-    """Take the state of a list. What is missing or of another shape torch is told as of a list, and takes the rest."""
-    errors = rest[-1]
-    for flat, whole in stack.state_dict().items():
-        names = [name for name, other in stack.names.items() if other == flat]
-        keys = [[f"{prefix}{number}.{name}" for name in names] for number in range(len(stack))]
-        if prefix + flat in state or not any(key in state for of_one in keys for key in of_one):
-            continue
-        missing += [of_one[0] for of_one in keys if not any(key in state for key in of_one)]
-        given = [[state.pop(key) for key in of_one if key in state][-1:] for of_one in keys]
-        rows = []
-        for (key, *_), values, old in zip(keys, given, whole, strict=True):
-            new = values[0] if values else old
-            if new.shape != old.shape:
-                errors.append(
-                    f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, "
-                    f"the shape in current model is {old.shape}."
-                )
-                new = old
-            rows.append(new)
-        kinds = {(row.dtype, row.device) for row in rows}
-        state[prefix + flat] = torch.stack(rows if len(kinds) == 1 else [row.to(whole) for row in rows])
