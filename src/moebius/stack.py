@@ -116,6 +116,7 @@ class Stack(nn.Module):
         for name, part, _, key, _ in tensors_of(self.template):
             self.parts.setdefault(part, {})[key] = self.flat[name]
         self.quick = simple(self.template)
+        self.places = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
         self.register_load_state_dict_pre_hook(from_list)
 
     @torch.no_grad()

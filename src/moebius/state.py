@@ -8,7 +8,19 @@ from torch import Tensor, nn
 from moebius.views import tensors_of
 
 # What a stack has under these names itself.
-_OF_STACKS = ("count", "flat", "names", "of", "only", "particulars", "parts", "quick", "reset_parameters", "template")
+_OF_STACKS = (
+    "count",
+    "flat",
+    "names",
+    "of",
+    "only",
+    "particulars",
+    "parts",
+    "places",
+    "quick",
+    "reset_parameters",
+    "template",
+)
 _TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked"))
 
 

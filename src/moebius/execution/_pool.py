@@ -131,18 +131,16 @@ class Pool:
         odd = next((flat for flat, tensor in kept.items() if not _usual(tensor)), None)
         if odd is not None:
             return (clause := f"experts.{odd} is a {type(kept[odd]).__name__}"), clause
-        return dense, self._unknown
+        return (None, None) if dense is None else (dense, self._unknown)
 
     def _parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module in the experts with its place; of a stack's experts, which are alike, those of one."""
-        pairs = zip(self.numbers, self.modules, strict=True)
-        for place, expert in (
-            [("experts", self.first)]
-            if self.stack is not None
-            else [(f"experts.{number}", expert) for number, expert in pairs]
-        ):
+        if self.stack is not None:
+            yield from self.stack.places
+            return
+        for number, expert in zip(self.numbers, self.modules, strict=True):
             for path, part in expert.named_modules():
-                yield f"{place}.{path}".rstrip("."), part
+                yield f"experts.{number}.{path}".rstrip("."), part
 
     @_once
     def _unknown(self) -> str | None:
