@@ -187,6 +187,20 @@ def check_it_is_the_loop_for_any_shape_and_routing(rows, features, hidden, exper
     assert_close(problem.fused(), problem.looped())
 
 
+@pytest.mark.parametrize("activation", FEED_FORWARD)
+def check_second_derivatives_are_the_loops(activation):
+    problem = Problem(7, 5, 6, 3, 2, activation, kept=0.8)
+
+    def second(execution, dtype):
+        leaves = [part.detach().to(dtype).requires_grad_() for part in problem.parts]
+        *experts, weight_A = leaves
+        y = execution(*experts, activation, dataclasses.replace(problem.selection, weight_A=weight_A))
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(one.square().sum() for one in first), leaves)
+
+    assert_close(second(fused_ffn, torch.float32), second(loop, torch.float64), 1e-4)
+
+
 def check_all_rows_to_one_expert():
     problem = Problem(40, 16, 16, 3, 1, "swiglu", bias=False)
     problem.expert_A = torch.ones_like(problem.expert_A)
