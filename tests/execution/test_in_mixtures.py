@@ -137,3 +137,27 @@ def test_a_step_is_repeated_bit_by_bit(kind):
         pytest.skip("torch's own sums over rows have no order on a GPU")
     first, again = like_the_loop(kind), like_the_loop(kind)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True) if one is not None)
+
+
+def second_derivatives(kind, dtype):
+    """The gradients of a mixture with and without a graph of their own, and the gradients of those with one."""
+    torch.manual_seed(0)
+    experts = mb.Stack([mb.experts.FFN(6, 5) for _ in range(4)])
+    moe = mb.Mixture(mb.gates.Linear(6, 4), experts, mb.routers.TopK(2), execution=kind).to(DEVICE, dtype)
+    x = TOKENS.flatten(0, 1).to(dtype).requires_grad_()
+    leaves = [x, *moe.parameters()]
+    plain = torch.autograd.grad(moe(x).square().sum(), leaves)
+    graphed = torch.autograd.grad(moe(x).square().sum(), leaves, create_graph=True)
+    total = sum(one.float().square().sum() for one in graphed)
+    return plain, tuple(one.detach() for one in graphed), torch.autograd.grad(total, leaves)
+
+
+@UNDER_AUTOCAST
+def test_gradients_have_gradients_themselves(kind):
+    """The rows reach the output through the experts and through the gate, and each way counts once."""
+    dtype = torch.bfloat16 if kind == "grouped" else torch.float64
+    # Sums of squares of gradients in bf16, with 2⁻⁹ for each number.
+    limits = {"rtol": 0.1, "atol": 0.5} if kind == "grouped" else {"rtol": 1e-9, "atol": 1e-9}
+    plain, graphed, second = second_derivatives(kind, dtype)
+    torch.testing.assert_close(plain, graphed, **limits)
+    torch.testing.assert_close(second, second_derivatives("loop", dtype)[2], **limits)

@@ -22,8 +22,11 @@ def readable_gradients(
         inputs: as they were saved.
     """
     with torch.enable_grad():
-        y = readable(*inputs)
-    asked = [tensor for tensor, wants in zip(inputs, wanted, strict=True) if wants and tensor is not None]
+        # One input may be a function of another, as the weights of assignments are of the rows. Of aliases none is, and
+        # gradients are those of this function alone.
+        aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        y = readable(*aliases)
+    asked = [tensor for tensor, wants in zip(aliases, wanted, strict=True) if wants and tensor is not None]
     found = iter(torch.autograd.grad(y, asked, gradient.to(y), create_graph=True, materialize_grads=True))
     return [next(found) if wants and x is not None else None for x, wants in zip(inputs, wanted, strict=True)]
 
