@@ -86,20 +86,22 @@ def choose(pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Choice:
 
 
 _TRANSFORMED = "transforms of torch.func and forward-mode differentiation need plain operations"
+_ALONE = "there is one expert"
 _COMPILED = "a compiler cannot follow experts that are called one by one"
 
 
 def _picked(pool: Pool, routing: Routing, x: Tensor) -> Decision:
-    if len(pool) == 1 and pool.stack is None:
-        return Loop(), "there is one expert"
+    alone = len(pool) == 1 and pool.stack is None
     if routing.selection is None:
-        return _for_all_rows(pool, routing, x)
+        return (Loop(), _ALONE) if alone else _for_all_rows(pool, routing, x)
     if transforming():
         return Dense(), _TRANSFORMED
     if x.is_meta:
         return Dense(), "rows without values go to no expert by them"
     if torch.compiler.is_exporting():
         return Dense(), "an exported graph has to hold every expert"
+    if alone and not torch.compiler.is_compiling():
+        return Loop(), _ALONE
     if x.is_cuda:
         return _on_gpu(pool, routing, x, len(routing.selection.row_A))
     return _on_cpu(pool, x, len(routing.selection.row_A))
