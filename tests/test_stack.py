@@ -175,6 +175,32 @@ def test_a_part_that_stands_in_two_places_does_so_in_each_expert():
     assert alone.again.weight is alone.first.weight
 
 
+class Named(nn.Module):
+    """Its parameters have names that a stack has for something else, and that another's place makes."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("template", "count", "parts", "_handed", "inner_weight"):
+            self.register_parameter(name, nn.Parameter(torch.randn(4)))
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.inner(x) + self.template * self.count + self.parts * self._handed + self.inner_weight
+
+
+def test_names_that_a_stack_has_for_something_else():
+    torch.manual_seed(0)
+    experts = [Named() for _ in range(3)]
+    moe, listed = mixture(mb.Stack(experts)), mixture(experts)
+    torch.testing.assert_close(moe(X), listed(X))
+    other = mixture([Named() for _ in range(3)])
+    other.load_state_dict(moe.state_dict())
+    torch.testing.assert_close(other(X), listed(X))
+    moe.load_state_dict(mixture([Named() for _ in range(3)]).state_dict())
+    moe.load_state_dict(other.state_dict())
+    torch.testing.assert_close(moe(X), listed(X))
+
+
 def test_missing_and_unknown_tensors_are_named_as_a_list_names_them():
     stack, listed = mb.Stack(made("ffn")), nn.ModuleList(made("ffn"))
     state = nn.ModuleList(made("ffn", seed=1)).state_dict()
@@ -273,6 +299,31 @@ def test_what_cannot_be_stacked(make, why):
     assert caught.value.fix == "a list of them"
     with pytest.raises(ArgumentError, match=why):
         mb.Stack.of(iter(experts).__next__, len(experts))
+
+
+def with_attribute(value):
+    expert = nn.Linear(4, 3)
+    expert.beside = value(expert)
+    return expert
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda expert: [SHARED],
+        lambda expert: {"a": (SHARED.weight,)},
+        lambda expert: lambda x: expert(x),
+    ],
+)
+def test_what_would_be_a_copy_in_a_stack(value):
+    """Parameters that an expert reaches past its parts, and functions that always compute with the first expert's."""
+    with pytest.raises(ArgumentError, match="beside leads to parameters that are not theirs"):
+        mb.Stack([with_attribute(value)])
+
+
+@pytest.mark.parametrize("value", [lambda expert: [expert], lambda expert: (nn.ReLU(), 3), lambda expert: len])
+def test_attributes_that_lead_to_an_experts_own_parts_or_to_none(value):
+    assert stackable([with_attribute(value)]) is None
 
 
 @pytest.mark.parametrize(

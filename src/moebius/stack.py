@@ -1,9 +1,10 @@
 """`Stack`: equal experts that share stacked parameters."""
 
 import copy
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from moebius.state import flat_names, from_list
 from moebius.views import (
     LIST,
     hand_out,
+    held_beside,
     independent,
     particular,
     remember,
@@ -25,6 +27,9 @@ from moebius.views import (
     tensors_of,
     view,
 )
+
+# Threads that call one stack's experts, and take some from it, do so one after another.
+_HANDING = threading.RLock()
 
 
 class Stack(nn.Module):
@@ -118,6 +123,7 @@ class Stack(nn.Module):
         self.quick = simple(self.template)
         self.places = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
         self.register_load_state_dict_pre_hook(from_list)
+        self.register_load_state_dict_post_hook(_renewed)
 
     @torch.no_grad()
     def _put(self, number: int, expert: nn.Module) -> None:
@@ -127,20 +133,32 @@ class Stack(nn.Module):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> nn.Module:
+    @overload
+    def __getitem__(self, number: int) -> nn.Module: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[nn.Module]: ...
+
+    def __getitem__(self, number: int | slice) -> nn.Module | list[nn.Module]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(self.count)[number]]
         if number not in range(-self.count, self.count):
             raise IndexError(number)
         number %= self.count
         with torch.enable_grad():
             of_one = {flat: tensor[number] for flat, tensor in self.tensors().items()}
         tensors = [of_one[flat] for flat in self.flat.values()]
-        expert = self._out().get(number)
-        if expert is None:
-            expert = hand_out(self.template, tensors, number)
-        elif replaced(expert) is None:
-            remember(expert, tensors)
-        self._handed[number] = expert
+        with _HANDING:
+            expert = self._out().get(number)
+            if expert is None:
+                expert = hand_out(self.template, tensors, number)
+            elif replaced(expert) is None:
+                remember(expert, tensors)
+            self._handed[number] = expert
         return expert
+
+    def __setitem__(self, number: int, expert: nn.Module) -> NoReturn:
+        raise MoebiusError(f"experts.{number}: an expert of a stack cannot be replaced alone", f"{LIST}    # first")
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[number] for number in range(self.count))
@@ -175,19 +193,34 @@ class Stack(nn.Module):
         Raises:
             MoebiusError: a part or a tensor of an expert was replaced, which a stack cannot hold.
         """
-        if torch.compiler.is_compiling() or not (self._handed or self._loose):
+        if not (self._handed or self._loose):
             return {}
-        out = self._out()
-        for number, expert in out.items():
-            change = replaced(expert)
-            if change is not None:
-                rule = f"an expert of a stack was changed, and that has no effect: {change}"
-                raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
-        found = {number: expert for number, expert in out.items() if particular(expert, self.template) is not None}
-        # Nobody has to keep what is as it was; whoever keeps it may still change it.
-        self._handed = dict(found)
-        self._loose = {number: weakref.ref(expert) for number, expert in out.items() if number not in found}
+        if torch.compiler.is_dynamo_compiling():
+            if not self._differ():
+                return {}
+            from moebius.uncompiled import particulars_of
+
+            return particulars_of(self)
+        with _HANDING:
+            out = self._out()
+            for number, expert in out.items():
+                change = replaced(expert)
+                if change is not None:
+                    rule = f"an expert of a stack was changed, and that has no effect: {change}"
+                    raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
+            found = {number: expert for number, expert in out.items() if particular(expert, self.template) is not None}
+            # Nobody has to keep what is as it was; whoever keeps it may still change it.
+            self._handed = dict(found)
+            self._loose = {number: weakref.ref(expert) for number, expert in out.items() if number not in found}
         return found
+
+    def _differ(self) -> bool:
+        """Whether an expert that was handed out is not like the others."""
+        out = self._out().values()
+        return any(replaced(expert) is not None or particular(expert, self.template) is not None for expert in out)
+
+    # A compiler shall ask while it traces: it does not follow references to what may be gone.
+    _differ._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _out(self) -> dict[int, nn.Module]:
         """The experts that were handed out and are still there."""
@@ -234,9 +267,13 @@ class Stack(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Stack":
         super()._apply(fn, recurse)
-        for number in self._out():
-            _ = self[number]  # whoever holds an expert has the new tensors, too
+        self._renew()
         return self
+
+    def _renew(self) -> None:
+        """Give whoever holds an expert the stack's tensors, where these are others than they were."""
+        for number in self._out():
+            _ = self[number]
 
     def unstacked(self) -> list[nn.Module]:
         """The experts as modules of their own, with copies of their parameters."""
@@ -246,6 +283,12 @@ class Stack(nn.Module):
     def extra_repr(self) -> str:
         """How many, and what one is."""
         return f"count={self.count}, expert={self.template!r}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Stack":
+        # A parametrised module brings a copy of its own, which knows nothing of experts that were handed out.
+        made = memo[id(self)] = self.__new__(type(self))
+        made.__setstate__(copy.deepcopy(Stack.__getstate__(self), memo))
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         # Of experts that were handed out a copy has those that differ from the others.
@@ -275,6 +318,9 @@ def stackable(experts: Sequence[nn.Module]) -> str | None:
         return f"their tensors are of a kind of their own, {type(odd).__name__}, which a stack would lose"
     if len(set().union(*tensors)) < sum(map(len, tensors)):
         return "they share a part, and each would get its own"
+    beside = next((name for expert in experts if (name := held_beside(expert)) is not None), None)
+    if beside is not None:
+        return f"their attribute {beside} leads to parameters that are not theirs, and each would get copies"
     trained = [[tensor.requires_grad for tensor in of_one.values()] for of_one in tensors]
     if any(one != trained[0] for one in trained):
         return "in some of them parameters are frozen that are not in others"
@@ -285,3 +331,8 @@ def _check(experts: Sequence[nn.Module]) -> None:
     why = stackable(experts)
     if why is not None:
         raise ArgumentError("experts", f"a stack needs equal experts: {why}", len(experts), "a list of them")
+
+
+def _renewed(stack: Stack, *_: Any) -> None:
+    """Loading with `assign=True` puts other tensors in the place of the stack's."""
+    stack._renew()

@@ -3,9 +3,9 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, NoneType
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, NoReturn
 
 import torch
@@ -97,6 +97,8 @@ def replaced(expert: nn.Module) -> str | None:
     for (name, *_, tensor), (before, alias) in zip(named, pairs, strict=True):
         if tensor is not before or not _in_place(tensor, alias):
             return f"{name} is another tensor"
+        if tensor._backward_hooks:
+            return f"{name} has a hook on its gradient, which is a part of that of all experts"
     return None
 
 
@@ -104,6 +106,8 @@ def particular(expert: nn.Module, module: nn.Module, place: str = "") -> str | N
     """What a view at this place that was handed out has of its own, as a clause; None where it is like the module."""
     for (path, part), other in zip(expert.named_modules(), module.modules(), strict=True):
         name = f"{place}.{path}".strip(".") or type(part).__name__
+        if type(part) is not type(other):
+            return f"{name} is a {type(part).__name__}"
         if any(vars(part).get(hooks) for hooks in HOOKS):
             return f"{name} has hooks"
         if not same(settings(part), settings(other)):
@@ -124,6 +128,49 @@ def independent(part: nn.Module) -> nn.Module:
         values = tensor.detach().clone()
         copies.setdefault(id(tensor), nn.Parameter(values, tensor.requires_grad) if table == "_parameters" else values)
     return copy.deepcopy(view(part, [copies[id(tensor)] for *_, tensor in tensors_of(part)]))
+
+
+def held_beside(module: nn.Module) -> str | None:
+    """The name of an attribute that leads to parameters that are not the module's own; None where none does.
+
+    A function that refers to a module does so for ever: in a copy it still computes with the first one's parameters.
+
+    Example:
+        >>> expert = nn.Linear(2, 3)
+        >>> expert.shared = [nn.Linear(3, 3)]
+        >>> held_beside(expert)
+        'shared'
+    """
+    parts = set(module.modules())
+    tensors = {id(tensor) for *_, tensor in tensors_of(module)}
+
+    def leads_away(value: Any) -> bool:
+        if isinstance(value, nn.Module):
+            return value not in parts and next(value.parameters(), None) is not None
+        if isinstance(value, Tensor):
+            return value.requires_grad and id(value) not in tensors
+        if isinstance(value, FunctionType):
+            return any(isinstance(bound, nn.Module | nn.Parameter) for bound in _bound(value))
+        if isinstance(value, MethodType):
+            return leads_away(value.__self__)
+        if isinstance(value, partial):
+            value = [value.func, *value.args, *value.keywords.values()]
+        if isinstance(value, dict):
+            value = list(value.values())
+        return isinstance(value, list | tuple | set) and any(map(leads_away, value))
+
+    for path, part in module.named_modules():
+        for name, value in vars(part).items():
+            if name not in _INTERNAL and leads_away(value):
+                return f"{path}.{name}".strip(".")
+    return None
+
+
+def _bound(function: FunctionType) -> Iterator[Any]:
+    """The values of variables around a function that it reads."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # one that has no value yet
+            yield cell.cell_contents
 
 
 def simple(module: nn.Module) -> bool:

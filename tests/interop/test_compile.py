@@ -20,7 +20,7 @@ import moebius as mb
 
 NAMES = ("list", "stack", "ffn", "nested")
 CASES = [f"{case} {name}" for case in ("trains", "masked") for name in NAMES]
-CASES += ["sub-layer list", "inductor ffn", "whole stack"]
+CASES += ["sub-layer list", "inductor ffn", "whole stack", "hooked stack", "hooked ffn", "held stack"]
 
 
 def compiled(model, backend="aot_eager"):
@@ -105,10 +105,38 @@ def whole(conftest, name):
     close(dict(model.state_dict()), dict(twin.state_dict()))
 
 
+def hooked(conftest, name):
+    """A hook on one expert acts, outside of the graph; without it all is in one graph again."""
+    model = conftest.build(name)
+    stack = next(part for part in model.modules() if isinstance(part, mb.Stack))
+    x, _ = conftest.batch()
+    before = model(x)
+    handle = stack[1].register_forward_hook(lambda part, args, y: y + 10)
+    expected = model(x)
+    torch._dynamo.reset()
+    run = torch.compile(model, backend="aot_eager")
+    close(run(x), expected)
+    handle.remove()
+    close(compiled(model)(x), before)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def held(conftest, name):
+    """Experts that somebody took from a stack leave one graph; a changed one is refused as without a compiler."""
+    model = conftest.build(name)
+    x, _ = conftest.batch()
+    experts = list(model.experts)
+    close(compiled(model)(x), model(x))
+    experts[1].inner = torch.nn.Linear(2, 2)
+    with pytest.raises(mb.MoebiusError, match="unstacked"):
+        torch.compile(model, backend="aot_eager")(x)
+
+
 def main():
     import conftest
 
     functions = {"trains": trains, "masked": masked, "sub-layer": sub_layer, "inductor": inductor, "whole": whole}
+    functions |= {"hooked": hooked, "held": held}
     for case in sys.argv[1:] or CASES:
         kind, name = case.split()
         try:

@@ -1,6 +1,7 @@
 """What is done to one expert holds for it, or is refused with what to do instead: freezing, moving, replacing."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -87,6 +88,7 @@ REPLACE = {
     "data": lambda expert: setattr(expert.inner.weight, "data", torch.zeros(6, 8)),
     "parametrisation": lambda expert: nn.utils.parametrizations.weight_norm(expert.inner),
     "activation": lambda expert: expert.add_module("more", nn.Tanh()),
+    "gradient's hook": lambda expert: expert.inner.weight.register_hook(lambda gradient: 2 * gradient),
 }
 
 
@@ -104,6 +106,71 @@ def test_replacing_in_one_of_a_stack_is_refused_where_it_would_be_lost(replace, 
 
     with pytest.raises(mb.MoebiusError, match=FIX):
         replace_and_run(moe.experts[2])
+
+
+class Negated(nn.Linear):
+    def forward(self, input):
+        return -super().forward(input)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("pool", POOLS)
+def test_another_class_of_a_part_of_one(pool, router, batch):
+    """As in recipes that set `__class__` to keep a layer's parameters."""
+    moe, x = mixture(pool, router), batch()[0]
+    before = moe(x)
+    moe.experts[2].outer.__class__ = Negated
+    with mb.record(moe) as log:
+        y = moe(x)
+    torch.testing.assert_close(y, by_hand(log[""][-1].weights, moe.experts, x))
+    assert not torch.allclose(y, before)
+
+
+def test_replacing_one_of_a_stack_by_its_place_is_refused():
+    moe = mixture()
+    with pytest.raises(mb.MoebiusError, match=FIX):
+        moe.experts[2] = mb.experts.FFN(8, 6)
+    assert [expert is moe.experts[number] for number, expert in enumerate(moe.experts[1:3], 1)] == [True, True]
+
+
+def test_threads_that_take_experts_while_others_call_them(batch):
+    moe, x = mixture(), batch()[0]
+    y = moe(x).detach()
+
+    def work(number):
+        for _ in range(50):
+            expert = moe.experts[number]
+            with mb.record(moe) as log:
+                torch.testing.assert_close(moe(x), y)
+            assert len(log[""]) == 1
+            expert(x)
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
+
+
+CHANGES = {
+    "moved": lambda moe, state: moe.double().float(),
+    "loaded": lambda moe, state: moe.load_state_dict(state),
+    "assigned": lambda moe, state: moe.load_state_dict(state, assign=True),
+    "assigned as of a list": lambda moe, state: moe.load_state_dict(mixture("list").state_dict(), assign=True),
+    "copied": lambda moe, state: copy.deepcopy(moe),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_who_holds_an_expert_of_a_stack_sees_what_the_stack_holds(change, batch):
+    moe, x = mixture(), batch()[0]
+    held = moe.experts[2]
+    moe(x)
+    CHANGES[change](moe, {name: value + 1 for name, value in mixture().state_dict().items()})
+    torch.testing.assert_close(held(x), moe.experts.unstacked()[2](x))
+    with torch.no_grad():
+        held.inner.weight.fill_(7.0)
+    assert (moe.experts.inner_weight[2] == 7).all()
+    held(x).sum().backward()
+    assert moe.experts.inner_weight.grad[2].count_nonzero()
 
 
 @pytest.mark.parametrize("router", ROUTERS)

@@ -1,5 +1,7 @@
 """What parametrisations, pruning and hooks do to a stack's own tensors holds for its experts, one and all."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -86,3 +88,24 @@ def test_a_hook_on_a_stack_is_called_once_a_forward(router):
         handle.remove()
     moe(X)
     assert len(called) == 2
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+@pytest.mark.parametrize("change", ["parametrised", "weight_norm", "pruned to the end"])
+def test_a_copy_of_a_changed_stack_is_its_own(change, hooked):
+    """Also where experts of the first were handed out, and with their hooks."""
+    moe, _ = mixture(mb.routers.TopK(2))
+    CHANGES[change](moe.experts)
+    held = moe.experts[0]
+    if hooked:
+        held.register_forward_hook(lambda part, args, y: 2 * y)
+    y, weight = moe(X), held.inner.weight.clone()
+    twin = copy.deepcopy(moe)
+    torch.testing.assert_close(twin(X), y)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+    assert twin.experts[0] is not held
+    torch.testing.assert_close(held.inner.weight, weight)
+    torch.testing.assert_close(moe(X), y)
+    assert not torch.allclose(twin(X), y)
