@@ -112,7 +112,7 @@ class Frame:
         mask = self.mask
         if mask is None:
             return self, x, None
-        if mask.shape != x.shape[: mask.ndim]:
+        if not mask.ndim or mask.shape != x.shape[: mask.ndim]:
             rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
             fix = "with mb.context(mask=None): …, around what sees other rows"
             raise ArgumentError(MASK, rule, tuple(mask.shape), fix)

@@ -21,7 +21,7 @@ _OF_STACKS = (
     "reset_parameters",
     "template",
 )
-_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked"))
+_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked", "_handed", "_loose"))
 
 
 def flat_names(expert: nn.Module) -> dict[str, str]:

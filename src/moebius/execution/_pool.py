@@ -37,7 +37,7 @@ _ELEMENTWISE = (
 _DENSE = (nn.Linear, nn.Sequential, nn.ModuleList, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
 # Rooms whose classes compute what their forward says, with nothing but their tensors.
 _ROOMS = ("torch.nn.modules.", "moebius.experts.", "moebius.networks.")
-_OPAQUE = (Adapter, nn.RNNBase)
+_OPAQUE = (Adapter, nn.RNNBase, nn.RNNCellBase)
 
 
 def _once(question: Callable[[Any], Any]) -> Any:
@@ -118,20 +118,25 @@ class Pool:
             return clause, clause
         if watched():
             return (clause := "hooks for every module wait for the experts to be called"), clause
-        dense = None
-        for place, part in self._parts():
-            strange = _strange(part)
-            if strange is not None:
-                return (clause := f"{place} {strange}"), clause
-            if dense is None and type(part) not in _DENSE and "rowwise" not in vars(type(part)):
-                dense = f"{place} is a {type(part).__name__}, which no product of dense layers knows"
-            elif dense is None and isinstance(part, nn.Dropout) and part.training and part.p:
-                dense = f"{place} is active dropout, which draws for other rows than the loop"
+        strange, dense, unknown = self._of_parts()
+        if strange is not None:
+            return strange, strange
         kept = {} if self.stack is None else self.stack.tensors()
         odd = next((flat for flat, tensor in kept.items() if not _usual(tensor)), None)
         if odd is not None:
             return (clause := f"experts.{odd} is a {type(kept[odd]).__name__}"), clause
-        return (None, None) if dense is None else (dense, self._unknown)
+        return (None, None) if dense is None else (dense, unknown)
+
+    def _of_parts(self) -> tuple[str | None, str | None, str | None]:
+        """What was added to a module; which one no product of dense layers knows; which cannot run at once at all."""
+        dense = unknown = None
+        for place, part in self._parts():
+            strange = _strange(part)
+            if strange is not None:
+                return f"{place} {strange}", None, None
+            dense = _no_dense_layer(place, part) if dense is None else dense
+            unknown = _unknown(place, part) if unknown is None else unknown
+        return None, dense, unknown
 
     def _parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module in the experts with its place; of a stack's experts, which are alike, those of one."""
@@ -141,18 +146,6 @@ class Pool:
         for number, expert in zip(self.numbers, self.modules, strict=True):
             for path, part in expert.named_modules():
                 yield f"experts.{number}.{path}".rstrip("."), part
-
-    @_once
-    def _unknown(self) -> str | None:
-        for place, part in self._parts():
-            kind = type(part)
-            if not f"{kind.__module__}.".startswith(_ROOMS) or isinstance(part, _OPAQUE) or takes_context(kind):
-                return f"{place} is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
-            if isinstance(part, _NormBase) and part.training:
-                return f"{place} is a {kind.__name__}, which updates batch statistics"
-            if isinstance(part, _DropoutNd) and part.training and part.p:
-                return f"{place} is active dropout, which draws for other rows than the loop"
-        return None
 
     @_once
     def layered(self) -> str | None:
@@ -170,6 +163,25 @@ class Pool:
         if self.layered is None and x.ndim != 2 and not _makes_vectors(self.first, x):
             return f"needs rows that are vectors, and these are of shape {tuple(x.shape[1:])}"
         return self.layered
+
+
+def _no_dense_layer(place: str, part: nn.Module) -> str | None:
+    if type(part) not in _DENSE and "rowwise" not in vars(type(part)):
+        return f"{place} is a {type(part).__name__}, which no product of dense layers knows"
+    if isinstance(part, nn.Dropout) and part.training and part.p:
+        return f"{place} is active dropout, which draws for other rows than the loop"
+    return None
+
+
+def _unknown(place: str, part: nn.Module) -> str | None:
+    kind = type(part)
+    if not f"{kind.__module__}.".startswith(_ROOMS) or isinstance(part, _OPAQUE) or takes_context(kind):
+        return f"{place} is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
+    if isinstance(part, _NormBase) and part.training:
+        return f"{place} is a {kind.__name__}, which updates batch statistics"
+    if isinstance(part, _DropoutNd) and part.training and part.p:
+        return f"{place} is active dropout, which draws for other rows than the loop"
+    return None
 
 
 def _strange(part: nn.Module) -> str | None:

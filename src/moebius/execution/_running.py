@@ -35,10 +35,15 @@ def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
         ArgumentError: it is no tensor, or has not one output for each row.
     """
     output = called(expert, x)
-    if isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1]):
+    if of_rows(output, x):
         return output
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
     raise ArgumentError(f"experts.{number}", rule, _described(output), _fix(output))
+
+
+def of_rows(output: Any, x: Tensor) -> bool:
+    """Whether an output is a tensor with an entry for each row."""
+    return isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1])
 
 
 def refuse_shards(pool: Pool) -> None:

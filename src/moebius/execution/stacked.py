@@ -8,7 +8,7 @@ from moebius.equal import unlike
 from moebius.execution._contract import Execution
 from moebius.execution._layers import columns
 from moebius.execution._pool import Pool
-from moebius.execution._running import output_of, same_shapes
+from moebius.execution._running import of_rows, output_of, same_shapes
 from moebius.execution._vmapped import held, laid_together, vmapped
 from moebius.execution.loop import every as one_by_one
 from moebius.routing import Routing
@@ -67,7 +67,9 @@ def _together(pool: Pool, x: Tensor) -> Tensor:
     else:
         of_stack = stack.tensors()
         tensors = {name: of_stack[flat] for name, flat in stack.flat.items()}
-    return vmapped(pool.first, tensors, x, axis=1)
+    outputs = vmapped(pool.first, tensors, x, axis=1)
+    # One by one they say which expert gives something else.
+    return outputs if of_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)
 
 
 def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
