@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moebius.errors import ArgumentError
 from moebius.frame import Frame, Padding, called, current, entered
 from moebius.keys import row_keys
+from moebius.outputs import adapted, described
 from moebius.processes import several_processes
 from moebius.routing import Router, Routing
 
@@ -76,10 +77,16 @@ def ask(
     frame, x, padding = current().given(context, mask).real(x)
     with entered(frame):
         said = called(gate, x)
-    said, aux = said if getattr(gate, "gives_aux", False) else (said, {})
+    kind = type(gate).__name__
+    aux: Mapping[str, Tensor] = {}
+    if getattr(gate, "gives_aux", False):
+        if not (isinstance(said, tuple) and len(said) == 2 and isinstance(said[1], Mapping)):
+            pair = f"must give a pair, scores and a mapping, where its `gives_aux` is true; {kind} gives something else"
+            raise ArgumentError("gate", pair, described(said), "gate.gives_aux = False")
+        said, aux = said
     if not isinstance(said, Tensor):
-        one = f"must give one tensor; {type(gate).__name__} gives something else"
-        raise ArgumentError("gate", one, type(said).__name__, 'mb.experts.Adapter(gate, output="logits")')
+        one = f"must give one tensor; {kind} gives something else"
+        raise ArgumentError("gate", one, described(said), adapted("gate", said, len(x)))
     if said.shape[-1:] != (width,):
         raise ArgumentError("gate", rule, tuple(said.shape), fix)
     batch = said.shape[:-1]

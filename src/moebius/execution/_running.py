@@ -1,7 +1,6 @@
 """What executions share that call experts one after another."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from moebius.errors import ArgumentError
 from moebius.execution._pool import Pool
 from moebius.frame import called, current, entered
+from moebius.outputs import adapted, described
 from moebius.stack import Stack
 
 
@@ -38,7 +38,9 @@ def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
     if of_rows(output, x):
         return output
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
-    raise ArgumentError(f"experts.{number}", rule, _described(output), _fix(output))
+    one_by_one = isinstance(output, Tensor)
+    fix = "an expert that treats its rows one by one" if one_by_one else adapted("expert", output, len(x))
+    raise ArgumentError(f"experts.{number}", rule, described(output), fix)
 
 
 def of_rows(output: Any, x: Tensor) -> bool:
@@ -92,25 +94,6 @@ def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
 def _tensors(module: nn.Module) -> Iterable[Tensor]:
     # Those of a stack may be parametrised, and gradients go through that.
     return module.tensors().values() if isinstance(module, Stack) else module.parameters()
-
-
-def _described(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with {', '.join(map(repr, output))}"
-    if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {', '.join(map(_described, output))}"
-    return type(output).__name__
-
-
-def _fix(output: Any) -> str:
-    if isinstance(output, Mapping):
-        name = "logits" if "logits" in output else next(iter(output), "name")
-        return f'mb.experts.Adapter(expert, output="{name}")'
-    if isinstance(output, Tensor):
-        return "an expert that treats its rows one by one"
-    return "mb.experts.Adapter(expert, output=0), or a function that makes a tensor of what it gives"
 
 
 class _WithZeroGradients(torch.autograd.Function):

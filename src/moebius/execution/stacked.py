@@ -58,7 +58,7 @@ def _one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:
 def _together(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts on the same rows, (T, E, …)."""
     if not held(pool.first):
-        return torch.stack([pool.first(x)] * len(pool), 1)
+        return torch.stack([output_of(pool.numbers[0], pool.first, x)] * len(pool), 1)
     if pool.layered is None:
         return columns(pool, x)
     stack = pool.stack

@@ -12,6 +12,7 @@ from moebius.arguments import positive
 from moebius.errors import ArgumentError
 from moebius.frame import called
 from moebius.memory import recalled
+from moebius.outputs import adapted, described
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda y: y,
@@ -119,10 +120,10 @@ class Adapter(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
 
     def _said(self, x: Tensor) -> Tensor:
-        y = self._picked(called(self.network, self._input(x)))
+        y = self._picked(called(self.network, self._input(x)), len(x))
         return self._mapped(ACTIVATIONS[self.activation](y))
 
-    def _picked(self, given: Any) -> Tensor:
+    def _picked(self, given: Any, rows: int) -> Tensor:
         y, output = given, self.output
         try:
             if callable(output):
@@ -130,14 +131,11 @@ class Adapter(nn.Module):
             elif output is not None:
                 y = given[output] if isinstance(output, int) or isinstance(given, Mapping) else getattr(given, output)
         except (LookupError, AttributeError, TypeError) as error:
-            rule = f"names no part of what {type(self.network).__name__} gives, a {type(given).__name__}"
-            names = ", ".join(map(repr, given)) if isinstance(given, Mapping) else "a place, 0 for the first"
-            raise ArgumentError("output", rule, output, f"one of {names}") from error
+            rule = f"names no part of what the network, a {type(self.network).__name__}, gives, {described(given)}"
+            raise ArgumentError("output", rule, output, adapted("network", given, rows)) from error
         if not isinstance(y, Tensor):
-            names = [name for name in given if isinstance(given[name], Tensor)] if isinstance(given, Mapping) else []
-            fix = f"mb.experts.Adapter(network, output={f'{names[0]!r}' if names else 0}), or a function"
             rule = f"must pick one tensor of what the network, a {type(self.network).__name__}, gives"
-            raise ArgumentError("output", rule, type(y).__name__, fix)
+            raise ArgumentError("output", rule, described(y), adapted("network", given, rows))
         return y
 
     def _input(self, x: Tensor) -> Any:
