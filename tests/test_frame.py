@@ -54,3 +54,21 @@ def test_context_ends_when_the_block_raises():
     with pytest.raises(KeyError), entered(Frame({"domain": torch.tensor([1])})):
         raise KeyError
     assert current() == Frame()
+
+
+def test_the_real_rows_of_a_masked_call():
+    mask = torch.tensor([[True, False], [False, False], [True, True]])
+    x = torch.arange(12.0).view(3, 2, 2)
+    frame, real, padding = Frame({"domain": torch.tensor([5, 6, 7])}, mask=mask).real(x)
+    assert real.tolist() == [[0, 1], [8, 9], [10, 11]]
+    assert frame.rows.tolist() == [0, 4, 5]
+    assert frame.local()["domain"].tolist() == [5, 7, 7]
+    assert frame.mask is None
+    assert padding.put_back(real).tolist() == [[[0, 1], [0, 0]], [[0, 0], [0, 0]], [[8, 9], [10, 11]]]
+
+
+def test_whole_numbers_may_be_rows_without_an_axis_of_features():
+    names, mask = torch.arange(6).view(3, 2), torch.tensor([[True, False], [False, False], [True, True]])
+    assert Frame(mask=mask).real(names)[1].tolist() == [0, 4, 5]
+    with pytest.raises(mb.errors.ArgumentError, match="mask: needs the batch axes"):
+        Frame(mask=mask).real(names.float())

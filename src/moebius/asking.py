@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError
-from moebius.frame import Frame, Padding, called, current, entered
+from moebius.frame import MASK, Frame, Padding, called, current, entered
 from moebius.keys import row_keys
 from moebius.outputs import adapted, described
 from moebius.processes import several_processes
@@ -74,7 +74,12 @@ def ask(
     Raises:
         ArgumentError: the gate gives something else, or not of each row; the mask or the context does not fit.
     """
-    frame, x, padding = current().given(context, mask).real(x)
+    whole = current().given(context, mask)
+    for name, value in (context or {}).items():
+        if name != MASK and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
+            each = f"needs one entry for each of the {len(x)} of the input's first axis"
+            raise ArgumentError(f"context[{name!r}]", each, described(value))
+    frame, x, padding = whole.real(x)
     with entered(frame):
         said = called(gate, x)
     kind = type(gate).__name__
@@ -97,7 +102,10 @@ def ask(
         if value.shape[: len(batch)] != batch:
             raise ArgumentError("gate", f"must give {name!r} for each row, {tuple(batch)}", tuple(value.shape))
     if len(batch) > 1:
-        frame = frame.repeated(prod(batch[1:]))
+        times = prod(batch[1:])
+        frame = frame.repeated(times)
+        if padding is not None and whole.rows is None:
+            frame = replace(frame, rows=padding.rows(times))
         said, x = said.flatten(0, -2), x.flatten(0, len(batch) - 1)
         aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
     return Rows(x, said, aux, frame, batch, padding)

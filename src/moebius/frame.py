@@ -34,6 +34,10 @@ class Padding:
     shape: torch.Size
     places: Int[Tensor, " T"]
 
+    def rows(self, times: int) -> Int[Tensor, " T"]:
+        """The places of rows that are each `times` rows of the mask's: the tokens of sequences."""
+        return (self.places.unsqueeze(1) * times + torch.arange(times, device=self.places.device)).flatten()
+
     def put_back(self, y: Tensor) -> Tensor:
         """The outputs of the real rows (T, …) among zeros, (mask's axes…, …)."""
         whole = y.new_zeros(prod(self.shape), *y.shape[1:])
@@ -98,13 +102,19 @@ class Frame:
         mask = named if mask is None else mask
         if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
             value = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise ArgumentError(MASK, "needs truth values, True where a row is real", value, "mask=mask.bool()")
+            fix = "mask=mask.bool()" if isinstance(mask, Tensor) else "mask=torch.tensor(mask).bool()"
+            raise ArgumentError(MASK, "needs a tensor of truth values, True where a row is real", value, fix)
         if not more:
             return replace(self, mask=mask)
         return replace(self, values={**self.local(), **more}, index=None, mask=mask)
 
-    def real(self, x: Tensor) -> tuple["Frame", Tensor, Padding | None]:
+    def real(self, x: Tensor, axes: int | None = None) -> tuple["Frame", Tensor, Padding | None]:
         """Without padding: the frame and the real rows, one beneath another, and what puts their outputs back.
+
+        Arguments:
+            x: rows and padding.
+            axes: how many of the first axes of x are those of rows; a mask of fewer is that of whole sequences. Where
+                it is not known, as many as the mask has.
 
         Raises:
             ArgumentError: the mask's axes are not the first ones of the rows.
@@ -112,10 +122,15 @@ class Frame:
         mask = self.mask
         if mask is None:
             return self, x, None
-        if not mask.ndim or mask.shape != x.shape[: mask.ndim]:
+        # Whole numbers may be names of rows, without an axis of features.
+        most = x.ndim - 1 if x.is_floating_point() and x.ndim > 1 else x.ndim
+        most = most if axes is None else axes
+        if not 0 < mask.ndim <= most or mask.shape != x.shape[: mask.ndim]:
             rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
             fix = "with mb.context(mask=None): …, around what sees other rows"
             raise ArgumentError(MASK, rule, tuple(mask.shape), fix)
+        if axes is not None:
+            mask = mask.view(*mask.shape, *[1] * (axes - mask.ndim)).expand(x.shape[:axes])
         padding = Padding(mask.shape, mask.flatten().nonzero().squeeze(1))
         of_batch = padding.places if mask.ndim == 1 else padding.places // prod(mask.shape[1:])
         index = of_batch if self.index is None else self.index[of_batch]
@@ -156,6 +171,9 @@ def entered(frame: Frame) -> Iterator[None]:
 @contextmanager
 def context(**values: Tensor | None) -> Iterator[None]:
     """Give side information to every mixture called inside the block.
+
+    Activation checkpoints run a part of the model again in backward, which the block does not reach: what a mixture in
+    there reads, its mask too, is given to the part as an argument (`moe(x, context=…, mask=…)`).
 
     Arguments:
         values: tensors whose first axis is the batch's (the images', not the tokens'). The name `mask` stands for which

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.asking import Rows, ask
@@ -89,7 +89,7 @@ class Mixture(nn.Module):
         self,
         x: Float[Tensor, "..."],
         context: Mapping[str, Tensor] | None = None,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Tensor | None = None,
     ) -> Any:
         """Run the mixture.
 
@@ -120,7 +120,7 @@ class Mixture(nn.Module):
         self,
         x: Float[Tensor, "..."],
         context: Mapping[str, Tensor] | None = None,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Tensor | None = None,
     ) -> Choice:
         """Which execution these rows run by, and why: a name and a sentence. Gate and router are asked, experts not.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.arguments import positive
@@ -86,7 +86,7 @@ class AttentiveMixture(nn.Module):
         self,
         x: Float[Tensor, "..."],
         context: Mapping[str, Tensor] | None = None,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Run the mixture.
 

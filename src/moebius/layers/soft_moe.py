@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,7 +40,7 @@ class SoftMoE(nn.Module):
         normalise: whether tokens and φ have length 1 in L, and L a learned scale, 1 at the start: without, the softmax
             becomes a choice as D grows.
 
-    Shapes: x (B, S, D), mask (B, S) → (B, S, O).
+    Shapes: x (B, S, D), mask (B, S) or (B,) → (B, S, O).
 
     Raises:
         ArgumentError: no experts, a size below 1, or tokens of another width.
@@ -64,30 +64,32 @@ class SoftMoE(nn.Module):
         self.phi = nn.Parameter(torch.randn(dim, len(self.experts), slots) / dim**0.5)
         self.scale = nn.Parameter(torch.ones(())) if normalise else None
 
-    def forward(self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B S O"]:
+    def forward(self, x: Float[Tensor, "B S D"], mask: Tensor | None = None) -> Float[Tensor, "B S O"]:
         """Run the layer.
 
         Arguments:
             x: sequences of tokens.
-            mask: True where a token is real; also `with mb.context(mask=…)`. Padding is in no slot and in no record,
-                and what it gets is 0.
+            mask: True where a token, or a whole sequence, is real; also `with mb.context(mask=…)`. Padding is in no
+                slot and in no record, and what it gets is 0.
         """
         frame = current().given(None, mask)
-        mask = frame.mask
+        mask, of_sequences = frame.mask, None
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SoftMoE(dim={x.shape[-1]}, …)")
         if mask is not None:
-            if mask.shape != x.shape[:2]:
+            if mask.shape not in (x.shape[:1], x.shape[:2]):
                 rule = f"needs the axes of the tokens, {tuple(x.shape[:2])}"
                 raise ArgumentError("mask", rule, tuple(mask.shape), "with mb.context(mask=None): …")
+            mask = mask if mask.ndim == 2 else mask.unsqueeze(1).expand(x.shape[:2])
+            frame, of_sequences = replace(frame, mask=mask), mask.any(1)
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
         logits_BSEP = self._logits(x)
         dispatch_BSEP = _over_tokens(logits_BSEP, mask).to(x.dtype)
         combine_BSEP = logits_BSEP.flatten(2).softmax(-1).view_as(logits_BSEP)
         slots_BEPD = torch.einsum("bsep,bsd->bepd", dispatch_BSEP, x)
         pairs = zip(self.experts, slots_BEPD.unbind(1), strict=True)
-        with entered(replace(frame, mask=None)):  # every slot is real
+        with entered(replace(frame, mask=of_sequences)):  # the slots of a sequence without a real token are padding
             each = [output_of(number, expert, slots) for number, (expert, slots) in enumerate(pairs)]
         outputs_BEPO = torch.stack(list(same_shapes(each, range(len(each)))), 1)
         y = torch.einsum("bsep,bepo->bso", combine_BSEP.to(outputs_BEPO.dtype), outputs_BEPO)

@@ -1,6 +1,6 @@
 """A sparse layer in the place of a transformer's feed-forward block."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.arguments import positive
@@ -89,18 +89,18 @@ class SparseFFN(nn.Module):
         execution = self.mixture.execution
         return execution if (name := known_as(execution)) is None else name
 
-    def forward(self, x: Float[Tensor, "... D"], mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "... D"]:
+    def forward(self, x: Float[Tensor, "... D"], mask: Tensor | None = None) -> Float[Tensor, "... D"]:
         """Each token through its experts.
 
         Arguments:
             x: tokens.
-            mask: which of them are real, with their batch axes; also `with mb.context(mask=…)`. What the others get
-                is 0.
+            mask: which of them are real, with their batch axes or the first of these; also `with mb.context(mask=…)`.
+                What the others get is 0.
         """
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        frame, x, padding = current().given(None, mask).real(x)
+        frame, x, padding = current().given(None, mask).real(x, x.ndim - 1)
         with entered(frame):
             y = self.mixture(x)
         y = y if self.block is None else y + self.block(x)
