@@ -1,16 +1,13 @@
 """What a compiler leaves to Python. Importing it imports a good part of torch's compiler."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from moebius.stack import Stack
-
 
 @torch.compiler.disable(reason="an expert of a stack has hooks, a mode or settings of its own")
-def particulars_of(stack: "Stack") -> dict[int, nn.Module]:
+def particulars_of(stack: Any) -> dict[int, nn.Module]:
     """What `stack.particulars()` gives.
 
     Example:
