@@ -1,6 +1,7 @@
 """What executions share that call experts one after another."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
