@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.errors import ArgumentError
-from moebius.frame import MASK, Frame, Padding, called, current, entered
+from moebius.frame import MASK, Frame, Padding, around, called, entered
 from moebius.keys import row_keys
 from moebius.outputs import adapted, described
 from moebius.processes import several_processes
@@ -74,7 +74,7 @@ def ask(
     Raises:
         ArgumentError: the gate gives something else, or not of each row; the mask or the context does not fit.
     """
-    whole = current().given(context, mask)
+    whole = around(gate).given(context, mask)
     for name, value in (context or {}).items():
         if name != MASK and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
             each = f"needs one entry for each of the {len(x)} of the input's first axis"

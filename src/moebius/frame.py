@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from moebius.checkpointing import as_before
 from moebius.errors import ArgumentError
 
 # The name of the mask among values that are given together.
@@ -152,6 +153,12 @@ _current = Here(Frame())
 def current() -> Frame:
     """The frame of the call that is under way."""
     return _current.value
+
+
+def around(part: nn.Module) -> Frame:
+    """The frame that a part is called in; where an activation checkpoint repeats the call, that of the first time."""
+    frame = current()
+    return as_before((id(part), "frame"), frame, bool(frame.values) or frame.mask is not None)
 
 
 @contextmanager

@@ -8,34 +8,38 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from moebius.checkpointing import loses_graph, replaying
+from moebius.checkpointing import as_before, backward_under_way, loses_graph
 from moebius.errors import ArgumentError
 from moebius.frame import Here, current, entered
 from moebius.routing import Routing
 
 Log = dict[str, list[Routing]]
 
-_Recording = tuple[dict[int, str], Log, bool]
+# Paths of mixtures, the log, whether outputs are wanted, and the backward pass that the recorder was opened in.
+_Recording = tuple[dict[int, str], Log, bool, int]
 _recorders = Here(())
 
 
 def outputs_wanted(module: nn.Module) -> bool:
     """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
-    return any(outputs and id(module) in paths for paths, _, outputs in _recorders.value)
+    wanted = any(outputs and id(module) in paths for paths, _, outputs, _ in _recorders.value)
+    return as_before((id(module), "outputs"), wanted, wanted)
 
 
 def note(module: nn.Module, routing: Routing) -> None:
     """Hand a mixture's routing to the recorders that watch it, once for a forward that activation checkpoints repeat.
 
     The first pass of reentrant checkpointing has no graph. What is recorded of it can be looked at, and refuses a
-    backward: a loss of it would have no gradient, and nobody would know.
+    backward: a loss of it would have no gradient, and nobody would know. A recorder inside of what is repeated sees
+    the repetition, too: it is another one then.
     """
-    if not _recorders.value or replaying():
+    if not _recorders.value:
         return
     if loses_graph():
         routing = _refusing(routing)
-    for paths, log, _ in _recorders.value:
-        path = paths.get(id(module))
+    task = backward_under_way()
+    for paths, log, _, opened in _recorders.value:
+        path = paths.get(id(module)) if opened == task else None
         if path is not None:
             log.setdefault(path, []).append(routing)
 
@@ -83,7 +87,7 @@ class Recorder:
         """`record`, for the module that this recorder watches."""
         log: Log = {}
         before = _recorders.value
-        _recorders.value = (*before, (self.paths, log, outputs))
+        _recorders.value = (*before, (self.paths, log, outputs, backward_under_way()))
         try:
             yield log
         finally:

@@ -193,3 +193,94 @@ def test_an_auxiliary_loss_has_its_gradient_or_is_refused():
     assert list(gradients) == ["none", "replayed", "twice"]
     torch.testing.assert_close(gradients["replayed"], gradients["none"])
     torch.testing.assert_close(gradients["twice"], gradients["none"])
+
+
+SHIFTED = 4
+
+
+class Shifted(nn.Module):
+    """A gate that wants the batch's context."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(DIM, SHIFTED)
+
+    def forward(self, x, context):
+        return self.linear(x) + context["shift"].view(-1, *[1] * (x.ndim - 1)) * torch.arange(SHIFTED)
+
+
+def of_context():
+    experts = [network() for _ in range(SHIFTED - 1)]
+    inner = mb.Mixture(Shifted(), [network() for _ in range(SHIFTED)], mb.routers.TopK(1))
+    return mb.Mixture(Shifted(), [*experts, nn.Sequential(nn.Linear(DIM, DIM), inner)], mb.routers.TopK(2))
+
+
+AROUND = {
+    "masked ffn": (lambda: mb.layers.SparseFFN(DIM, DIM, SHIFTED), "mask"),
+    "masked list": (lambda: mb.Mixture(nn.Linear(DIM, 4), [network() for _ in range(4)], mb.routers.TopK(2)), "mask"),
+    "masked soft": (lambda: mb.layers.SoftMoE(DIM, [nn.Linear(DIM, DIM) for _ in range(2)]), "mask"),
+    "context": (of_context, "shift"),
+}
+
+
+@pytest.mark.parametrize("mode", ["none", *MODES])
+@pytest.mark.parametrize("kind", AROUND)
+def test_what_was_around_the_forward_is_so_in_the_replay(kind, mode):
+    """Backward stands behind the block that says which rows are real; another block is around it."""
+    torch.manual_seed(0)
+    make, name = AROUND[kind]
+    block = nn.Sequential(make(), make())
+    run = MODES.get(mode, lambda block, x: block(x))
+    x = [torch.randn(3, 5, DIM, requires_grad=True) for _ in range(2)]
+    length = torch.tensor([[5, 2, 4], [1, 3, 0]])
+    values = [torch.arange(5) < one[:, None] if name == "mask" else one for one in length]
+    outputs = []
+    for rows, value in zip(x, values, strict=True):
+        with mb.context(**{name: value}):
+            outputs.append(run(block, rows))
+    with mb.context(**{name: values[1]}):
+        (outputs[0].square().sum() + outputs[1].square().sum()).backward()
+    total = 0
+    for rows, value in zip(x, values, strict=True):
+        with mb.context(**{name: value}):
+            total = total + block(rows).square().sum()
+    wanted = [*x, *block.parameters()]
+    expected = torch.autograd.grad(total, wanted, materialize_grads=True)
+    torch.testing.assert_close([tensor.grad for tensor in wanted], list(expected))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["list", "sparse_ffn"])
+def test_recorded_outputs_do_not_change_what_is_repeated(kind, mode):
+    torch.manual_seed(0)
+    block, x = KINDS[kind](), torch.randn(64, DIM)
+    found = []
+    for run in (lambda block, x: block(x), MODES[mode]):
+        rows = x.clone().requires_grad_()
+        with mb.record(block, outputs=True) as log:
+            y = run(block, rows)
+        ((routing,),) = log.values()
+        assert routing.outputs.shape == (64, EXPERTS, DIM)
+        y.square().sum().backward()
+        found.append(rows.grad)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_block_that_records_itself(mode):
+    """Its recorder is inside of what is repeated, and sees the repetition."""
+    torch.manual_seed(0)
+    layer, x = KINDS["list"](), torch.randn(64, DIM)
+
+    def block(x):
+        with mb.record(layer) as log:
+            y = layer(x)
+        (routing,) = log[""]
+        return y + mb.losses.z_loss(routing)
+
+    found = []
+    for run in (lambda block, x: block(x), MODES[mode]):
+        layer.zero_grad()
+        run(block, x.clone().requires_grad_()).square().sum().backward()
+        found.append([parameter.grad.clone() for parameter in layer.parameters()])
+    torch.testing.assert_close(*found)

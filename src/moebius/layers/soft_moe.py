@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from moebius.arguments import positive
 from moebius.errors import ArgumentError
 from moebius.execution._running import output_of, same_shapes
-from moebius.frame import Frame, current, entered
+from moebius.frame import Frame, around, entered
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
 from moebius.stack import Stack
@@ -72,7 +72,7 @@ class SoftMoE(nn.Module):
             mask: True where a token, or a whole sequence, is real; also `with mb.context(mask=…)`. Padding is in no
                 slot and in no record, and what it gets is 0.
         """
-        frame = current().given(None, mask)
+        frame = around(self).given(None, mask)
         mask, of_sequences = frame.mask, None
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"

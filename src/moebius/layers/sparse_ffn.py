@@ -7,7 +7,7 @@ from moebius.arguments import positive
 from moebius.errors import ArgumentError
 from moebius.execution._contract import Execution
 from moebius.experts.ffn import FFN
-from moebius.frame import current, entered
+from moebius.frame import around, entered
 from moebius.gates.linear import Linear
 from moebius.mixture import Mixture, known_as
 from moebius.routers.top_k import TopK
@@ -100,7 +100,7 @@ class SparseFFN(nn.Module):
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        frame, x, padding = current().given(None, mask).real(x, x.ndim - 1)
+        frame, x, padding = around(self).given(None, mask).real(x, x.ndim - 1)
         with entered(frame):
             y = self.mixture(x)
         y = y if self.block is None else y + self.block(x)
