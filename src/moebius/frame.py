@@ -204,19 +204,40 @@ def takes_context(kind: type[nn.Module]) -> bool:
         >>> takes_context(mb.gates.Domain), takes_context(nn.Linear)
         (True, False)
     """
-    if kind not in _TAKES_CONTEXT:
-        try:
-            _TAKES_CONTEXT[kind] = "context" in inspect.signature(kind.forward).parameters
-        except (TypeError, ValueError):  # a compiled forward may have no signature
-            _TAKES_CONTEXT[kind] = False
-    return _TAKES_CONTEXT[kind]
-
-
-_TAKES_CONTEXT: dict[type[nn.Module], bool] = {}
-# A compiler shall ask while it traces, and not follow `inspect`.
-takes_context._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return _context_of(kind) != "none"
 
 
 def called(module: nn.Module, x: Tensor) -> Any:
-    """What a gate or an expert says of the rows of this call; one that takes context is given that of its rows."""
-    return module(x, context=current().local()) if takes_context(type(module)) else module(x)
+    """What a gate or an expert says of the rows of this call; one that takes context is given that of its rows.
+
+    Where there is none, a parameter with a default keeps it.
+    """
+    inner = module
+    while type(inner).__name__ in _WRAPPERS:
+        inner = getattr(inner, _WRAPPERS[type(inner).__name__])
+    wants = _context_of(type(inner))
+    frame = current()
+    if wants == "none" or (wants == "optional" and not frame.values):
+        return module(x)
+    return module(x, context=frame.local())
+
+
+# Wrappers whose forward has any parameters, and where they keep what they wrap.
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module"}
+_CONTEXTS: dict[type[nn.Module], str] = {}
+
+
+def _context_of(kind: type[nn.Module]) -> str:
+    """Whether a parameter `context` is "required", "optional", or "none" is there."""
+    if kind not in _CONTEXTS:
+        try:
+            parameter = inspect.signature(kind.forward).parameters.get("context")
+        except (TypeError, ValueError):  # a compiled forward may have no signature
+            parameter = None
+        wants = "none" if parameter is None else "required" if parameter.default is parameter.empty else "optional"
+        _CONTEXTS[kind] = wants
+    return _CONTEXTS[kind]
+
+
+# A compiler shall ask while it traces, and not follow `inspect`.
+_context_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
