@@ -1,8 +1,6 @@
 """`Stack`: equal experts that share stacked parameters."""
 
 import copy
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, overload
 
@@ -12,24 +10,20 @@ from torch import Tensor, nn
 from moebius.arguments import positive
 from moebius.equal import hooked, unlike
 from moebius.errors import ArgumentError, MoebiusError
+from moebius.handed import Handed
 from moebius.routing import Router
-from moebius.state import flat_names, from_list
+from moebius.state import flat_names, from_list, renewed
 from moebius.views import (
     LIST,
     hand_out,
     held_beside,
     independent,
     particular,
-    remember,
-    replaced,
-    settings,
     simple,
+    take_settings,
     tensors_of,
     view,
 )
-
-# Threads that call one stack's experts, and take some from it, do so one after another.
-_HANDING = threading.RLock()
 
 
 class Stack(nn.Module):
@@ -63,8 +57,7 @@ class Stack(nn.Module):
     """
 
     template: nn.Module
-    _handed: dict[int, nn.Module]
-    _loose: dict[int, weakref.ref[nn.Module]]
+    _handed: Handed
 
     def __init__(self, experts: Sequence[nn.Module]):
         super().__init__()
@@ -101,7 +94,7 @@ class Stack(nn.Module):
 
     def _begin(self, first: nn.Module, count: int) -> None:
         _check([first])
-        self.count, self._handed, self._loose = count, {}, {}
+        self.count, self._handed = count, Handed()
         self.names = flat_names(first)
         shapes: dict[int, Any] = {}
         for name, part, table, key, tensor in tensors_of(first):
@@ -123,7 +116,7 @@ class Stack(nn.Module):
         self.quick = simple(self.template)
         self.places = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
         self.register_load_state_dict_pre_hook(from_list)
-        self.register_load_state_dict_post_hook(_renewed)
+        self.register_load_state_dict_post_hook(renewed)
 
     @torch.no_grad()
     def _put(self, number: int, expert: nn.Module) -> None:
@@ -147,15 +140,7 @@ class Stack(nn.Module):
         number %= self.count
         with torch.enable_grad():
             of_one = {flat: tensor[number] for flat, tensor in self.tensors().items()}
-        tensors = [of_one[flat] for flat in self.flat.values()]
-        with _HANDING:
-            expert = self._out().get(number)
-            if expert is None:
-                expert = hand_out(self.template, tensors, number)
-            elif replaced(expert) is None:
-                remember(expert, tensors)
-            self._handed[number] = expert
-        return expert
+        return self._handed.take(number, self.template, [of_one[flat] for flat in self.flat.values()])
 
     def __setitem__(self, number: int, expert: nn.Module) -> NoReturn:
         raise MoebiusError(f"experts.{number}: an expert of a stack cannot be replaced alone", f"{LIST}    # first")
@@ -193,7 +178,7 @@ class Stack(nn.Module):
         Raises:
             MoebiusError: a part or a tensor of an expert was replaced, which a stack cannot hold.
         """
-        if not (self._handed or self._loose):
+        if not self._handed:
             return {}
         if torch.compiler.is_dynamo_compiling():
             if not self._differ():
@@ -201,37 +186,19 @@ class Stack(nn.Module):
             from moebius.uncompiled import particulars_of
 
             return particulars_of(self)
-        with _HANDING:
-            out = self._out()
-            for number, expert in out.items():
-                change = replaced(expert)
-                if change is not None:
-                    rule = f"an expert of a stack was changed, and that has no effect: {change}"
-                    raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
-            found = {number: expert for number, expert in out.items() if particular(expert, self.template) is not None}
-            # Nobody has to keep what is as it was; whoever keeps it may still change it.
-            self._handed = dict(found)
-            self._loose = {number: weakref.ref(expert) for number, expert in out.items() if number not in found}
-        return found
+        return self._handed.particulars(self.template)
 
     def _differ(self) -> bool:
-        """Whether an expert that was handed out is not like the others."""
-        out = self._out().values()
-        return any(replaced(expert) is not None or particular(expert, self.template) is not None for expert in out)
+        return self._handed.differ(self.template)
 
     # A compiler shall ask while it traces: it does not follow references to what may be gone.
     _differ._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-    def _out(self) -> dict[int, nn.Module]:
-        """The experts that were handed out and are still there."""
-        loose = {number: expert for number, ref in self._loose.items() if (expert := ref()) is not None}
-        return loose | self._handed
-
     def forward(self, x: Any, run: Callable[["Stack", Any], Any] | None = None) -> Any:
         """What `run` makes of the experts and the rows. A mixture calls its stack so that hooks and wrappers act."""
-        if run is None:
-            raise TypeError("a stack holds a mixture's experts: mb.Mixture(gate, stack) calls them")
-        return run(self, x)
+        if run is not None:
+            return run(self, x)
+        raise TypeError("a stack holds a mixture's experts: mb.Mixture(gate, stack) calls them")
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "Stack":
         """`fn` for each part of each expert, as of a list of them, and then for the stack itself."""
@@ -246,8 +213,7 @@ class Stack(nn.Module):
         experts = list(self.particulars().values())
         alike = len(experts) == self.count and not hooked(experts)
         if alike and all(particular(expert, experts[0]) is None for expert in experts):
-            for part, other in zip(self.template.modules(), experts[0].modules(), strict=True):
-                vars(part).update(settings(other))
+            take_settings(self.template, experts[0])
             self.particulars()
 
     def reset_parameters(self) -> None:
@@ -261,24 +227,23 @@ class Stack(nn.Module):
     def train(self, mode: bool = True) -> "Stack":
         """Training or evaluation mode, for all experts."""
         super().train(mode)
-        for expert in (self.template, *self._out().values()):
+        for expert in (self.template, *self._handed.there().values()):
             expert.train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Stack":
         super()._apply(fn, recurse)
-        self._renew()
+        self.renew()
         return self
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Give whoever holds an expert the stack's tensors, where these are others than they were."""
-        for number in self._out():
+        for number in self._handed.there():
             _ = self[number]
 
     def unstacked(self) -> list[nn.Module]:
         """The experts as modules of their own, with copies of their parameters."""
-        particulars = self.particulars()
-        return [independent(expert) for expert in self.only(range(self.count), particulars)]
+        return [independent(expert) for expert in self.only(range(self.count), self.particulars())]
 
     def extra_repr(self) -> str:
         """How many, and what one is."""
@@ -293,13 +258,15 @@ class Stack(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # Of experts that were handed out a copy has those that differ from the others.
         handed = {number: independent(expert) for number, expert in self.particulars().items()}
-        return {**vars(self), "_handed": handed, "_loose": {}}
+        return {**vars(self), "_handed": handed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for number, expert in self._handed.items():
-            tensors = [getattr(self, flat)[number] for flat in self.flat.values()]
-            self._handed[number] = hand_out(expert, tensors, number)
+        handed = {
+            number: hand_out(expert, [getattr(self, flat)[number] for flat in self.flat.values()], number)
+            for number, expert in state["_handed"].items()
+        }
+        self._handed = Handed(handed)
 
 
 def stackable(experts: Sequence[nn.Module]) -> str | None:
@@ -331,8 +298,3 @@ def _check(experts: Sequence[nn.Module]) -> None:
     why = stackable(experts)
     if why is not None:
         raise ArgumentError("experts", f"a stack needs equal experts: {why}", len(experts), "a list of them")
-
-
-def _renewed(stack: Stack, *_: Any) -> None:
-    """Loading with `assign=True` puts other tensors in the place of the stack's."""
-    stack._renew()

@@ -18,10 +18,11 @@ _OF_STACKS = (
     "parts",
     "places",
     "quick",
+    "renew",
     "reset_parameters",
     "template",
 )
-_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked", "_handed", "_loose"))
+_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked", "_handed"))
 
 
 def flat_names(expert: nn.Module) -> dict[str, str]:
@@ -82,3 +83,8 @@ def from_stack(moe: nn.Module, state: dict[str, Any], prefix: str, metadata: Any
     for flat in names.values():
         if f"{before}0.{next(iter(names))}" in state:
             state.pop(before + flat, None)
+
+
+def renewed(stack: Any, *_: Any) -> None:
+    """Loading with `assign=True` puts other tensors in the place of a stack's."""
+    stack.renew()

@@ -121,6 +121,12 @@ def settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in own.items() if name[0] != "_" and name not in own.get("_methods", ())}
 
 
+def take_settings(module: nn.Module, expert: nn.Module) -> None:
+    """Give a module the public attributes, and the modes, of a view of it."""
+    for part, other in zip(module.modules(), expert.modules(), strict=True):
+        vars(part).update(settings(other))
+
+
 def independent(part: nn.Module) -> nn.Module:
     """A module of its own with the values of a view, or of a part of one."""
     copies: dict[int, Tensor] = {}
