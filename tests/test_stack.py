@@ -175,6 +175,17 @@ def test_a_part_that_stands_in_two_places_does_so_in_each_expert():
     assert alone.again.weight is alone.first.weight
 
 
+@ALL
+@pytest.mark.parametrize("assign", [True, False])
+@pytest.mark.parametrize("kinds", [(mb.Stack, list), (list, mb.Stack)], ids=["to a list", "to a stack"])
+def test_what_is_loaded_has_a_storage_for_each_tensor(kinds, assign, name):
+    one, other = mixture(kinds[0](made(name))), mixture(kinds[1](made(name, seed=1)))
+    other.load_state_dict(one.state_dict(), assign=assign)
+    tensors = {id(tensor): tensor for tensor in other.state_dict(keep_vars=True).values()}.values()
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
+
+
 class Named(nn.Module):
     """Its parameters have names that a stack has for something else, and that another's place makes."""
 
