@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import moebius as mb
+from moebius.errors import ArgumentError
 from moebius.frame import Frame, current, entered
 
 
@@ -72,3 +73,18 @@ def test_whole_numbers_may_be_rows_without_an_axis_of_features():
     assert Frame(mask=mask).real(names)[1].tolist() == [0, 4, 5]
     with pytest.raises(mb.errors.ArgumentError, match="mask: needs the batch axes"):
         Frame(mask=mask).real(names.float())
+
+
+def test_masks_that_cannot_say_what_a_row_is():
+    layer, x = mb.layers.SparseFFN(4, 6, experts=2), torch.zeros(2, 3, 4)
+    with pytest.raises(ArgumentError, match="needs the batch axes") as caught:
+        layer(x, mask=torch.tensor(True))
+    assert caught.value.value == ()
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    with pytest.raises(ArgumentError, match="cannot differ under"):
+        torch.func.vmap(layer)(x, mask)
+    with pytest.raises(ArgumentError, match="cannot differ under"):
+        torch.func.vmap(torch.func.grad(lambda x, mask: layer(x, mask).sum()))(x, mask)
+    # The same rows of all are no matter of values.
+    same = torch.func.vmap(lambda x: layer(x, mask[0]))(x)
+    torch.testing.assert_close(same, torch.stack([layer(rows, mask[0]) for rows in x]))

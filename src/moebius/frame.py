@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moebius.checkpointing import as_before
 from moebius.errors import ArgumentError
+from moebius.transforms import batched
 
 # The name of the mask among values that are given together.
 MASK = "mask"
@@ -118,7 +119,7 @@ class Frame:
                 it is not known, as many as the mask has.
 
         Raises:
-            ArgumentError: the mask's axes are not the first ones of the rows.
+            ArgumentError: the mask's axes are not the first ones of the rows, or vmap goes over masks.
         """
         mask = self.mask
         if mask is None:
@@ -130,6 +131,9 @@ class Frame:
             rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
             fix = "with mb.context(mask=None): …, around what sees other rows"
             raise ArgumentError(MASK, rule, tuple(mask.shape), fix)
+        if batched(mask):
+            rule = "cannot differ under torch.func.vmap, where no shape may depend on values"
+            raise ArgumentError(MASK, rule, tuple(mask.shape), "mask=None under vmap, and the rows without padding")
         if axes is not None:
             mask = mask.view(*mask.shape, *[1] * (axes - mask.ndim)).expand(x.shape[:axes])
         padding = Padding(mask.shape, mask.flatten().nonzero().squeeze(1))

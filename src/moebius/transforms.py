@@ -2,7 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor  # pyright: ignore[reportMissingModuleSource]
+from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+)
 from torch.autograd import forward_ad
 
 
@@ -18,6 +22,22 @@ def transforming() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # type: ignore[attr-defined]
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether `vmap` goes over this tensor, at any level of transforms.
+
+    Example:
+        >>> torch.func.vmap(lambda x: x * batched(x))(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if torch.compiler.is_compiling():
+        return False
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            return True
+        tensor = get_unwrapped(tensor)
+    return False
 
 
 def differentiated_again(gradient: Tensor) -> bool:

@@ -175,3 +175,22 @@ def test_what_follows_a_dense_layer_sees_each_experts_own_column():
     """Merging axes behind it would mix experts."""
     experts = mb.Stack([nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)),
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.MaxPool1d(2, return_indices=True)),
+        lambda: nn.GRU(4, 4),
+        lambda: nn.LSTMCell(4, 4),
+    ],
+)
+@pytest.mark.parametrize("pool", [nn.ModuleList, mb.Stack])
+def test_what_is_no_tensor_with_its_rows_is_named_as_by_the_loop(pool, make):
+    moe = mb.Mixture(mb.gates.Linear(4, 2), pool([make() for _ in range(2)]))
+    with pytest.raises(ArgumentError, match=r"experts\.0: the expert, a \w+, must give one tensor") as caught:
+        moe(X)
+    with pytest.raises(ArgumentError) as by_loop:
+        loop(moe.experts, SOFT, X)
+    assert str(caught.value) == str(by_loop.value)
