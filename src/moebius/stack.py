@@ -30,9 +30,9 @@ class Stack(nn.Module):
     """E equal experts of any architecture, whose parameters lie one on another: each is one tensor (E, …).
 
     The tensors are the stack's own, under the name that they have in an expert with underscores for its dots:
-    `inner.weight` of all experts is `stack.inner_weight`. So an optimizer sees a few large tensors in the place of many
-    small ones, products of all experts read them as they are, and tools that go by names of parameters see what there
-    is. `load_state_dict` also takes the form of a list, one key for each expert's tensor (`3.inner.weight`).
+    `inner.weight` of all experts is `stack.inner_weight`. So an optimizer sees a few large tensors, products read them
+    as they are, and tools that go by names see what there is. `load_state_dict` also takes the form of a list, one key
+    for each expert's tensor (`3.inner.weight`).
 
     `stack[3]`, or the loop over a stack, gives an expert: a module of its own class whose parameters are views. It
     computes, what is written to it is written to the stack, gradients reach the stack, and `stack.apply(init)` reaches
@@ -57,6 +57,7 @@ class Stack(nn.Module):
     """
 
     template: nn.Module
+    clauses: tuple[str | None, ...] | None  # what stands in the way of products, in this mode
     _handed: Handed
 
     def __init__(self, experts: Sequence[nn.Module]):
@@ -94,7 +95,7 @@ class Stack(nn.Module):
 
     def _begin(self, first: nn.Module, count: int) -> None:
         _check([first])
-        self.count, self._handed = count, Handed()
+        self.count, self._handed, self.clauses = count, Handed(), None
         self.names = flat_names(first)
         shapes: dict[int, Any] = {}
         for name, part, table, key, tensor in tensors_of(first):
@@ -107,7 +108,7 @@ class Stack(nn.Module):
             else:
                 self.register_buffer(self.names[name], values, key not in part._non_persistent_buffers_set)
             shapes[id(tensor)] = shape
-        # What an expert is, with shapes in the place of tensors; no submodule, for it would be taken for one that runs.
+        # An expert with shapes in the place of tensors; no submodule, for it would be taken for one that runs.
         vars(self)["template"] = copy.deepcopy(first, shapes)
         self.parts: dict[nn.Module, dict[str, str]] = {}
         self.flat = {name: self.names[name] for name, *_ in tensors_of(self.template)}
@@ -214,19 +215,19 @@ class Stack(nn.Module):
         alike = len(experts) == self.count and not hooked(experts)
         if alike and all(particular(expert, experts[0]) is None for expert in experts):
             take_settings(self.template, experts[0])
+            self.clauses = None
             self.particulars()
 
     def reset_parameters(self) -> None:
         """Draw each expert's parameters anew, as its parts do it: after `to_empty`, for one."""
-        for expert in self:
-            for part in expert.modules():
-                reset = getattr(part, "reset_parameters", None)
-                if callable(reset):
-                    reset()
+        for part in (part for expert in self for part in expert.modules()):
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
 
     def train(self, mode: bool = True) -> "Stack":
         """Training or evaluation mode, for all experts."""
         super().train(mode)
+        self.clauses = None
         for expert in (self.template, *self._handed.there().values()):
             expert.train(mode)
         return self

@@ -8,21 +8,11 @@ from torch import Tensor, nn
 from moebius.views import tensors_of
 
 # What a stack has under these names itself.
-_OF_STACKS = (
-    "count",
-    "flat",
-    "names",
-    "of",
-    "only",
-    "particulars",
-    "parts",
-    "places",
-    "quick",
-    "renew",
-    "reset_parameters",
-    "template",
-)
-_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS, "tensor", "tensors", "unstacked", "_handed"))
+_OF_STACKS = """
+    clauses count flat names of only particulars parts places quick renew reset_parameters template tensor tensors
+    unstacked _begin _differ _handed _put _take_settings
+"""
+_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS.split(), "__getitem__", "__iter__", "__len__", "__setitem__"))
 
 
 def flat_names(expert: nn.Module) -> dict[str, str]:

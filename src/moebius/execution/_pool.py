@@ -118,7 +118,13 @@ class Pool:
             return clause, clause
         if watched():
             return (clause := "hooks for every module wait for the experts to be called"), clause
-        strange, dense, unknown = self._of_parts()
+        stack = None if torch.compiler.is_compiling() else self.stack
+        if stack is None:
+            strange, dense, unknown = self._of_parts()
+        else:
+            # Nothing but a mode changes what a stack's experts are made of.
+            stack.clauses = stack.clauses or self._of_parts()
+            strange, dense, unknown = stack.clauses
         if strange is not None:
             return strange, strange
         kept = {} if self.stack is None else self.stack.tensors()
