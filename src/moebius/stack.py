@@ -58,7 +58,6 @@ class Stack(nn.Module):
 
     template: nn.Module
     clauses: tuple[str | None, ...] | None  # what stands in the way of products, in this mode
-    _handed: Handed
 
     def __init__(self, experts: Sequence[nn.Module]):
         super().__init__()
