@@ -27,8 +27,9 @@ class Execution:
 
     @property
     def name(self) -> str:
-        """The kind: the name of its file."""
-        return type(self).__name__.lower()
+        """The kind, which is the name of its file; outside of this room the name of the class."""
+        room, _, file = type(self).__module__.rpartition(".")
+        return file if room == "moebius.execution" else type(self).__name__
 
     def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
         """Why it cannot run these experts on these rows, as the end of a sentence; None where it can."""
