@@ -183,8 +183,8 @@ def entered(frame: Frame) -> Iterator[None]:
 def context(**values: Tensor | None) -> Iterator[None]:
     """Give side information to every mixture called inside the block.
 
-    Activation checkpoints run a part of the model again in backward, which the block does not reach: what a mixture in
-    there reads, its mask too, is given to the part as an argument (`moe(x, context=…, mask=…)`).
+    What activation checkpoints inside the block repeat in backward sees the same values again, also where the block has
+    ended by then.
 
     Arguments:
         values: tensors whose first axis is the batch's (the images', not the tokens'). The name `mask` stands for which
