@@ -148,11 +148,11 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def outcomes():
+def outcomes(tmp_path_factory):
     cases = [case for case in CASES if not case.startswith("inductor") or shutil.which("g++")]
     done = subprocess.run(
         [sys.executable, Path(__file__), *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -91,7 +91,7 @@ def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
 if __name__ == "__main__":
     tool, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     meeting = (folder / "meeting").as_uri()
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=20))
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     for case, result in {"ddp": ddp, "fsdp2": fsdp2}[tool](rank, folder):
         try:
             torch.save(result(), folder / f"{case}.{rank}")
