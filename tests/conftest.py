@@ -1,5 +1,9 @@
 """What tests of all rooms share."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,3 +22,51 @@ def real_data() -> Path:
         if not list((folder / name).glob("train-*.parquet")):
             pytest.skip(f"the real {name} is not at {folder / name}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_at_once():
+    """Runs a script as two processes that work together: `python SCRIPT [arguments] RANK FOLDER`."""
+
+    def run(script: Path, folder: Path, *arguments: str) -> None:
+        # A script of its own, since a test module has no name that another process could import it by.
+        running = [
+            subprocess.Popen(
+                [sys.executable, str(script), *arguments, str(rank), str(folder)],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            texts = [process.communicate(timeout=120)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()
+        assert [process.returncode for process in running] == [0, 0], "\n".join(texts)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def outcomes_of(tmp_path_factory):
+    """Runs a script that compiles, with a cache of its own, and gives what it says of each case: None, or an error."""
+
+    def run(script: Path, cases: list[str]) -> dict[str, str | None]:
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))}
+        done = subprocess.run(
+            [sys.executable, str(script), *cases],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **cache},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        outcomes = {}
+        for line in done.stdout.splitlines():
+            outcomes |= json.loads(line)
+        return outcomes
+
+    return run

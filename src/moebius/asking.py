@@ -78,7 +78,7 @@ def ask(
     for name, value in (context or {}).items():
         if name != MASK and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
             each = f"needs one entry for each of the {len(x)} of the input's first axis"
-            raise ArgumentError(f"context[{name!r}]", each, described(value))
+            raise ArgumentError(f"context[{name!r}]", each, described(value), f"a tensor of shape ({len(x)}, …)")
     frame, x, padding = whole.real(x)
     with entered(frame):
         said = called(gate, x)
@@ -97,10 +97,12 @@ def ask(
     batch = said.shape[:-1]
     if not batch or batch != x.shape[: len(batch)]:
         kept = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
-        raise ArgumentError("gate", kept, tuple(said.shape), None if batch else "x.unsqueeze(0), a batch of one")
+        keep = "a gate that keeps them" if batch else "x.unsqueeze(0), a batch of one"
+        raise ArgumentError("gate", kept, tuple(said.shape), keep)
     for name, value in aux.items():
         if value.shape[: len(batch)] != batch:
-            raise ArgumentError("gate", f"must give {name!r} for each row, {tuple(batch)}", tuple(value.shape))
+            each = f"must give {name!r} for each row, {tuple(batch)}"
+            raise ArgumentError("gate", each, tuple(value.shape), f"{name!r}: a tensor with these first axes")
     if len(batch) > 1:
         times = prod(batch[1:])
         frame = frame.repeated(times)

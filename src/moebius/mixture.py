@@ -13,7 +13,7 @@ from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution._running import refuse_shards, with_zero_gradients
+from moebius.execution._running import refuse_shards, with_gate_gradients
 from moebius.execution.auto import Choice, decide
 from moebius.frame import entered
 from moebius.processes import several_processes
@@ -110,10 +110,7 @@ class Mixture(nn.Module):
             note(self, run.routing)
             if run.seen is not None:
                 y = self.combine(y, run.seen)
-        if not self.router.trains_gate and self.training and several_processes():
-            # Data-parallel training waits for every parameter.
-            y = with_zero_gradients(y, [self.gate])
-        return rows.put_back(y)
+        return rows.put_back(with_gate_gradients(y, self.router, [self.gate], self.training))
 
     @torch.no_grad()
     def chosen(
@@ -135,7 +132,7 @@ class Mixture(nn.Module):
 
         def choice(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)
-            return Choice(known_as(execution) or repr(execution), reason)
+            return Choice(execution.name, reason)
 
         return self.experts(rows.x, choice) if _called(self.experts) else choice(self.experts, rows.x)
 

@@ -5,9 +5,7 @@ the cases in a process of its own and prints what came of each.
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import traceback
 from functools import partial
@@ -239,21 +237,10 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def outcomes(outcomes_of):
     names = [f"as_eager {name}" for name in (*ROUTERS, *OTHERS)] + [f"batches {name}" for name in BATCHES]
     names += [f"inductor {name}" for name in INDUCTOR if shutil.which("g++")] + list(SPECIAL)
-    done = subprocess.run(
-        [sys.executable, Path(__file__), *names],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    said = {}
-    for line in done.stdout.splitlines():
-        said |= json.loads(line)
-    return said
+    return outcomes_of(Path(__file__), names)
 
 
 @pytest.mark.parametrize("name", ROUTERS)

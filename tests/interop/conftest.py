@@ -5,8 +5,6 @@ values and say the same: only how their experts are held differs.
 """
 
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +165,9 @@ def _unused() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Callable[[str, int], Any]]:
+def two_processes(
+    tmp_path_factory: pytest.TempPathFactory, two_at_once: Callable[..., None]
+) -> Callable[[str], Callable[[str, int], Any]]:
     """Runs a tool of two_processes.py in two processes, and gives what reads the result of a case and a process."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # the workers of one session share the results
@@ -178,7 +178,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], C
         with FileLock(f"{results}.lock"):
             if not results.exists():
                 results.mkdir()
-                _launch(tool, results)
+                two_at_once(Path(__file__).with_name("two_processes.py"), results, tool)
 
         def result(case: str, rank: int) -> Any:
             error = results / f"{case}.{rank}.error"
@@ -188,28 +188,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], C
         return result
 
     return run
-
-
-def _launch(tool: str, folder: Path) -> None:
-    # A script of its own, since a test module has no name that another process could import it by.
-    command = [sys.executable, str(Path(__file__).with_name("two_processes.py")), tool]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder)],
-            env=surroundings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        texts = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(texts)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """Activation checkpointing changes nothing: neither outputs and gradients, nor a balance bias, nor what is recorded."""
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,21 +132,10 @@ def test_two_micro_batches_move_the_bias_as_one_batch(kind, mode, plain):
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
+def processes(tmp_path_factory, two_at_once):
     """The results of two processes that share every batch."""
     folder = tmp_path_factory.mktemp("processes")
-    commands = [[sys.executable, str(SCRIPT), str(rank), str(folder)] for rank in range(2)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(one, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for one in commands
-    ]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
+    two_at_once(SCRIPT, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -6,9 +6,7 @@ the cases in a process of its own and prints what came of each.
 
 import copy
 import json
-import os
 import shutil
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -148,20 +146,10 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    cases = [case for case in CASES if not case.startswith("inductor") or shutil.which("g++")]
-    done = subprocess.run(
-        [sys.executable, Path(__file__), *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
+def outcomes(outcomes_of):
+    return outcomes_of(
+        Path(__file__), [case for case in CASES if not case.startswith("inductor") or shutil.which("g++")]
     )
-    assert done.returncode == 0, done.stderr
-    said = {}
-    for line in done.stdout.splitlines():
-        said |= json.loads(line)
-    return said
 
 
 @pytest.mark.parametrize("case", CASES)

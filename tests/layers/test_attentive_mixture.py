@@ -138,3 +138,16 @@ def test_what_it_cannot_be_made_of():
         AttentiveMixture(nn.Linear(4, 5), [body], [head], 9, 6)(torch.zeros(7, 4))
     with pytest.raises(ArgumentError, match=r"bodies: must give 9 features for each of 7 rows, got \(7, 6\)"):
         AttentiveMixture(nn.Linear(4, 5), [body], [head], 5, 9)(torch.zeros(7, 4))
+
+
+def test_wrong_outputs_are_named_by_where_they_came_from():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    parts = {"gate_features": 4, "expert_features": 4}
+    with pytest.raises(ArgumentError, match=r"^bodies\.1: the expert, a Pair, must give one tensor"):
+        AttentiveMixture(nn.Identity(), [nn.Identity(), Pair()], [nn.Identity()] * 2, **parts)(torch.zeros(3, 4))
+    heads = [nn.Linear(4, 2), nn.Linear(4, 3)]
+    with pytest.raises(ArgumentError, match=r"^heads\.1: gives rows of shape \(3,\) where heads\.0 gives"):
+        AttentiveMixture(nn.Identity(), [nn.Identity()] * 2, heads, **parts)(torch.zeros(3, 4))

@@ -1,9 +1,6 @@
 """A loss does not depend on how many processes share its rows, nor on how they share them."""
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,21 +13,10 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tmp_path_factory, two_at_once):
     """For each process, for each way to split the rows, the results of all losses."""
     folder = tmp_path_factory.mktemp("processes")
-    commands = [[sys.executable, str(SCRIPT), str(rank), str(folder)] for rank in range(2)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(one, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for one in commands
-    ]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
+    two_at_once(SCRIPT, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -10,6 +10,8 @@ from moebius.errors import ArgumentError
 from moebius.execution._pool import Pool
 from moebius.frame import called, current, entered
 from moebius.outputs import adapted, described
+from moebius.processes import several_processes
+from moebius.routing import Router
 from moebius.stack import Stack
 
 
@@ -29,8 +31,8 @@ def run_one(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
         raise ArgumentError(f"experts.{number}", rule, 1, "a larger batch, or nn.GroupNorm in its place") from error
 
 
-def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
-    """What expert `number` says of the rows of this call.
+def output_of(number: int, expert: nn.Module, x: Tensor, pool: str = "experts") -> Tensor:
+    """What expert `number` of a pool says of the rows of this call.
 
     Raises:
         ArgumentError: it is no tensor, or has not one output for each row.
@@ -41,7 +43,7 @@ def output_of(number: int, expert: nn.Module, x: Tensor) -> Tensor:
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
     one_by_one = isinstance(output, Tensor)
     fix = "an expert that treats its rows one by one" if one_by_one else adapted("expert", output, len(x))
-    raise ArgumentError(f"experts.{number}", rule, described(output), fix)
+    raise ArgumentError(f"{pool}.{number}", rule, described(output), fix)
 
 
 def of_rows(output: Any, x: Tensor) -> bool:
@@ -67,18 +69,18 @@ def refuse_shards(pool: Pool) -> None:
 _SHARDS = ("FSDPModule", "FullyShardedDataParallel")
 
 
-def same_shapes(outputs: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
-    """The outputs of the experts with these numbers.
+def same_shapes(outputs: Sequence[Tensor], numbers: Sequence[int], pool: str = "experts") -> list[Tensor]:
+    """The outputs of the experts with these numbers in a pool.
 
     Raises:
         ArgumentError: they differ in more than their first axis.
     """
     for output, number in zip(outputs, numbers, strict=False):
         if output.shape[1:] != outputs[0].shape[1:]:
-            rule = f"gives rows of shape {tuple(output.shape[1:])} where experts.{numbers[0]} gives rows of shape"
+            rule = f"gives rows of shape {tuple(output.shape[1:])} where {pool}.{numbers[0]} gives rows of shape"
             fix = "mb.experts.Adapter(expert, transform=…) or a last layer that makes all outputs alike"
-            raise ArgumentError(f"experts.{number}", rule, tuple(outputs[0].shape[1:]), fix)
-    return outputs
+            raise ArgumentError(f"{pool}.{number}", rule, tuple(outputs[0].shape[1:]), fix)
+    return list(outputs)
 
 
 def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
@@ -90,6 +92,15 @@ def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
         return values
     trained = [parameter for module in idle for parameter in _tensors(module) if parameter.requires_grad]
     return _WithZeroGradients.apply(values, *trained) if trained else values  # type: ignore[return-value]
+
+
+def with_gate_gradients(y: Tensor, router: Router, parts: Iterable[nn.Module], training: bool) -> Tensor:
+    """`y`, in whose backward pass a gate that its router does not train gets gradients of zero among processes.
+
+    Data-parallel training waits for every parameter.
+    """
+    idle = training and not router.trains_gate and several_processes()
+    return with_zero_gradients(y, parts) if idle else y
 
 
 def _tensors(module: nn.Module) -> Iterable[Tensor]:

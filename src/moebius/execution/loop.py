@@ -45,7 +45,7 @@ class Loop(Execution):
         if not outputs:  # nothing to run, yet the shape of an output has to be known
             none = selection.row_A[:0]
             outputs, places = [run_one(0, experts[0], x[none], none)], [none]
-        output = torch.cat(list(same_shapes(outputs, busy)))
+        output = torch.cat(same_shapes(outputs, busy))
         values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
         return with_zero_gradients(values, (expert for number, expert in enumerate(experts) if number not in busy))
 
@@ -53,4 +53,4 @@ class Loop(Execution):
 def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows, one after another."""
     outputs = [output_of(number, expert, x) for number, expert in enumerate(pool.every())]
-    return torch.stack(list(same_shapes(outputs, range(len(outputs)))), 1)
+    return torch.stack(same_shapes(outputs, range(len(outputs))), 1)

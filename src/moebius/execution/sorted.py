@@ -105,7 +105,7 @@ def _segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, Tens
     lengths = [counts[number] for number in busy]
     pieces = zip(busy, pool.some(busy), gathered.split(lengths), rows.split(lengths), strict=False)
     outputs = [run_one(*piece) for piece in pieces]
-    return with_zero_gradients(torch.cat(list(same_shapes(outputs, busy))), _idle(pool, counts)), order
+    return with_zero_gradients(torch.cat(same_shapes(outputs, busy)), _idle(pool, counts)), order
 
 
 def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:

@@ -48,7 +48,7 @@ def _all(pool: Pool, x: Tensor) -> Tensor:
         several = _together(equal, x).unbind(1) if equal.at_once else _one_by_one(equal, x)
         for output, number in zip(several, equal.numbers, strict=True):
             outputs[number] = output
-    return torch.stack(list(same_shapes(outputs, range(len(outputs)))), 1)
+    return torch.stack(same_shapes(outputs, range(len(outputs))), 1)
 
 
 def _one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ from moebius.arguments import positive
 from moebius.asking import ask
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.errors import ArgumentError
-from moebius.execution._running import output_of, same_shapes
+from moebius.execution._running import output_of, same_shapes, with_gate_gradients
 from moebius.frame import entered
 from moebius.recording import note, outputs_wanted
 from moebius.routers.soft import Soft
@@ -101,16 +101,17 @@ class AttentiveMixture(nn.Module):
         rule = f"must give {wanted} features for each row of an input of shape {tuple(x.shape)}"
         rows = ask(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
         with entered(rows.frame):
-            bodies = [output_of(number, body, rows.x) for number, body in enumerate(self.bodies)]
-            features_TEF = torch.stack(list(same_shapes(bodies, range(len(bodies)))), 1)
+            bodies = [output_of(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
+            features_TEF = torch.stack(same_shapes(bodies, range(len(bodies)), "bodies"), 1)
             routing = rows.routed(self.router, self._scores(rows.said, features_TEF))
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
-            heads = [output_of(number, head, features) for number, (head, features) in enumerate(pairs)]
-            outputs = torch.stack(list(same_shapes(heads, range(len(heads)))), 1)
+            heads = [output_of(number, head, features, "heads") for number, (head, features) in enumerate(pairs)]
+            outputs = torch.stack(same_shapes(heads, range(len(heads)), "heads"), 1)
             if outputs_wanted(self):
                 routing = replace(routing, outputs=outputs)
             note(self, routing)
             y = self.combine(outputs if routing.selection is None else routing.selection.of(outputs), routing)
+        y = with_gate_gradients(y, self.router, [self.gate, self.query, self.key], self.training)
         return rows.put_back(y)
 
     def _scores(self, state: Tensor, features_TEF: Tensor) -> Tensor:

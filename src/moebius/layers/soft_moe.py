@@ -91,7 +91,7 @@ class SoftMoE(nn.Module):
         pairs = zip(self.experts, slots_BEPD.unbind(1), strict=True)
         with entered(replace(frame, mask=of_sequences)):  # the slots of a sequence without a real token are padding
             each = [output_of(number, expert, slots) for number, (expert, slots) in enumerate(pairs)]
-        outputs_BEPO = torch.stack(list(same_shapes(each, range(len(each)))), 1)
+        outputs_BEPO = torch.stack(same_shapes(each, range(len(each))), 1)
         y = torch.einsum("bsep,bepo->bso", combine_BSEP.to(outputs_BEPO.dtype), outputs_BEPO)
         self._note(logits_BSEP, outputs_BEPO, frame)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)

@@ -80,8 +80,6 @@ class _Runs(Execution):
         together: computes those of a run at once; None to run them one after another.
     """
 
-    everyone = False
-
     def __init__(self, together: nn.Module | None):
         self.together = together
 
