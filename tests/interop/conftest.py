@@ -69,7 +69,10 @@ def same(one: nn.Module, other: nn.Module, rtol: float = 0.0, atol: float = 0.0)
 
 
 def unused(name: str, seed: int = 0) -> nn.Module:
-    """A mixture whose gate gets no gradient and whose last expert gets no row, over a "list" or a "stack"."""
+    """A mixture whose gate gets no gradient: "attentive", or a "list" or "stack" whose last expert gets no row."""
+    if name == "attentive":
+        torch.manual_seed(seed)
+        return _attentive()
     model = build(name, seed)
     model.router = mb.routers.Argmax()
     with torch.no_grad():
@@ -83,6 +86,12 @@ def _expert() -> nn.Module:
 
 def _router() -> mb.Router:
     return mb.routers.TopK(2, "sigmoid", bias_rate=0.02, experts=EXPERTS)
+
+
+def _attentive() -> nn.Module:
+    bodies = [nn.Sequential(nn.Linear(FEATURES, 12), nn.GELU()) for _ in range(EXPERTS)]
+    heads = [nn.Linear(12, CLASSES) for _ in range(EXPERTS)]
+    return mb.layers.AttentiveMixture(nn.Linear(FEATURES, 6), bodies, heads, 6, 12, router=mb.routers.Argmax())
 
 
 def _list() -> nn.Module:

@@ -50,7 +50,7 @@ def ddp(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         return model.state_dict()
 
     yield from ((name, partial(state, build(name))) for name in NAMES)
-    yield from ((f"unused {pool}", partial(state, unused(pool))) for pool in ("list", "stack"))
+    yield from ((f"unused {pool}", partial(state, unused(pool))) for pool in ("list", "stack", "attentive"))
 
 
 def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
