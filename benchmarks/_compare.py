@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from moebius.allocator import tune_allocator
-from moebius.bench.command import processor
-from moebius.bench.timing import Row, compare, in_turn
+from moebius.kit.allocator import tune_allocator
+from moebius.lab.bench.command import processor
+from moebius.lab.bench.timing import Row, compare, in_turn
 
 __all__ = ["Row", "compare", "header", "parser", "processor", "rates", "show", "write"]
 

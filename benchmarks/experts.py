@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from _compare import Row, header, parser, write
 
-from moebius.bench.dense import best_chunk, chunked, forward, moved, step
-from moebius.bench.problem import DTYPES, Problem
-from moebius.bench.timing import alone, beside, in_turn, seconds
+from moebius.lab.bench.dense import best_chunk, chunked, forward, moved, step
+from moebius.lab.bench.problem import DTYPES, Problem
+from moebius.lab.bench.timing import alone, beside, in_turn, seconds
 from moebius.experts.ffn import FFN
 
 MODES = ("forward", "forward+backward")
@@ -86,7 +86,7 @@ def draw(rows: list[Row], problem: Problem, path: Path) -> None:
     import altair as alt
     import pandas as pd
 
-    from moebius.report.figures import COLOURS, Figure, render
+    from moebius.lab.report.figures import COLOURS, Figure, render
 
     table = pd.DataFrame(points(rows))
     sizes = sorted(table["experts"].unique())

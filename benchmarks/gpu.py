@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from moebius.execution._triton import fused_ffn, why_not
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
-from moebius.routing import Selection
+from moebius.core.routing import Selection
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import moebius as mb
-from moebius.bench.dense import forward, step
-from moebius.bench.problem import DTYPES
-from moebius.bench.timing import alone, beside, in_turn, seconds
+from moebius.lab.bench.dense import forward, step
+from moebius.lab.bench.problem import DTYPES
+from moebius.lab.bench.timing import alone, beside, in_turn, seconds
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,14 @@ import torch
 from _compare import Row, compare, parser, processor, rates, show, write
 from steps import BATCH, STUDY_1, STUDY_2, random_data
 
-from moebius.allocator import tune_allocator
-from moebius.build import build_mixture
-from moebius.data.split import Dataset
-from moebius.diagnostics.interval import interval
-from moebius.training.loop import Trainer
-from moebius.training.settings import Settings
-from moebius.training.stacked import Member, StackTrainer
-from moebius.training.stacking import Work, why_not
+from moebius.kit.allocator import tune_allocator
+from moebius.lab.model.build import build_mixture
+from moebius.lab.data.split import Dataset
+from moebius.lab.diagnostics.interval import interval
+from moebius.lab.training.loop import Trainer
+from moebius.lab.training.settings import Settings
+from moebius.lab.training.stacked import Member, StackTrainer
+from moebius.lab.training.stacking import Work, why_not
 
 GATE = {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"}
 MODELS = {

@@ -23,11 +23,11 @@ from _compare import Row, compare, parser, processor, rates, show, write
 from torch import nn
 from torch.nn import functional as F
 
-from moebius.allocator import tune_allocator
-from moebius.build import build_mixture
-from moebius.data.split import Dataset, Split
-from moebius.training.loop import Trainer
-from moebius.training.settings import Settings
+from moebius.kit.allocator import tune_allocator
+from moebius.lab.model.build import build_mixture
+from moebius.lab.data.split import Dataset, Split
+from moebius.lab.training.loop import Trainer
+from moebius.lab.training.settings import Settings
 
 BATCH = 128
 STUDY_1 = {

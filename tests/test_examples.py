@@ -3,58 +3,19 @@
 import doctest
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
-from moebius.registry import find, kinds
+import moebius as mb
+from moebius.kit.registry import ROOMS, find, kinds
 
-CORE = [
-    "routing",
-    "mixture",
-    "frame",
-    "recording",
-    "registry",
-    "files",
-    "hashing",
-    "keys",
-    "arguments",
-    "build",
-    "allocator",
-    "networks.activations",
-    "networks.conv_net",
-    "networks._dropout",
-    "memory",
-    "modes",
-    "weights",
-    "structure",
-    "saving",
-    "exporting",
-    "editing",
-    "data.select",
-    "data.subset",
-    "data.views",
-    "data.augmentation._apply",
-    "training.fit",
-    "training.patience",
-    "equal",
-    "stack",
-    "networks.feed_forward",
-    "execution._order",
-    "execution._product",
-    "execution._layers",
-    "execution._vmapped",
-    "transforms",
-    "views",
-    "bench.timing",
-    "bench.problem",
-    "bench.dense",
-    "bench.measure",
-    "bench.table",
+PACKAGE = Path(mb.__file__).parent
+MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py" and ">>>" in path.read_text(encoding="utf-8")
 ]
-ROOMS = (
-    *("gates", "routers", "experts", "losses", "schedules", "combine", "execution", "layers", "diagnostics"),
-    "data.augmentation",
-)
 COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
 
 
@@ -65,9 +26,9 @@ def test_a_component_documents_itself(room, kind):
     assert "Reference:" in text
 
 
-@pytest.mark.parametrize("name", [*CORE, *(f"{room}.{kind}" for room, kind in COMPONENTS)])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    module = importlib.import_module(f"moebius.{name}")
+    module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 
 X = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Named = namedtuple("Named", ["loss", "logits"])

@@ -26,8 +26,8 @@ def loaded_by(code):
     [
         "import moebius",
         "import moebius; dir(moebius); moebius.MoebiusError",
-        "import moebius.registry, moebius.files",
-        "import moebius.recipe",
+        "import moebius.kit.registry, moebius.kit.files",
+        "import moebius.lab.recipe",
     ],
 )
 def test_nothing_heavy_is_loaded(code):
@@ -35,7 +35,7 @@ def test_nothing_heavy_is_loaded(code):
 
 
 def test_the_command_line_loads_nothing_heavy():
-    assert loaded_by("import moebius.cli") == []
+    assert loaded_by("import moebius.lab.cli") == []
 
 
 def test_the_core_loads_torch_and_little_else():

@@ -4,50 +4,97 @@ Names load when first used, so that importing the package costs nothing beyond P
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moebius.version import __version__
+__version__ = "0.1.0"
 
-_ROOMS = (
-    "gates",
-    "routers",
-    "experts",
-    "losses",
-    "schedules",
-    "execution",
-    "combine",
-    "layers",
-    "data",
-    "diagnostics",
-    "training",
-)
+if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
+    from moebius import combine, execution, experts, gates, lab, layers, losses, routers, schedules
+    from moebius.combine.head_maximum import HeadMaximum
+    from moebius.combine.head_mean import HeadMean
+    from moebius.combine.log_mixture import LogMixture
+    from moebius.combine.weighted_sum import WeightedSum
+    from moebius.core.recording import call, record
+    from moebius.core.routing import Router, Routing, Selection, step_routers
+    from moebius.core.row_context import context
+    from moebius.core.stack import Stack
+    from moebius.execution._contract import Execution
+    from moebius.kit.allocator import tune_allocator
+    from moebius.kit.errors import ArgumentError, MoebiusError
+    from moebius.lab.report import build as report
+    from moebius.lab.training.fit import fit
+    from moebius.layers.mixture import Mixture
+    from moebius.storage.editing import add_expert, drop_expert, replace_expert
+    from moebius.storage.export import export
+    from moebius.storage.load import load
+    from moebius.storage.save import save
+
+_ROOMS = ("gates", "routers", "experts", "combine", "execution", "layers", "losses", "schedules")
 _NAMES = {
-    "Mixture": "mixture",
-    "Stack": "stack",
-    "Routing": "routing",
-    "Selection": "routing",
-    "Router": "routing",
+    "Mixture": "layers.mixture",
+    "Stack": "core.stack",
+    "Routing": "core.routing",
+    "Selection": "core.routing",
+    "Router": "core.routing",
     "Execution": "execution._contract",
-    "step_routers": "routing",
-    "record": "recording",
-    "call": "recording",
-    "context": "frame",
+    "step_routers": "core.routing",
+    "record": "core.recording",
+    "call": "core.recording",
+    "context": "core.row_context",
     "WeightedSum": "combine.weighted_sum",
     "LogMixture": "combine.log_mixture",
     "HeadMean": "combine.head_mean",
     "HeadMaximum": "combine.head_maximum",
-    "MoebiusError": "errors",
-    "tune_allocator": "allocator",
-    "fit": "training.fit",
-    "save": "saving",
-    "load": "saving",
-    "export": "exporting",
-    "add_expert": "editing",
-    "drop_expert": "editing",
-    "replace_expert": "editing",
+    "MoebiusError": "kit.errors",
+    "ArgumentError": "kit.errors",
+    "tune_allocator": "kit.allocator",
+    "save": "storage.save",
+    "load": "storage.load",
+    "export": "storage.export",
+    "add_expert": "storage.editing",
+    "drop_expert": "storage.editing",
+    "replace_expert": "storage.editing",
 }
+# What the extra `lab` brings: name → its module below moebius.lab, and what it is called there.
+_LAB = {"lab": ("", None), "fit": ("training.fit", "fit"), "report": ("report", "build")}
 
-__all__ = ["__version__", *_ROOMS, *_NAMES]
+__all__ = [
+    "ArgumentError",
+    "Execution",
+    "HeadMaximum",
+    "HeadMean",
+    "LogMixture",
+    "Mixture",
+    "MoebiusError",
+    "Router",
+    "Routing",
+    "Selection",
+    "Stack",
+    "WeightedSum",
+    "__version__",
+    "add_expert",
+    "call",
+    "combine",
+    "context",
+    "drop_expert",
+    "execution",
+    "experts",
+    "export",
+    "fit",
+    "gates",
+    "lab",
+    "layers",
+    "load",
+    "losses",
+    "record",
+    "replace_expert",
+    "report",
+    "routers",
+    "save",
+    "schedules",
+    "step_routers",
+    "tune_allocator",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -55,9 +102,14 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"moebius.{name}")
     if name in _NAMES:
         value = getattr(importlib.import_module(f"moebius.{_NAMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'moebius' has no attribute {name!r}")
+    elif name in _LAB:
+        from moebius.kit.extras import lab
+
+        value = lab(*_LAB[name])
+    else:
+        raise AttributeError(f"module 'moebius' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import moebius as mb
-from moebius.routing import Routing, Selection
+from moebius.core.routing import Routing, Selection
 
 LOG = mb.LogMixture()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.errors import ArgumentError
-from moebius.routing import Routing, Selection
+from moebius.core.routing import Routing, Selection
+from moebius.kit.errors import ArgumentError
 
 SUM = mb.WeightedSum()
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import moebius as mb
-from moebius.registry import find, kinds
+from moebius.kit.registry import find, kinds
 
 ROUTERS = kinds("routers")
 OTHERS = (*("sparse_ffn", "sparse_ffn_bf16", "swiglu", "tokens", "stack", "conv", "log_mixture", "nested", "dense"),)

@@ -24,7 +24,7 @@ class Counting(nn.Module):
 def test_every_expert_sees_every_row_whatever_the_router_chose():
     experts = [Counting() for _ in range(3)]
     x = torch.tensor([[1.0], [2.0]])
-    selection = mb.routing.Selection(*map(torch.tensor, ([1, 0], [2, 2], [1.0, 1.0], [True, False])))
+    selection = mb.Selection(*map(torch.tensor, ([1, 0], [2, 2], [1.0, 1.0], [True, False])))
     scores = torch.zeros(2, 3)
     values = dense(experts, mb.Routing.from_selection(scores, scores.softmax(-1), selection), x)
     assert values.tolist() == [[2.0], [0.0]]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing, Selection
 from moebius.execution._pool import Pool
 from moebius.execution.loop import Loop
-from moebius.registry import find, kinds
-from moebius.routing import Routing, Selection
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds
 
 loop = Loop()
 

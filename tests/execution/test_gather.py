@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
 from moebius.execution._pool import Pool
 from moebius.execution.gather import Gather
+from moebius.kit.errors import ArgumentError
 
 gather = Gather()
 

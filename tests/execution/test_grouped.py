@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing, Selection
 from moebius.execution.grouped import Grouped, format_of
-from moebius.routing import Routing, Selection
+from moebius.kit.errors import ArgumentError
 
 grouped = Grouped()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.registry import kinds
+from moebius.kit.registry import kinds
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What such experts do not run by where a router selects: for one there is no such case, one wants a GPU.

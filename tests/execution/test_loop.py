@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing, Selection
 from moebius.execution.loop import Loop
-from moebius.routing import Routing, Selection
+from moebius.kit.errors import ArgumentError
 
 loop = Loop()
 

@@ -12,8 +12,8 @@ from moebius.execution._pool import Pool
 from moebius.execution._sorted_ffn import ROWS, sorted_ffn
 from moebius.execution.loop import Loop
 from moebius.execution.sorted import Sorted
+from moebius.kit.registry import find
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
-from moebius.registry import find
 
 loop = Loop()
 sorted = Sorted()
@@ -33,7 +33,7 @@ def test_worked():
     row_A, expert_A = torch.tensor([0, 1, 2, 1]), torch.tensor([1, 1, 0, 0])
     weight_A, kept_A = torch.tensor([1.0, 0.5, 1.0, 0.25]), torch.tensor([True, True, False, True])
     scores = torch.zeros(3, 2)
-    selection = mb.routing.Selection(row_A, expert_A, weight_A, kept_A)
+    selection = mb.Selection(row_A, expert_A, weight_A, kept_A)
     routing = mb.Routing.from_selection(scores, scores.softmax(-1), selection)
     x = torch.tensor([[1.0], [2.0], [3.0]])
     assert sorted(experts, routing, x).tolist() == [[10.0], [40.0], [0.0], [4.0]]

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
 from moebius.execution._pool import Pool
 from moebius.execution.auto import Auto, choose
 from moebius.execution.loop import Loop
 from moebius.execution.stacked import Stacked
+from moebius.kit.errors import ArgumentError
 
 loop = Loop()
 stacked = Stacked()

@@ -15,11 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Selection
 from moebius.execution._triton import fused_ffn, why_not
 from moebius.execution._triton.plan import make_plan
+from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
-from moebius.routing import Selection
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WHERE = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}

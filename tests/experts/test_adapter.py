@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
 from moebius.experts.adapter import Adapter
+from moebius.kit.errors import ArgumentError
 
 
 def images(count=4, channels=3, size=8, seed=0):

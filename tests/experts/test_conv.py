@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.errors import ArgumentError
 from moebius.experts.conv import Conv
+from moebius.kit.errors import ArgumentError
 
 
 def test_worked():

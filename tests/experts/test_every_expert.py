@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.errors import ArgumentError
 from moebius.execution.stacked import Stacked
-from moebius.registry import find, kinds
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 2, "experts": 3}

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moebius.errors import ArgumentError
 from moebius.experts.ffn import FFN
+from moebius.kit.errors import ArgumentError
 
 ACTIVATIONS = ("gelu", "relu2", "swiglu", "geglu")
 

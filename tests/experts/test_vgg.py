@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.errors import ArgumentError
 from moebius.experts.vgg import VGG
+from moebius.kit.errors import ArgumentError
 from moebius.networks import VGG as Network
 
 SMALL = {"filters": [[4, 4], [5]], "dropout": 0.25, "hidden": [6], "hidden_dropout": 0.5, "activation": "relu"}

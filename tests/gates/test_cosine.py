@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
 from moebius.gates.cosine import Cosine
+from moebius.kit.errors import ArgumentError
 
 
 def filled(projection, directions, temperature):

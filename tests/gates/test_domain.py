@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
 from moebius.gates.domain import Domain
+from moebius.kit.errors import ArgumentError
 from moebius.routers.argmax import Argmax
 from moebius.routers.soft import Soft
 

@@ -5,9 +5,9 @@ import inspect
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
-from moebius.frame import takes_context
-from moebius.registry import find, kinds
+from moebius.core.row_context import takes_context
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds
 
 EXPERTS = 3
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "experts": EXPERTS, "domains": EXPERTS}

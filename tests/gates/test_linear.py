@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
 from moebius.gates.linear import Linear
+from moebius.kit.errors import ArgumentError
 
 
 def filled(weight, bias):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
 from moebius.gates.mlp import MLP
+from moebius.kit.errors import ArgumentError
 
 
 def test_worked():

@@ -7,8 +7,8 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn import functional as F
 
 import moebius as mb
-from moebius.errors import ArgumentError
 from moebius.gates.vae import VAE
+from moebius.kit.errors import ArgumentError
 from moebius.losses.negative_elbo import negative_elbo
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 
 X = torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 EXPERTS = {

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.layers.soft_moe import SoftMoE
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.layers.sparse_ffn import SparseFFN
 
 TOKENS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))

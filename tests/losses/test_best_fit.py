@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.best_fit import best_fit
 from moebius.routers.soft import Soft
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.best_fit import best_fit
 from moebius.losses.distillation import distillation
 from moebius.routers.soft import Soft

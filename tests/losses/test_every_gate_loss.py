@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
-from moebius.registry import find, kinds
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds
+from moebius.lab.training.objective import compares_experts
 from moebius.routers.soft import Soft
-from moebius.training.objective import compares_experts
 
 # What reads no distribution; best_fit reads it at temperatures above 0 alone.
 ANY_WEIGHTS = {"importance", "load", "z_loss", "l1", "expected_l0", "selector_entropy", "best_fit", "distillation"}

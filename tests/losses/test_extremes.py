@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.registry import find, kinds
+from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
 
 E = 4

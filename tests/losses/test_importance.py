@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from moebius.core.routing import Routing, Selection
 from moebius.losses.batch_variance import batch_variance
 from moebius.losses.importance import importance
 from moebius.routers.soft import Soft
-from moebius.routing import Routing, Selection
 
 SCORES = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

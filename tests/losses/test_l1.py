@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
 from moebius.losses.l1 import l1
 from moebius.routers.soft import Soft
-from moebius.routing import Routing
 
 
 def test_worked():

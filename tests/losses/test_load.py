@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.load import load
 from moebius.routers.soft import Soft
 

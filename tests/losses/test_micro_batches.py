@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from moebius.registry import find, kinds
+from moebius.kit.registry import find, kinds
+from moebius.lab.training.objective import compares_experts
 from moebius.routers.soft import Soft
-from moebius.training.objective import compares_experts
 
 RANDOM = torch.Generator().manual_seed(0)
 SCORES = 2 * torch.randn(12, 4, generator=RANDOM, dtype=torch.float64)

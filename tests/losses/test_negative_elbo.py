@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.negative_elbo import negative_elbo
 from moebius.routers.soft import Soft
 

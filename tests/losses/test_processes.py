@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moebius.registry import kinds
+from moebius.kit.registry import kinds
 
 # A script of its own, since a test module has no name that another process could import it by.
 SCRIPT = Path(__file__).with_name("two_processes.py")

@@ -4,7 +4,7 @@ from math import log
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.sample_entropy import sample_entropy
 from moebius.losses.selector_entropy import selector_entropy
 from moebius.routers.soft import Soft

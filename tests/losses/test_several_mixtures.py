@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.mixture import Mixture
-from moebius.recording import record
-from moebius.registry import find
+from moebius.core.recording import record
+from moebius.kit.registry import find
+from moebius.layers.mixture import Mixture
 from moebius.routers.soft import Soft
 
 

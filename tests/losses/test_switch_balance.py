@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moebius.core.routing import Routing, Selection
 from moebius.losses.switch_balance import switch_balance
 from moebius.routers.argmax import Argmax
 from moebius.routers.soft import Soft
-from moebius.routing import Routing, Selection
 
 E = 4
 

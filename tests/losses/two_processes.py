@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from moebius.registry import find, kinds
+from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
 
 ROWS = 7

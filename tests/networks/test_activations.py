@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.networks import ACTIVATIONS, NEVER_FALLING, _dropout, activation_named, activations, conv_net
 from moebius.networks.activations import activated_map
 

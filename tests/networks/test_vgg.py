@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.networks import VGG, ConvNet
 from moebius.networks.activations import ACTIVATIONS
 

@@ -9,9 +9,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 import moebius as mb
-from moebius.errors import ArgumentError
-from moebius.registry import find, kinds
-from moebius.training.objective import compares_experts, expert_losses
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds
+from moebius.lab.training.objective import compares_experts, expert_losses
 
 # Padding at the end, at the beginning and in between.
 MASK = torch.tensor(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.registry import find, kinds
+from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
 
 EXPERTS = 4

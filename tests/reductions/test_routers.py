@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from moebius.combine.log_mixture import LogMixture
-from moebius.mixture import Mixture
-from moebius.recording import record
+from moebius.core.recording import record
+from moebius.layers.mixture import Mixture
 from moebius.routers.argmax import Argmax
 from moebius.routers.expert_choice import ExpertChoice
 from moebius.routers.gumbel import Gumbel

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.build import build_mixture
+from moebius.lab.model.build import build_mixture
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 FACTS = {"features": 4, "channels": 1, "size": 2, "classes": 3, "domains": 2}

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.dselect_k import DSelectK
 
 

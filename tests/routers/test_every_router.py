@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from moebius.mixture import Mixture
-from moebius.recording import record
-from moebius.registry import find, kinds
+from moebius.core.recording import record
+from moebius.core.routing import Router
+from moebius.kit.registry import find, kinds
+from moebius.layers.mixture import Mixture
 from moebius.routers.soft import Soft
-from moebius.routing import Router
 
 EXPERTS = 4
 SAMPLES = {"k": 2, "temperature": 0.5, "capacity": 1.5, "router": Soft(), "heads": 2, "classes": 3}

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.hashing import mixed
+from moebius.kit.hashing import mixed
 from moebius.routers.hash import Hash
 
 

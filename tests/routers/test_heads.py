@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.build import build_mixture
-from moebius.errors import ArgumentError
+from moebius.core.routing import Router, Routing, Selection
+from moebius.kit.errors import ArgumentError
+from moebius.lab.model.build import build_mixture
 from moebius.routers.argmax import Argmax
 from moebius.routers.heads import Heads
 from moebius.routers.per_class import PerClass
 from moebius.routers.soft import Soft
-from moebius.routing import Router, Routing, Selection
 
 
 def random(*shape):

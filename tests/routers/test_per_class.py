@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.per_class import PerClass
 from moebius.routers.soft import Soft
 

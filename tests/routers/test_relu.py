@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.losses.l1 import l1
 from moebius.routers.relu import ReLU
 from moebius.routers.soft import Soft

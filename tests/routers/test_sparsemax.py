@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.argmax import Argmax
 from moebius.routers.sparsemax import Sparsemax
 

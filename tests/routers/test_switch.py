@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.switch import Switch
 
 # Every row prefers expert 0, then 1, then 2; less and less.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.threshold import Threshold
 
 PROBS = torch.tensor([[0.6, 0.3, 0.1], [0.95, 0.04, 0.01], [0.34, 0.33, 0.33]])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import moebius as mb
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 from moebius.routers.top_k import TopK
 
 SCORES = torch.tensor([[math.log(4.0), math.log(3.0), math.log(2.0), math.log(1.0)]])

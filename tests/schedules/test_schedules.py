@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.errors import ArgumentError, UnknownKindError
-from moebius.registry import find, kinds
+from moebius.kit.errors import ArgumentError, UnknownKindError
+from moebius.kit.registry import find, kinds
 from moebius.schedules import as_schedule
 
 SAMPLES = {"start": 0.3, "end": 0.02, "epochs": 5, "value": 0.7, "factor": 0.5, "every": 2}

@@ -1,5 +1,5 @@
 """Combines merge the experts' outputs with the gate's weights."""
 
-from moebius.registry import open_room
+from moebius.kit.registry import open_room
 
 open_room(__name__)

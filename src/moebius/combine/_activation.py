@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
-from moebius.registry import did_you_mean
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import did_you_mean
 from moebius.routers._normalisation import wide
-from moebius.routing import Routing
 
 ACTIVATIONS = ("none", "softmax")
 

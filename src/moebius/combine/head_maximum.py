@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moebius.combine._activation import activated, activation_named
 from moebius.combine.weighted_sum import WeightedSum
-from moebius.routing import Routing
+from moebius.core.routing import Routing
 
 
 class HeadMaximum:

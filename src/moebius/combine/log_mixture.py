@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.routing import Routing
-from moebius.transforms import transforming
+from moebius.core.routing import Routing
+from moebius.core.transforms import transforming
 
 
 class LogMixture:

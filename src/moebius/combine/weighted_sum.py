@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.combine._activation import activated, activation_named
-from moebius.routing import Routing
+from moebius.core.routing import Routing
 
 
 class WeightedSum:

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing
+from moebius.core.stack import Stack
 from moebius.execution._pool import Pool
-from moebius.routing import Routing
-from moebius.stack import Stack
+from moebius.kit.errors import ArgumentError
 
 
 class Execution:

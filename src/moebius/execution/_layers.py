@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.stack import Stack
 from moebius.execution._pool import Pool
-from moebius.stack import Stack
 
 Layer = Callable[[nn.Linear, Tensor], Tensor]
 

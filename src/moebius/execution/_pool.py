@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from moebius.equal import HOOKS, unlike, watched
+from moebius.core.equality import HOOKS, unlike, watched
+from moebius.core.module_views import particular
+from moebius.core.row_context import takes_context
+from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
-from moebius.frame import takes_context
-from moebius.stack import Stack
-from moebius.views import particular
 
 # Modules of torch without parameters that treat every number by itself.
 _ELEMENTWISE = (

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moebius.errors import ArgumentError
+from moebius.core.module_outputs import adapted, described
+from moebius.core.processes import several_processes
+from moebius.core.routing import Router
+from moebius.core.row_context import called, current, entered
+from moebius.core.stack import Stack
 from moebius.execution._pool import Pool
-from moebius.frame import called, current, entered
-from moebius.outputs import adapted, described
-from moebius.processes import several_processes
-from moebius.routing import Router
-from moebius.stack import Stack
+from moebius.kit.errors import ArgumentError
 
 
 def run_one(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from moebius.core.transforms import differentiated_again
 from moebius.execution._product import product
 from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.networks.feed_forward import activate, activate_backward
-from moebius.transforms import differentiated_again
 
 # Rows that go through an expert at a time: few enough that their hidden layer stays in the cache, enough that the
 # products run at full speed. Between 512 and 4,096 it mattered little in trials; docs/execution.md says how little.

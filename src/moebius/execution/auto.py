@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
+from moebius.core.transforms import transforming
 from moebius.execution._contract import Execution
 from moebius.execution._ffn import refuses_ffn
 from moebius.execution._pool import Pool
@@ -16,8 +18,6 @@ from moebius.execution.grouped import Grouped
 from moebius.execution.loop import Loop
 from moebius.execution.sorted import Sorted
 from moebius.execution.stacked import Stacked
-from moebius.routing import Routing
-from moebius.transforms import transforming
 
 # An execution and why it runs, a sentence.
 Decision = tuple[Execution, str]

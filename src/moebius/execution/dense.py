@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
 from moebius.execution.stacked import every
-from moebius.routing import Routing
 
 
 class Dense(Execution):

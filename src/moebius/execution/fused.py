@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing, Selection
 from moebius.execution import _triton
 from moebius.execution._contract import Execution
 from moebius.execution._ffn import ffn_weights, refuses_ffn
 from moebius.execution._pool import Pool
 from moebius.execution.stacked import every
-from moebius.routing import Routing, Selection
 
 
 class Fused(Execution):

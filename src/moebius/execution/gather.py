@@ -5,13 +5,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.routing import Routing
+from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
 from moebius.execution._layers import Layer, through, weights_of
 from moebius.execution._pool import Pool
 from moebius.execution._product import product
 from moebius.execution.stacked import every
-from moebius.routing import Routing
-from moebius.stack import Stack
 
 
 class Gather(Execution):

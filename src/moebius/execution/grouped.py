@@ -5,15 +5,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.routing import Routing
+from moebius.core.stack import Stack
+from moebius.core.transforms import differentiated_again
 from moebius.execution._contract import Execution
 from moebius.execution._layers import through, weights_of
 from moebius.execution._order import by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._readable import readable_gradients
 from moebius.execution.stacked import every
-from moebius.routing import Routing
-from moebius.stack import Stack
-from moebius.transforms import differentiated_again
 
 # Numbers in 16 bytes of bf16, which the strides of what is multiplied have to be multiples of.
 _ALIGNED = 8

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
 from moebius.execution._running import output_of, run_one, same_shapes, with_zero_gradients
-from moebius.routing import Routing
 
 
 class Loop(Execution):

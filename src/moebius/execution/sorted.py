@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moebius.core.routing import Routing, Selection
 from moebius.execution._contract import Execution
 from moebius.execution._ffn import ffn_weights, refuses_ffn
 from moebius.execution._order import by_expert, few_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._running import run_one, same_shapes, with_zero_gradients
 from moebius.execution.stacked import every
-from moebius.routing import Routing, Selection
 
 # Up to so many assignments are ordered as plain numbers.
 _FEW = 16

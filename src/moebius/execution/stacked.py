@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.equal import unlike
+from moebius.core.equality import unlike
+from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._layers import columns
 from moebius.execution._pool import Pool
 from moebius.execution._running import of_rows, output_of, same_shapes
 from moebius.execution._vmapped import held, laid_together, vmapped
 from moebius.execution.loop import every as one_by_one
-from moebius.routing import Routing
 
 
 class Stacked(Execution):

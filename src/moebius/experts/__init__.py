@@ -1,5 +1,5 @@
 """Experts: the networks that a mixture combines. Any nn.Module is one; these are ready-made."""
 
-from moebius.registry import open_room
+from moebius.kit.registry import open_room
 
 open_room(__name__)

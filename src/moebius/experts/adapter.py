@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.arguments import positive
-from moebius.errors import ArgumentError
-from moebius.frame import called
-from moebius.memory import recalled
-from moebius.outputs import adapted, described
+from moebius.core.module_outputs import adapted, described
+from moebius.core.output_cache import recalled
+from moebius.core.row_context import called
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda y: y,

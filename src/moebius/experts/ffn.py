@@ -5,8 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import flatten_features, positive
-from moebius.errors import ArgumentError
+from moebius.kit.arguments import flatten_features, positive
+from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive, widths
+from moebius.kit.arguments import positive, widths
 from moebius.networks import Dense
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive
+from moebius.kit.arguments import positive
 from moebius.networks import ConvNet
 
 

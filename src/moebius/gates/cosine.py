@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.arguments import above_zero, flatten_features, positive
-from moebius.errors import ArgumentError
+from moebius.kit.arguments import above_zero, flatten_features, positive
+from moebius.kit.errors import ArgumentError
 
 # What the learned temperature does not go below, and what a length is at least, so that rows of zeros have gradients.
 _COLDEST = 0.01

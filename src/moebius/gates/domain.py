@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive
-from moebius.errors import ArgumentError
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
 
 
 class Domain(nn.Module):

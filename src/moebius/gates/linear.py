@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import flatten_features, positive
+from moebius.kit.arguments import flatten_features, positive
 
 
 class Linear(nn.Module):

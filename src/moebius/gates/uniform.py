@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive
+from moebius.kit.arguments import positive
 
 
 class Uniform(nn.Module):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.arguments import positive, widths
+from moebius.kit.arguments import positive, widths
 from moebius.networks import ConvNet, Dense
 from moebius.networks.conv_net import pooled_sizes
 

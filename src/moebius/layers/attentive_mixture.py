@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive
-from moebius.asking import ask
 from moebius.combine.weighted_sum import WeightedSum
-from moebius.errors import ArgumentError
+from moebius.core.gate_call import ask
+from moebius.core.recording import note, outputs_wanted
+from moebius.core.routing import Router
+from moebius.core.row_context import entered
 from moebius.execution._running import output_of, same_shapes, with_gate_gradients
-from moebius.frame import entered
-from moebius.recording import note, outputs_wanted
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
 from moebius.routers.soft import Soft
-from moebius.routing import Router
 
 
 class AttentiveMixture(nn.Module):

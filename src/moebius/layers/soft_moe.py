@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.arguments import positive
-from moebius.errors import ArgumentError
+from moebius.core.recording import note, outputs_wanted
+from moebius.core.row_context import Frame, around, entered
+from moebius.core.stack import Stack
 from moebius.execution._running import output_of, same_shapes
-from moebius.frame import Frame, around, entered
-from moebius.recording import note, outputs_wanted
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
 from moebius.routers.soft import Soft
-from moebius.stack import Stack
 
 # What a length is at least, so that tokens of zeros have gradients.
 _SHORTEST = 1e-6

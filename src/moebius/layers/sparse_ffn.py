@@ -3,16 +3,16 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import positive
-from moebius.errors import ArgumentError
+from moebius.core.routing import Router
+from moebius.core.row_context import around, entered
+from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
 from moebius.experts.ffn import FFN
-from moebius.frame import around, entered
 from moebius.gates.linear import Linear
-from moebius.mixture import Mixture, known_as
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
+from moebius.layers.mixture import Mixture, known_as
 from moebius.routers.top_k import TopK
-from moebius.routing import Router
-from moebius.stack import Stack
 
 
 class SparseFFN(nn.Module):

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
-from moebius.processes import several_processes, summed
+from moebius.core.processes import several_processes, summed
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import wide
-from moebius.routing import Routing
 
 
 def gate_distribution(routing: Routing) -> Float[Tensor, "T E"]:

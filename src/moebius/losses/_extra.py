@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
-from moebius.routing import Routing
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
 
 
 def extra(routing: Routing, name: str, fix: str) -> Float[Tensor, "T ..."]:

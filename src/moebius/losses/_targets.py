@@ -5,12 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.arguments import at_least_zero
-from moebius.errors import ArgumentError
+from moebius.core.processes import largest, summed
+from moebius.core.routing import Routing
+from moebius.kit.arguments import at_least_zero
+from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import log_probs
-from moebius.processes import largest, summed
 from moebius.routers._normalisation import wide
-from moebius.routing import Routing
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
-from moebius.routing import Routing
 
 
 def batch_entropy(routing: Routing) -> Float[Tensor, ""]:

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses.batch_variance import batch_variance
-from moebius.routing import Routing
 
 
 def batch_variance_literal(routing: Routing) -> Float[Tensor, ""]:

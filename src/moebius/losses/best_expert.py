@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import log_probs, mean_over_rows
 from moebius.losses._targets import responsibilities
-from moebius.routing import Routing
 
 
 def best_expert(

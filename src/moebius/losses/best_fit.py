@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows
 from moebius.losses._targets import shares
-from moebius.routing import Routing
 
 
 def best_fit(

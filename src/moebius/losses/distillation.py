@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
 from moebius.losses._targets import shares
 from moebius.routers._normalisation import wide
-from moebius.routing import Routing
 
 
 def distillation(

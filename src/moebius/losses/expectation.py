@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
-from moebius.routing import Routing
 
 
 def expectation(routing: Routing, expert_losses: Float[Tensor, "T E"]) -> Float[Tensor, ""]:

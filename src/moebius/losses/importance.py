@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows, squared_variation
-from moebius.routing import Routing
 
 
 def importance(routing: Routing) -> Float[Tensor, ""]:

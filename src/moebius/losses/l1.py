@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing
+from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
-from moebius.routing import Routing
 
 
 def l1(routing: Routing) -> Float[Tensor, ""]:

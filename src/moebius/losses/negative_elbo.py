@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import at_least_zero
-from moebius.errors import ArgumentError
+from moebius.core.routing import Routing
+from moebius.kit.arguments import at_least_zero
+from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
-from moebius.routing import Routing
 
 
 def negative_elbo(routing: Routing, beta: float | int = 1.0) -> Float[Tensor, ""]:

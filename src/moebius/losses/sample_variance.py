@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows, variance
-from moebius.routing import Routing
 
 
 def sample_variance(routing: Routing) -> Float[Tensor, ""]:

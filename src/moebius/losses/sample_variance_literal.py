@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses.sample_variance import sample_variance
-from moebius.routing import Routing
 
 
 def sample_variance_literal(routing: Routing) -> Float[Tensor, ""]:

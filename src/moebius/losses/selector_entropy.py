@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, mean_over_rows
 from moebius.losses._extra import extra
-from moebius.routing import Routing
 
 
 def selector_entropy(routing: Routing) -> Float[Tensor, ""]:

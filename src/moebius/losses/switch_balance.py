@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.processes import summed
+from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
-from moebius.processes import summed
 from moebius.routers._normalisation import wide
-from moebius.routing import Routing
 
 
 def switch_balance(routing: Routing) -> Float[Tensor, ""]:

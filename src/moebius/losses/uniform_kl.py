@@ -5,8 +5,8 @@ from math import log
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
-from moebius.routing import Routing
 
 
 def uniform_kl(routing: Routing) -> Float[Tensor, ""]:

@@ -2,7 +2,7 @@
 
 import math
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 
 
 def dropout_share(argument: str, value: float | int) -> float:

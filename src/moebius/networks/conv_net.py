@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.arguments import positive, widths
-from moebius.errors import ArgumentError
+from moebius.kit.arguments import positive, widths
+from moebius.kit.errors import ArgumentError
 from moebius.networks.activations import NEVER_FALLING, activated_map, activation_named
 from moebius.networks.dense import Dense
 

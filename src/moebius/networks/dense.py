@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.arguments import flatten_features
+from moebius.kit.arguments import flatten_features
 from moebius.networks._dropout import dropout_share
 from moebius.networks.activations import ACTIVATIONS, activation_named
 

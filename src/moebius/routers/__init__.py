@@ -1,5 +1,5 @@
 """Routers choose experts from scores: scores (T, E) → Routing."""
 
-from moebius.registry import open_room
+from moebius.kit.registry import open_room
 
 open_room(__name__)

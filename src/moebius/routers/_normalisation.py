@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.errors import ArgumentError
-from moebius.registry import did_you_mean
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import did_you_mean
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from moebius.routing import Selection
+from moebius.core.routing import Selection
 
 # A compiled or exported graph is for any number of rows; torch's own annotations know numbers only.
 if TYPE_CHECKING:

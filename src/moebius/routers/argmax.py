@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.routing import Router, Routing
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import one_each
-from moebius.routing import Router, Routing
 
 
 class Argmax(Router):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moebius.core.routing import Router, Routing
 from moebius.routers._selecting import one_each
-from moebius.routing import Router, Routing
 
 
 class Cut(Router):

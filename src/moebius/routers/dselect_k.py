@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import above_zero, positive
-from moebius.errors import ArgumentError
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import above_zero, positive
+from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import logarithm, wide
 from moebius.routers._selecting import where_weighed
-from moebius.routing import Router, Routing
 
 
 class DSelectK(Router):

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import above_zero
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import above_zero
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import counts, one_each
-from moebius.routing import Router, Routing
 
 
 class Gumbel(Router):

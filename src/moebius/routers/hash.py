@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from moebius.hashing import mixed
+from moebius.core.routing import Router, Routing
+from moebius.kit.hashing import mixed
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import counts, one_each
-from moebius.routing import Router, Routing
 
 
 class Hash(Router):

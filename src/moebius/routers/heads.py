@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from moebius.arguments import positive
+from moebius.core.routing import Router, Routing, Selection
+from moebius.kit.arguments import positive
 from moebius.routers._normalisation import logarithm
-from moebius.routing import Router, Routing, Selection
 
 _COUNTS = ("assigned", "dropped")
 _CHANCES = ("load", "open")

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.arguments import at_least_zero, positive
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import at_least_zero, positive
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import best, counts, how_many, selected
-from moebius.routing import Router, Routing
 
 
 class NoisyTopK(Router):

@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import positive
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import positive
 from moebius.routers._normalisation import logarithm, wide
-from moebius.routing import Router, Routing
 
 
 class PerClass(Router):

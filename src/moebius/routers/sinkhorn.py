@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import above_zero, positive
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import above_zero, positive
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import best, counts, how_many, selected
-from moebius.routing import Router, Routing
 
 
 class Sinkhorn(Router):

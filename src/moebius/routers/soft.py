@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.arguments import above_zero
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import above_zero
 from moebius.routers._normalisation import normalisation_named, normalised
-from moebius.routing import Router, Routing
 
 
 class Soft(Router):

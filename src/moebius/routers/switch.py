@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from moebius.arguments import above_zero, at_least_zero
-from moebius.errors import ArgumentError
+from moebius.core.routing import Router, Routing, Selection
+from moebius.kit.arguments import above_zero, at_least_zero
+from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import Rows, best, counts, in_order, room
-from moebius.routing import Router, Routing, Selection
 
 
 class Switch(Router):

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Router, Routing
+from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import wide
 from moebius.routers._selecting import in_order, where_weighed
-from moebius.routing import Router, Routing
 
 
 class Threshold(Router):

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from moebius.arguments import at_least_zero, positive
-from moebius.checkpointing import replayed_later, replaying
-from moebius.errors import ArgumentError
+from moebius.core.activation_checkpointing import replayed_later, replaying
+from moebius.core.routing import Router, Routing
+from moebius.kit.arguments import at_least_zero, positive
+from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import normalisation_named, normalised, wide
 from moebius.routers._selecting import best, counts, how_many, selected
-from moebius.routing import Router, Routing
 
 # Activations that are shares of something, which can be made to sum to 1 over the chosen experts.
 _SHARES = ("softmax", "sigmoid")

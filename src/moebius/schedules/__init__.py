@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moebius.errors import ArgumentError
-from moebius.registry import find, kinds, open_room
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kinds, open_room
 
 Schedule = Callable[[float], float]
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from moebius.errors import ArgumentError
+from moebius.kit.errors import ArgumentError
 
 
 @dataclass(frozen=True)

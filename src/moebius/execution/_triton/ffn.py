@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.errors import ArgumentError
+from moebius.core.routing import Selection
 from moebius.execution._triton.plan import make_plan
+from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
-from moebius.routing import Selection
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 # Triton itself reads this once, when it is imported.

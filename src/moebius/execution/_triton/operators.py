@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moebius.core.transforms import differentiated_again
 from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.execution._triton.plan import Plan
-from moebius.transforms import differentiated_again
 
 
 @torch.library.custom_op("moebius::ffn_forward", mutates_args=())

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from moebius.routing import Selection
+from moebius.core.routing import Selection
 
 
 @dataclass(frozen=True)

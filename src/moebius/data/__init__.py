@@ -1,8 +1,0 @@
-"""Named image sets → one uint8 tensor in memory → batches."""
-
-from moebius.data.batches import Batch, Batches, in_order, scale
-from moebius.data.load import load
-from moebius.data.picture import read_image
-from moebius.data.split import Dataset, Split
-
-__all__ = ["Batch", "Batches", "Dataset", "Split", "in_order", "load", "read_image", "scale"]

@@ -1,0 +1,22 @@
+"""The lab: data, training, diagnostics, recipes, studies, reports and the command `moebius`.
+
+It needs the packages of the extra `lab`; the library beside it needs none of them, and imports nothing from here.
+"""
+
+import importlib.util
+
+from moebius.kit.errors import MissingExtraError
+
+# Import names of the packages that only the lab uses.
+NEEDED = (
+    *("accelerate", "altair", "datasets", "filelock", "huggingface_hub", "jinja2", "kornia", "pandas", "PIL"),
+    *("pyarrow", "pydantic", "rich", "scipy", "sklearn", "typer", "vl_convert", "yaml"),
+)
+
+_missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+if _missing:
+    raise MissingExtraError(
+        f"the lab of moebius (studies, fit, report, the command) needs packages that are not installed: "
+        f"{', '.join(_missing)}",
+        "pip install 'moebius[lab]'",
+    )

@@ -1,0 +1,104 @@
+"""The shapes that are measured, and what work they are."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
+from moebius.layers.sparse_ffn import SparseFFN
+from moebius.networks.feed_forward import FEED_FORWARD, GATED
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sparse feed-forward layer and rows for it.
+
+    Arguments:
+        dim, hidden, experts, k, activation, bias: as of `mb.layers.SparseFFN`.
+        rows: T, how many tokens go through the layer in a call.
+        dtype: fp32 or bf16, of parameters and rows.
+        device: cpu or cuda.
+
+    Raises:
+        ArgumentError: a size below 1, k above the number of experts, an unknown name, or a GPU that is not there.
+
+    Example:
+        >>> problem = Problem(dim=4, hidden=8, experts=3, k=2, rows=5)
+        >>> problem.active, problem.expert_parameters
+        (640, 76)
+    """
+
+    dim: int = 512
+    hidden: int = 2048
+    experts: int = 8
+    k: int = 2
+    rows: int = 4096
+    activation: str = "gelu"
+    bias: bool = True
+    dtype: str = "fp32"
+    device: str = "cpu"
+
+    def __post_init__(self):
+        for name in ("dim", "hidden", "experts", "k", "rows"):
+            positive(name, getattr(self, name))
+        if self.k > self.experts:
+            raise ArgumentError("k", f"a row cannot go through more than the {self.experts} experts", self.k, "--k 2")
+        if self.activation not in FEED_FORWARD:
+            raise ArgumentError("activation", f"needs one of {', '.join(FEED_FORWARD)}", self.activation, "gelu")
+        if self.dtype not in DTYPES:
+            raise ArgumentError("dtype", f"needs one of {', '.join(DTYPES)}", self.dtype, "fp32")
+        if self.device not in ("cpu", "cuda"):
+            raise ArgumentError("device", "needs cpu or cuda", self.device, "cpu")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ArgumentError("device", "this PyTorch sees no GPU", self.device, "--device cpu")
+
+    @property
+    def _weights(self) -> int:
+        """Weights of one expert without its biases: two matrices, three with a gate."""
+        return (3 if self.activation in GATED else 2) * self.dim * self.hidden
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of one expert."""
+        inner = (2 if self.activation in GATED else 1) * self.hidden
+        return self._weights + (inner + self.dim if self.bias else 0)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Of one expert's parameters."""
+        return self.expert_parameters * DTYPES[self.dtype].itemsize
+
+    @property
+    def active(self) -> int:
+        """Multiply-adds of a forward with each row in its k experts; a backward has twice as many."""
+        return self.rows * self.k * self._weights
+
+    @property
+    def everything(self) -> int:
+        """Multiply-adds of a forward with each row in all experts, or in a dense layer with as many parameters."""
+        return self.rows * self.experts * self._weights
+
+    @property
+    def assignments(self) -> int:
+        """T·k."""
+        return self.rows * self.k
+
+    def layer(self, execution: str = "auto") -> SparseFFN:
+        """The layer, with parameters drawn at random."""
+        layer = SparseFFN(self.dim, self.hidden, self.experts, self.k, self.activation, self.bias, execution=execution)
+        return layer.to(self.device, DTYPES[self.dtype])
+
+    def random_rows(self, count: int) -> Tensor:
+        """Rows of standard normal numbers."""
+        return torch.randn(count, self.dim, device=self.device).to(DTYPES[self.dtype])
+
+    def __str__(self) -> str:
+        biases = "with" if self.bias else "without"
+        return (
+            f"rows {self.rows:,}, dim {self.dim:,}, hidden {self.hidden:,}, experts {self.experts:,}, k {self.k}, "
+            f"{self.activation} {biases} biases, {self.dtype}, {self.device}"
+        )

@@ -1,0 +1,23 @@
+"""Several augmentations, one after another."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@torch.no_grad()
+def augmented(
+    images: Float[Tensor, "T channels height width"], augmentations: Sequence[Callable[[Tensor], Tensor]]
+) -> Float[Tensor, "T channels height width"]:
+    """The images after all augmentations, in their order, without gradients; none gives the images themselves.
+
+    Example:
+        >>> from moebius.lab.data.augmentation.flip import Flip
+        >>> augmented(torch.tensor([[[[0.0, 0.5, 1.0]]]]), [Flip(chance=1), Flip(chance=1)])
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
+    """
+    for augmentation in augmentations:
+        images = augmentation(images)
+    return images

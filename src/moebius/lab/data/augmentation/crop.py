@@ -1,0 +1,49 @@
+"""Images cut out of padded ones."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.kit.arguments import positive
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import did_you_mean
+from moebius.lab.data.augmentation._augmentation import Augmentation, uniform
+
+FILLS = {"zeros": "zeros", "nearest": "border"}
+
+
+class Crop(Augmentation):
+    """Pads each image on all sides and cuts the old size out again, anywhere: a shift by whole pixels.
+
+    x'[v, u] = padded[v + a, u + b],  a, b ~ U{0, 1, …, 2·padding}
+
+    Arguments:
+        padding: how many pixels are put on each side, at least 1.
+        fill: what they are: `zeros` (black), or `nearest`, the pixel of the border that is closest.
+
+    Shapes: images (T, channels, height, width), values in [0, 1] → the same.
+
+    Raises:
+        ArgumentError: a padding that is no whole number of at least 1, or an unknown fill.
+
+    Example:
+        >>> import torch
+        >>> Crop(padding=2, fill="nearest")(torch.full((2, 3, 8, 8), 0.5)).unique()
+        tensor([0.5000])
+
+    Reference: Lee, Xie, Gallagher, Zhang, Tu 2015, Deeply-Supervised Nets, section 3 (CIFAR-10: 4 pixels of zeros).
+    """
+
+    def __init__(self, padding: int = 4, fill: str = "zeros"):
+        self.padding = positive("padding", padding)
+        if fill not in FILLS:
+            raise ArgumentError("fill", f"needs one of {', '.join(FILLS)}", fill, did_you_mean(fill, FILLS))
+        self.fill = fill
+
+    def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
+        """Draw a place for each row and cut it out."""
+        from kornia.geometry.transform import translate
+
+        # Padding and cutting in one: nearest pixels of a whole offset are the pixels themselves, to the bit.
+        places = 2 * self.padding + 1
+        offset = uniform(images, 0, places, each=2).floor().clamp(max=places - 1) - self.padding
+        return translate(images, offset, mode="nearest", padding_mode=FILLS[self.fill])

@@ -1,0 +1,38 @@
+"""Mirrored images."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from moebius.lab.data.augmentation._augmentation import Augmentation, chosen, share
+
+
+class Flip(Augmentation):
+    """Mirrors some of the images, left for right.
+
+    x'[v, u] = x[v, width − 1 − u] with probability p, else x
+
+    Arguments:
+        chance: p, the probability for each image, 0 … 1.
+
+    Shapes: images (T, channels, height, width), values in [0, 1] → the same.
+
+    Raises:
+        ArgumentError: a chance outside 0 … 1.
+
+    Example:
+        >>> Flip(chance=1)(torch.tensor([[[[0.0, 0.5, 1.0]]]]))
+        tensor([[[[1.0000, 0.5000, 0.0000]]]])
+
+    Reference: Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep Convolutional Neural Networks, 4.1;
+    study 3.
+    """
+
+    def __init__(self, chance: float | int = 0.5):
+        self.chance = share("chance", chance)
+
+    def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
+        """Draw which rows are mirrored."""
+        from kornia.geometry.transform import hflip
+
+        return torch.where(chosen(images, self.chance), hflip(images), images)

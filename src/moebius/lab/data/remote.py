@@ -1,0 +1,106 @@
+"""Sets read by the `datasets` library: downloaded from the hub, or from a local folder of any layout it knows."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import datasets.config
+import huggingface_hub
+import pyarrow as pa
+
+from moebius.kit.errors import DataError
+from moebius.lab.data.columns import Columns, find_columns, table_rows
+from moebius.lab.data.raw import Contents, Row, Rows
+
+PROBE_SECONDS = 8.0
+
+
+def load_splits(
+    path: str, config: str | None, revision: str | None, names: tuple[str, ...]
+) -> tuple[datasets.Dataset, ...]:
+    """The splits `names` of a set, downloaded unless they have been before.
+
+    Arguments:
+        path: "organisation/set" on the hub, or a local folder.
+        config, revision: as `datasets.load_dataset` takes them.
+        names: of the splits.
+
+    Raises:
+        DataError: when the hub cannot be reached, or does not have the set or a split.
+    """
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    try:
+        with _offline_if_unreachable(path):
+            loaded = datasets.load_dataset(path, config, revision=revision)
+    except ConnectionError as error:
+        raise DataError(
+            f"{path}: the Hugging Face hub cannot be reached, and the set has not been downloaded before",
+            f"--data-dir FOLDER, where FOLDER/{name} holds train-*.parquet and test-*.parquet",
+        ) from error
+    # The hub's clients raise many types; all of them say that the set cannot be had, and why.
+    except Exception as error:
+        raise DataError(
+            f"{path}: the set cannot be loaded ({type(error).__name__}): {error}",
+            f"check its name, configuration and splits on the hub, or --data-dir FOLDER with FOLDER/{name}",
+        ) from error
+    for split in names:
+        if split not in loaded:
+            raise DataError(
+                f"{path}: the set has no split called {split!r}, it has {', '.join(map(str, loaded))}",
+                "name another in the recipe (test: validation)",
+            )
+    return tuple(loaded[split] for split in names)
+
+
+def read_splits(
+    path: str, train: datasets.Dataset, test: datasets.Dataset, image: str | None, label: str | None
+) -> Contents:
+    """The rows of both splits, undecoded.
+
+    Arguments:
+        path: name of the set, for messages.
+        train, test: the splits.
+        image, label: names of the columns; None = found by the type of their features.
+    """
+    columns = find_columns(train.features, train.data.table.column, path, image, label)
+    return Contents(columns.classes, _rows(path, train, columns), _rows(path, test, columns))
+
+
+def _rows(path: str, split: datasets.Dataset, columns: Columns) -> Rows:
+    def iterate() -> Iterator[Row]:
+        first, table = 0, split.data.table.select([columns.image, columns.label])
+        for batch in table.to_batches(max_chunksize=1024):
+            yield from table_rows(pa.Table.from_batches([batch]), columns, f"{path} ({split.split})", first)
+            first += batch.num_rows
+
+    return Rows(len(split), iterate)
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable(path: str) -> Iterator[None]:
+    """Where the hub does not answer one short question, let its clients look only at what was downloaded before.
+
+    Left to themselves they ask six times for each file, which takes from half a minute to several.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE or Path(path).is_dir() or _answers(path):
+        yield
+        return
+    before = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    try:
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _answers(path: str) -> bool:
+    try:
+        huggingface_hub.HfApi().dataset_info(path, timeout=PROBE_SECONDS)
+    except huggingface_hub.errors.HfHubHTTPError:
+        # It does answer, if only with a refusal, which load_dataset tells better.
+        return True
+    # What a connection that fails raises depends on the HTTP library below.
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,48 @@
+"""The confusion matrix of each expert's rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from moebius.lab.diagnostics._arrays import finite
+from moebius.lab.diagnostics.confusion import confusion
+
+
+def expert_confusion(
+    weights: Float[np.ndarray, "T E"],
+    labels: Int[np.ndarray, " T"],
+    predictions: Int[np.ndarray, " T"],
+    names: Sequence[str],
+) -> pd.DataFrame:
+    """The confusion matrix over the rows whose largest gate weight is e, for every expert e.
+
+    The matrices of all experts add up to the overall one: a row with a tie counts for the first of its largest weights.
+
+    Arguments:
+        weights: gate weights.
+        labels: true classes, as indices into `names`.
+        predictions: classes predicted by the whole mixture.
+        names: what the classes are called.
+
+    Returns:
+        Columns expert, label, prediction, rows, share (of the expert's rows with that label), for what occurs.
+
+    Example:
+        >>> weights = np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> expert_confusion(weights, np.array([0, 0]), np.array([0, 1]), ["cat", "dog"])[["expert", "prediction"]]
+           expert prediction
+        0       0        cat
+        1       1        dog
+
+    Reference: ours; the expert confusion of the studies.
+    """
+    best_T = finite(weights).argmax(1)
+    frames = []
+    for expert in range(weights.shape[1]):
+        won = best_T == expert
+        frame = confusion(labels[won], predictions[won], names)
+        frame.insert(0, "expert", expert)
+        frames.append(frame)
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)

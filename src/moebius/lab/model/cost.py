@@ -1,0 +1,32 @@
+"""What a model costs to run."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from moebius.kit.modes import evaluating
+
+
+def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
+    """Multiply-adds of products and convolutions for one image, the mean over one of each domain.
+
+    Experts that the router does not choose cost nothing.
+
+    Arguments:
+        model: what to count, with real parameters (routing needs values); it is not changed.
+        facts: channels, size and domains of the data.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    domains = facts["domains"]
+    images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
+    with evaluating(model):
+        return int(counted(model, images, {"domain": torch.arange(domains, device=device)}))
+
+
+def counted(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
+    """Multiply-adds of products and convolutions per image of a batch, in the mode that the model is in."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images, context)
+    return counter.get_total_flops() / 2 / len(images)

@@ -1,0 +1,29 @@
+"""Recipes: one YAML names data, training and the models to compare; here it becomes a validated `Recipe`.
+
+Names load when first used: listing the shipped recipes must not wait for torch.
+"""
+
+import importlib
+from typing import Any
+
+_NAMES = {
+    "DataSpec": "schema",
+    "GroupSpec": "schema",
+    "LossSpec": "schema",
+    "OptimizerSpec": "schema",
+    "Recipe": "schema",
+    "ReportSpec": "schema",
+    "TrainingSpec": "schema",
+    "Variant": "schema",
+    "guess_facts": "check",
+    "load_recipe": "load",
+    "read_yaml": "text",
+    "shipped": "shipped",
+    "write_yaml": "text",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'moebius.lab.recipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"moebius.lab.recipe.{_NAMES[name]}"), name)

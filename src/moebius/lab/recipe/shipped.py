@@ -1,0 +1,60 @@
+"""Finding and reading recipes' files."""
+
+from pathlib import Path
+from typing import Any
+
+from moebius.kit.errors import RecipeError, UnknownKindError
+from moebius.kit.registry import did_you_mean
+from moebius.lab.recipe.text import read_yaml
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+SUFFIXES = (".yaml", ".yml")
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes that come with the package, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped name or of a path; a name without folder and suffix means the shipped recipe first.
+
+    Raises:
+        UnknownKindError: there is neither.
+
+    Example:
+        >>> find_recipe("quickstart").name
+        'quickstart.yaml'
+    """
+    if name_or_path in shipped():
+        return FOLDER / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix in SUFFIXES or path.name != name_or_path:
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UnknownKindError(f"recipe {name_or_path}: {what}", f"the path of a YAML file, or {_names(path.stem)}")
+    raise UnknownKindError(f"no recipe is called {name_or_path!r}", did_you_mean(name_or_path, shipped()))
+
+
+def read_recipe(path: Path, source: str) -> dict[str, Any]:
+    """The plain values of a recipe's file.
+
+    Raises:
+        RecipeError: it cannot be read, or it is no mapping in YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(source, [f"needs text in UTF-8, byte {error.start} is none"]) from None
+    except OSError as error:
+        raise RecipeError(source, [f"cannot be read: {error.strerror}"]) from None
+    value = read_yaml(text, source)
+    if not isinstance(value, dict):
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise RecipeError(source, [f"needs a mapping of keys to values, got {kind}"], "begin with `name: my-study`")
+    return value
+
+
+def _names(stem: str) -> str:
+    return f"a shipped name: {did_you_mean(stem, shipped())}"

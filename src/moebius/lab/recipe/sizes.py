@@ -1,0 +1,38 @@
+"""How large a recipe's models are."""
+
+from dataclasses import dataclass
+
+import torch
+
+from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.cost import multiply_adds
+from moebius.lab.recipe.check import guess_facts
+from moebius.lab.recipe.schema import Recipe
+from moebius.lab.recipe.stages import stage_specs
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large one variant is.
+
+    Arguments:
+        variant: its name.
+        parameters: numbers that it learns.
+        multiply_adds: of one image, with the experts that its router runs.
+    """
+
+    variant: str
+    parameters: int
+    multiply_adds: int
+
+
+def sizes(recipe: Recipe) -> list[Size]:
+    """The size of each variant, with ten classes assumed for each data set: the data are not read."""
+    facts = guess_facts(recipe.data.model_dump())
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        for variant in recipe.variants:
+            model = build_mixture(variant.model, facts, Stages(stage_specs(recipe.stages, facts)))
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            found.append(Size(variant.name, parameters, multiply_adds(model, facts)))
+    return found

@@ -1,0 +1,89 @@
+"""How numbers are written: the same on the page, in the figures' captions and in the terminal."""
+
+from moebius.lab.diagnostics.interval import Estimate
+
+NONE = "–"
+
+
+def rate(value: float | int | None) -> str:
+    """A share of 1 with three decimals; what rounds to nothing keeps its order of magnitude.
+
+    Example:
+        >>> rate(0.6334), rate(1.0), rate(3e-30), rate(0.0), rate(-0.02), rate(None)
+        ('.633', '1.000', '3e-30', '0', '−.020', '–')
+    """
+    if value is None or value != value:
+        return NONE
+    if value == 0:
+        return "0"
+    if abs(value) < 0.0005:
+        return f"{value:.0e}".replace("-", "−", 1) if value < 0 else f"{value:.0e}"
+    text = f"{abs(value):.3f}"
+    return ("−" if value < 0 else "") + text.removeprefix("0")
+
+
+def signed(value: float | int) -> str:
+    """A difference of two rates, with its sign.
+
+    Example:
+        >>> signed(0.0381), signed(-0.002)
+        ('+.038', '−.002')
+    """
+    return ("+" if value > 0 else "") + rate(value)
+
+
+def bracket(estimate: Estimate) -> str:
+    """An interval of rates; nothing where one seed gives none.
+
+    Example:
+        >>> bracket(Estimate(0.633, 0.633, 0.63, 0.636, 5))
+        '[.630, .636]'
+    """
+    return "" if estimate.low is None else f"[{rate(estimate.low)}, {rate(estimate.high)}]"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """A mean with its interval.
+
+    Example:
+        >>> with_interval(Estimate(0.633, 0.633, None, None, 1))
+        '.633'
+    """
+    return f"{rate(estimate.mean)} {bracket(estimate)}".rstrip()
+
+
+def count(value: float | int | None) -> str:
+    """A whole number with thin groups of three.
+
+    Example:
+        >>> count(1234567.0), count(None)
+        ('1,234,567', '–')
+    """
+    return NONE if value is None or value != value else f"{value:,.0f}"
+
+
+def duration(seconds: float | int | None) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> duration(4.23), duration(75), duration(7260)
+        ('4.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds is None or seconds != seconds:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def listing(words: list[str]) -> str:
+    """Words as a sentence lists them.
+
+    Example:
+        >>> listing(["a"]), listing(["a", "b"]), listing(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

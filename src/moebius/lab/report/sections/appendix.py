@@ -1,0 +1,23 @@
+"""How to run it again, and where the figures' numbers are."""
+
+import yaml
+
+from moebius.lab.report.blocks import Block, Code, Details, Section, Text
+from moebius.lab.report.numbers import listing
+from moebius.lab.report.source import Study
+
+ORDER = 100
+
+
+def section(study: Study) -> Section | None:
+    """The resolved recipe and the files beside the page."""
+    tables = sorted(f"tables/{name}.csv" for name, frame in study.tables.items() if name != "results" and len(frame))
+    text = "Beside this page: results.json and results.csv hold every figure of every run; " + (
+        f"the tables behind this page are {listing(tables)}; " if tables else ""
+    )
+    text += "every picture is in figures/ as SVG and PNG."
+    blocks: list[Block] = [Text(text)]
+    if study.recipe:
+        text = yaml.safe_dump(dict(study.recipe), sort_keys=False, allow_unicode=True, width=110)
+        blocks.append(Details("The recipe as it ran, with presets and overrides resolved", [Code(text.rstrip())]))
+    return Section("files", "Files and recipe", blocks)

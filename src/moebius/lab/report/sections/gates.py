@@ -1,0 +1,122 @@
+"""Gates over the epochs: entropy and load."""
+
+import altair as alt
+
+from moebius.lab.report.blocks import Block, Heading, Panels, Section, Text
+from moebius.lab.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.numbers import rate
+from moebius.lab.report.sections._names import expert_names, label, title_of, with_labels
+from moebius.lab.report.sections._shared import (
+    FEW,
+    blues,
+    curve_groups,
+    epoch_axis,
+    file_of,
+    gated,
+    levels,
+    over_seeds,
+    slugs,
+    steps,
+    variant_colour,
+)  # fmt: skip
+from moebius.lab.report.source import Study
+
+ORDER = 70
+KINDS = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of an image"}
+
+
+def section(study: Study) -> Section | None:
+    """How decided each gate became, and which expert it loads."""
+    frame, pairs = study.table("gates"), gated(study, "gates")
+    if frame.empty or not pairs:
+        return None
+    # A gate that was never trained has no course to show.
+    frame, _ = levels(frame)
+    if frame.empty:
+        return None
+    blocks: list[Block] = [
+        Text(
+            "On test images at each epoch's end. A gate that decides has a low entropy for an image; one that uses all "
+            "its experts has a high entropy of the mean weights. When both are low, it has collapsed."
+        )
+    ]
+    taken: set[str] = set()
+    figures = [
+        figure
+        for title, names in curve_groups(study)
+        if (figure := _entropy(study, frame, [name for name in names if (name, "root") in pairs], title, taken))
+    ]
+    blocks.append(Panels(figures))
+    names = slugs(study)
+    loads = [_load(study, frame, pair, file_of("load", names[pair[0]], pair[1])) for pair in pairs]
+    blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
+    return Section("gates", "Gates over the epochs", blocks)
+
+
+def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: set[str]) -> Figure | None:
+    own = frame[(frame["gate"] == "root") & frame["variant"].isin(names) & frame["measure"].isin(list(KINDS))]
+    if own.empty:
+        return None
+    shown = over_seeds(own, ["variant", "measure", "epoch"])
+    shown["entropy"] = [KINDS[measure] for measure in shown["measure"]]
+    dash = alt.StrokeDash(
+        "entropy:N",
+        scale=alt.Scale(domain=list(KINDS.values()), range=[[1, 0], [5, 4]]),
+        legend=alt.Legend(title=None, columns=1),
+    )
+    point = alt.OverlayMarkDef(size=35) if shown["epoch"].nunique() == 1 else False
+    y = alt.Y("mean:Q", title="entropy in nats", scale=alt.Scale(zero=True))
+    colour = variant_colour(study, names)
+    chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(epoch_axis(shown, 12), y, colour, dash)
+    last = shown[(shown["epoch"] == shown["epoch"].max())]
+    said = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())
+    lead = f"{title}: entropy" if title else "Entropy"
+    caption = f"{lead} of the gates by epoch{', means over seeds' if shown['count'].max() > 1 else ''}."
+    name = slug(f"gate-entropy {title}", taken)
+    return Figure(name, chart.properties(width=WIDTH, height=HEIGHT), caption, f"{caption} At the end: {said}.")
+
+
+def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figure | None:
+    own = frame[(frame["variant"] == pair[0]) & (frame["gate"] == pair[1]) & (frame["measure"] == "load")]
+    if own.empty:
+        return None
+    seeds, experts = own["seed"].nunique(), int(own["expert"].max()) + 1
+    names = expert_names(study, *pair)
+    own, order = with_labels(
+        own.assign(expert=own["expert"].astype(int), seed=[f"seed {seed}" for seed in own["seed"]]), names
+    )
+    columns = 1 if seeds == 1 else min(3, seeds) if experts <= FEW else min(2, seeds)
+    size = {"width": (WIDTH - 14 * (columns - 1)) / columns, "height": HEIGHT - 60 if seeds == 1 else 110}
+    if experts <= FEW:
+        scale = alt.Scale(domain=order, range=list(COLOURS[:experts]))
+        colour = alt.Color(
+            "named:N",
+            scale=scale,
+            legend=alt.Legend(title=None if names else "expert", titleOrient="left", symbolType="stroke"),
+        )
+        point = alt.OverlayMarkDef(size=35) if own["epoch"].nunique() == 1 else False
+        y = alt.Y("value:Q", title="load", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3))
+        chart = alt.Chart(own).mark_line(strokeWidth=2, point=point).encode(epoch_axis(own, 5), y, colour)
+    else:
+        colour = alt.Color(
+            "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
+        )
+        y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
+        if names:
+            y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelFontSize=11))
+        epochs = sorted(set(own["epoch"]))
+        ticks = alt.Axis(
+            values=[epochs[place] for place in steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
+        )
+        chart = alt.Chart(own).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
+        size["height"] = max(110, (13 if names else 11) * experts)
+    chart = chart.properties(**size)
+    if seeds > 1:
+        chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
+    first = own[(own["seed"] == own["seed"].iloc[0]) & (own["epoch"] == own["epoch"].max())]
+    said = "; ".join(f"{label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
+    title = title_of(study, *pair)
+    return Figure(
+        name, chart, f"{title}: load by epoch.", f"{title}: load by epoch; {first['seed'].iloc[0]}, at the end: {said}."
+    )

@@ -1,0 +1,77 @@
+"""The results table."""
+
+from moebius.lab.diagnostics.interval import interval
+from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.figures import Figure
+from moebius.lab.report.numbers import NONE, bracket, count, duration, rate, signed, with_interval
+from moebius.lab.report.sections._dots import dots
+from moebius.lab.report.sections._shared import ranking, values
+from moebius.lab.report.source import Study
+
+ORDER = 20
+
+
+def section(study: Study) -> Section | None:
+    """Accuracy of every variant with its interval and every seed's value."""
+    ranked = ranking(study)
+    if not ranked:
+        return None
+    best = ranked[0][0]
+    several = len(study.seeds) > 1
+    columns = ["variant", "test", *(["95 % interval"] if several else []), "train"]
+    columns += [f"minus {best}, paired"] if several and len(ranked) > 1 else []
+    columns += ["test, every seed"] if several else []
+    columns += ["parameters", "time per run", "images/s"]
+    rows = [_row(study, variant, best, several, len(ranked) > 1) for variant in study.variants]
+    caption = "Accuracy at the reported epoch; train is cumulative over that epoch, before each update"
+    blocks: list[Block] = [
+        Table(caption, columns, rows, marked=[study.variants.index(best)]),
+        Text(_note(best, several, len(ranked) > 1)),
+        Panels([_figure(study)]),
+    ]
+    return Section("results", "Results", blocks)
+
+
+def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
+    test, train = values(study, variant, "accuracy", "test"), values(study, variant, "accuracy", "train")
+    score = interval(list(test.values())) if test else None
+    cells = [variant, rate(score.mean) if score else NONE]
+    cells += [(bracket(score) if score else "") or NONE] if several else []
+    cells.append(rate(interval(list(train.values())).mean) if train else NONE)
+    if several and compared:
+        other = values(study, best, "accuracy", "test")
+        pairs = [test[seed] - other[seed] for seed in test if seed in other]
+        gap = interval(pairs) if pairs and variant != best else None
+        cells.append(f"{signed(gap.mean)} {bracket(gap)}".rstrip() if gap else NONE)
+    cells += [" ".join(rate(value) for value in test.values())] if several else []
+    runs = [run for run in study.runs if run["variant"] == variant]
+    return [
+        *cells,
+        count(runs[0].get("parameters")),
+        duration(_mean(runs, "seconds")),
+        count(_mean(runs, "images_per_second")),
+    ]
+
+
+def _mean(runs: list, key: str) -> float | None:
+    found = [float(run[key]) for run in runs if run.get(key) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _note(best: str, several: bool, compared: bool) -> str:
+    if not several:
+        return f"The marked line, {best}, has the best test accuracy. One seed gives no interval." if compared else ""
+    marked = (
+        f"The marked line, {best}, has the best mean on test; whether that is more than chance, the intervals say. "
+    )
+    paired = f"“Minus {best}” is the mean difference over the seeds both ran with, and its interval. "
+    return (marked + paired if compared else "") + "Intervals are Student's t over seeds, at 95 %."
+
+
+def _figure(study: Study) -> Figure:
+    scores = {variant: values(study, variant, "accuracy", "test") for variant in study.variants}
+    said = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
+    caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
+    if len(study.seeds) == 1:
+        caption = "Test accuracy."
+    return Figure("results", dots(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {said}.")

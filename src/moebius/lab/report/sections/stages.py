@@ -1,0 +1,149 @@
+"""What was trained before the variants."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from moebius.lab.diagnostics.interval import interval
+from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure
+from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.numbers import NONE, count, duration, listing, rate, with_interval
+from moebius.lab.report.sections._names import class_list
+from moebius.lab.report.source import Study
+
+ORDER = 27
+MANY = 12
+GAP = 16
+
+
+def section(study: Study) -> Section | None:
+    """Every stage with its classes and its accuracy on them, and how it got there."""
+    if not study.stages:
+        return None
+    names = list(dict.fromkeys(stage["stage"] for stage in study.stages))
+    runs = {name: [stage for stage in study.stages if stage["stage"] == name] for name in names}
+    seeds = max(map(len, runs.values()))
+    columns = ["stage", "classes", "train rows", "epoch kept", "validation", "test", "time"]
+    text = (
+        "Trained before the variants, which take them as they are. Accuracies are on a stage's own rows, those of its "
+        "classes, so stages of unlike classes are not to be compared."
+    )
+    over = f"means over {seeds} seeds with 95 % intervals" if seeds > 1 else "one seed"
+    rows = [[name, *_cells(runs[name], study.classes)] for name in names]
+    blocks: list[Block] = [Text(text), Table(f"Stages, {over}", columns, rows, heads=2)]
+    figure = _figure(study, names)
+    return Section("stages", "What was trained first", [*blocks, *([Panels([figure])] if figure else [])])
+
+
+def _cells(runs: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[str]:
+    first = runs[0]
+    return [
+        _classes(first, classes),
+        count((first.get("rows") or {}).get("train")),
+        f"{_ends([run.get('epoch') for run in runs])} of {_ends([len(run.get('epochs') or ()) for run in runs])}",
+        *(_accuracy(runs, split) for split in ("validation", "test")),
+        _time(runs),
+    ]
+
+
+def _classes(stage: Mapping[str, Any], among: Sequence[str]) -> str:
+    own = [str(name) for name in stage.get("classes") or ()]
+    groups = [[str(name) for name in group] for group in stage.get("groups") or ()]
+    if not groups:
+        return class_list(own, among or own) if own else NONE
+    shown = [class_list(group, own) for group in groups]
+    return f"{' / '.join(shown[:-1])} against the others" if len(shown) == 2 else " / ".join(shown)
+
+
+def _ends(values: Sequence[int | None]) -> str:
+    given = sorted(value for value in values if value is not None)
+    if not given:
+        return NONE
+    return str(given[0]) if given[0] == given[-1] else f"{given[0]}–{given[-1]}"
+
+
+def _accuracy(runs: Sequence[Mapping[str, Any]], split: str) -> str:
+    values = [(run.get("accuracy") or {}).get(split) for run in runs]
+    given = [float(value) for value in values if value is not None]
+    return with_interval(interval(given)) if given else NONE
+
+
+def _time(runs: Sequence[Mapping[str, Any]]) -> str:
+    given = [float(run["seconds"]) for run in runs if run.get("seconds") is not None]
+    return duration(sum(given) / len(given) if given else None)
+
+
+def _figure(study: Study, names: Sequence[str]) -> Figure | None:
+    frame = study.table("stage_epochs", measure="accuracy")
+    split = next((split for split in ("validation", "test") if (frame["split"] == split).any()), None)
+    if split is None:
+        return None
+    frame = frame[frame["split"] == split]
+    kept = frame_of([(run["stage"], run["seed"], run.get("epoch")) for run in study.stages], ["stage", "seed", "epoch"])
+    kept = kept.merge(frame, on=["stage", "seed", "epoch"])
+    shown = [name for name in names if (frame["stage"] == name).any()]
+    seeds = kept["seed"].nunique()
+    said = "; ".join(f"{name} {rate(own.mean())}" for name, own in kept.groupby("stage", sort=False)["value"])
+    lines = f"; a thin line for each of {seeds} seeds" if seeds > 1 else ""
+    chart = _multiples(frame, kept, shown) if len(shown) <= MANY else _together(frame)
+    dots = ", the dot is the epoch kept" if len(shown) <= MANY else ""
+    caption = f"{split.capitalize()} accuracy by epoch of every stage, on its own rows{lines}{dots}."
+    return Figure("stages", chart, caption, f"{caption} At the epoch kept: {said or listing(shown)}.")
+
+
+def _scales(frame: Frame) -> tuple[alt.Scale, alt.Scale]:
+    low, high, last = float(frame["value"].min()), float(frame["value"].max()), int(frame["epoch"].max())
+    pad = max((high - low) * 0.06, 0.004)
+    upward = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + pad)], nice=False, zero=False)
+    return alt.Scale(domain=[min(1, int(frame["epoch"].min())), max(2, last)], nice=False), upward
+
+
+def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelMixin:
+    along, upward = _scales(frame)
+    columns = 2 if len(names) in (2, 4) else 3 if len(names) in (3, 5, 6, 9) else min(4, len(names))
+    width = (WIDTH - GAP * (columns - 1)) / columns
+    last = int(frame["epoch"].max())
+    ticks = sorted({1, (1 + last) // 2, last})
+    x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", values=ticks), title=None)
+    y = alt.Y("value:Q", scale=upward, axis=alt.Axis(tickCount=3, format=".1f"), title=None)
+    means = kept.groupby("stage", sort=False)["value"].mean()
+    cells = []
+    for place, name in enumerate(names):
+        own, dots = frame[frame["stage"] == name], kept[kept["stage"] == name]
+        x_axis = x if place + columns >= len(names) else alt.X("epoch:Q", scale=along, title=None, axis=_bare())
+        y_axis = y if place % columns == 0 else alt.Y("value:Q", scale=upward, title=None, axis=_bare(grid=True))
+        layers: list[Any] = [
+            alt.Chart(own)
+            .mark_line(strokeWidth=1.2, opacity=0.85, color=COLOURS[0])
+            .encode(x_axis, y_axis, detail="seed:N")
+        ]
+        if len(dots):
+            layers.append(
+                alt.Chart(dots).mark_point(size=26, filled=True, opacity=1, color=COLOURS[1]).encode(x_axis, y_axis)
+            )
+            words = frame_of([(last, rate(float(means[name])))], ["epoch", "text"])
+            text = alt.Chart(words).mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=INK)
+            layers.append(text.encode(x_axis, y=alt.value(72), text="text:N"))
+        # Not as the chart's title: labels of the axis move that, and the row would not be level.
+        title = alt.Chart(frame_of([(name,)], ["text"])).mark_text(
+            align="left", baseline="bottom", fontSize=11, fontWeight="bold", color=INK, limit=width + 8
+        )
+        layers.append(title.encode(x=alt.value(0), y=alt.value(-5), text="text:N"))
+        cells.append(alt.layer(*layers).properties(width=width, height=72))
+    return alt.concat(*cells, columns=columns, spacing={"row": 28, "column": GAP}, bounds="flush")
+
+
+def _bare(grid: bool = False) -> alt.Axis:
+    return alt.Axis(labels=False, ticks=False, grid=grid, tickCount=3)
+
+
+def _together(frame: Frame) -> alt.TopLevelMixin:
+    along, upward = _scales(frame)
+    x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", tickMinStep=1))
+    y = alt.Y("value:Q", scale=upward, title="accuracy")
+    lines = alt.Chart(frame.assign(line=frame["stage"] + frame["seed"].astype(str))).mark_line(
+        strokeWidth=1, opacity=0.4
+    )
+    return lines.encode(x, y, detail="line:N").properties(width=WIDTH, height=230)

@@ -1,0 +1,87 @@
+"""Accuracy against the number of experts, or any other number of a run."""
+
+import altair as alt
+
+from moebius.lab.diagnostics.interval import interval
+from moebius.lab.report.blocks import Panels, Section, Table
+from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
+from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.numbers import rate, with_interval
+from moebius.lab.report.sections._shared import values
+from moebius.lab.report.source import Study
+
+ORDER = 25
+TITLES = {"experts": "number of experts"}
+
+
+def section(study: Study) -> Section | None:
+    """The recipe's sweep: a point with its interval for each variant, other variants as horizontal marks."""
+    sweep = (study.recipe.get("report") or {}).get("sweep") or {}
+    key = str(sweep.get("x") or "experts")
+    named = sweep.get("variants") or [name for name in study.variants if name not in (sweep.get("marks") or ())]
+    lines = []
+    for variant in [name for name in named if name in study.variants] if sweep else ():
+        place = _place(study, variant, key)
+        for split in ("test", "train"):
+            by_seed = values(study, variant, "accuracy", split)
+            if place is not None and by_seed:
+                score = interval(list(by_seed.values()))
+                lines.append((place, variant, split, score.mean, score.low, score.high, with_interval(score)))
+    if not lines:
+        return None
+    frame = frame_of(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
+    title = TITLES.get(key, key)
+    marks = [(name, values(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
+    rules = frame_of(
+        [{"mark": name, "mean": interval(list(found.values())).mean} for name, found in marks if found],
+        columns=["mark", "mean"],
+    )
+    wide = frame.pivot(index=["x", "variant"], columns="split", values="text").reset_index()
+    heads = [split for split in ("test", "train") if split in wide]
+    rows = [[f"{row['x']:g}", str(row["variant"]), *(str(row[head]) for head in heads)] for _, row in wide.iterrows()]
+    rows += [["–", str(row["mark"]), rate(row["mean"]), *([""] * (len(heads) - 1))] for _, row in rules.iterrows()]
+    table = Table(f"Accuracy against {title}, means with 95 % intervals", [title, "variant", *heads], rows)
+    tested = frame[frame["split"] == "test"]
+    said = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
+    below = "; horizontal lines are other variants' mean on test" if len(rules) else ""
+    bars = ", with 95 % intervals of test over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
+    caption = f"Accuracy against {title}{bars}{below}."
+    figure = Figure("sweep", _chart(frame, rules, title), caption, f"Test accuracy against {title}: {said}.")
+    return Section("sweep", f"Accuracy against {title}", [Panels([figure]), table])
+
+
+def _place(study: Study, variant: str, key: str) -> float | None:
+    run = next(run for run in study.runs if run["variant"] == variant)
+    if isinstance(run.get(key), int | float):
+        return float(run[key])
+    own = study.table("activation", variant=variant, gate="root") if key == "experts" else frame_of([])
+    return None if own.empty else float(own["expert"].max() + 1)
+
+
+def _chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
+    tested = frame[(frame["split"] == "test") & frame["low"].notna()]
+    ends = [*frame["mean"], *rules["mean"]]
+    low, high, reach = min(ends), max(ends), max(max(ends) - min(ends), 0.02)
+    ends += [end for end in (*tested["low"], *tested["high"]) if low - reach < end < high + reach]
+    pad = reach * 0.1
+    scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
+    whole = alt.Axis(tickMinStep=1, grid=False, format="~g")
+    x = alt.X("x:Q", title=title, axis=whole, scale=alt.Scale(zero=False, nice=False, padding=14))
+    y = alt.Y("mean:Q", title="accuracy", scale=scale)
+    splits = alt.Scale(domain=["test", "train"], range=["#0072B2", "#D55E00"])
+    colour = alt.Color("split:N", scale=splits, legend=alt.Legend(title=None, symbolType="stroke"))
+    dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=["test", "train"], range=[[1, 0], [5, 4]]), legend=None)
+    base = alt.Chart(frame)
+    layers: list[alt.Chart] = [
+        base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash),
+        base.mark_point(size=45, filled=True, opacity=1, clip=True).encode(x, y, colour),
+    ]
+    if len(tested):
+        bars = alt.Chart(tested).mark_rule(strokeWidth=1.5, clip=True)
+        layers.append(bars.encode(x, alt.Y("low:Q", scale=scale), alt.Y2("high:Q"), colour))
+    if len(rules):
+        level = alt.Chart(rules)
+        layers.append(level.mark_rule(strokeWidth=1.5, strokeDash=[2, 3], color=INK).encode(y=y))
+        text = level.mark_text(align="right", baseline="bottom", dy=-3, fontSize=12, color=INK)
+        layers.append(text.encode(x=alt.value(WIDTH), y=y, text="mark:N"))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)

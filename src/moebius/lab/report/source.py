@@ -1,0 +1,118 @@
+"""Reading a study's folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moebius.kit.errors import StudyError
+from moebius.kit.files import read_json
+from moebius.lab.report.frames import Frame, frame_of
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its folder tells it.
+
+    Arguments:
+        folder: where it lies.
+        about: the content of study.json.
+        runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
+        costs: of results.json: variant → way of running → multiply-adds and time of an image.
+        stages: of results.json: what was trained before the variants, one entry per stage and seed.
+        tables: tidy frames by name, once `tables.tabulate` has made them; drawn from by every section.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    runs: tuple[Mapping[str, Any], ...]
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    stages: tuple[Mapping[str, Any], ...] = ()
+    tables: Mapping[str, Frame] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The resolved recipe, or nothing."""
+        return self.about.get("recipe") or {}
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.about.get("study") or self.recipe.get("name") or self.folder.name)
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that have runs, in order."""
+        return tuple(dict.fromkeys(run["variant"] for run in self.runs))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds, ascending."""
+        return tuple(sorted({run["seed"] for run in self.runs}))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return tuple(str(name) for name in (self.about.get("data") or {}).get("classes") or ())
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the data sets, by domain; one that stands alone is called `all`."""
+        names = tuple(str(name) for name in (self.about.get("data") or {}).get("domains") or ())
+        return names if len(names) > 1 else ("all",)
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """The seeds of a variant, ascending."""
+        return tuple(run["seed"] for run in self.runs if run["variant"] == variant)
+
+    def run_folder(self, run: Mapping[str, Any]) -> Path:
+        """Where a run's files lie."""
+        return self.folder / run["variant"] / f"seed-{run['seed']}"
+
+    def table(self, name: str, **where: object) -> Frame:
+        """The rows of a table whose columns have these values; an empty frame where there is no such table."""
+        frame = self.tables.get(name)
+        if frame is None:
+            return frame_of([])
+        for column, value in where.items():
+            frame = frame[frame[column] == value]
+        return frame.reset_index(drop=True)
+
+
+def read_study(folder: Path) -> Study:
+    """Read study.json and results.json.
+
+    Raises:
+        StudyError: one of them is missing, is no JSON, has another schema or holds no run.
+    """
+    about, results = _read(folder / "study.json"), _read(folder / "results.json")
+    runs = results.get("runs") or []
+    if not runs:
+        raise StudyError(
+            f"{folder / 'results.json'}: needs at least one run, got none", f"moebius run … --out {folder}"
+        )
+    order = {variant: place for place, variant in enumerate((about.get("recipe") or {}).get("variants") or ())}
+    first = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
+    place = {variant: (order.get(variant, len(order)), first[variant]) for variant in first}
+    ordered = tuple(sorted(runs, key=lambda run: (*place[run["variant"]], run["seed"])))
+    return Study(folder, about, ordered, results.get("costs") or {}, tuple(results.get("stages") or ()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StudyError(
+            f"{path}: needs the folder of a study that has run, but there is no such file",
+            "give the folder that `moebius run` named, or run the study first",
+        )
+    try:
+        value = read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: is no JSON ({error})", "run the study again into a new folder") from None
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        raise StudyError(f"{path}: needs schema {SCHEMA}, got {found!r}", "build it with the version that wrote it")
+    return value

@@ -1,0 +1,81 @@
+"""What an image costs: multiply-adds and time of every variant's model, as trained and with one expert."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from moebius.lab.data.batches import Batch, in_order
+from moebius.lab.data.split import Dataset
+from moebius.lab.model.cost import counted
+from moebius.lab.predict import load_run
+from moebius.lab.study.plan import Plan, RunPlan
+from moebius.lab.training.one_expert import cut_to_one_expert
+
+ROWS = 256
+ROUNDS = 9
+
+
+def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Multiply-adds and microseconds per test image, for the first seed's model of every variant.
+
+    One batch of test rows, spread evenly over the split, goes through all models in turn, several times over: medians
+    of rounds that alternate are comparable where a machine's speed wanders. float32, in the plan's number of threads.
+
+    Returns:
+        variant → "as_trained" and, for several experts, "one_expert" → multiply_adds, microseconds per image.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        batch = _batch(data, plan.device)
+        models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
+        ways = [(variant, model, way) for variant, model in models for way in _ways(model)]
+        adds = [_within(model, way, lambda model: counted(model, *_given(batch))) for _, model, way in ways]
+        times: list[list[float]] = [[] for _ in ways]
+        for _ in range(ROUNDS + 1):
+            for taken, (_, model, way) in zip(times, ways, strict=True):
+                taken.append(_within(model, way, lambda model: _seconds(model, batch)))
+    finally:
+        torch.set_num_threads(threads)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (variant, _, way), taken, operations in zip(ways, times, adds, strict=True):
+        microseconds = statistics.median(taken[1:]) / len(batch.x) * 1e6  # the first round warms up
+        found.setdefault(variant, {})[way] = {"multiply_adds": operations, "microseconds": microseconds}
+    return found
+
+
+def _batch(data: Dataset, device: str) -> Batch:
+    rows = torch.linspace(0, len(data.test) - 1, min(ROWS, len(data.test))).long()
+    return next(in_order(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
+
+
+def _load(run: RunPlan, out: Path, device: str) -> nn.Module:
+    model, _ = load_run(run.place(out))
+    return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def _ways(model: nn.Module) -> list[str]:
+    return ["as_trained", "one_expert"] if len(model.experts) > 1 else ["as_trained"]  # type: ignore[arg-type]
+
+
+def _given(batch: Batch) -> tuple[Any, ...]:
+    return batch.x, {"domain": batch.domains}
+
+
+def _within(model: nn.Module, way: str, measure: Callable[[nn.Module], float]) -> float:
+    with torch.inference_mode(), cut_to_one_expert(model) if way == "one_expert" else nullcontext():
+        return measure(model)
+
+
+def _seconds(model: nn.Module, batch: Batch) -> float:
+    begun = time.perf_counter()
+    model(*_given(batch))
+    if batch.x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun

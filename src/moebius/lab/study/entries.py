@@ -1,0 +1,152 @@
+"""The entries of results.json; docs/results-schema.md describes them."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from moebius.lab.data.split import Dataset
+from moebius.lab.diagnostics.activation import activation
+from moebius.lab.study.plan import RunPlan
+from moebius.lab.training.alone import Alone
+from moebius.lab.training.evaluation import Evaluation
+from moebius.lab.training.outcome import Trained
+
+
+def run_entry(
+    folder: Path, plan: RunPlan, data: Dataset, trained: Trained, names: Mapping[nn.Module, str]
+) -> dict[str, Any]:
+    """The entry of a variant at a seed.
+
+    Arguments:
+        folder: of the run.
+        plan: what was run.
+        data: on which rows.
+        trained: what came out.
+        names: experts that a stage has trained → the stage.
+    """
+    splits = {"train": trained.train, "test": trained.test}
+    gates = {path: _rates(path, splits, data) for path in trained.test.gates}
+    root = gates.pop("")
+    return {
+        "variant": plan.variant,
+        "seed": plan.seed,
+        **_figures(folder, trained),
+        "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
+        **root,
+        "active_experts": {split: rows.active_experts() for split, rows in splits.items()},
+        "one_expert": _one_expert(trained.one_expert, data),
+        "experts_alone": _alone(trained, data, names),
+        "oracle": trained.oracle,
+        "cached": trained.remembered,
+        "trained": trained.epoch > 0,
+        "gates": gates,
+        "experts": len(trained.model.experts),
+        "precision": plan.training["precision"],
+    }
+
+
+def stage_entry(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dict[str, Any]:
+    """The entry of a stage at a seed; all figures are of the stage's own rows, `data`."""
+    assert plan.rows is not None
+    rows = {"train": data.train, "validation": data.validation, "test": data.test}
+    present = sorted(set(data.test.labels.tolist()))
+    return {
+        "stage": plan.variant,
+        "seed": plan.seed,
+        **_figures(folder, trained),
+        "classes": [data.classes[label] for label in present],
+        "groups": plan.rows["groups"],
+        "rows": {name: len(split) for name, split in rows.items() if split is not None},
+        "precision": plan.training["precision"],
+    }
+
+
+def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
+    path = folder / "timing.jsonl"
+    timing = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rates = [entry["images_per_second"] for entry in timing]
+    held_out = {} if trained.validation is None else {"validation": trained.validation}
+    reported = trained.reported["train"]
+    return {
+        "epoch": trained.epoch,
+        "accuracy": {
+            "train": reported["accuracy"],
+            **{name: rows.accuracy for name, rows in held_out.items()},
+            "test": trained.test.accuracy,
+        },
+        "loss": {
+            "train": reported["loss"],
+            **{name: rows.loss for name, rows in held_out.items()},
+            "test": trained.test.loss,
+        },
+        "epochs": trained.metrics,
+        "seconds": sum(entry["seconds"] for entry in timing) if timing else None,
+        "images_per_second": float(np.median(rates)) if rates else None,
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+    }
+
+
+def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None:
+    """Test figures of the same model when exactly one expert runs for a row."""
+    if rows is None:
+        return None
+    return {
+        "accuracy": rows.accuracy,
+        "loss": rows.loss if math.isfinite(rows.loss) else None,
+        "accuracy_by_domain": rows.accuracy_by_domain(data.groups),
+    }
+
+
+def _alone(trained: Trained, data: Dataset, names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
+    """What each expert does by itself with all test rows, on the classes that it knows and on the others."""
+    held_out = {one.module: one for one in trained.alone_held_out}
+    labels = data.test.labels
+    entries = []
+    for one in trained.alone:
+        right, own = (one.predictions == labels).double(), one.own(labels)
+        entry = {
+            "paths": list(one.paths),
+            "name": names.get(one.module),
+            "classes": None if one.classes is None else [data.classes[label] for label in one.classes],
+            "frozen": not any(parameter.requires_grad for parameter in one.module.parameters()),
+            "accuracy": right.mean().item(),
+            "own": _mean(right, own) if one.classes is not None else None,
+            "outside": _mean(right, ~own),
+            "confidence": {"own": _mean(one.confidence, own), "outside": _mean(one.confidence, ~own)},
+            "validation_accuracy": _held_out_accuracy(held_out.get(one.module), data),
+            "by_class": [_mean(right, labels == label) for label in range(len(data.classes))],
+        }
+        entries.append(entry)
+    return entries
+
+
+def _held_out_accuracy(one: Alone | None, data: Dataset) -> float | None:
+    if one is None or data.validation is None:
+        return None
+    return (one.predictions == data.validation.labels).double().mean().item()
+
+
+def _mean(values: Tensor, chosen: Tensor) -> float | None:
+    return values[chosen].double().mean().item() if chosen.any() else None
+
+
+def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:
+    rates: dict[str, Any] = {"activation": {}, "activation_by_class": {}}
+    for split, rows in splits.items():
+        weights = rows.gates[path].numpy()
+        asked = ~np.isnan(weights).any(1)
+        for key, groups, names in (
+            ("activation", rows.domains, data.groups),
+            ("activation_by_class", rows.labels, data.classes),
+        ):
+            frame = activation(weights[asked], groups.numpy()[asked], names)
+            rates[key][split] = {
+                name: part.sort_values("expert")["rate"].tolist()
+                for name, part in frame.groupby("group", sort=False, observed=True)
+            }
+    return rates

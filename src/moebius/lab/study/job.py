@@ -1,0 +1,53 @@
+"""What a process does at one go."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moebius.kit.errors import MoebiusError
+from moebius.lab.data.split import Dataset
+from moebius.lab.study.one_run import result_path, run_one
+from moebius.lab.study.one_stack import run_stack
+from moebius.lab.study.run_plan import RunPlan
+from moebius.lab.study.stacks import Job
+from moebius.lab.training.outcome import Event
+
+
+def run_job(
+    job: Job,
+    data: Dataset,
+    out: Path,
+    device: str,
+    listen: Callable[[RunPlan, Event], None],
+    finished: Callable[[RunPlan], None],
+    failed: Callable[[RunPlan, MoebiusError], None],
+) -> None:
+    """Train one run, or a stack; of each run that was not finished before, `finished` or `failed` hears.
+
+    Arguments:
+        job: the runs.
+        data: of the study.
+        out: its folder.
+        device: "cpu" or "cuda".
+        listen, finished, failed: hear of progress and end.
+    """
+    left = {run.name: run for run in job if not result_path(out, run).exists()}
+
+    def end(run: RunPlan) -> None:
+        left.pop(run.name, None)
+        finished(run)
+
+    def fail(run: RunPlan, error: MoebiusError) -> None:
+        left.pop(run.name, None)
+        failed(run, error)
+
+    try:
+        only, *others = job
+        if others:
+            run_stack(job, data, out, device, listen, end, fail)
+        else:
+            run_one(only, data, out, device, lambda event: listen(only, event))
+    except MoebiusError as error:
+        for run in list(left.values()):
+            fail(run, error)
+    for run in list(left.values()):
+        end(run)

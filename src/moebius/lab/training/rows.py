@@ -1,0 +1,36 @@
+"""The rows of training steps, and how far they stay the same from epoch to epoch."""
+
+from moebius.lab.data.split import Split
+from moebius.lab.data.views import views
+from moebius.lab.training.settings import Settings
+
+
+class TrainingRows:
+    """The training rows as they are, or `views` augmented copies of them that take turns, one an epoch.
+
+    Arguments:
+        split: the training rows, on the device.
+        settings: how to train.
+        seed: of the views.
+        trained: whether there will be steps at all.
+    """
+
+    def __init__(self, split: Split, settings: Settings, seed: int, trained: bool = True):
+        self.count = len(split)
+        self.views = settings.views if trained and settings.augment else None
+        # Whether a row comes in another guise each time.
+        self.drawn_anew = bool(settings.augment) and self.views is None
+        self.name = "training"
+        self.split = split
+        if self.views is not None:
+            drawn = [(type(one).__name__, sorted(vars(one).items())) for one in settings.augment]
+            self.name = f"views {self.views} {seed} {drawn}"
+            self.split = views(split, settings.augment, self.views, seed)
+
+    def of(self, epoch: int) -> tuple[Split, int]:
+        """The rows of an epoch (from 0), and the place of the first of them among all."""
+        if self.views is None:
+            return self.split, 0
+        first = self.count * (epoch % self.views)
+        rows = slice(first, first + self.count)
+        return Split(self.split.images[rows], self.split.labels[rows], self.split.domains[rows]), first

@@ -1,0 +1,1 @@
+"""Mixtures on disk and in other forms: save, load, edit, export."""

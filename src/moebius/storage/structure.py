@@ -1,0 +1,203 @@
+"""What a mixture is made of, as plain values: the kinds of its parts and their arguments."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moebius.core.stack import Stack
+from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import find, kind_of
+from moebius.layers.mixture import Mixture, known_as
+
+# The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
+PARTS = {"gate": "gates", "experts": "experts", "router": "routers", "combine": "combine"}
+ROOMS = (*PARTS.values(), "layers")
+# What the class of a stack begins with whose experts are of no known kind.
+STACK_OF = "Stack of "
+
+
+def describe(part: Any) -> dict[str, Any]:
+    """A part of a mixture, or a mixture, as values that JSON has: its kind and its arguments.
+
+    A component keeps each argument of its constructor as an attribute of the same name (or says in `kept_as` under
+    which), so that this reads what it was made of, with what was changed since: another temperature, a frozen network.
+
+    Returns:
+        {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture is of the kind "mixture", and what
+        the registry does not know is {"kind": None, "class": for people, "parameters": name → shape}. A module that
+        stands at an earlier place already is {"same_as": that place}, one of another room than its neighbours has a
+        "room", and a number that JSON lacks is {"float": "-inf"}. Of a stack's experts one is described, {"kind":
+        "stack", "count": E, "expert": …}; a stack of experts that the registry does not know is a part of your own.
+
+    Raises:
+        ArgumentError: an argument that is neither plain nor a part, or a component whose tensors were altered.
+
+    Example:
+        >>> from moebius.routers import Argmax, Heads
+        >>> describe(Heads(Argmax(), heads=2))
+        {'kind': 'heads', 'router': {'kind': 'argmax'}, 'heads': 2}
+    """
+    return _Describing().part(part, "", room_of(part))
+
+
+def built(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | None = None) -> Any:
+    """What `describe` described, made anew.
+
+    Arguments:
+        structure: the description.
+        room: of the outermost part.
+        given: place → part, for all that are of no known kind.
+
+    Example:
+        >>> built({"kind": "top_k", "k": 2}, "routers").k
+        2
+    """
+    return _Building(given or {}).part(structure, "", room)
+
+
+def strangers(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and class of every part of a description that is of no known kind.
+
+    Example:
+        >>> list(strangers({"kind": "adapter", "network": {"kind": None, "class": "Net", "parameters": {}}}))
+        [('network', 'Net')]
+    """
+    if isinstance(structure, Mapping) and structure.get("kind", "") is None:
+        yield place, structure["class"]
+    elif isinstance(structure, Mapping | list):
+        for name, inner in structure.items() if isinstance(structure, Mapping) else enumerate(structure):
+            yield from strangers(inner, inside(place, str(name)))
+
+
+def room_of(part: Any) -> str:
+    """The room of a component; experts for a mixture and for what no room knows."""
+    found = _kind(part)
+    return found[0] if found else "experts"
+
+
+def inside(place: str, name: str) -> str:
+    """The place of a part inside another; the outermost is at ""."""
+    return f"{place}.{name}" if place else name
+
+
+def _kind(part: Any) -> tuple[str, str] | None:
+    """Room and kind of a component; None for all else, subclasses of one among it."""
+    found = kind_of(type(part))
+    return found if found is not None and found[0] in ROOMS else None
+
+
+class _Describing:
+    def __init__(self):
+        self.places: dict[int, str] = {}
+        # What is not there any more could have another's id.
+        self.kept: list[nn.Module] = []
+
+    def part(self, part: Any, place: str, room: str) -> dict[str, Any]:
+        if isinstance(part, nn.Module):
+            first = self.places.setdefault(id(part), place)
+            if first != place:
+                return {"same_as": first}
+        if type(part) is Mixture:
+            parts = {name: self.value(getattr(part, name), inside(place, name), PARTS[name]) for name in PARTS}
+            return {"kind": "mixture", **parts, "execution": _execution(part.execution)}
+        if isinstance(part, Stack):
+            return self.stack(part, place, room)
+        found = _kind(part)
+        if found is None:
+            name = part.__name__ if inspect.isroutine(part) else type(part).__name__
+            return {"kind": None, "class": name, "parameters": _shapes(part)}
+        arguments = _arguments(part)
+        # A part with others inside has no tensors that depend on its own arguments, or those follow from the parts'.
+        if not any(callable(value) for value in arguments.values()):
+            _check_unaltered(part, arguments, place)
+        plain = {name: self.value(value, inside(place, name), found[0]) for name, value in arguments.items()}
+        return {"kind": found[1], **({} if found[0] == room else {"room": found[0]}), **plain}
+
+    def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
+        expert = stack[0]
+        self.kept.append(expert)
+        said = self.part(expert, inside(place, "expert"), room)
+        if any(strangers(said)):
+            name = f"{STACK_OF}{type(expert).__name__}"
+            return {"kind": None, "class": name, "parameters": _shapes(stack)}
+        return {"kind": "stack", "count": len(stack), "expert": said}
+
+    def value(self, value: Any, place: str, room: str) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"float": str(value)}
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, list | tuple | nn.ModuleList):
+            return [self.value(one, inside(place, str(number)), room) for number, one in enumerate(value)]
+        if callable(value):
+            return self.part(value, place, room)
+        raise ArgumentError(place, "needs to be a number, a text, a list of them or a part", value)
+
+
+class _Building:
+    def __init__(self, given: Mapping[str, Any]):
+        self.given = given
+        self.made: dict[str, Any] = {}
+
+    def part(self, spec: Mapping[str, Any], place: str, room: str) -> Any:
+        if "same_as" in spec:
+            return self.made[spec["same_as"]]
+        kind, room = spec["kind"], spec.get("room", room)
+        if kind is None:
+            made = self.given[place]
+        elif kind == "mixture":
+            parts = {name: self.value(spec[name], inside(place, name), PARTS[name]) for name in PARTS}
+            made = Mixture(**parts, execution=spec["execution"])
+        elif kind == "stack":
+            made = Stack.of(lambda: self.part(spec["expert"], inside(place, "expert"), room), spec["count"])
+        elif room not in ROOMS:
+            raise LookupError(f"no part of a mixture is of room {room!r}")
+        else:
+            given = {name: value for name, value in spec.items() if name not in ("kind", "room")}
+            made = find(room, kind)(**{n: self.value(value, inside(place, n), room) for n, value in given.items()})
+        self.made[place] = made
+        return made
+
+    def value(self, value: Any, place: str, room: str) -> Any:
+        if isinstance(value, list):
+            return [self.value(one, inside(place, str(number)), room) for number, one in enumerate(value)]
+        if isinstance(value, Mapping):
+            return float(value["float"]) if "float" in value else self.part(value, place, room)
+        return value
+
+
+def _arguments(part: Any) -> dict[str, Any]:
+    kept_as = getattr(part, "kept_as", {})
+    parameters = inspect.signature(type(part)).parameters.values()
+    # A class without a constructor of its own has torch's, which takes anything and means nothing by it.
+    names = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    arguments = {name: getattr(part, kept_as.get(name, name)) for name in names}
+    if "k" in arguments:
+        arguments["k"] = round(arguments["k"])  # a schedule may have left a fraction
+    if "execution" in arguments:
+        arguments["execution"] = _execution(arguments["execution"])
+    return arguments
+
+
+def _execution(execution: Any) -> str:
+    # What runs the experts is a matter of speed: instead of one that is not known, the rule picks.
+    return execution if isinstance(execution, str) else known_as(execution) or "auto"
+
+
+def _shapes(part: Any) -> dict[str, list[int]]:
+    tensors = part.state_dict() if isinstance(part, nn.Module) else {}
+    return {name: list(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def _check_unaltered(part: Any, arguments: Mapping[str, Any], place: str) -> None:
+    """A component with other tensors than its arguments make would not come back."""
+    with torch.random.fork_rng(devices=()), torch.device("meta"):
+        fresh = _shapes(type(part)(**arguments))
+    if fresh != _shapes(part):
+        name = type(part).__name__
+        rule = f"{name}'s arguments make the tensors {fresh}, and it was altered since"
+        raise ArgumentError(place or name, rule, _shapes(part), f"a class of your own that is made with such a {name}")

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.bench import Problem
+
+TINY = {"dim": 4, "hidden": 6, "experts": 3, "k": 2, "rows": 5}
+
+
+def test_multiply_adds_and_bytes_by_hand():
+    problem = Problem(**TINY)
+    # 5 rows in 2 experts each: 4·6 + 6·4 multiply-adds for each.
+    assert problem.active == 5 * 2 * (24 + 24)
+    assert problem.everything == 5 * 3 * (24 + 24)
+    # 24 + 6 numbers in the first layer, 24 + 4 in the second, of 4 bytes.
+    assert problem.expert_bytes == 4 * (30 + 28)
+
+
+def test_gated_experts_have_three_matrices_and_bf16_takes_half():
+    problem = Problem(**TINY, activation="swiglu", bias=False, dtype="bf16")
+    assert problem.active == 5 * 2 * 3 * 24
+    assert problem.expert_bytes == 2 * 3 * 24
+
+
+@pytest.mark.parametrize("activation", ["gelu", "geglu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_expert_has_as_many_parameters_as_said(activation, bias):
+    problem = Problem(**TINY, activation=activation, bias=bias)
+    counted = sum(parameter.numel() for parameter in problem.layer().mixture.experts[0].parameters())
+    assert counted == problem.expert_parameters
+
+
+def test_layer_and_rows_are_of_the_format():
+    problem = Problem(**TINY, dtype="bf16")
+    rows = problem.random_rows(7)
+    assert rows.shape == (7, 4)
+    assert problem.layer()(rows).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        ({"dim": 0}, "dim"),
+        ({"rows": -1}, "rows"),
+        ({"k": 4}, "k"),
+        ({"activation": "rleu"}, "activation"),
+        ({"dtype": "fp8"}, "dtype"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_refuses(change, argument):
+    with pytest.raises(ArgumentError) as refused:
+        Problem(**{**TINY, **change})
+    assert refused.value.argument == argument

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data import Batches, Split, in_order, scale
+
+
+def toy(rows: int) -> Split:
+    images = (torch.arange(rows) % 256).to(torch.uint8)[:, None, None, None].expand(rows, 2, 3, 3)
+    return Split(images, torch.arange(rows), torch.arange(rows) % 2)
+
+
+def test_scale_divides_by_255():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    assert scale(images).flatten().tolist() == [0.0, torch.tensor(0.2).item(), 1.0]
+
+
+def test_every_byte_is_the_correctly_rounded_quotient():
+    images = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
+    assert torch.equal(scale(images).flatten().double(), (torch.arange(256) / 255.0).double())
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(0, 5))
+def test_an_epoch_is_a_permutation(rows, size, seed, epoch):
+    batches = list(Batches(toy(rows), size, seed, epoch))
+    assert torch.cat([batch.rows for batch in batches]).sort().values.tolist() == list(range(rows))
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert 1 <= len(batches[-1]) <= size
+
+
+def test_a_batch_is_the_rows_of_the_split():
+    split = toy(20)
+    for batch in Batches(split, 6, seed=0, epoch=0):
+        assert torch.equal(batch.x, split.images[batch.rows] / 255)
+        assert torch.equal(batch.labels, split.labels[batch.rows])
+        assert torch.equal(batch.domains, split.domains[batch.rows])
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    order = Batches(toy(50), 8, seed=1, epoch=2).order
+    assert torch.equal(order, Batches(toy(50), 3, seed=1, epoch=2, start=4).order)
+    assert not torch.equal(order, Batches(toy(50), 8, seed=2, epoch=1).order)
+    assert not torch.equal(order, Batches(toy(50), 8, seed=1, epoch=3).order)
+
+
+def test_the_order_is_the_same_on_any_machine():
+    assert Batches(toy(8), 8, seed=0, epoch=1).order.tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
+
+
+def test_start_skips_exactly():
+    whole = list(Batches(toy(23), 4, seed=3, epoch=1))
+    for start in range(len(whole) + 1):
+        rest = Batches(toy(23), 4, seed=3, epoch=1, start=start)
+        assert len(rest) == len(whole) - start
+        got = list(rest)
+        assert len(got) == len(rest)
+        assert all(
+            torch.equal(a.x, b.x) and torch.equal(a.rows, b.rows) for a, b in zip(got, whole[start:], strict=True)
+        )
+
+
+def test_in_order_keeps_the_order():
+    batches = list(in_order(toy(7), 3, device="cpu"))
+    assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert batches[1].labels.tolist() == [3, 4, 5]
+
+
+def test_channels_last_changes_the_layout_only():
+    plain, last = (next(iter(Batches(toy(9), 4, 0, 0, channels_last=flag))) for flag in (False, True))
+    assert torch.equal(plain.x, last.x)
+    assert last.x.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_split_on_a_gpu_gives_the_same_batches_there():
+    for here, there in zip(Batches(toy(50), 8, 0, 1), Batches(toy(50).to("cuda"), 8, 0, 1), strict=True):
+        assert there.x.is_cuda
+        assert torch.equal(here.x, there.x.cpu())
+        assert torch.equal(here.rows, there.rows.cpu())
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("batch_size", 0), ("seed", -1), ("epoch", -1), ("start", -1), ("start", 4)]
+)
+def test_numbers_that_cannot_be_are_refused(argument, value):
+    given = {"batch_size": 4, "seed": 0, "epoch": 0, argument: value}
+    with pytest.raises(ArgumentError, match=f"{argument}: must be"):
+        Batches(toy(12), **given)

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+
+from moebius.lab.diagnostics.entropy import entropy
+
+
+def test_worked_literal():
+    frame = entropy(np.array([[1.0, 0.0], [0.5, 0.5]]))
+    assert frame["row"].item() == pytest.approx(np.log(2) / 2)
+    assert frame["marginal"].item() == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+    assert frame["effective_experts"].item() == pytest.approx(np.exp(frame["marginal"].item()))
+
+
+def test_of_a_gate_that_ignores_its_input_the_two_are_the_same():
+    frame = entropy(np.tile([0.7, 0.2, 0.1], (9, 1)))
+    assert frame["row"].item() == pytest.approx(frame["marginal"].item())
+
+
+def test_the_row_entropy_never_exceeds_the_marginal_one():
+    generator = np.random.default_rng(0)
+    for concentration in (0.1, 1.0, 10.0):
+        frame = entropy(generator.dirichlet([concentration] * 6, 200))
+        assert 0 <= frame["row"].item() <= frame["marginal"].item() <= np.log(6)

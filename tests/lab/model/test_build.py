@@ -1,0 +1,184 @@
+"""From the model part of a recipe to a mixture."""
+
+import pytest
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.kit.errors import ArgumentError, UnknownKindError
+from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.cost import multiply_adds
+
+FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
+IMAGES = torch.rand(5, 1, 8, 8)
+
+
+def test_defaults_and_facts_of_the_data():
+    moe = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}}, FACTS)
+    assert [type(expert) for expert in moe.experts] == [mb.experts.Linear] * 3
+    assert moe.gate.linear.out_features == 3
+    assert moe.experts[0].linear.weight.shape == (20, 64)
+    assert moe.experts[0].linear.weight is not moe.experts[1].linear.weight
+    assert isinstance(moe.router, mb.routers.Soft)
+    assert isinstance(moe.combine, mb.WeightedSum)
+    assert type(moe.execution) is mb.execution.Auto
+    assert moe(IMAGES).shape == (5, 20)
+
+
+def test_every_part_is_as_the_recipe_says():
+    spec = {
+        "gate": {"kind": "mlp", "hidden": [7, 5]},
+        "experts": {"kind": "conv", "filters": [3], "hidden": [4], "count": 2},
+        "router": {"kind": "argmax"},
+        "combine": {"kind": "log_mixture"},
+        "execution": "loop",
+    }
+    moe = build_mixture(spec, FACTS)
+    assert [tuple(p.shape) for p in moe.gate.parameters() if p.ndim == 2] == [(7, 64), (5, 7), (2, 5)]
+    assert isinstance(moe.router, mb.routers.Argmax)
+    assert isinstance(moe.combine, mb.LogMixture)
+    assert type(moe.execution) is mb.execution.Loop
+    assert spec["experts"] == {"kind": "conv", "filters": [3], "hidden": [4], "count": 2}
+
+
+def test_unlike_experts_each_with_a_count():
+    experts = [{"kind": "linear", "count": 2}, {"kind": "mlp", "hidden": [3]}]
+    moe = build_mixture({"gate": {"kind": "linear"}, "experts": experts}, FACTS)
+    assert [type(expert).__name__ for expert in moe.experts] == ["Linear", "Linear", "MLP"]
+    assert moe.gate.linear.out_features == 3
+    assert moe(IMAGES).shape == (5, 20)
+
+
+def test_a_mixture_is_an_expert():
+    inner = {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, "count": 2}
+    moe = build_mixture({"gate": {"kind": "domain"}, "router": {"kind": "argmax"}, "experts": inner}, FACTS)
+    assert [type(expert) for expert in moe.experts] == [mb.Mixture, mb.Mixture]
+    assert [expert.gate.linear.out_features for expert in moe.experts] == [3, 3]
+    y, log = mb.call(moe, IMAGES, {"domain": torch.tensor([0, 1, 1, 0, 1])})
+    assert y.shape == (5, 20)
+    assert [log[f"experts.{e}"][0].rows.tolist() for e in range(2)] == [[0, 3], [1, 2, 4]]
+
+
+def test_a_value_in_the_recipe_wins_over_the_facts():
+    moe = build_mixture({"gate": {"kind": "uniform"}, "experts": {"kind": "linear", "classes": 7}}, FACTS)
+    assert moe(IMAGES).shape == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "begins"),
+    [
+        ({"gate": {"kind": "mlp", "hidden": []}}, r"gate\.hidden: needs at least one width, got \[\]"),
+        ({"gate": {"kind": "domain"}}, r"gate\.experts: the domain gate needs one expert per domain"),
+        ({"experts": {"kind": "mlp", "hidden": [0]}}, r"experts\.hidden: needs whole numbers of at least 1"),
+        ({"experts": {"kind": "linear", "count": 0}}, r"experts\.count: needs a whole number of at least 1, got 0"),
+        ({"experts": {"kind": "linear", "count": "2"}}, r"experts\.count: needs a whole number of at least 1, got '2'"),
+        (
+            {"experts": [{"kind": "linear"}, {"kind": "conv", "filters": [1, 1, 1, 1]}]},
+            r"experts\.1\.filters: an image 8 pixels wide can be halved 3 times",
+        ),
+        (
+            {
+                "experts": [
+                    {"kind": "linear"},
+                    {"kind": "mixture", "gate": {"kind": "mlp", "hidden": []}, "experts": {"kind": "linear"}},
+                ]
+            },
+            r"experts\.1\.gate\.hidden: needs at least one width",
+        ),
+        ({"experts": []}, "experts: needs at least one expert"),
+    ],
+)
+def test_what_a_component_refuses_is_named_by_its_path(changes, begins):
+    spec = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}
+    with pytest.raises(ArgumentError, match=f"^{begins}"):
+        build_mixture(spec, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"gate": {"kind": "lineer"}}, "did you mean linear"),
+        ({"experts": [{"kind": "cnv"}]}, "did you mean conv"),
+        ({"combine": {"kind": "weighted"}}, "did you mean weighted_sum"),
+        ({"execution": "looop"}, "did you mean loop"),
+    ],
+)
+def test_unknown_kinds(changes, fix):
+    with pytest.raises(UnknownKindError, match=fix):
+        build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}, FACTS)
+
+
+def built(gate, experts, **more):
+    return build_mixture({"gate": gate, "experts": experts, **more}, FACTS)
+
+
+def test_multiply_adds_of_linear_experts():
+    one = built({"kind": "uniform"}, {"kind": "linear"}, combine={"kind": "log_mixture"})
+    assert multiply_adds(one, FACTS) == 64 * 20
+    two = built({"kind": "linear"}, {"kind": "linear", "count": 2}, combine={"kind": "log_mixture"})
+    assert multiply_adds(two, FACTS) == 64 * 2 + 2 * 64 * 20
+
+
+def test_experts_that_are_not_chosen_cost_nothing():
+    hard = {"router": {"kind": "argmax"}, "combine": {"kind": "log_mixture"}}
+    assert multiply_adds(built({"kind": "domain"}, {"kind": "linear", "count": 2}, **hard), FACTS) == 64 * 20
+    assert multiply_adds(built({"kind": "linear"}, {"kind": "linear", "count": 9}, **hard), FACTS) == 64 * 9 + 64 * 20
+
+
+def test_multiply_adds_of_a_convolutional_expert():
+    # 8×8 positions × 9 taps × 1 → 4 maps, 4×4 × 9 × 4 → 6, then 2·2·6 → 5 → 20.
+    conv = built(
+        {"kind": "uniform"}, {"kind": "conv", "filters": [4, 6], "hidden": [5]}, combine={"kind": "log_mixture"}
+    )
+    assert multiply_adds(conv, FACTS) == 64 * 9 * 4 + 16 * 9 * 4 * 6 + 24 * 5 + 5 * 20
+
+
+def test_the_weighted_sum_itself_counts():
+    two = built({"kind": "uniform"}, {"kind": "linear", "count": 2})
+    assert multiply_adds(two, FACTS) == 2 * 64 * 20 + 2 * 20
+
+
+def test_counting_changes_nothing():
+    moe = mb.Mixture(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 1)),
+        [nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.BatchNorm1d(20), nn.Dropout(0.5))],
+    )
+    moe.experts[0].eval()
+    modes = [module.training for module in moe.modules()]
+    before = {name: value.clone() for name, value in moe.state_dict().items()}
+    multiply_adds(moe, FACTS)
+    assert [module.training for module in moe.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in moe.state_dict().items())
+    assert all(parameter.grad is None for parameter in moe.parameters())
+
+
+def test_a_stage_inside_another_is_mapped_to_the_outputs_that_the_other_has():
+    linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
+    inner = {
+        "model": linear,
+        "part": "experts.0",
+        "facts": {**FACTS, "classes": 2},
+        "classes": [5, 1],
+        "labels": [5, 1],
+    }
+    around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
+    outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 3}, "classes": [1, 0, 5], "labels": [1, 0, 5]}
+    spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
+    moe = build_mixture(spec, {**FACTS, "classes": 6}, Stages({"inner": inner, "outer": outer}))
+    x = torch.rand(2, FACTS["channels"], FACTS["size"], FACTS["size"])
+    network = moe.experts[0].network.experts[0].network
+    assert moe.experts[0].network.experts[0].classes == (2, 0)
+    for_5, for_1 = network(x).unbind(1)
+    expected = torch.full((2, 6), -torch.inf)
+    expected[:, 5], expected[:, 1] = for_5, for_1
+    torch.testing.assert_close(moe.experts[0](x), expected)
+
+
+def test_a_stage_that_knows_what_its_user_does_not_is_refused():
+    linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
+    inner = {"model": linear, "part": "experts.0", "facts": FACTS, "classes": [0, 2], "labels": None}
+    around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
+    outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 2}, "classes": [0, 1], "labels": [0, 1]}
+    spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
+    with pytest.raises(ArgumentError, match="knows classes that the stage which uses it has no output for"):
+        build_mixture(spec, FACTS, Stages({"inner": inner, "outer": outer}))

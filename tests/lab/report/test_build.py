@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from moebius.lab.report import build
+from moebius.lab.report.source import read_study
+from moebius.lab.report.tables import tabulate
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"epochs": 3},
+        {"variants": {"linear": 2}, "seeds": 1, "epochs": 1, "domains": ("digits",), "classes": 10},
+        {"variants": {"one": 1}, "seeds": 1},
+        {"variants": {"twenty": 20}, "epochs": 2},
+        {"variants": {"tree": 2}, "nested": ("tree",), "seeds": 1},
+        {"variants": {'<script>Top-2</script> & "β" \\1': 2, "script top 2 script β 1": 2}, "seeds": 1},
+    ],
+    ids=["plain", "one of everything", "one expert", "twenty experts", "nested", "odd names"],
+)
+def test_builds_a_whole_page_of_every_shape(make_study, holds_together, shape):
+    holds_together(make_study(**shape))
+
+
+def test_builds_the_same_bytes_again(make_study):
+    out = make_study(variants={"linear": 2}, seeds=2, epochs=2)
+    files = {path: path.read_bytes() for path in (build(out), *out.rglob("*.csv"), *out.rglob("*.svg"))}
+    build(out)
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_only_the_required_keys_are_required(make_study):
+    out = make_study(seeds=1, epochs=1)
+    (out / "study.json").write_text(json.dumps({"schema": 1}))
+    runs = [{"variant": "a", "seed": 0, "accuracy": {"test": 0.5}}]
+    (out / "results.json").write_text(json.dumps({"schema": 1, "runs": runs}))
+    assert ".500" in build(out).read_text(encoding="utf-8")
+
+
+def test_says_how_to_run_it_again(make_study):
+    out = make_study(variants={"single": 1}, seeds=2, epochs=1)
+    about = json.loads((out / "study.json").read_text())
+    about |= {"reference": "my recipe.yaml", "preset": "quick", "overrides": ["training.epochs=1"]}
+    (out / "study.json").write_text(json.dumps(about))
+    text = build(out).read_text(encoding="utf-8")
+    assert "moebius run &#39;my recipe.yaml&#39; --preset quick training.epochs=1 --seeds 2" in text
+
+
+def test_charts_are_drawn_from_tables_not_from_rows(make_study):
+    out = make_study(variants={"linear": 2}, seeds=1, epochs=2, rows={"train": 200, "test": 5000})
+    small = tabulate(read_study(out)).tables
+    assert max(len(frame) for frame in small.values()) < 5000

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from moebius.lab.report.flow import flow
+from moebius.lab.report.rows import Rows, frames_of
+
+# Four rows: the first two go into branch 0, one of them sent on to its first expert, the other shared evenly.
+GATES = {
+    "root": np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
+    "experts.0": np.array([[1.0, 0.0], [0.4, 0.6], [np.nan, np.nan], [np.nan, np.nan]]),
+}
+LABELS = np.array([0, 1, 1, 1])
+
+
+def test_flow_is_the_product_of_the_weights_on_the_way():
+    frame = flow(GATES, LABELS, np.array([0, 0, 1, 1]), ["cat", "dog"]).set_index(["path", "class"])
+    assert frame.loc[("experts.0", "cat"), ["share", "rows", "right"]].tolist() == [1, 1, 1]
+    assert frame.loc[("experts.0", "dog"), ["of", "rows", "right"]].tolist() == [3, 1, 0]
+    assert frame.loc[("experts.0.experts.1", "dog"), "share"] == pytest.approx(0.6 / 3)
+    assert frame.loc[("experts.0.experts.1", "dog"), "parent"] == "experts.0"
+    assert frame.loc[("experts.1", "dog"), ["share", "rows", "right"]].tolist() == pytest.approx([2 / 3, 2, 2])
+
+
+def test_a_gate_inside_more_than_a_mixture_still_flows():
+    inside = {"root": GATES["root"], "experts.0.1": GATES["experts.0"]}
+    frame = flow(inside, LABELS, LABELS, ["cat", "dog"])
+    assert list(dict.fromkeys(frame["path"])) == [
+        "experts.0", "experts.0.1.experts.0", "experts.0.1.experts.1", "experts.1",
+    ]  # fmt: skip
+
+
+def test_negative_weights_are_not_ignored_and_have_shares():
+    weights = np.tile([[-3.0, 1.0, 0.0]], (4, 1))
+    rows = Rows(LABELS, LABELS, np.zeros(4, np.int64), {"root": weights})
+    frames = frames_of(rows, ("cat", "dog"), ("all",))
+    assert frames["collapse"]["ignored"].tolist() == [False, False, True]
+    assert frames["entropy"]["largest_weight"].item() == pytest.approx(0.75)

@@ -1,0 +1,86 @@
+"""The section about exactly one expert, on figures that can be checked by hand."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from moebius.lab.report.blocks import Panels, Table
+from moebius.lab.report.sections import one_expert
+from moebius.lab.report.sections._active import HEIGHT, LINE, _spread
+from moebius.lab.report.source import read_study
+from moebius.lab.report.tables import tabulate
+
+ENDS = {"one_expert": {"floor": "single", "bound": "soft"}}
+TRAINED = {"single": 0.60, "soft": 0.80, "cut": 0.78}
+ONE = {"soft": 0.70, "cut": 0.76}
+
+
+def study(make_study, seeds=3, costs=True):
+    out = make_study(variants={"single": 1, "soft": 4, "cut": 4}, seeds=seeds, epochs=1, report=ENDS)
+    results = json.loads((out / "results.json").read_text())
+    for run in results["runs"]:
+        name, shift = run["variant"], 0.01 * run["seed"]
+        run["accuracy"]["test"] = TRAINED[name] + shift
+        run["active_experts"] = {"test": 4.0 if name == "soft" else 1.0, "train": 1.0}
+        run["one_expert"] = {"accuracy": ONE[name] + shift} if name in ONE else None
+    if costs:
+        both = {"as_trained": {"multiply_adds": 4000.0, "microseconds": 8.0}}
+        results["costs"] = {
+            "single": both,
+            "soft": {**both, "one_expert": {"multiply_adds": 1000, "microseconds": 3.25}},
+        }
+    (out / "results.json").write_text(json.dumps(results))
+    return out
+
+
+def tables(out):
+    section = one_expert.section(tabulate(read_study(out)))
+    assert section is not None
+    return section, [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_what_is_lost_and_how_much_of_the_gap_is_left(make_study):
+    _, (table, _) = tables(study(make_study))
+    cells = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert cells["soft"]["minus soft, paired"] == "−.100 [−.100, −.100]"
+    assert cells["soft"]["of the gap closed"] == "50%"
+    assert cells["cut"]["of the gap closed"] == "80%"
+    assert cells["single"]["of the gap closed"] == "0%"
+    assert cells["cut"]["exactly one expert"].startswith(".770 [")
+    assert cells["soft"]["active experts"] == "4.00"
+    assert cells["single"]["seeds with an unused expert"] == "–"
+    assert table.rows[table.marked[0]][0] == "cut"
+
+
+def test_costs_stand_where_they_were_measured(make_study):
+    _, (_, costs) = tables(study(make_study))
+    assert [list(row) for row in costs.rows] == [
+        ["single", "4,000", "4,000", "8.0", "8.0"],
+        ["soft", "4,000", "1,000", "8.0", "3.2"],
+    ]
+
+
+def test_without_the_recipes_wish_there_is_no_section(make_study):
+    out = study(make_study, costs=False)
+    assert len(tables(out)[1]) == 1
+    about = json.loads((out / "study.json").read_text())
+    about["recipe"]["report"] = {}
+    (out / "study.json").write_text(json.dumps(about))
+    assert one_expert.section(tabulate(read_study(out))) is None
+
+
+def test_the_figure_says_its_numbers(make_study):
+    section, _ = tables(study(make_study))
+    (figure,) = next(block for block in section.blocks if isinstance(block, Panels)).figures
+    assert "cut: .790 with 1.0, .770 with one" in figure.alt
+
+
+@pytest.mark.parametrize("accuracies", [[0.7, 0.7, 0.7, 0.1], [0.9, 0.5, 0.1001, 0.1], [0.1] * 12])
+def test_names_never_overlap_and_stay_in_the_picture(accuracies):
+    domain = [0.08, 0.92]
+    places = list(_spread([str(n) for n in range(len(accuracies))], accuracies, domain)["at"])
+    step = LINE / HEIGHT * (domain[1] - domain[0])
+    assert all(upper - lower >= step - 1e-9 for upper, lower in pairwise(places))
+    assert min(places) >= domain[0]
+    assert max(places) <= domain[1]

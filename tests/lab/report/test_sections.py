@@ -1,0 +1,127 @@
+import importlib
+import json
+import pkgutil
+import re
+
+import pytest
+
+from moebius.lab.report import sections
+from moebius.lab.report.blocks import Points, Table
+from moebius.lab.report.sections import answer, curves, results, sections_of, sweep
+from moebius.lab.report.source import read_study
+from moebius.lab.report.tables import tabulate
+
+NAMES = [info.name for info in pkgutil.iter_modules(sections.__path__) if not info.name.startswith("_")]
+
+
+def edit(out, change):
+    found = json.loads((out / "results.json").read_text())
+    for run in found["runs"]:
+        change(run)
+    (out / "results.json").write_text(json.dumps(found))
+
+
+def said(out) -> str:
+    section = answer.section(tabulate(read_study(out)))
+    assert section is not None
+    (points,) = section.blocks
+    assert isinstance(points, Points)
+    return "\n".join(f"{lead} {rest}" for lead, rest in points.points)
+
+
+def test_every_section_has_its_own_place_and_name(make_study):
+    orders = [importlib.import_module(f"moebius.lab.report.sections.{name}").ORDER for name in NAMES]
+    assert len(set(orders)) == len(orders)
+    made = sections_of(tabulate(read_study(make_study(seeds=1, epochs=1))))
+    assert len({section.name for section in made}) == len(made)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_section_with_nothing_to_say_is_left_out(make_study, name):
+    out = make_study(variants={"single": 1}, seeds=1, epochs=1)
+    (out / "single" / "seed-0" / "routing.parquet").unlink()
+    edit(out, lambda run: [run.pop(key) for key in list(run) if key not in ("variant", "seed")])
+    section = importlib.import_module(f"moebius.lab.report.sections.{name}").section(tabulate(read_study(out)))
+    assert (section is None) == (name != "appendix")
+
+
+def test_the_answer_names_the_best_with_its_interval(make_study):
+    out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
+    edit(out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.7}[run["variant"]] + 0.01 * run["seed"]))
+    text = said(out)
+    assert "Best on test: high .710 [.685, .735] (mean of 3 seeds, 95 % interval)." in text
+    assert "Clear of the others: the interval overlaps with no other variant's." in text
+
+
+def test_the_answer_says_when_the_order_may_be_chance(make_study):
+    out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
+    edit(out, lambda run: run["accuracy"].update(test={"low": 0.69, "high": 0.7}[run["variant"]] + 0.01 * run["seed"]))
+    assert "Not settled: the interval overlaps with low, so that order may be chance." in said(out)
+
+
+def test_the_answer_of_one_seed_claims_no_order(make_study):
+    text = said(make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1))
+    assert "(one seed)" in text
+    assert "the order may be chance" in text
+
+
+def test_the_answer_finds_ignored_experts(make_study):
+    import pandas as pd
+
+    out = make_study(variants={"conv": 2}, seeds=3, epochs=1)
+    for seed in range(3):
+        path = out / "conv" / f"seed-{seed}" / "routing.parquet"
+        frame = pd.read_parquet(path)
+        frame["gate_0"], frame["gate_1"] = frame["gate_0"] * 0 + 1, frame["gate_1"] * 0
+        frame.to_parquet(path)
+    assert "conv: expert 1 is ignored in 3 of 3 seeds." in said(out)
+
+
+def test_the_results_table_marks_the_best_and_pairs_seeds(make_study):
+    out = make_study(variants={"low": 1, "high": 2}, seeds=2, epochs=1)
+    edit(out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.75}[run["variant"]] + 0.1 * run["seed"]))
+    section = results.section(tabulate(read_study(out)))
+    assert section is not None
+    table = section.blocks[0]
+    assert isinstance(table, Table)
+    assert list(table.marked) == [1]
+    # The seeds move both variants alike, so the paired difference does not vary though the intervals overlap widely.
+    assert table.rows[0][table.columns.index("minus high, paired")] == "−.250 [−.250, −.250]"
+    assert table.rows[1][table.columns.index("test, every seed")] == ".750 .850"
+
+
+def test_curves_follow_the_recipes_groups(make_study):
+    groups = [{"title": "No loss", "variants": ["a", "b", "gone"]}, {"title": "Entropy", "variants": ["c"]}]
+    out = make_study(variants={"a": 1, "b": 2, "c": 2}, seeds=1, epochs=3, report={"curves": groups})
+    section = curves.section(tabulate(read_study(out)))
+    assert section is not None
+    names = [figure.name for block in section.blocks if block.kind == "panels" for figure in block.figures]
+    assert names == ["curves-no-loss", "curves-no-loss-zoom", "curves-entropy", "curves-entropy-zoom"]
+
+
+def test_the_zoom_lies_where_the_curves_end(make_study):
+    out = make_study(variants={"a": 1}, seeds=1, epochs=20)
+    study = tabulate(read_study(out))
+    section = curves.section(study)
+    assert section is not None
+    _, zoom = section.blocks[0].figures  # pyright: ignore
+    low, high = (float(end) for end in re.findall(r"\.\d+", zoom.caption)[:2])
+    late = study.table("epochs", measure="accuracy")
+    late = late[late["epoch"] > 10]["value"]
+    assert low < late.min() < late.max() < high
+    assert high - low < 1.2 * (late.max() - late.min()) + 0.01
+
+
+def test_the_sweep_orders_variants_by_their_number_of_experts(make_study):
+    variants = {"many": 6, "one": 1, "three": 3, "predesigned": 2}
+    wanted = {"sweep": {"x": "experts", "variants": ["many", "one", "three"], "marks": ["predesigned"]}}
+    out = make_study(variants=variants, seeds=2, epochs=1, report=wanted)
+    section = sweep.section(tabulate(read_study(out)))
+    assert section is not None
+    table = section.blocks[1]
+    assert isinstance(table, Table)
+    assert [row[:2] for row in table.rows] == [["1", "one"], ["3", "three"], ["6", "many"], ["–", "predesigned"]]
+
+
+def test_without_a_sweep_in_the_recipe_there_is_none(make_study):
+    assert sweep.section(tabulate(read_study(make_study(seeds=1, epochs=1)))) is None

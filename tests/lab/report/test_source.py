@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from moebius.kit.errors import StudyError
+from moebius.lab.report import build
+from moebius.lab.report.source import read_study
+
+
+def test_runs_follow_the_recipe_then_the_seed(make_study):
+    out = make_study(variants={"b": 1, "a": 2}, seeds=2, epochs=1)
+    results = json.loads((out / "results.json").read_text())
+    results["runs"].reverse()
+    (out / "results.json").write_text(json.dumps(results))
+    study = read_study(out)
+    assert [(run["variant"], run["seed"]) for run in study.runs] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    assert (study.variants, study.seeds) == (("b", "a"), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("study.json", None, "there is no such file"),
+        ("results.json", None, "there is no such file"),
+        ("results.json", "{", "is no JSON"),
+        ("results.json", '{"schema": 2}', "needs schema 1, got 2"),
+        ("study.json", "[]", "needs schema 1, got 'list'"),
+        ("results.json", '{"schema": 1, "runs": []}', "needs at least one run"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_refused_and_left_as_it_was(make_study, name, text, message):
+    out = make_study(epochs=1, seeds=1)
+    (out / name).unlink() if text is None else (out / name).write_text(text)
+    before = sorted(out.rglob("*"))
+    with pytest.raises(StudyError, match=message) as error:
+        build(out)
+    assert name in str(error.value)
+    assert error.value.fix
+    assert sorted(out.rglob("*")) == before

@@ -1,0 +1,47 @@
+import io
+
+from rich.console import Console
+
+from moebius.lab.report import results_table
+from moebius.lab.report.terminal import stages_line
+
+
+def printed(runs) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(results_table(runs, title="linear-experts"))
+    return console.export_text()
+
+
+def run(variant, seed, test, **more):
+    return {"variant": variant, "seed": seed, "accuracy": {"train": 0.7, "test": test}, **more}
+
+
+def test_means_and_intervals_in_the_order_of_the_runs():
+    runs = [run("single", seed, 0.60 + 0.01 * seed, parameters=20500, seconds=61.0) for seed in range(3)]
+    text = printed([*runs, *(run("linear", seed, 0.63) for seed in range(3))])
+    single, linear = [line for line in text.splitlines() if "single" in line or "linear " in line]
+    # 0.61 ± t(.975, 2) · 0.01 / √3 = 0.61 ± 0.0248
+    assert single.replace("│", " ").split() == [
+        "single", ".610", "[.585,", ".635]", ".700", "3", "20,500", "1", "min", "1", "s",
+    ]  # fmt: skip
+    assert "[.630, .630]" in linear
+
+
+def test_one_seed_has_no_column_of_intervals():
+    assert "interval" not in printed([run("single", 0, 0.6), run("linear", 0, 0.7)])
+
+
+def test_a_name_like_markup_and_missing_keys_are_printed_as_they_are():
+    text = printed([{"variant": "[bold]x[/]", "seed": 0}])
+    assert "[bold]x[/]" in text
+    assert "–" in text
+
+
+def test_stages_take_one_line():
+    stages = [
+        {"stage": name, "seed": seed, "accuracy": {"test": 0.9 + 0.01 * place}}
+        for seed in (0, 1)
+        for place, name in enumerate("abc")
+    ]
+    assert stages_line(stages) == "stages: 3 finished with 2 seeds, own-test accuracy .900 – .920"
+    assert stages_line([{"stage": "a", "seed": 0}]) == "stages: 1 finished"

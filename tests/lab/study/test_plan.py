@@ -1,0 +1,176 @@
+import json
+
+import pytest
+import torch
+
+from moebius.kit.errors import StudyError
+from moebius.lab.study.plan import make_plan
+
+
+def test_runs_go_seed_by_seed(planned, tmp_path):
+    plan = planned(tmp_path, seeds=2).plan
+    assert [run.name for run in plan.runs] == ["linear/seed-0", "conv/seed-0", "linear/seed-1", "conv/seed-1"]
+    assert plan.runs[0].training["precision"] == "fp32"
+    assert "multiply-adds" in plan.runs[0].precision_reason or "bf16" in plan.runs[0].precision_reason
+
+
+def test_study_json_says_what_is_run(planned, tmp_path):
+    study = planned(tmp_path)
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert written["schema"] == 1
+    assert written["study"] == "small"
+    assert written["recipe"]["training"]["epochs"] == 2
+    assert written["data"]["fingerprint"] == study.data.fingerprint
+    assert written["data"]["domains"] == ["digits", "textures"]
+    assert (written["data"]["train_rows"], written["data"]["test_rows"]) == (120, 200)
+    assert len(written["data"]["classes"]) == 20
+    assert written["versions"]["torch"] == torch.__version__
+    assert set(written["hardware"]) == {"processor", "cores", "gpu", "system"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epochs=3", "training.epochs: 2 there, 3 here"),
+        ("training.optimizer.lr=0.5", "training.optimizer.lr: 0.01 there, 0.5 here"),
+        ("variants.linear.gate.kind=uniform", "variants.linear.gate.kind: nothing there, 'uniform' here"),
+        ("model.combine.kind=weighted_sum", "model.combine.kind: 'log_mixture' there, 'weighted_sum' here"),
+    ],
+)
+def test_another_recipe_in_the_same_folder_is_refused(override, said, planned, tmp_path):
+    planned(tmp_path)
+    before = (tmp_path / "study.json").read_text()
+    with pytest.raises(StudyError, match="holds another study") as caught:
+        planned(tmp_path, override, seeds=3)
+    assert said in caught.value.message
+    assert "seeds" not in caught.value.message  # those may grow
+    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert (tmp_path / "study.json").read_text() == before
+
+
+def test_other_data_in_the_same_folder_are_refused(planned, tmp_path):
+    planned(tmp_path)
+    with pytest.raises(StudyError, match="its data differ"):
+        planned(tmp_path, "data.train_rows=100")
+
+
+@pytest.mark.parametrize("override", ["title=Another question", "training.checkpoint_seconds=5", "description=words"])
+def test_what_changes_no_result_may_change(override, planned, tmp_path):
+    planned(tmp_path)
+    plan = planned(tmp_path, override, seeds=2).plan
+    assert len(plan.runs) == 4
+    assert plan.runs[0].training["checkpoint_seconds"] == (5 if "seconds" in override else 1e-6)
+
+
+def test_threads_and_precision_are_decided_once(small_recipe, planned, tmp_path):
+    data = planned(tmp_path / "other").data
+    first = make_plan(small_recipe(), data, "cpu", 1, tmp_path / "study")
+    again = make_plan(small_recipe(), data, "cpu", 2, tmp_path / "study")
+    assert (first.workers, again.workers) == (1, 2)
+    assert first.threads == again.threads
+    path = tmp_path / "study" / "study.json"
+    written = json.loads(path.read_text())
+    written["precision"]["conv"] = ["bf16", "said so before"]
+    path.write_text(json.dumps(written))
+    run = make_plan(small_recipe(), data, "cpu", None, tmp_path / "study").runs[1]
+    assert (run.training["precision"], run.precision_reason) == ("bf16", "said so before")
+
+
+def test_a_variant_may_be_added_and_none_may_be_left_out(planned, tmp_path):
+    added = "  third: {gate: {kind: uniform}}"
+    planned(tmp_path)
+    names = [run.variant for run in planned(tmp_path, added=added).plan.runs]
+    assert names == ["linear", "conv", "third"]
+    with pytest.raises(StudyError, match=r"variants\.third.*there, nothing here"):
+        planned(tmp_path)
+    with pytest.raises(StudyError, match="there, 3 here") as caught:
+        planned(tmp_path, "training.epochs=3", added=added)
+    assert "third" not in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1000}', "null"])
+def test_a_study_json_that_is_none_is_refused(content, planned, tmp_path):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(StudyError, match=r"study.json: cannot be read") as caught:
+        planned(tmp_path)
+    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert (tmp_path / "study.json").read_text() == content
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_study_begun_on_a_gpu_does_not_go_on_without(planned, tmp_path):
+    planned(tmp_path)
+    path = tmp_path / "study.json"
+    written = json.loads(path.read_text())
+    written["machine"]["device"] = "cuda"
+    path.write_text(json.dumps(written))
+    with pytest.raises(StudyError, match="was begun on a GPU"):
+        planned(tmp_path)
+
+
+TWO = "variants={linear: {}, hidden: {gate: {kind: mlp, hidden: [8]}}}"
+
+
+def names(stacks):
+    return [[run.name for run in stack] for stack in stacks]
+
+
+def test_stacks_are_decided_once(planned, tmp_path):
+    first = planned(tmp_path, TWO, seeds=2).plan
+    assert names(first.stacks) == [["hidden/seed-0", "hidden/seed-1"], ["linear/seed-0", "linear/seed-1"]]
+    for workers in (1, 2, 3):
+        again = planned(tmp_path, TWO, seeds=2, workers=workers).plan
+        assert names(again.stacks) == names(first.stacks)
+        assert again.runs == first.runs
+
+
+def test_seeds_that_come_later_are_stacked_among_themselves(planned, tmp_path):
+    planned(tmp_path, TWO, seeds=2)
+    grown = planned(tmp_path, TWO, seeds=5).plan
+    assert names(grown.stacks) == [
+        ["hidden/seed-0", "hidden/seed-1"],
+        ["linear/seed-0", "linear/seed-1"],
+        ["hidden/seed-2", "hidden/seed-3", "hidden/seed-4"],
+        ["linear/seed-2", "linear/seed-3", "linear/seed-4"],
+    ]
+    assert names(planned(tmp_path, TWO, seeds=5).plan.stacks) == names(grown.stacks)
+    # Jobs are the whole stacks of what is asked for, and the runs that are in none.
+    assert names(grown.jobs(grown.runs[6:7])) == names(grown.stacks[3:])
+
+
+def test_a_run_that_was_planned_alone_stays_alone(planned, tmp_path):
+    planned(tmp_path, TWO, seeds=1)
+    grown = planned(tmp_path, TWO, seeds=2).plan
+    assert grown.stacks == ()
+    assert names(grown.jobs(grown.runs)) == [[run.name] for run in grown.runs]
+    assert names(planned(tmp_path, TWO, seeds=4).plan.stacks) == [
+        ["hidden/seed-2", "hidden/seed-3"],
+        ["linear/seed-2", "linear/seed-3"],
+    ]
+
+
+def test_fewer_seeds_leave_the_stacks_whole(planned, tmp_path):
+    planned(tmp_path, TWO, seeds=3)
+    fewer = planned(tmp_path, TWO, seeds=1).plan
+    assert [run.name for run in fewer.runs] == ["linear/seed-0", "hidden/seed-0"]
+    assert names(fewer.jobs(fewer.runs)) == [
+        [f"{name}/seed-{seed}" for seed in range(3)] for name in ("hidden", "linear")
+    ]
+
+
+def test_a_study_from_before_there_were_stacks_goes_on_without(planned, tmp_path):
+    planned(tmp_path, TWO, seeds=2)
+    path = tmp_path / "study.json"
+    written = json.loads(path.read_text())
+    del written["jobs"], written["alone"]
+    path.write_text(json.dumps(written))
+    assert planned(tmp_path, TWO, seeds=2).plan.stacks == ()
+
+
+def test_what_is_refused_leaves_no_study(small_recipe, planned, tmp_path):
+    data = planned(tmp_path / "other").data
+    noisy = small_recipe("variants.linear.router={kind: gumbel}", seeds=2)
+    with pytest.raises(StudyError, match="--stack always: linear has a router that draws random numbers"):
+        make_plan(noisy, data, "cpu", 1, tmp_path / "study", stacking="always")
+    assert not (tmp_path / "study" / "study.json").exists()
+    assert make_plan(noisy, data, "cpu", 1, tmp_path / "study", stacking="never").stacks == ()

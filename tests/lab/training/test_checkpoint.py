@@ -1,0 +1,231 @@
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from moebius.gates.linear import Linear as LinearGate
+from moebius.kit.errors import StudyError
+from moebius.lab.training.checkpoint import Progress, restore, restore_weights, save, save_weights
+from moebius.lab.training.loop import Trainer
+from moebius.lab.training.optimizer import build_optimizer
+from moebius.layers.mixture import Mixture
+
+CONV = {
+    "gate": {"kind": "conv", "filters": [4], "hidden": [8]},
+    "experts": {"kind": "conv", "count": 2, "filters": [4, 8], "hidden": [8]},
+    "combine": {"kind": "weighted_sum"},
+}
+NESTED = {
+    "gate": {"kind": "mlp", "hidden": [4]},
+    "experts": [{"kind": "linear"}, {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear"}}],
+    "combine": {"kind": "weighted_sum"},
+}
+LOSSES = [{"kind": "batch_entropy", "weight": {"kind": "linear", "start": 0.0, "end": 0.1, "epochs": 2}}]
+SGD = {"kind": "sgd", "lr": 0.05, "momentum": 0.9}
+COSINE = {"kind": "adam", "lr": {"kind": "cosine", "start": 1e-2, "end": 0.0, "epochs": 2}}
+
+BIASED = {
+    "experts": {"kind": "linear", "count": 4},
+    "router": {"kind": "top_k", "k": 2, "normalisation": "sigmoid", "bias_rate": 0.001, "experts": 4},
+    "combine": {"kind": "weighted_sum"},
+}
+CASES = {
+    "linear": ({}, {}, 0),
+    "conv": (CONV, {}, 0),
+    "conv-bf16": (CONV, {"precision": "bf16", "optimizer": COSINE}, 0),
+    "conv-sgd": (CONV, {"optimizer": SGD, "clip_norm": 0.5}, 0),
+    "nested-late-gate": (NESTED, {"optimizer": SGD, "gate": {"start_epoch": 0.5}, "losses": LOSSES}, 0),
+    "late-experts-amsgrad": (
+        NESTED,
+        {"optimizer": {"kind": "adamw", "lr": 0.01, "amsgrad": True}, "experts": {"start_epoch": 1}},
+        0,
+    ),
+    "bias": (BIASED, {}, 0),
+    "bias-late-all": (BIASED, {"gate": {"start_epoch": 0.5}, "experts": {"start_epoch": 1}}, 0),
+    "validation": ({}, {"epochs": 4, "optimizer": {"kind": "adam", "lr": 0.1}}, 40),
+}
+
+
+def files(folder):
+    kept = [folder / "metrics.jsonl", *(folder / "state").glob("*.safetensors")]
+    return {path.name: path.read_bytes() for path in kept}
+
+
+def same(trained, other):
+    ours, theirs = trained.model.state_dict(), other.model.state_dict()
+    assert trained.epoch == other.epoch
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for split in ("train", "test"):
+        mine, yours = getattr(trained, split), getattr(other, split)
+        assert torch.equal(mine.losses, yours.losses)
+        for path, weights in mine.gates.items():
+            assert torch.equal(weights, yours.gates[path])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupted_run_ends_in_the_same_bits(case, small_data, settings, build, interrupted, tmp_path):
+    model, training, validation_rows = CASES[case]
+    data, made = small_data(validation_rows=validation_rows), build(small_data(), **model)
+    whole = interrupted(tmp_path / "whole", made, data, settings(**training))
+    # Drawn once per case: broken off at three random moments of the six steps or more.
+    draw = random.Random(case)
+    after = (draw.randint(1, 2), draw.randint(1, 2), 1)
+    pieces = interrupted(tmp_path / "pieces", made, data, settings(**training), after)
+    same(whole, pieces)
+    assert files(tmp_path / "whole") == files(tmp_path / "pieces")
+    if validation_rows:
+        assert "best.safetensors" in files(tmp_path / "pieces")
+
+
+@pytest.mark.parametrize("after", [(1,), (2,), (3,), (4,), (5,), (1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("seconds", [1e-9, 3600.0])
+def test_dropout_draws_the_same_numbers_wherever_it_stopped(
+    after, seconds, small_data, settings, interrupted, tmp_path
+):
+    data = small_data()
+
+    def made():
+        experts = [nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 20)) for _ in "ab"]
+        return Mixture(LinearGate(64, 2), experts)
+
+    if seconds > 1 and after == (1, 1, 1, 1, 1):
+        after = (4,)  # with a checkpoint an epoch, one step at a time would never end
+    chosen = settings(checkpoint_seconds=seconds)
+    same(
+        interrupted(tmp_path / "whole", made, data, chosen),
+        interrupted(tmp_path / "pieces", made, data, chosen, after),
+    )
+    assert files(tmp_path / "whole") == files(tmp_path / "pieces")
+
+
+def test_batch_statistics_are_kept(small_data, settings, interrupted, tmp_path):
+    data = small_data()
+
+    def made():
+        experts = [nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 20)) for _ in "ab"]
+        return Mixture(LinearGate(64, 2), experts)
+
+    whole = interrupted(tmp_path / "whole", made, data, settings())
+    same(whole, interrupted(tmp_path / "pieces", made, data, settings(), (2, 2)))
+    assert whole.model.state_dict()["experts.0.0.num_batches_tracked"] == 6
+
+
+@pytest.mark.parametrize("kind", ["epoch", "step"])
+def test_stopped_by_its_listener(kind, small_data, settings, build, tmp_path):
+    data = small_data()
+    whole = Trainer(build(data), data, settings(), 0, tmp_path / "whole").train()
+
+    def stop(event):
+        if event.kind == kind and event.step >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(build(data), data, settings(), 0, tmp_path / "pieces", listen=stop).train()
+    same(whole, Trainer(build(data), data, settings(), 0, tmp_path / "pieces").train())
+    assert files(tmp_path / "whole") == files(tmp_path / "pieces")
+
+
+def test_a_finished_run_only_evaluates(small_data, settings, build, tmp_path):
+    data, events = small_data(), []
+    whole = Trainer(build(data), data, settings(), 0, tmp_path).train()
+    before = files(tmp_path)
+    again = Trainer(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
+    same(whole, again)
+    assert [event.kind for event in events] == ["resumed"]
+    assert files(tmp_path) == before
+
+
+def test_moments_come_back_in_the_layout_of_their_parameters(small_data, settings, build, tmp_path):
+    data = small_data()
+    Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path).train()
+    trainer = Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
+    progress = restore(trainer.checkpoint_path, trainer.bare, trainer.optimizer)
+    assert progress is not None
+    assert (progress.epoch, progress.step, progress.batch) == (1, 3, 0)
+    for parameter in trainer.bare.parameters():
+        state = trainer.optimizer.state[parameter]
+        assert state["step"] == 3
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+
+
+def test_save_and_restore_are_inverse(settings, build, small_data, tmp_path):
+    data, path = small_data(), tmp_path / "checkpoint.safetensors"
+    model = build(data)()
+    optimizer = build_optimizer(model, settings())
+    model(torch.rand(4, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    progress = Progress(1, 5, 2, 7, 80, {"loss": 0.1 + 0.2}, [{"epoch": 1}], 1)
+    torch.manual_seed(5)
+    save(path, model, optimizer, progress)
+    drawn = torch.rand(3)
+    other = build(data)()
+    assert restore(path, other, build_optimizer(other, settings())) == progress
+    assert torch.equal(torch.rand(3), drawn)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert restore(tmp_path / "none.safetensors", other, optimizer) is None
+
+
+def test_nothing_depends_on_the_machine_or_the_time(small_data, settings, build, tmp_path):
+    data = small_data()
+    for name in "ab":
+        Trainer(build(data), data, settings(), 0, tmp_path / name).train()
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+DAMAGES = {
+    "truncated": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "no safetensors": lambda whole: b"x" * 100,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings, build, tmp_path):
+    data = small_data()
+    Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
+    path = tmp_path / "state" / "checkpoint.safetensors"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
+        Trainer(build(data), data, settings(), 0, tmp_path).train()
+    assert str(path) in caught.value.message
+    assert caught.value.fix is not None
+    assert caught.value.fix.startswith(f"rm -r {tmp_path} ")
+
+
+def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path):
+    data = small_data()
+    Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
+    with pytest.raises(StudyError, match="the checkpoint cannot be read"):
+        Trainer(build(data, **CONV), data, settings(), 0, tmp_path).train()
+
+
+def test_a_file_of_weights_alone_is_no_checkpoint(small_data, settings, build, tmp_path):
+    data, path = small_data(), tmp_path / "state" / "checkpoint.safetensors"
+    save_weights(path, build(data)())
+    with pytest.raises(StudyError, match="the checkpoint cannot be read"):
+        Trainer(build(data), data, settings(), 0, tmp_path).train()
+
+
+def test_weights_come_back_whatever_their_layout(small_data, build, tmp_path):
+    data = small_data()
+    model, path = build(data, **CONV)(), tmp_path / "weights.safetensors"
+    save_weights(path, model)
+    before = path.read_bytes()
+    save_weights(path, model.to(memory_format=torch.channels_last))
+    assert path.read_bytes() == before
+    other = build(data, **CONV)().to(memory_format=torch.channels_last)
+    restore_weights(path, other)
+    assert all(torch.equal(value, load_file(path)[name]) for name, value in other.state_dict().items())
+
+
+def test_best_weights_that_are_damaged_or_lost_are_refused(small_data, settings, build, tmp_path):
+    data = small_data(validation_rows=40)
+    Trainer(build(data), data, settings(), 0, tmp_path).train()
+    best = tmp_path / "state" / "best.safetensors"
+    for spoil in (lambda: best.write_bytes(b"x" * 100), best.unlink):
+        spoil()
+        with pytest.raises(StudyError, match=r"best.safetensors: the checkpoint cannot be read"):
+            Trainer(build(data), data, settings(), 0, tmp_path).train()

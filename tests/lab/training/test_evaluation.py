@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from moebius.lab.data.batches import scale
+from moebius.lab.model.build import build_mixture
+from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
+from moebius.lab.training.objective import Objective
+
+TREE = {
+    "gate": {"kind": "domain"},
+    "router": {"kind": "argmax"},
+    "experts": [{"kind": "linear"}, {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear"}}],
+}
+
+
+def test_figures_are_literal():
+    evaluation = Evaluation(
+        labels=torch.tensor([0, 1, 1, 0]),
+        domains=torch.tensor([0, 0, 1, 1]),
+        predictions=torch.tensor([0, 1, 1, 1]),
+        probabilities=torch.full((4,), 0.5),
+        losses=torch.tensor([1.0, 2.0, 3.0, 6.0]),
+        gates={"": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan]])},
+    )
+    assert evaluation.accuracy == 0.75
+    assert evaluation.loss == 3.0
+    assert evaluation.accuracy_by_domain(["a", "b", "empty"]) == {"a": 1.0, "b": 0.5}
+    summary = evaluation.gate_summary("")
+    assert summary["rows"] == 3
+    assert summary["entropy"] == 0.0
+    assert summary["load"] == summary["importance"] == pytest.approx([2 / 3, 1 / 3])
+    assert summary["marginal_entropy"] == pytest.approx(0.6365, abs=1e-4)
+
+
+def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
+    data = small_data(train_rows=300)
+    assert len(data.train) > ROWS_AT_ONCE
+    model = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
+    model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
+    found = evaluate(model.train(), Objective(False), data.train)
+    assert model.training
+    with torch.no_grad():
+        output = model.eval()(scale(data.train.images))
+    assert torch.equal(found.predictions, output.argmax(-1))
+    torch.testing.assert_close(found.losses, F.cross_entropy(output, data.train.labels, reduction="none"))
+    torch.testing.assert_close(found.probabilities, output.softmax(-1).amax(-1))
+    assert torch.equal(found.labels, data.train.labels)
+
+
+def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
+    data = small_data()
+    model = build_mixture(TREE, data.facts)
+    found = evaluate(model, Objective(False), data.test)
+    asked = ~found.gates["experts.1"].isnan().any(1)
+    assert set(found.gates) == {"", "experts.1"}
+    assert torch.equal(asked, data.test.domains == 1)
+    assert torch.equal(found.gates[""].argmax(1), data.test.domains)
+    assert found.gate_summary("experts.1")["rows"] == int(asked.sum())
+
+
+def test_a_gate_that_no_row_reached_says_so(small_data):
+    data = small_data()
+    split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
+    found = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
+    assert "experts.1" not in found.gates or found.gate_summary("experts.1") == {"rows": 0}
+
+
+def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
+    data = small_data(train_rows=300)
+    order = data.train.domains.sort(stable=True).indices  # the first batch is of one set alone
+    split = data.train.take(order)
+    assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
+    turned = split.take(torch.arange(len(split)).flip(0))
+    for rows in (split, turned):
+        found = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
+        assert torch.equal(~found.gates["experts.1"].isnan().any(1), rows.domains == 1)
+    alone = evaluate(
+        build_mixture(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
+    )
+    assert alone.gates["experts.1"].isnan().all()
+    assert alone.gate_summary("experts.1") == {"rows": 0}

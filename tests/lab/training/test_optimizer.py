@@ -1,0 +1,111 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.model.build import build_mixture
+from moebius.lab.training.loop import Trainer
+from moebius.lab.training.optimizer import build_optimizer, parts, prepare_epoch
+
+NESTED = {
+    "gate": {"kind": "mlp", "hidden": [4]},
+    "experts": [{"kind": "linear"}, {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear"}}],
+}
+FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
+
+
+def test_parts_of_nested_mixtures():
+    model = build_mixture(NESTED, FACTS)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {part: [names[id(parameter)] for parameter in list_] for part, list_ in parts(model).items()}
+    assert found["gate"] == [name for name in names.values() if "gate" in name.split(".")]
+    assert {name.rsplit(".", 2)[0] for name in found["gate"]} >= {"experts.1.gate"}
+    assert sorted(found["gate"] + found["experts"]) == sorted(names.values())
+
+
+def test_each_part_has_its_own_learning_rate(settings):
+    model = build_mixture(NESTED, FACTS)
+    own = settings(gate={"lr": {"kind": "linear", "start": 1.0, "end": 0.0, "epochs": 2}}, experts={"lr": 0.5})
+    optimizer = build_optimizer(model, own)
+    prepare_epoch(optimizer, own, 0.5)
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"gate": 0.75, "experts": 0.5}
+    common = settings()
+    optimizer = build_optimizer(model, common)
+    prepare_epoch(optimizer, common, 0.5)
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-2}
+
+
+def test_adam_is_torchs_adam(settings):
+    model, twin = build_mixture(NESTED, FACTS), build_mixture(NESTED, FACTS)
+    twin.load_state_dict(model.state_dict())
+    chosen = settings(optimizer={"kind": "adam", "lr": 1e-2, "betas": (0.8, 0.9), "weight_decay": 0.01})
+    optimizer = build_optimizer(model, chosen)
+    expected = torch.optim.Adam(twin.parameters(), lr=1e-2, betas=(0.8, 0.9), weight_decay=0.01)
+    x, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 20
+    for _ in range(5):
+        for network, steps in ((model, optimizer), (twin, expected)):
+            steps.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), labels).backward()
+            steps.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["gate", "experts"])
+def test_a_frozen_part_keeps_its_bits(part, small_data, settings, build, tmp_path):
+    data = small_data()
+    other = {"gate": "experts", "experts": "gate"}[part]
+    decay = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1}
+    frozen = settings(optimizer=decay, **{part: {"freeze": True}})
+    trainer = Trainer(build(data), data, frozen, 0, tmp_path)
+    before = {name: [value.detach().clone() for value in values] for name, values in parts(trainer.bare).items()}
+    after = parts(trainer.train().model)
+    assert all(torch.equal(a, b) for a, b in zip(before[part], after[part], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before[other], after[other], strict=True))
+
+
+@pytest.mark.parametrize(("start", "first"), [(0.0, 1), (1.0, 4), (1.5, 6), (5.0, None)])
+def test_a_part_trains_from_its_start_epoch_on(start, first, small_data, settings, build, tmp_path):
+    data = small_data()
+    seen = []
+
+    def look(event):
+        if event.kind == "step":
+            seen.append([value.detach().clone() for value in parts(trainer.bare)["experts"]])
+
+    trainer = Trainer(build(data), data, settings(experts={"start_epoch": start}), 0, tmp_path, listen=look)
+    seen.append([value.detach().clone() for value in parts(trainer.bare)["experts"]])
+    trainer.train()
+    moved = [any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) for before, after in pairwise(seen)]
+    # Three steps an epoch: step s begins at epoch (s − 1) / 3.
+    assert moved == [first is not None and step >= first for step in range(1, 7)]
+
+
+def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path):
+    data = small_data()
+    late = settings(epochs=1, gate={"start_epoch": 1.0}, experts={"start_epoch": 1.0})
+    trainer = Trainer(build(data), data, late, 0, tmp_path)
+    before = [value.detach().clone() for value in trainer.bare.parameters()]
+    after = trainer.train().model.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_unknown_optimizer_is_refused_with_the_closest_name(settings):
+    with pytest.raises(ArgumentError, match=r"optimizer.kind: no optimizer has this name, got 'adan'") as caught:
+        build_optimizer(build_mixture(NESTED, FACTS), settings(optimizer={"kind": "adan", "lr": 0.1}))
+    assert caught.value.fix is not None
+    assert "did you mean adam" in caught.value.fix
+
+
+@pytest.mark.parametrize("options", [{"momentun": 0.9}, {"momentum": -1.0}, {"foreach": True}])
+def test_keywords_that_torch_refuses(options, settings):
+    wrong = settings(optimizer={"kind": "sgd", "lr": 0.1, **options})
+    with pytest.raises(ArgumentError, match="optimizer: torch refuses it"):
+        build_optimizer(build_mixture(NESTED, FACTS), wrong)
+
+
+def test_a_model_whose_only_parameters_are_frozen_is_refused(settings):
+    model = build_mixture({"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}, FACTS)
+    with pytest.raises(ArgumentError, match="leaves nothing to train"):
+        build_optimizer(model, settings(experts={"freeze": True}))
