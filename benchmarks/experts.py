@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from _compare import Row, header, parser, write
 
+from moebius.experts.ffn import FFN
 from moebius.lab.bench.dense import best_chunk, chunked, forward, moved, step
 from moebius.lab.bench.problem import DTYPES, Problem
 from moebius.lab.bench.timing import alone, beside, in_turn, seconds
-from moebius.experts.ffn import FFN
 
 MODES = ("forward", "forward+backward")
 OURS, DENSE, MEMORY = "moebius", "dense, equal active work", "limit of the memory"

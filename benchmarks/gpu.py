@@ -27,9 +27,9 @@ from _compare import Row, compare, parser, show, write
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.routing import Selection
 from moebius.execution._triton import fused_ffn, why_not
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
-from moebius.core.routing import Selection
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from _compare import Row, compare, parser, processor, rates, show, write
 from steps import BATCH, STUDY_1, STUDY_2, random_data
 
 from moebius.kit.allocator import tune_allocator
-from moebius.lab.model.build import build_mixture
 from moebius.lab.data.split import Dataset
 from moebius.lab.diagnostics.interval import interval
+from moebius.lab.model.build import build_mixture
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.settings import Settings
 from moebius.lab.training.stacked import Member, StackTrainer

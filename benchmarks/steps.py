@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from moebius.kit.allocator import tune_allocator
-from moebius.lab.model.build import build_mixture
 from moebius.lab.data.split import Dataset, Split
+from moebius.lab.model.build import build_mixture
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.settings import Settings
 
