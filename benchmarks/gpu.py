@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from moebius.core.routing import Selection
 from moebius.execution._triton import fused_ffn, why_not
-from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
+from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def grouped(problem: Problem) -> Tensor:
     ends = torch.searchsorted(expert_A, torch.arange(1, problem.shape.experts + 1, device=expert_A.device)).int()
     row_A = chosen.row_A[order_A]
     hidden = F.grouped_mm(problem.x[row_A], problem.inner.transpose(1, 2), offs=ends)
-    value = F.grouped_mm(activate(problem.activation, hidden), problem.outer.transpose(1, 2), offs=ends)
+    value = F.grouped_mm(feed_forward_activation(problem.activation, hidden), problem.outer.transpose(1, 2), offs=ends)
     value = value * chosen.weight_A[order_A, None].to(value.dtype)
     return torch.zeros_like(problem.x).index_add(0, row_A, value)
 
@@ -120,7 +120,7 @@ def check(problem: Problem) -> float:
     for expert, (first, second) in enumerate(zip(inner.unbind(), outer.unbind(), strict=True)):
         place_A = torch.nonzero(chosen.expert_A == expert).flatten()
         row_A = chosen.row_A[place_A]
-        value = activate(problem.activation, x[row_A] @ first.T) @ second.T
+        value = feed_forward_activation(problem.activation, x[row_A] @ first.T) @ second.T
         readable = readable.index_add(0, row_A, weight_A[place_A, None] * value)
     expected = [readable.detach(), *torch.autograd.grad(readable, leaves, problem.upstream.float())]
     errors = [float((a.float() - b).norm() / b.norm()) for a, b in zip(ours, expected, strict=True)]

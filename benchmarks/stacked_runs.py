@@ -33,10 +33,10 @@ from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
 from moebius.lab.diagnostics.interval import interval
 from moebius.lab.model.build import build_mixture
+from moebius.lab.training.cohort import CohortMember, CohortTrainer
+from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.settings import Settings
-from moebius.lab.training.stacked import Member, StackTrainer
-from moebius.lab.training.stacking import Work, why_not
 
 GATE = {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"}
 MODELS = {
@@ -80,16 +80,16 @@ def alone(model: dict, data: Dataset, device: str) -> Callable[[], int]:
     return epoch
 
 
-def members(model: dict, data: Dataset, runs: int, folder: Path) -> list[Member]:
+def members(model: dict, data: Dataset, runs: int, folder: Path) -> list[CohortMember]:
     def build():
         return build_mixture(model, data.facts)
 
-    return [Member(build, settings(), seed, folder / str(seed)) for seed in range(runs)]
+    return [CohortMember(build, settings(), seed, folder / str(seed)) for seed in range(runs)]
 
 
 def stacked(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
     folder = Path(tempfile.mkdtemp())
-    trainer = StackTrainer(members(model, data, runs, folder), data, folder / "stack.safetensors", device)
+    trainer = CohortTrainer(members(model, data, runs, folder), data, folder / "stack.safetensors", device)
 
     def epoch() -> int:
         for account in trainer.accounts:
@@ -105,7 +105,7 @@ def first_step(model: dict, data: Dataset, runs: int, device: str) -> float:
     one_step = replace(data, train=data.train.take(torch.arange(BATCH)))
     folder = Path(tempfile.mkdtemp())
     every = members(model, one_step, runs, folder)
-    stack = StackTrainer(every, one_step, folder / "stack.safetensors", device)
+    stack = CohortTrainer(every, one_step, folder / "stack.safetensors", device)
     stack.train_epoch()
     most = largest = 0.0
     for run, member in enumerate(every):
@@ -121,8 +121,8 @@ def first_step(model: dict, data: Dataset, runs: int, device: str) -> float:
 def measure(name: str, model: dict, options) -> list[Row]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = Work.of(lambda: build_mixture(model, data.facts), data).multiply_adds
-    why = why_not(lambda: build_mixture(model, data.facts), settings(), data)
+    work = RowWork.of(lambda: build_mixture(model, data.facts), data).multiply_adds
+    why = cohort_obstacle(lambda: build_mixture(model, data.facts), settings(), data)
     prefix = f"{name}, "
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step" + (f"; it {why}" if why else ""))
     if why is not None:

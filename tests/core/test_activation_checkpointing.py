@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from moebius.core.activation_checkpointing import loses_graph, replayed_later, replaying
+from moebius.core.activation_checkpointing import is_replay, loses_graph, will_be_replayed
 
 
 class Asking(nn.Linear):
@@ -16,7 +16,7 @@ class Asking(nn.Linear):
         self.answers = []
 
     def forward(self, x):
-        self.answers.append((replaying(), replayed_later(), loses_graph()))
+        self.answers.append((is_replay(), will_be_replayed(), loses_graph()))
         return super().forward(x)
 
 

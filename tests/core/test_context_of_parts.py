@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.row_context import current
+from moebius.core.row_context import current_context
 from moebius.kit.errors import ArgumentError
 
 ROWS = 12
@@ -47,7 +47,7 @@ class Unaware(Wanting):
     """What the others are, asked of the library."""
 
     def forward(self, x):
-        return self.said(x, current().local())
+        return self.said(x, current_context().local())
 
 
 def pool(kind, form):

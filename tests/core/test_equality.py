@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.equality import hooked, unlike
+from moebius.core.equality import difference, has_hooks
 
 
 def tied():
@@ -52,14 +52,14 @@ class Counting(nn.Module):
     ],
 )
 def test_in_what_two_modules_differ(one, other, why):
-    assert unlike([one, one, other]) == unlike([other, one]) == why
+    assert difference([one, one, other]) == difference([other, one]) == why
 
 
 @pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook"])
 def test_a_hook_is_seen_wherever_it_waits(hook):
     experts = [nn.Sequential(nn.Linear(2, 3)) for _ in range(2)]
-    assert not hooked(experts)
+    assert not has_hooks(experts)
     handle = getattr(experts[1][0], f"register_{hook}")(lambda *_: None)
-    assert hooked(experts)
+    assert has_hooks(experts)
     handle.remove()
-    assert not hooked(experts)
+    assert not has_hooks(experts)

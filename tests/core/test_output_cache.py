@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.output_cache import Memory, recalled
+from moebius.core.output_cache import OutputCache, cached_outputs
 from moebius.experts.adapter import Adapter
 
 DATA = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -29,7 +29,7 @@ def frozen(outputs=3):
 
 def remembered(*parts):
     with torch.no_grad():
-        memory = Memory({part: part(DATA) for part in parts})
+        memory = OutputCache({part: part(DATA) for part in parts})
     for part in parts:
         part.network.rows = 0
     return memory
@@ -99,8 +99,8 @@ def test_rows_of_another_number_are_not_recalled():
     part = frozen()
     memory = remembered(part)
     with memory.recalling(ROWS):
-        assert recalled(part, len(ROWS)) is not None
-        assert recalled(part, len(ROWS) - 1) is None
+        assert cached_outputs(part, len(ROWS)) is not None
+        assert cached_outputs(part, len(ROWS) - 1) is None
         torch.testing.assert_close(part(DATA[ROWS][:2]), part.network.inner(DATA[ROWS][:2]))
     assert part.network.rows == 2
 
@@ -108,13 +108,13 @@ def test_rows_of_another_number_are_not_recalled():
 def test_nothing_is_recalled_of_other_parts_and_outside():
     part, other = frozen(), frozen()
     memory = remembered(part)
-    assert recalled(part, len(ROWS)) is None
+    assert cached_outputs(part, len(ROWS)) is None
     with memory.recalling(ROWS):
-        assert recalled(other, len(ROWS)) is None
-        with Memory().recalling(ROWS):
-            assert recalled(part, len(ROWS)) is None
-        assert recalled(part, len(ROWS)) is not None
-    assert recalled(part, len(ROWS)) is None
+        assert cached_outputs(other, len(ROWS)) is None
+        with OutputCache().recalling(ROWS):
+            assert cached_outputs(part, len(ROWS)) is None
+        assert cached_outputs(part, len(ROWS)) is not None
+    assert cached_outputs(part, len(ROWS)) is None
 
 
 def test_a_batch_without_rows():

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import moebius as mb
-from moebius.core.row_context import Frame, current, entered
+from moebius.core.row_context import RowContext, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
 
 def test_local_values_are_those_of_the_rows():
-    frame = Frame({"domain": torch.tensor([10, 11, 12, 13])}).at(torch.tensor([3, 1]))
+    frame = RowContext({"domain": torch.tensor([10, 11, 12, 13])}).at(torch.tensor([3, 1]))
     assert frame.local()["domain"].tolist() == [13, 11]
     assert frame.rows.tolist() == [3, 1]
 
 
 @given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), max_size=4))
 def test_going_deeper_is_indexing_again_and_again(levels):
-    frame, domain = Frame({"domain": torch.arange(100, 107)}), torch.arange(100, 107)
+    frame, domain = RowContext({"domain": torch.arange(100, 107)}), torch.arange(100, 107)
     for numbers in levels:
         rows = torch.tensor([number % len(domain) for number in numbers])
         frame, domain = frame.at(rows), domain[rows]
@@ -27,16 +27,18 @@ def test_going_deeper_is_indexing_again_and_again(levels):
 
 
 def test_tokens_have_their_sequences_values():
-    frame = Frame({"domain": torch.tensor([5, 6])}).repeated(3)
+    frame = RowContext({"domain": torch.tensor([5, 6])}).repeated(3)
     assert frame.local()["domain"].tolist() == [5, 5, 5, 6, 6, 6]
     assert frame.rows is None
-    branch = Frame({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).repeated(2)
+    branch = RowContext({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).repeated(2)
     assert branch.local()["domain"].tolist() == [7, 7, 5, 5]
     assert branch.rows.tolist() == [2, 2, 0, 0]
 
 
 def test_values_given_inside_a_branch_are_those_of_its_rows():
-    frame = Frame({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).given({"tint": torch.tensor([1, 2])})
+    frame = (
+        RowContext({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).given({"tint": torch.tensor([1, 2])})
+    )
     assert {name: value.tolist() for name, value in frame.local().items()} == {"domain": [7, 5], "tint": [1, 2]}
     assert frame.rows.tolist() == [2, 0]
 
@@ -44,23 +46,23 @@ def test_values_given_inside_a_branch_are_those_of_its_rows():
 def test_context_ends_with_its_block_and_inner_values_win():
     with mb.context(domain=torch.tensor([1]), tint=torch.tensor([2])):
         with mb.context(domain=torch.tensor([3])):
-            assert {name: value.item() for name, value in current().local().items()} == {"domain": 3, "tint": 2}
-        assert current().local()["domain"].item() == 1
-    assert current() == Frame()
+            assert {name: value.item() for name, value in current_context().local().items()} == {"domain": 3, "tint": 2}
+        assert current_context().local()["domain"].item() == 1
+    assert current_context() == RowContext()
 
 
 def test_context_ends_when_the_block_raises():
     with pytest.raises(KeyError), mb.context(domain=torch.tensor([1])):
         raise KeyError
-    with pytest.raises(KeyError), entered(Frame({"domain": torch.tensor([1])})):
+    with pytest.raises(KeyError), row_context(RowContext({"domain": torch.tensor([1])})):
         raise KeyError
-    assert current() == Frame()
+    assert current_context() == RowContext()
 
 
 def test_the_real_rows_of_a_masked_call():
     mask = torch.tensor([[True, False], [False, False], [True, True]])
     x = torch.arange(12.0).view(3, 2, 2)
-    frame, real, padding = Frame({"domain": torch.tensor([5, 6, 7])}, mask=mask).real(x)
+    frame, real, padding = RowContext({"domain": torch.tensor([5, 6, 7])}, mask=mask).real(x)
     assert real.tolist() == [[0, 1], [8, 9], [10, 11]]
     assert frame.rows.tolist() == [0, 4, 5]
     assert frame.local()["domain"].tolist() == [5, 7, 7]
@@ -70,9 +72,9 @@ def test_the_real_rows_of_a_masked_call():
 
 def test_whole_numbers_may_be_rows_without_an_axis_of_features():
     names, mask = torch.arange(6).view(3, 2), torch.tensor([[True, False], [False, False], [True, True]])
-    assert Frame(mask=mask).real(names)[1].tolist() == [0, 4, 5]
+    assert RowContext(mask=mask).real(names)[1].tolist() == [0, 4, 5]
     with pytest.raises(mb.ArgumentError, match="mask: needs the batch axes"):
-        Frame(mask=mask).real(names.float())
+        RowContext(mask=mask).real(names.float())
 
 
 def test_masks_that_cannot_say_what_a_row_is():

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.stack import stackable
+from moebius.core.stack import unstackable_reason
 from moebius.core.stack_state import _TAKEN
 from moebius.kit.errors import ArgumentError
-from moebius.storage.tensors import holders
+from moebius.storage.tensors import tensor_holders
 
 X = torch.linspace(-1, 1, 28).view(7, 4)
 
@@ -58,7 +58,7 @@ def equal_states(one, other):
 
 
 def of_a_list(module):
-    return {name: value if e is None else value[e] for name, (value, e) in holders(module).items()}
+    return {name: value if e is None else value[e] for name, (value, e) in tensor_holders(module).items()}
 
 
 @ALL
@@ -254,7 +254,7 @@ def test_a_file_in_another_format_is_taken_over_or_converted():
 
 def test_who_holds_the_values_of_a_name():
     stack = mb.Stack(made("ffn"))
-    held = holders(nn.Sequential(nn.Linear(2, 2), stack))
+    held = tensor_holders(nn.Sequential(nn.Linear(2, 2), stack))
     assert list(held) == list(nn.Sequential(nn.Linear(2, 2), nn.ModuleList(made("ffn"))).state_dict())
     whole, number = held["1.2.inner.bias"]
     assert whole is stack.inner_bias
@@ -305,7 +305,7 @@ def frozen_and_not():
 )
 def test_what_cannot_be_stacked(make, why):
     experts = make()
-    assert stackable(experts).startswith(why)
+    assert unstackable_reason(experts).startswith(why)
     with pytest.raises(ArgumentError, match=f"^experts: a stack needs equal experts: {why}") as caught:
         mb.Stack(experts)
     assert caught.value.fix == "a list of them"
@@ -335,7 +335,7 @@ def test_what_would_be_a_copy_in_a_stack(value):
 
 @pytest.mark.parametrize("value", [lambda expert: [expert], lambda expert: (nn.ReLU(), 3), lambda expert: len])
 def test_attributes_that_lead_to_an_experts_own_parts_or_to_none(value):
-    assert stackable([with_attribute(value)]) is None
+    assert unstackable_reason([with_attribute(value)]) is None
 
 
 @pytest.mark.parametrize(

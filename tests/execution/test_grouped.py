@@ -5,7 +5,7 @@ import torch
 
 import moebius as mb
 from moebius.core.routing import Routing, Selection
-from moebius.execution.grouped import Grouped, format_of
+from moebius.execution.grouped import Grouped, product_dtype
 from moebius.kit.errors import ArgumentError
 
 grouped = Grouped()
@@ -47,10 +47,10 @@ def test_numbers_of_a_dropped_row_reach_nothing():
 
 def test_its_format_is_autocasts_where_that_is_on():
     x = torch.zeros(1, 2)
-    assert format_of(x) == torch.float32
+    assert product_dtype(x) == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert format_of(x) == torch.bfloat16
-        assert format_of(x.double()) == torch.float64
+        assert product_dtype(x) == torch.bfloat16
+        assert product_dtype(x.double()) == torch.float64
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import moebius as mb
-from moebius.execution._order import by_expert
+from moebius.execution._order import sort_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._sorted_ffn import ROWS, sorted_ffn
 from moebius.execution.loop import Loop
@@ -51,7 +51,7 @@ def test_gradients_are_those_of_finite_differences(activation, weighted, bias):
     row_A, expert_A = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([0, 2, 2, 0, 2, 2])
     kept_A = torch.tensor([True, True, False, True, True, True])
     weight_A = torch.rand(6, dtype=torch.float64, requires_grad=True)
-    order, counts = by_expert(expert_A, kept_A, 3)
+    order, counts = sort_by_expert(expert_A, kept_A, 3)
 
     def run(x, inner, inner_bias, outer, outer_bias, weight):
         biases = (inner_bias, outer_bias) if bias else (None, None)

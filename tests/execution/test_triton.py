@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from moebius.core.routing import Selection
 from moebius.execution._triton import fused_ffn, why_not
-from moebius.execution._triton.plan import make_plan
+from moebius.execution._triton.tile_order import order_tiles
 from moebius.kit.errors import ArgumentError
-from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
+from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WHERE = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
@@ -76,7 +76,7 @@ def selecting(row_A, expert_A, kept_A):
 
 def test_a_plan_by_hand():
     selection = selecting([2, 0, 1, 0, 2, 1], [2, 0, 2, 2, 0, 0], [True, True, True, True, True, False])
-    plan = make_plan(selection, rows=3, experts=4, block=2)
+    plan = order_tiles(selection, rows=3, experts=4, block=2)
     assert plan.order_P.tolist() == [1, 4, 0, 2, 3, 5]
     assert plan.row_P.tolist() == [0, 2, 2, 1, 0, 1]
     assert plan.place_E.tolist() == [0, 2, 2, 5, 5]
@@ -93,7 +93,7 @@ def test_tiles_hold_each_kept_assignment_once(count, experts, block, seed):
     torch.manual_seed(seed)
     expert_A, kept_A = torch.randint(experts, (count,)), torch.rand(count) < 0.7
     selection = Selection(torch.randint(4, (count,)), expert_A, torch.ones(count), kept_A)
-    plan = make_plan(selection, rows=4, experts=experts, block=block)
+    plan = order_tiles(selection, rows=4, experts=experts, block=block)
     seen = []
     for start, stop, expert in plan.tile_N.tolist():
         assert stop - start <= block
@@ -156,7 +156,9 @@ def loop(x, inner, inner_bias, outer, outer_bias, activation, selection):
     for expert in range(len(inner)):
         place_A = torch.nonzero(selection.kept_A & (selection.expert_A == expert)).flatten()
         rows = selection.row_A[place_A]
-        hidden = activate(activation, x[rows] @ inner[expert].T + (0 if inner_bias is None else inner_bias[expert]))
+        hidden = feed_forward_activation(
+            activation, x[rows] @ inner[expert].T + (0 if inner_bias is None else inner_bias[expert])
+        )
         value = hidden @ outer[expert].T + (0 if outer_bias is None else outer_bias[expert])
         y = y.index_add(0, rows, selection.weight_A[place_A, None] * value)
     return y + 0 * (inner.sum() + outer.sum() + selection.weight_A.sum())
@@ -265,7 +267,7 @@ def check_operators_are_what_they_say():
     from moebius.execution._triton import operators
 
     problem = Problem(5, 6, 7, 2, 2, "swiglu")
-    plan, plain = make_plan(problem.selection, 5, 2, 16).tensors, [part.detach() for part in problem.parts]
+    plan, plain = order_tiles(problem.selection, 5, 2, 16).tensors, [part.detach() for part in problem.parts]
     torch.library.opcheck(operators.forward, (*problem.parts, plan, 16, "swiglu", True))
     torch.library.opcheck(operators.forward, (*plain, plan, 16, "swiglu", False), test_utils="test_faketensor")
     dy, h = torch.ones_like(plain[0]), torch.randn(10, 14, device=DEVICE)

@@ -5,33 +5,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.kit.arguments import flatten_features, positive, widths
+from moebius.kit.arguments import flatten_features, positive_integer, positive_widths
 from moebius.kit.errors import ArgumentError
 
 
 def test_what_is_right_comes_back():
-    assert positive("k", 3) == 3
-    assert widths("hidden", [64, 1]) == (64, 1)
+    assert positive_integer("k", 3) == 3
+    assert positive_widths("hidden", [64, 1]) == (64, 1)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.0, True, "2", None])
 def test_not_a_whole_number_of_at_least_one(bad):
     with pytest.raises(ArgumentError, match=r"^k: needs a whole number of at least 1, got "):
-        positive("k", bad)
+        positive_integer("k", bad)
     with pytest.raises(ArgumentError, match=r"^hidden: needs whole numbers of at least 1, got ") as caught:
-        widths("hidden", [64, bad])
+        positive_widths("hidden", [64, bad])
     assert caught.value.fix == "hidden=[64]"
 
 
 @pytest.mark.parametrize("bad", [64, None, True])
 def test_a_bare_width(bad):
     with pytest.raises(ArgumentError, match=f"^hidden: needs a list of widths, got {bad}"):
-        widths("hidden", bad)
+        positive_widths("hidden", bad)
 
 
 def test_no_widths():
     with pytest.raises(ArgumentError, match=r"^hidden: needs at least one width, got \[\]"):
-        widths("hidden", [])
+        positive_widths("hidden", [])
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=5), st.data())

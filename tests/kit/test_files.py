@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.kit.files import read_json, replacing, write_json, write_text
+from moebius.kit.files import atomic_path, read_json, write_json, write_text
 
 
 def names(folder):
@@ -17,7 +17,7 @@ def names(folder):
 
 
 def write_half(path, error):
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("half")
         raise error
 
@@ -26,7 +26,7 @@ def write_half(path, error):
 def test_the_new_file_takes_the_place_of_the_old(tmp_path, sync):
     path = tmp_path / "deep" / "er" / "a.txt"
     for text in ("old", "new"):
-        with replacing(path, sync) as temporary:
+        with atomic_path(path, sync) as temporary:
             assert temporary.parent == path.parent
             assert temporary.suffix == path.suffix
             temporary.write_text(text)
@@ -63,7 +63,7 @@ def test_a_folder_in_the_way_is_an_error_that_leaves_no_temporary_file(tmp_path)
 def test_permissions_follow_the_umask(tmp_path, mask, mode):
     before = os.umask(mask)
     try:
-        with replacing(tmp_path / "a.txt") as temporary:
+        with atomic_path(tmp_path / "a.txt") as temporary:
             temporary.write_text("text")
             temporary.chmod(0o600)
         assert os.umask(mask) == mask

@@ -18,7 +18,7 @@ from moebius import __version__
 from moebius.kit.registry import catalogue
 from moebius.lab.cli import app
 from moebius.lab.recipe.load import load_recipe
-from moebius.lab.recipe.shipped import shipped
+from moebius.lab.recipe.shipped import shipped_recipes
 
 COMMAND = [sys.executable, "-m", "moebius"]
 SMALL = """
@@ -78,7 +78,7 @@ def test_help_does_not_import_torch():
 def test_recipes_lists_all_that_are_shipped():
     result = invoke("recipes")
     assert result.exit_code == 0
-    for name in shipped():
+    for name in shipped_recipes():
         assert name in result.stdout
     assert "quick" in result.stdout
     assert "predesigned" in result.stdout

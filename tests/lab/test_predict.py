@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from moebius.kit.errors import ArgumentError, DataError, StudyError
-from moebius.lab.data.load import load
+from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.predict import load_run, predict
-from moebius.lab.study.one_run import run_one
-from moebius.lab.study.plan import RunPlan
+from moebius.lab.study.plan import RunSpec
+from moebius.lab.study.train_run import train_run
 
 TRAINING = {
     "epochs": 2,
@@ -36,14 +36,14 @@ IMAGES = 12
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     sources = [Digits(), Textures(rows_per_class=20)]
-    return load(sources, size=8, train_rows=200, test_rows=40, cache_dir=tmp_path_factory.mktemp("cache"))
+    return load_sets(sources, size=8, train_rows=200, test_rows=40, cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def study(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     for name, model in MODELS.items():
-        run_one(RunPlan(name, 0, model, TRAINING, "told"), data, out, "cpu", lambda event: None)
+        train_run(RunSpec(name, 0, model, TRAINING, "told"), data, out, "cpu", lambda event: None)
     return out
 
 

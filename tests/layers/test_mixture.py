@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.row_context import current
+from moebius.core.row_context import current_context
 from moebius.kit.errors import ArgumentError, UnknownKindError
-from moebius.storage.tensors import holders
+from moebius.storage.tensors import tensor_holders
 
 X = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4)
 DOMAIN = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -391,7 +391,7 @@ def test_a_stack_of_experts_is_the_list_of_them(router, combine):
     gate, experts = mb.gates.Linear(4, router.gate_outputs(3)), [mb.experts.Linear(4, 3) for _ in range(3)]
     listed, stacked = (mb.Mixture(gate, one, router, combine).double() for one in (experts, mb.Stack(experts)))
     torch.testing.assert_close(stacked(X), listed(X))
-    assert list(holders(stacked)) == list(listed.state_dict())
+    assert list(tensor_holders(stacked)) == list(listed.state_dict())
 
 
 def test_stacked_experts_are_told_which_rows_they_have():
@@ -403,7 +403,7 @@ def test_stacked_experts_are_told_which_rows_they_have():
             self.scale = nn.Parameter(torch.ones(1))
 
         def forward(self, x):
-            return self.scale * current().local()["domain"].to(x.dtype).unsqueeze(1)
+            return self.scale * current_context().local()["domain"].to(x.dtype).unsqueeze(1)
 
     torch.manual_seed(0)
     for experts in (mb.Stack([Domains(), Domains()]), [Domains(), Domains()]):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from moebius.kit.errors import ArgumentError
 from moebius.networks import ACTIVATIONS, NEVER_FALLING, _dropout, activation_named, activations, conv_net
-from moebius.networks.activations import activated_map
+from moebius.networks.activations import activate_map
 
 X = torch.linspace(-3, 3, 61, dtype=torch.float64)
 
@@ -26,7 +26,7 @@ def test_those_that_never_fall_are_named(name):
 def test_overwriting_a_map_changes_neither_values_nor_gradients(name, before):
     x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
     found = []
-    for activate in (lambda y: activated_map(y, name), ACTIVATIONS[name]):
+    for activate in (lambda y: activate_map(y, name), ACTIVATIONS[name]):
         leaf = x.clone().requires_grad_()
         y = activate(before(leaf))
         y.square().sum().backward()
@@ -37,4 +37,4 @@ def test_overwriting_a_map_changes_neither_values_nor_gradients(name, before):
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan"), True])
 def test_shares_that_cannot_be_are_refused(share):
     with pytest.raises(ArgumentError, match=r"^hidden_dropout: needs a number from 0 to below 1"):
-        _dropout.dropout_share("hidden_dropout", share)
+        _dropout.dropout_rate("hidden_dropout", share)

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.kit.hashing import mixed
+from moebius.kit.hashing import mix_bits
 from moebius.routers.hash import Hash
 
 
@@ -14,7 +14,7 @@ def test_worked():
     # Keys 0 to 2 mixed are 0, 6238072747940578789 and −2606959012126976886, and 0 is what seed 0 mixes to. Without
     # its sign bit the last is 2⁶³ − 2606959012126976886 = 6616413024727798922.
     keys = torch.tensor([0, 1, 2])
-    assert mixed(keys).tolist() == [0, 6238072747940578789, -2606959012126976886]
+    assert mix_bits(keys).tolist() == [0, 6238072747940578789, -2606959012126976886]
     assert experts_of(Hash(), keys, 10).tolist() == [0, 9, 2]
     routing = Hash()(torch.zeros(3, 2), keys)
     assert routing.weights.tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]

@@ -19,8 +19,8 @@ from moebius.lab.model.build import build_mixture
 from moebius.lab.training.annealing import numbers_of
 from moebius.lab.training.checkpoint import save_weights
 from moebius.storage import save as saving
-from moebius.storage.structure import ROOMS, built, describe
-from moebius.storage.tensors import holders
+from moebius.storage.structure import ROOMS, build_part, describe_part
+from moebius.storage.tensors import tensor_holders
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 3, "experts": 3}
 SAMPLES = {
@@ -104,22 +104,22 @@ COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
 @pytest.mark.parametrize(("room", "kind"), COMPONENTS)
 def test_a_component_is_made_anew_from_its_description(room, kind, changed):
     part = make(room, kind, changed)
-    said = describe(part)
+    said = describe_part(part)
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert said["kind"] == kind
     own = dict(part.named_modules()) if isinstance(part, nn.Module) else {}
     before = torch.get_rng_state()
-    again = built(json.loads(json.dumps(said)), room, own)
+    again = build_part(json.loads(json.dumps(said)), room, own)
     assert type(again) is type(part)
     assert repr(again) == repr(part) or not isinstance(part, nn.Module)
-    assert describe(again) == said
+    assert describe_part(again) == said
     if isinstance(part, nn.Module):
         shapes = {name: tensor.shape for name, tensor in part.state_dict().items()}
         assert {name: tensor.shape for name, tensor in again.state_dict().items()} == shapes
         again.load_state_dict(part.state_dict())
         assert_same(room, part.eval(), again.eval())
     torch.set_rng_state(before)
-    describe(part)
+    describe_part(part)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -143,7 +143,7 @@ def test_what_a_schedule_may_change_is_what_it_may_have_changed():
     assert numbers_of(mb.routers.TopK(2, experts=4)) == ("k", "bias_rate")
     router = mb.routers.TopK(4)
     router.k = 1.75
-    assert describe(router)["k"] == 2
+    assert describe_part(router)["k"] == 2
 
 
 X = torch.linspace(-1, 1, 24).view(6, 4)
@@ -500,7 +500,7 @@ def test_a_stack_comes_back_as_one_and_is_described_once(tmp_path, dtype):
     assert {parameter.dtype for parameter in again.parameters()} == {dtype}
     assert all(parameter.is_leaf for parameter in again.parameters())
     assert equal(again, moe, X.to(dtype))
-    assert list(load_file(tmp_path / "model.safetensors")) == sorted(holders(moe))
+    assert list(load_file(tmp_path / "model.safetensors")) == sorted(tensor_holders(moe))
 
 
 def test_a_stack_of_ones_own_is_given_whole_or_as_a_list(tmp_path):

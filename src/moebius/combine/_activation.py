@@ -6,7 +6,7 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.routers._normalisation import wide
+from moebius.routers._normalisation import at_least_float32
 
 ACTIVATIONS = ("none", "softmax")
 
@@ -23,7 +23,7 @@ def activation_named(name: str) -> str:
     return name
 
 
-def activated(values: Float[Tensor, "..."], routing: Routing, name: str) -> Float[Tensor, "..."]:
+def activate_outputs(values: Float[Tensor, "..."], routing: Routing, name: str) -> Float[Tensor, "..."]:
     """The outputs, or their softmax over the last axis in float32 at least.
 
     Raises:
@@ -34,4 +34,4 @@ def activated(values: Float[Tensor, "..."], routing: Routing, name: str) -> Floa
     if values.ndim < (3 if routing.selection is None else 2):
         rule = "softmax needs outputs with an axis of classes, and these are single numbers"
         raise ArgumentError("activation", rule, name, "activation: none")
-    return wide(values).softmax(-1)
+    return at_least_float32(values).softmax(-1)

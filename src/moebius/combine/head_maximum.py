@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.combine._activation import activated, activation_named
+from moebius.combine._activation import activate_outputs, activation_named
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.core.routing import Routing
 
@@ -46,6 +46,6 @@ class HeadMaximum:
         """Merge the outputs."""
         if routing.head_weights is None:
             return WeightedSum(self.activation)(values, routing)
-        total, values = WeightedSum(), activated(values, routing, self.activation)
+        total, values = WeightedSum(), activate_outputs(values, routing, self.activation)
         heads = routing.head_weights.split(1, 1)
         return torch.stack([total(values, replace(routing, head_weights=head)) for head in heads]).amax(0)

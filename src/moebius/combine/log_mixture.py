@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Routing
-from moebius.core.transforms import transforming
+from moebius.core.transforms import transform_active
 
 
 class LogMixture:
@@ -114,7 +114,7 @@ class _LogSumExp(torch.autograd.Function):
 
 def _log_sum_exp(joint: Float[Tensor, "T E *classes"]) -> Float[Tensor, "T *classes"]:
     """The same; in plain operations, which take longer, where something differentiates in another way."""
-    if not transforming():
+    if not transform_active():
         return _LogSumExp.apply(joint)  # type: ignore[return-value]
     highest = joint.detach().amax(1)
     possible = highest > -torch.inf

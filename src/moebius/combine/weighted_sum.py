@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.combine._activation import activated, activation_named
+from moebius.combine._activation import activate_outputs, activation_named
 from moebius.core.routing import Routing
 
 
@@ -48,7 +48,7 @@ class WeightedSum:
 
     def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
         """Merge the outputs."""
-        values = activated(values, routing, self.activation)
+        values = activate_outputs(values, routing, self.activation)
         selection = routing.selection
         if routing.head_weights is not None:
             weights = routing.head_weights.sum(1).to(values.dtype)

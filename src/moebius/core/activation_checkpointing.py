@@ -14,13 +14,13 @@ import torch
 from torch.autograd.function import FunctionCtx
 
 
-def replaying() -> bool:
+def is_replay() -> bool:
     """Whether this forward repeats an earlier one: it happens in a backward, for the tensors of activation checkpoints.
 
     False in compiled code, which cannot ask at run time.
 
     Example:
-        >>> replaying()
+        >>> is_replay()
         False
     """
     return backward_under_way() != -1
@@ -36,7 +36,7 @@ def backward_under_way() -> int:
     return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
-def as_before(key: Hashable, value: Any, matters: bool) -> Any:
+def replayed_value(key: Hashable, value: Any, matters: bool) -> Any:
     """A value that comes from around a forward, as it was when activation checkpoints ran this the first time.
 
     A forward is repeated in backward, when blocks that were around it (`with mb.context(…)`) may have ended, and on a
@@ -49,10 +49,10 @@ def as_before(key: Hashable, value: Any, matters: bool) -> Any:
         matters: whether it is more than nothing, so that it has to be kept. To look for checkpoints takes time.
 
     Example:
-        >>> as_before("who", "now", True)
+        >>> replayed_value("who", "now", True)
         'now'
     """
-    if torch.compiler.is_compiling() or not (matters or replaying()):
+    if torch.compiler.is_compiling() or not (matters or is_replay()):
         return value
     checkpoints = list(_checkpoints_around())
     repeated = next((kept for kept, repeats in checkpoints if repeats), None)
@@ -101,12 +101,12 @@ def _checkpoints_around() -> Iterator[tuple[_Kept, bool]]:
 _NAME = "_kept_by_moebius"
 
 
-def replayed_later() -> bool:
+def will_be_replayed() -> bool:
     """Whether this forward has no graph because backward will repeat it with one: reentrant checkpointing's first pass.
 
     Example:
         >>> with torch.no_grad():
-        ...     replayed_later()
+        ...     will_be_replayed()
         False
     """
     return any(context.next_functions for context in _functions_around())

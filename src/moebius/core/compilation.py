@@ -7,12 +7,12 @@ from torch import nn
 
 
 @torch.compiler.disable(reason="an expert of a stack has hooks, a mode or settings of its own")
-def particulars_of(stack: Any) -> dict[int, nn.Module]:
+def differing_experts(stack: Any) -> dict[int, nn.Module]:
     """What `stack.particulars()` gives.
 
     Example:
         >>> import moebius as mb
-        >>> particulars_of(mb.Stack([nn.Linear(4, 3)]))
+        >>> differing_experts(mb.Stack([nn.Linear(4, 3)]))
         {}
     """
     return stack.particulars()

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def unlike(experts: Sequence[nn.Module]) -> str | None:
+def difference(experts: Sequence[nn.Module]) -> str | None:
     """In what the modules differ, as the end of a sentence; None where they are equal.
 
     Example:
-        >>> unlike([nn.Linear(2, 3), nn.Linear(2, 4)])
+        >>> difference([nn.Linear(2, 3), nn.Linear(2, 4)])
         "their parameters' shapes differ"
     """
     first = experts[0]
@@ -30,12 +30,12 @@ def unlike(experts: Sequence[nn.Module]) -> str | None:
     return None
 
 
-def watched() -> bool:
+def has_global_hooks() -> bool:
     """Whether a hook waits for every module there is to be called (`torch.nn.modules.module.register_module_…`)."""
     return any(getattr(torch.nn.modules.module, f"_global{hooks}") for hooks in HOOKS)
 
 
-def hooked(experts: Sequence[nn.Module]) -> bool:
+def has_hooks(experts: Sequence[nn.Module]) -> bool:
     """Whether a hook waits for one of these modules, or of their parts, to be called."""
     return any(getattr(part, hooks, None) for expert in experts for part in expert.modules() for hooks in HOOKS)
 
@@ -59,15 +59,15 @@ def _equal_settings(expert: nn.Module, first: nn.Module) -> bool:
     if expert is first:
         return True
     pairs = zip(expert.modules(), first.modules(), strict=True)
-    return all(same(_settings(one), _settings(other)) for one, other in pairs)
+    return all(equal_values(_settings(one), _settings(other)) for one, other in pairs)
 
 
 def _settings(part: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name == "training" or not name.startswith("_")}
 
 
-def same(one: Any, other: Any) -> bool:
+def equal_values(one: Any, other: Any) -> bool:
     """Whether two values of attributes are the same; a tensor is so to itself alone."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(equal_values(one[key], other[key]) for key in one)
     return one is other or (type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other))

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from moebius.core.module_views import LIST, hand_out, particular, remember, replaced
+from moebius.core.module_views import LIST, difference_of_view, guarded_view, record_tensors, replaced_part
 from moebius.kit.errors import MoebiusError
 
 # Threads that call one stack's experts, and take some from it, do so one after another.
 _ONE = threading.RLock()
 
 
-class Handed:
+class ExpertViews:
     """Experts by their numbers: those that differ from the others, or were just taken, are kept; others may go.
 
     Arguments:
@@ -37,9 +37,9 @@ class Handed:
         with _ONE:
             expert = self.there().get(number)
             if expert is None:
-                expert = hand_out(template, tensors, number)
-            elif replaced(expert) is None:
-                remember(expert, tensors)
+                expert = guarded_view(template, tensors, number)
+            elif replaced_part(expert) is None:
+                record_tensors(expert, tensors)
             self.kept[number] = expert
         return expert
 
@@ -52,11 +52,13 @@ class Handed:
         with _ONE:
             there = self.there()
             for number, expert in there.items():
-                change = replaced(expert)
+                change = replaced_part(expert)
                 if change is not None:
                     rule = f"an expert of a stack was changed, and that has no effect: {change}"
                     raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
-            found = {number: expert for number, expert in there.items() if particular(expert, template) is not None}
+            found = {
+                number: expert for number, expert in there.items() if difference_of_view(expert, template) is not None
+            }
             # Nobody has to keep what is as it was; whoever keeps it may still change it.
             self.kept = dict(found)
             self.loose = {number: weakref.ref(expert) for number, expert in there.items() if number not in found}
@@ -65,4 +67,6 @@ class Handed:
     def differ(self, template: nn.Module) -> bool:
         """Whether one of them is not like the others, or was changed."""
         experts = self.there().values()
-        return any(replaced(expert) is not None or particular(expert, template) is not None for expert in experts)
+        return any(
+            replaced_part(expert) is not None or difference_of_view(expert, template) is not None for expert in experts
+        )

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.core.module_outputs import adapted, described
-from moebius.core.processes import several_processes
+from moebius.core.module_outputs import adapter_line, describe_output
+from moebius.core.processes import is_distributed
 from moebius.core.routing import Router, Routing
-from moebius.core.row_context import MASK, Frame, Padding, around, called, entered
+from moebius.core.row_context import MASK, Padding, RowContext, call_with_context, context_around, row_context
 from moebius.core.row_keys import row_keys
 from moebius.kit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScoredRows:
     """The real rows of a call, one beneath another, and what the gate said of them.
 
     Arguments:
@@ -32,7 +32,7 @@ class Rows:
     x: Float[Tensor, "T ..."]
     said: Float[Tensor, "T G"]
     aux: Mapping[str, Tensor]
-    frame: Frame
+    frame: RowContext
     batch: torch.Size
     padding: Padding | None
 
@@ -48,10 +48,10 @@ class Rows:
         y = y if len(self.batch) == 1 else y.unflatten(0, self.batch)
         y = y if self.padding is None else self.padding.put_back(y)
         # FSDP hooks what a module gives, and a view would lose the hook where it is changed in place.
-        return torch.ops.aten._unsafe_view(y, y.shape) if several_processes() and y._is_view() else y
+        return torch.ops.aten._unsafe_view(y, y.shape) if is_distributed() and y._is_view() else y
 
 
-def ask(
+def score_rows(
     gate: nn.Module,
     x: Float[Tensor, "..."],
     context: Mapping[str, Tensor] | None,
@@ -59,7 +59,7 @@ def ask(
     width: int,
     rule: str,
     fix: str | None = None,
-) -> Rows:
+) -> ScoredRows:
     """Ask the gate of the real rows of a call.
 
     Arguments:
@@ -74,24 +74,24 @@ def ask(
     Raises:
         ArgumentError: the gate gives something else, or not of each row; the mask or the context does not fit.
     """
-    whole = around(gate).given(context, mask)
+    whole = context_around(gate).given(context, mask)
     for name, value in (context or {}).items():
         if name != MASK and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
             each = f"needs one entry for each of the {len(x)} of the input's first axis"
-            raise ArgumentError(f"context[{name!r}]", each, described(value), f"a tensor of shape ({len(x)}, …)")
+            raise ArgumentError(f"context[{name!r}]", each, describe_output(value), f"a tensor of shape ({len(x)}, …)")
     frame, x, padding = whole.real(x)
-    with entered(frame):
-        said = called(gate, x)
+    with row_context(frame):
+        said = call_with_context(gate, x)
     kind = type(gate).__name__
     aux: Mapping[str, Tensor] = {}
     if getattr(gate, "gives_aux", False):
         if not (isinstance(said, tuple) and len(said) == 2 and isinstance(said[1], Mapping)):
             pair = f"must give a pair, scores and a mapping, where its `gives_aux` is true; {kind} gives something else"
-            raise ArgumentError("gate", pair, described(said), "gate.gives_aux = False")
+            raise ArgumentError("gate", pair, describe_output(said), "gate.gives_aux = False")
         said, aux = said
     if not isinstance(said, Tensor):
         one = f"must give one tensor; {kind} gives something else"
-        raise ArgumentError("gate", one, described(said), adapted("gate", said, len(x)))
+        raise ArgumentError("gate", one, describe_output(said), adapter_line("gate", said, len(x)))
     if said.shape[-1:] != (width,):
         raise ArgumentError("gate", rule, tuple(said.shape), fix)
     batch = said.shape[:-1]
@@ -110,4 +110,4 @@ def ask(
             frame = replace(frame, rows=padding.rows(times))
         said, x = said.flatten(0, -2), x.flatten(0, len(batch) - 1)
         aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
-    return Rows(x, said, aux, frame, batch, padding)
+    return ScoredRows(x, said, aux, frame, batch, padding)

@@ -10,12 +10,12 @@ from torch import Tensor
 _USUAL = "logits"
 
 
-def described(output: Any) -> str:
+def describe_output(output: Any) -> str:
     """The value as a clause.
 
     Example:
         >>> import torch
-        >>> described((torch.zeros(2, 3), None))
+        >>> describe_output((torch.zeros(2, 3), None))
         'a tuple of a tensor of shape (2, 3), None'
     """
     if output is None:
@@ -23,17 +23,17 @@ def described(output: Any) -> str:
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {', '.join(map(described, output))}"
+        return f"a {type(output).__name__} of {', '.join(map(describe_output, output))}"
     names = ", ".join(repr(name) for name, _ in _parts(output))
     return f"{type(output).__name__} with {names}" if names else type(output).__name__
 
 
-def adapted(name: str, output: Any, rows: int) -> str:
+def adapter_line(name: str, output: Any, rows: int) -> str:
     """The line that makes one tensor, with so many rows, of what the module that goes by a name gave.
 
     Example:
         >>> import torch
-        >>> adapted("expert", {"loss": torch.zeros(()), "y": torch.zeros(2, 3)}, rows=2)
+        >>> adapter_line("expert", {"loss": torch.zeros(()), "y": torch.zeros(2, 3)}, rows=2)
         'mb.experts.Adapter(expert, output="y")'
     """
     if output is None:

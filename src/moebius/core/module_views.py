@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from moebius.core.equality import HOOKS, same
+from moebius.core.equality import HOOKS, equal_values
 from moebius.kit.errors import MoebiusError
 
 TABLES = ("_parameters", "_buffers")
@@ -39,15 +39,15 @@ def tensors_of(module: nn.Module, every_name: bool = False) -> Iterator[tuple[st
                     yield f"{path}.{key}" if path else key, part, table, key, tensor
 
 
-def view(module: nn.Module, tensors: Sequence[Tensor], quick: bool | None = None) -> nn.Module:
+def module_view(module: nn.Module, tensors: Sequence[Tensor], quick: bool | None = None) -> nn.Module:
     """The module with other tensors, in the order of `tensors_of`: of the same classes, in no memory of its own.
 
     Arguments:
         module: what it is a view of.
         tensors: its own.
-        quick: what `simple(module)` says, where it was asked already.
+        quick: what `is_plain(module)` says, where it was asked already.
     """
-    if simple(module) if quick is None else quick:
+    if is_plain(module) if quick is None else quick:
         return _shell(module, iter(tensors), {})
     # Attributes that hold parts or tensors under other names than those of the tables follow, too.
     memo = {id(old): new for (*_, old), new in zip(tensors_of(module), tensors, strict=True)}
@@ -55,9 +55,9 @@ def view(module: nn.Module, tensors: Sequence[Tensor], quick: bool | None = None
         return copy.deepcopy(module, memo)
 
 
-def hand_out(module: nn.Module, tensors: Sequence[Tensor], number: int) -> nn.Module:
+def guarded_view(module: nn.Module, tensors: Sequence[Tensor], number: int) -> nn.Module:
     """A view for people to hold: it knows what it was, keeps hooks of its own, and refuses what it would only lose."""
-    expert = view(module, tensors)
+    expert = module_view(module, tensors)
     for path, part in expert.named_modules():
         own = vars(part)
         own.update({name: value.copy() for name, value in own.items() if isinstance(value, OrderedDict)})
@@ -71,11 +71,11 @@ def hand_out(module: nn.Module, tensors: Sequence[Tensor], number: int) -> nn.Mo
         if not path:
             own["_methods"]["apply"] = partial(_applied, expert)
         own.update(own["_methods"])
-    remember(expert)
+    record_tensors(expert)
     return expert
 
 
-def remember(expert: nn.Module, tensors: Sequence[Tensor] | None = None) -> None:
+def record_tensors(expert: nn.Module, tensors: Sequence[Tensor] | None = None) -> None:
     """Note of what parts and tensors a view that is handed out consists; of other tensors, where they are given."""
     if tensors is not None:
         for (_, part, table, key, _), tensor in zip(tensors_of(expert), tensors, strict=True):
@@ -85,7 +85,7 @@ def remember(expert: nn.Module, tensors: Sequence[Tensor] | None = None) -> None
     vars(expert)["_origin"] = (list(expert.modules()), pairs)
 
 
-def replaced(expert: nn.Module) -> str | None:
+def replaced_part(expert: nn.Module) -> str | None:
     """Which part or tensor of a view that was handed out is another than it was; None where none is."""
     parts, pairs = vars(expert)["_origin"]
     now, named = list(expert.named_modules()), list(tensors_of(expert))
@@ -102,7 +102,7 @@ def replaced(expert: nn.Module) -> str | None:
     return None
 
 
-def particular(expert: nn.Module, module: nn.Module, place: str = "") -> str | None:
+def difference_of_view(expert: nn.Module, module: nn.Module, place: str = "") -> str | None:
     """What a view at this place that was handed out has of its own, as a clause; None where it is like the module."""
     for (path, part), other in zip(expert.named_modules(), module.modules(), strict=True):
         name = f"{place}.{path}".strip(".") or type(part).__name__
@@ -110,33 +110,33 @@ def particular(expert: nn.Module, module: nn.Module, place: str = "") -> str | N
             return f"{name} is a {type(part).__name__}"
         if any(vars(part).get(hooks) for hooks in HOOKS):
             return f"{name} has hooks"
-        if not same(settings(part), settings(other)):
+        if not equal_values(module_settings(part), module_settings(other)):
             return f"{name} has a mode or settings of its own"
     return None
 
 
-def settings(part: nn.Module) -> dict[str, Any]:
+def module_settings(part: nn.Module) -> dict[str, Any]:
     """A module's public attributes, its mode among them."""
     own = vars(part)
     return {name: value for name, value in own.items() if name[0] != "_" and name not in own.get("_methods", ())}
 
 
-def take_settings(module: nn.Module, expert: nn.Module) -> None:
+def copy_settings(module: nn.Module, expert: nn.Module) -> None:
     """Give a module the public attributes, and the modes, of a view of it."""
     for part, other in zip(module.modules(), expert.modules(), strict=True):
-        vars(part).update(settings(other))
+        vars(part).update(module_settings(other))
 
 
-def independent(part: nn.Module) -> nn.Module:
+def independent_copy(part: nn.Module) -> nn.Module:
     """A module of its own with the values of a view, or of a part of one."""
     copies: dict[int, Tensor] = {}
     for *_, table, _, tensor in tensors_of(part):
         values = tensor.detach().clone()
         copies.setdefault(id(tensor), nn.Parameter(values, tensor.requires_grad) if table == "_parameters" else values)
-    return copy.deepcopy(view(part, [copies[id(tensor)] for *_, tensor in tensors_of(part)]))
+    return copy.deepcopy(module_view(part, [copies[id(tensor)] for *_, tensor in tensors_of(part)]))
 
 
-def held_beside(module: nn.Module) -> str | None:
+def hidden_tensors(module: nn.Module) -> str | None:
     """The name of an attribute that leads to parameters that are not the module's own; None where none does.
 
     A function that refers to a module does so for ever: in a copy it still computes with the first one's parameters.
@@ -144,7 +144,7 @@ def held_beside(module: nn.Module) -> str | None:
     Example:
         >>> expert = nn.Linear(2, 3)
         >>> expert.shared = [nn.Linear(3, 3)]
-        >>> held_beside(expert)
+        >>> hidden_tensors(expert)
         'shared'
     """
     parts = set(module.modules())
@@ -179,7 +179,7 @@ def _bound(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
 
 
-def simple(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     """Whether its attributes hold no parts and no tensors but by the tables of modules."""
     return all(map(_simple, module.modules()))
 
@@ -249,7 +249,7 @@ def _moved(part: nn.Module, place: str, function: Callable[[Tensor], Tensor], *_
 
 def _reduced(part: nn.Module, protocol: int) -> Any:
     """For copies and pickles: an expert by itself."""
-    return independent(part).__reduce_ex__(protocol)
+    return independent_copy(part).__reduce_ex__(protocol)
 
 
 def _applied(expert: nn.Module, function: Callable[[nn.Module], None]) -> nn.Module:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moebius.core.row_context import Here, current
+from moebius.core.row_context import ThreadValue, current_context
 
 
 @dataclass(frozen=True)
-class Memory:
+class OutputCache:
     """The outputs of frozen parts for all rows of one data set.
 
     Arguments:
@@ -24,9 +24,9 @@ class Memory:
     Example:
         >>> import torch
         >>> part = nn.Linear(2, 1)
-        >>> memory = Memory({part: torch.tensor([[1.0], [2.0], [3.0]])})
+        >>> memory = OutputCache({part: torch.tensor([[1.0], [2.0], [3.0]])})
         >>> with memory.recalling(torch.tensor([2, 0])):
-        ...     recalled(part, rows=2)
+        ...     cached_outputs(part, rows=2)
         tensor([[3.],
                 [1.]])
     """
@@ -44,10 +44,10 @@ class Memory:
 
 
 # The memory, and the places of the outermost batch's rows; None outside of all blocks.
-_active = Here(None)
+_active = ThreadValue(None)
 
 
-def recalled(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
+def cached_outputs(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
     """What the part says of the rows of this call, or None where that is not known.
 
     Arguments:
@@ -58,6 +58,6 @@ def recalled(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
     table = None if active is None else active[0].tables.get(part)
     if active is None or table is None:
         return None
-    among = current().rows
+    among = current_context().rows
     places = active[1] if among is None else active[1][among]
     return table[places] if len(places) == rows else None

@@ -6,23 +6,23 @@ from torch import Tensor
 from torch import distributed as dist
 
 
-def several_processes() -> bool:
+def is_distributed() -> bool:
     """Whether this process trains together with others."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def summed(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def sum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """The sum of all processes' `values`, with a gradient; every process has to call it.
 
     Each process then computes the same loss of the sum, and backward adds up their gradients. Data-parallel training
     takes the mean over processes of the parameters' gradients, which so becomes the gradient of that one loss.
     """
-    return _Sum.apply(values) if several_processes() else values  # type: ignore[return-value]
+    return _Sum.apply(values) if is_distributed() else values  # type: ignore[return-value]
 
 
-def largest(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def maximum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """The elementwise maximum of all processes' `values`, without a gradient; every process has to call it."""
-    if not several_processes():
+    if not is_distributed():
         return values
     highest = values.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(highest, dist.ReduceOp.MAX)

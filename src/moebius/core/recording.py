@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from moebius.core.activation_checkpointing import as_before, backward_under_way, loses_graph
+from moebius.core.activation_checkpointing import backward_under_way, loses_graph, replayed_value
 from moebius.core.routing import Routing
-from moebius.core.row_context import Here, current, entered
+from moebius.core.row_context import ThreadValue, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
 Log = dict[str, list[Routing]]
 
 # Paths of mixtures, the log, whether outputs are wanted, and the backward pass that the recorder was opened in.
 _Recording = tuple[dict[int, str], Log, bool, int]
-_recorders = Here(())
+_recorders = ThreadValue(())
 
 
 def outputs_wanted(module: nn.Module) -> bool:
     """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
     wanted = any(outputs and id(module) in paths for paths, _, outputs, _ in _recorders.value)
-    return as_before((id(module), "outputs"), wanted, wanted)
+    return replayed_value((id(module), "outputs"), wanted, wanted)
 
 
-def note(module: nn.Module, routing: Routing) -> None:
+def record_routing(module: nn.Module, routing: Routing) -> None:
     """Hand a mixture's routing to the recorders that watch it, once for a forward that activation checkpoints repeat.
 
     The first pass of reentrant checkpointing has no graph. What is recorded of it can be looked at, and refuses a
@@ -129,5 +129,5 @@ def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = No
     Returns:
         (output, module path → list of Routings).
     """
-    with record(module) as log, entered(current().given(context or {})):
+    with record(module) as log, row_context(current_context().given(context or {})):
         return module(x), log

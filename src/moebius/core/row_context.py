@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from moebius.core.activation_checkpointing import as_before
-from moebius.core.transforms import batched
+from moebius.core.activation_checkpointing import replayed_value
+from moebius.core.transforms import is_vmapped
 from moebius.kit.errors import ArgumentError
 
 # The name of the mask among values that are given together.
@@ -47,7 +47,7 @@ class Padding:
 
 
 @dataclass(frozen=True)
-class Frame:
+class RowContext:
     """What is known about the rows of one call.
 
     Arguments:
@@ -66,12 +66,12 @@ class Frame:
         """The values of just this call's rows."""
         return {name: value if self.index is None else value[self.index] for name, value in self.values.items()}
 
-    def at(self, rows: Int[Tensor, " T"]) -> "Frame":
+    def at(self, rows: Int[Tensor, " T"]) -> "RowContext":
         """The frame of the rows with these numbers."""
         index = rows if self.index is None else self.index[rows]
-        return Frame(self.values, index, rows if self.rows is None else self.rows[rows])
+        return RowContext(self.values, index, rows if self.rows is None else self.rows[rows])
 
-    def repeated(self, times: int) -> "Frame":
+    def repeated(self, times: int) -> "RowContext":
         """The frame of rows that are each `times` rows of this one: the tokens of sequences."""
         if times == 1 or (self.rows is None and not self.values):
             return self
@@ -79,13 +79,13 @@ class Frame:
         if index is None and self.values:
             value = next(iter(self.values.values()))
             index = torch.arange(len(value), device=value.device)
-        return Frame(
+        return RowContext(
             self.values,
             None if index is None else index.repeat_interleave(times),
             None if self.rows is None else self.rows.repeat_interleave(times),
         )
 
-    def given(self, values: Mapping[str, Tensor | None] | None, mask: Tensor | None = None) -> "Frame":
+    def given(self, values: Mapping[str, Tensor | None] | None, mask: Tensor | None = None) -> "RowContext":
         """The frame with further values, whose first axis is that of this call's rows, and another mask.
 
         Raises:
@@ -110,7 +110,7 @@ class Frame:
             return replace(self, mask=mask)
         return replace(self, values={**self.local(), **more}, index=None, mask=mask)
 
-    def real(self, x: Tensor, axes: int | None = None) -> tuple["Frame", Tensor, Padding | None]:
+    def real(self, x: Tensor, axes: int | None = None) -> tuple["RowContext", Tensor, Padding | None]:
         """Without padding: the frame and the real rows, one beneath another, and what puts their outputs back.
 
         Arguments:
@@ -131,7 +131,7 @@ class Frame:
             rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
             fix = "with mb.context(mask=None): …, around what sees other rows"
             raise ArgumentError(MASK, rule, tuple(mask.shape), fix)
-        if batched(mask):
+        if is_vmapped(mask):
             rule = "cannot differ under torch.func.vmap, where no shape may depend on values"
             raise ArgumentError(MASK, rule, tuple(mask.shape), "mask=None under vmap, and the rows without padding")
         if axes is not None:
@@ -140,33 +140,33 @@ class Frame:
         of_batch = padding.places if mask.ndim == 1 else padding.places // prod(mask.shape[1:])
         index = of_batch if self.index is None else self.index[of_batch]
         rows = padding.places if self.rows is None else self.rows[of_batch]
-        frame = Frame(self.values, index if self.values else None, rows)
+        frame = RowContext(self.values, index if self.values else None, rows)
         return frame, x.flatten(0, mask.ndim - 1).index_select(0, padding.places), padding
 
 
-class Here(threading.local):
+class ThreadValue(threading.local):
     """A value for the blocks that this thread is in: a ContextVar, but one that torch.compile can follow."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
-_current = Here(Frame())
+_current = ThreadValue(RowContext())
 
 
-def current() -> Frame:
+def current_context() -> RowContext:
     """The frame of the call that is under way."""
     return _current.value
 
 
-def around(part: nn.Module) -> Frame:
+def context_around(part: nn.Module) -> RowContext:
     """The frame that a part is called in; where an activation checkpoint repeats the call, that of the first time."""
-    frame = current()
-    return as_before((id(part), "frame"), frame, bool(frame.values) or frame.mask is not None)
+    frame = current_context()
+    return replayed_value((id(part), "frame"), frame, bool(frame.values) or frame.mask is not None)
 
 
 @contextmanager
-def entered(frame: Frame) -> Iterator[None]:
+def row_context(frame: RowContext) -> Iterator[None]:
     """Make `frame` the current one inside the block."""
     if frame is _current.value:
         # Compilers of checkpointed code refuse to set a value, even the same.
@@ -196,7 +196,7 @@ def context(**values: Tensor | None) -> Iterator[None]:
         >>> with mb.context(domain=torch.tensor([0, 1, 1])):
         ...     y = moe(torch.zeros(3, 4))
     """
-    with entered(current().given(values)):
+    with row_context(current_context().given(values)):
         yield
 
 
@@ -211,7 +211,7 @@ def takes_context(kind: type[nn.Module]) -> bool:
     return _context_of(kind) != "none"
 
 
-def called(module: nn.Module, x: Tensor) -> Any:
+def call_with_context(module: nn.Module, x: Tensor) -> Any:
     """What a gate or an expert says of the rows of this call; one that takes context is given that of its rows.
 
     Where there is none, a parameter with a default keeps it.
@@ -220,7 +220,7 @@ def called(module: nn.Module, x: Tensor) -> Any:
     while type(inner).__name__ in _WRAPPERS:
         inner = getattr(inner, _WRAPPERS[type(inner).__name__])
     wants = _context_of(type(inner))
-    frame = current()
+    frame = current_context()
     if wants == "none" or (wants == "optional" and not frame.values):
         return module(x)
     return module(x, context=frame.local())

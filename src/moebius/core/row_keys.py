@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from moebius.core.row_context import Frame
+from moebius.core.row_context import RowContext
 from moebius.kit.errors import ArgumentError
-from moebius.kit.hashing import mixed
+from moebius.kit.hashing import mix_bits
 
 CONTEXT = "key"
 
 
-def row_keys(x: Float[Tensor, "T ..."], frame: Frame) -> Int[Tensor, " T"]:
+def row_keys(x: Float[Tensor, "T ..."], frame: RowContext) -> Int[Tensor, " T"]:
     """The rows' keys: `context["key"]` (T,) where it is given (token or user ids), else a number made of their content.
 
     Raises:
@@ -38,4 +38,4 @@ def content_keys(x: Float[Tensor, "T ..."]) -> Int[Tensor, " T"]:
     whole = (x.detach().flatten(1).double() * 2**16).round().long()
     # An odd factor for each place, from a multiplicative sequence: sums in whole numbers wrap round, in any order.
     place = torch.arange(1, whole.shape[1] + 1, device=x.device)
-    return (mixed(whole + 1) * (2 * mixed(place) + 1)).sum(1)
+    return (mix_bits(whole + 1) * (2 * mix_bits(place) + 1)).sum(1)

@@ -7,22 +7,22 @@ from typing import Any, NoReturn, overload
 import torch
 from torch import Tensor, nn
 
-from moebius.core.equality import hooked, unlike
-from moebius.core.expert_views import Handed
+from moebius.core.equality import difference, has_hooks
+from moebius.core.expert_views import ExpertViews
 from moebius.core.module_views import (
     LIST,
-    hand_out,
-    held_beside,
-    independent,
-    particular,
-    simple,
-    take_settings,
+    copy_settings,
+    difference_of_view,
+    guarded_view,
+    hidden_tensors,
+    independent_copy,
+    is_plain,
+    module_view,
     tensors_of,
-    view,
 )
 from moebius.core.routing import Router
-from moebius.core.stack_state import flat_names, from_list, renewed
-from moebius.kit.arguments import positive
+from moebius.core.stack_state import accept_list_state, flat_names, renew_parameters
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, MoebiusError
 
 
@@ -80,7 +80,7 @@ class Stack(nn.Module):
             >>> len(Stack.of(lambda: nn.Linear(4, 3), 5))
             5
         """
-        positive("count", count)
+        positive_integer("count", count)
         stack = cls.__new__(cls)
         nn.Module.__init__(stack)
         first = make()
@@ -94,7 +94,7 @@ class Stack(nn.Module):
 
     def _begin(self, first: nn.Module, count: int) -> None:
         _check([first])
-        self.count, self._handed, self.clauses = count, Handed(), None
+        self.count, self._handed, self.clauses = count, ExpertViews(), None
         self.names = flat_names(first)
         shapes: dict[int, Any] = {}
         for name, part, table, key, tensor in tensors_of(first):
@@ -113,10 +113,10 @@ class Stack(nn.Module):
         self.flat = {name: self.names[name] for name, *_ in tensors_of(self.template)}
         for name, part, _, key, _ in tensors_of(self.template):
             self.parts.setdefault(part, {})[key] = self.flat[name]
-        self.quick = simple(self.template)
+        self.quick = is_plain(self.template)
         self.places = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
-        self.register_load_state_dict_pre_hook(from_list)
-        self.register_load_state_dict_post_hook(renewed)
+        self.register_load_state_dict_pre_hook(accept_list_state)
+        self.register_load_state_dict_post_hook(renew_parameters)
 
     @torch.no_grad()
     def _put(self, number: int, expert: nn.Module) -> None:
@@ -170,7 +170,7 @@ class Stack(nn.Module):
         for number in numbers:
             tensors = [columns[flat][number] for flat in flats]
             own = particulars.get(number)
-            yield view(self.template, tensors, self.quick) if own is None else view(own, tensors)
+            yield module_view(self.template, tensors, self.quick) if own is None else module_view(own, tensors)
 
     def particulars(self) -> dict[int, nn.Module]:
         """Number → expert, of those that have hooks, a mode or settings of their own.
@@ -183,9 +183,9 @@ class Stack(nn.Module):
         if torch.compiler.is_dynamo_compiling():
             if not self._differ():
                 return {}
-            from moebius.core.compilation import particulars_of
+            from moebius.core.compilation import differing_experts
 
-            return particulars_of(self)
+            return differing_experts(self)
         return self._handed.particulars(self.template)
 
     def _differ(self) -> bool:
@@ -211,9 +211,9 @@ class Stack(nn.Module):
     def _take_settings(self) -> None:
         """Make the template what all experts have become alike."""
         experts = list(self.particulars().values())
-        alike = len(experts) == self.count and not hooked(experts)
-        if alike and all(particular(expert, experts[0]) is None for expert in experts):
-            take_settings(self.template, experts[0])
+        alike = len(experts) == self.count and not has_hooks(experts)
+        if alike and all(difference_of_view(expert, experts[0]) is None for expert in experts):
+            copy_settings(self.template, experts[0])
             self.clauses = None
             self.particulars()
 
@@ -243,7 +243,7 @@ class Stack(nn.Module):
 
     def unstacked(self) -> list[nn.Module]:
         """The experts as modules of their own, with copies of their parameters."""
-        return [independent(expert) for expert in self.only(range(self.count), self.particulars())]
+        return [independent_copy(expert) for expert in self.only(range(self.count), self.particulars())]
 
     def extra_repr(self) -> str:
         """How many, and what one is."""
@@ -257,26 +257,26 @@ class Stack(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Of experts that were handed out a copy has those that differ from the others.
-        handed = {number: independent(expert) for number, expert in self.particulars().items()}
+        handed = {number: independent_copy(expert) for number, expert in self.particulars().items()}
         return {**vars(self), "_handed": handed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         handed = {
-            number: hand_out(expert, [getattr(self, flat)[number] for flat in self.flat.values()], number)
+            number: guarded_view(expert, [getattr(self, flat)[number] for flat in self.flat.values()], number)
             for number, expert in state["_handed"].items()
         }
-        self._handed = Handed(handed)
+        self._handed = ExpertViews(handed)
 
 
-def stackable(experts: Sequence[nn.Module]) -> str | None:
+def unstackable_reason(experts: Sequence[nn.Module]) -> str | None:
     """Why these experts cannot share stacked parameters, as the end of a sentence; None where they can."""
     for part in (part for expert in experts for part in expert.modules()):
         if isinstance(part, Router | Stack):
             return f"{type(part).__name__} inside is a part of a mixture, which is called and recorded by itself"
-    if hooked(experts):
+    if has_hooks(experts):
         return "some have hooks, and each would get those of the first"
-    why = unlike(experts)
+    why = difference(experts)
     if why is not None:
         return why
     tensors = [{id(tensor): tensor for *_, tensor in tensors_of(expert)} for expert in experts]
@@ -285,7 +285,7 @@ def stackable(experts: Sequence[nn.Module]) -> str | None:
         return f"their tensors are of a kind of their own, {type(odd).__name__}, which a stack would lose"
     if len(set().union(*tensors)) < sum(map(len, tensors)):
         return "they share a part, and each would get its own"
-    beside = next((name for expert in experts if (name := held_beside(expert)) is not None), None)
+    beside = next((name for expert in experts if (name := hidden_tensors(expert)) is not None), None)
     if beside is not None:
         return f"their attribute {beside} leads to parameters that are not theirs, and each would get copies"
     trained = [[tensor.requires_grad for tensor in of_one.values()] for of_one in tensors]
@@ -295,6 +295,6 @@ def stackable(experts: Sequence[nn.Module]) -> str | None:
 
 
 def _check(experts: Sequence[nn.Module]) -> None:
-    why = stackable(experts)
+    why = unstackable_reason(experts)
     if why is not None:
         raise ArgumentError("experts", f"a stack needs equal experts: {why}", len(experts), "a list of them")

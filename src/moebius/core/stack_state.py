@@ -32,7 +32,7 @@ def flat_names(expert: nn.Module) -> dict[str, str]:
     return names
 
 
-def from_list(
+def accept_list_state(
     stack: Any, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
 ) -> None:
     """Take the state of a list. What is missing or of another shape torch is told as of a list, and takes the rest."""
@@ -58,7 +58,7 @@ def from_list(
         state[prefix + flat] = torch.stack(rows if len(kinds) == 1 else [row.to(whole) for row in rows])
 
 
-def from_stack(moe: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, *_: Any) -> None:
+def accept_stack_state(moe: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, *_: Any) -> None:
     """In a state dict for a list of experts: a stack's tensors become one for each expert."""
     experts = moe.experts
     if not isinstance(experts, nn.ModuleList):
@@ -75,6 +75,6 @@ def from_stack(moe: nn.Module, state: dict[str, Any], prefix: str, metadata: Any
             state.pop(before + flat, None)
 
 
-def renewed(stack: Any, *_: Any) -> None:
+def renew_parameters(stack: Any, *_: Any) -> None:
     """Loading with `assign=True` puts other tensors in the place of a stack's."""
     stack.renew()

@@ -10,13 +10,13 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
 from torch.autograd import forward_ad
 
 
-def transforming() -> bool:
+def transform_active() -> bool:
     """Whether `torch.func` or forward-mode differentiation is at work on this thread.
 
     Neither sees through an operator, and under `vmap` no shape may depend on values: then all experts run on all rows.
 
     Example:
-        >>> torch.func.vmap(lambda x: x * transforming())(torch.ones(2))
+        >>> torch.func.vmap(lambda x: x * transform_active())(torch.ones(2))
         tensor([1., 1.])
     """
     if torch.compiler.is_compiling():
@@ -24,11 +24,11 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # type: ignore[attr-defined]
 
 
-def batched(tensor: Tensor) -> bool:
+def is_vmapped(tensor: Tensor) -> bool:
     """Whether `vmap` goes over this tensor, at any level of transforms.
 
     Example:
-        >>> torch.func.vmap(lambda x: x * batched(x))(torch.ones(2))
+        >>> torch.func.vmap(lambda x: x * is_vmapped(x))(torch.ones(2))
         tensor([1., 1.])
     """
     if torch.compiler.is_compiling():
@@ -40,6 +40,6 @@ def batched(tensor: Tensor) -> bool:
     return False
 
 
-def differentiated_again(gradient: Tensor) -> bool:
+def needs_second_backward(gradient: Tensor) -> bool:
     """Whether this backward pass is itself differentiated (`create_graph`), or runs for many gradients at once."""
-    return torch.is_grad_enabled() or transforming() or is_batchedtensor(gradient)
+    return torch.is_grad_enabled() or transform_active() or is_batchedtensor(gradient)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.execution._layers import weights_of
+from moebius.execution._layers import stacked_weights
 from moebius.execution._pool import Pool
-from moebius.execution.grouped import format_of
+from moebius.execution.grouped import product_dtype
 from moebius.experts.ffn import FFN
 
 
@@ -29,23 +29,23 @@ class FFNWeights:
         return self.inner.to(self.dtype), biases[0], self.outer.to(self.dtype), biases[1]
 
 
-def refuses_ffn(pool: Pool, x: Tensor) -> str | None:
+def ffn_obstacle(pool: Pool, x: Tensor) -> str | None:
     """Why an execution for stacked feed-forward experts cannot run these, as the end of a sentence; else None."""
     if pool.stack is None or type(pool.first) is not FFN:
         return "needs a stack of feed-forward experts: mb.Stack of mb.experts.FFN"
     why = pool.refuses_rows(x)
     if why is not None:
         return why
-    weight, _ = weights_of(pool.stack, pool.first.inner)
-    if x.dtype != weight.dtype and format_of(x) == x.dtype:
+    weight, _ = stacked_weights(pool.stack, pool.first.inner)
+    if x.dtype != weight.dtype and product_dtype(x) == x.dtype:
         return f"needs rows in the experts' number format, {weight.dtype}, and these are {x.dtype}"
     return None
 
 
 def ffn_weights(pool: Pool, x: Tensor) -> FFNWeights:
-    """The weights of a pool that `refuses_ffn` has nothing against."""
+    """The weights of a pool that `ffn_obstacle` has nothing against."""
     stack, expert = pool.stack, pool.first
     assert stack is not None
     assert isinstance(expert, FFN)
-    inner, outer = weights_of(stack, expert.inner), weights_of(stack, expert.outer)
-    return FFNWeights(*inner, *outer, expert.activation, format_of(x))
+    inner, outer = stacked_weights(stack, expert.inner), stacked_weights(stack, expert.outer)
+    return FFNWeights(*inner, *outer, expert.activation, product_dtype(x))

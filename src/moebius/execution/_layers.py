@@ -19,33 +19,33 @@ from moebius.execution._pool import Pool
 Layer = Callable[[nn.Linear, Tensor], Tensor]
 
 
-def through(module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
+def apply_with_layers(module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
     """What the module's forward computes, with `layer(linear, x)` in the place of each dense layer.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> through(network, torch.zeros(5, 2), lambda linear, x: linear(x)).shape
+        >>> apply_with_layers(network, torch.zeros(5, 2), lambda linear, x: linear(x)).shape
         torch.Size([5, 3])
     """
     if type(module) is nn.Linear:
         return layer(module, x)
     if type(module) is nn.Sequential:
         for part in module:
-            x = through(part, x, layer)
+            x = apply_with_layers(part, x, layer)
         return x
     return cast(Any, module).rowwise(x, layer) if "rowwise" in vars(type(module)) else module(x)
 
 
-def weights_of(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+def stacked_weights(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
     """Weights (E, C, D) and biases (E, C) of all experts in the place of a dense layer of the template."""
     weight = stack.tensor(linear, "weight")
     assert weight is not None
     return weight, stack.tensor(linear, "bias")
 
 
-def columns(pool: Pool, x: Tensor) -> Tensor:
+def outputs_of_all(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts of dense layers on the same rows, (T, E, …)."""
-    return through(pool.first, x, _Stacked(pool.stack) if pool.stack is not None else _Listed(pool.modules))
+    return apply_with_layers(pool.first, x, _Stacked(pool.stack) if pool.stack is not None else _Listed(pool.modules))
 
 
 class _Columns(ABC):
@@ -75,11 +75,11 @@ class _Stacked(_Columns):
         self.stack = stack
 
     def joined(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-        weight, bias = weights_of(self.stack, linear)
+        weight, bias = stacked_weights(self.stack, linear)
         return weight.flatten(0, 1), None if bias is None else bias.flatten()
 
     def each(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        weight, bias = weights_of(self.stack, linear)
+        weight, bias = stacked_weights(self.stack, linear)
         by_expert = x.transpose(0, 1)
         rows = by_expert.flatten(1, -2)
         if bias is None:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-def by_expert(
+def sort_by_expert(
     expert_A: Int[Tensor, " A"], kept_A: Bool[Tensor, " A"], experts: int
 ) -> tuple[Int[Tensor, " A"], Int[Tensor, " E"]]:
     """The places of the assignments, those of expert 0 first, and how many each expert has.
@@ -13,7 +13,7 @@ def by_expert(
     What is not kept stands at the end and is not counted; within an expert the order is that of the assignments.
 
     Example:
-        >>> order, counts = by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
+        >>> order, counts = sort_by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
         >>> order.tolist(), counts.tolist()
         ([1, 0, 2, 3], [1, 2, 0])
     """
@@ -22,11 +22,13 @@ def by_expert(
     return torch.sort(key_A, stable=True).indices, counts[:experts]
 
 
-def few_by_expert(expert_A: Int[Tensor, " A"], kept_A: Bool[Tensor, " A"], experts: int) -> tuple[list[int], list[int]]:
+def sort_few_by_expert(
+    expert_A: Int[Tensor, " A"], kept_A: Bool[Tensor, " A"], experts: int
+) -> tuple[list[int], list[int]]:
     """The same as lists, of kept assignments alone: for a handful on a CPU, where tensors would take longer.
 
     Example:
-        >>> few_by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
+        >>> sort_few_by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
         ([1, 0, 2], [1, 2, 0])
     """
     chosen = expert_A.tolist()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from moebius.core.equality import HOOKS, unlike, watched
-from moebius.core.module_views import particular
+from moebius.core.equality import HOOKS, difference, has_global_hooks
+from moebius.core.module_views import difference_of_view
 from moebius.core.row_context import takes_context
 from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
@@ -96,7 +96,7 @@ class Pool:
             return [self]
         groups: list[list[int]] = []
         for number, expert in enumerate(self.modules):
-            same = next((group for group in groups if unlike([self.modules[group[0]], expert]) is None), None)
+            same = next((group for group in groups if difference([self.modules[group[0]], expert]) is None), None)
             groups.append([number]) if same is None else same.append(number)
         return [self] if len(groups) == 1 else [Pool([self.modules[n] for n in group], group) for group in groups]
 
@@ -114,9 +114,9 @@ class Pool:
         hooks, parametrisations, a forward of its own, tensors of a kind of their own.
         """
         for number, expert in self.particulars.items():
-            clause = particular(expert, self.first, f"experts.{number}")
+            clause = difference_of_view(expert, self.first, f"experts.{number}")
             return clause, clause
-        if watched():
+        if has_global_hooks():
             return (clause := "hooks for every module wait for the experts to be called"), clause
         stack = None if torch.compiler.is_compiling() else self.stack
         if stack is None:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.networks.feed_forward import activate
+from moebius.networks.feed_forward import feed_forward_activation
 
 
 def readable_gradients(
@@ -61,7 +61,7 @@ def readable_ffn(
     outputs = []
     for expert, piece in enumerate(x.index_select(0, row_P).to(dtype).split(list(counts))):
         biases = [None if bias is None else bias[expert].to(dtype) for bias in (inner_bias, outer_bias)]
-        hidden = activate(activation, F.linear(piece, inner[expert].to(dtype), biases[0]))
+        hidden = feed_forward_activation(activation, F.linear(piece, inner[expert].to(dtype), biases[0]))
         outputs.append(F.linear(hidden, outer[expert].to(dtype), biases[1]))
     output = torch.cat(outputs)
     if weight_A is None:

@@ -6,24 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moebius.core.module_outputs import adapted, described
-from moebius.core.processes import several_processes
+from moebius.core.module_outputs import adapter_line, describe_output
+from moebius.core.processes import is_distributed
 from moebius.core.routing import Router
-from moebius.core.row_context import called, current, entered
+from moebius.core.row_context import call_with_context, current_context, row_context
 from moebius.core.stack import Stack
 from moebius.execution._pool import Pool
 from moebius.kit.errors import ArgumentError
 
 
-def run_one(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+def expert_output(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
     """What expert `number` says of the rows with these numbers, of which a mixture inside it is told.
 
     Raises:
         ArgumentError: it has batch normalisation and gets a single row to train on, or gives no tensor with its rows.
     """
     try:
-        with entered(current().at(rows)):
-            return output_of(number, expert, x)
+        with row_context(current_context().at(rows)):
+            return checked_output(number, expert, x)
     except ValueError as error:
         if isinstance(error, ArgumentError) or len(x) != 1 or "more than 1 value per channel" not in str(error):
             raise
@@ -31,27 +31,27 @@ def run_one(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
         raise ArgumentError(f"experts.{number}", rule, 1, "a larger batch, or nn.GroupNorm in its place") from error
 
 
-def output_of(number: int, expert: nn.Module, x: Tensor, pool: str = "experts") -> Tensor:
+def checked_output(number: int, expert: nn.Module, x: Tensor, pool: str = "experts") -> Tensor:
     """What expert `number` of a pool says of the rows of this call.
 
     Raises:
         ArgumentError: it is no tensor, or has not one output for each row.
     """
-    output = called(expert, x)
-    if of_rows(output, x):
+    output = call_with_context(expert, x)
+    if has_rows(output, x):
         return output
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
     one_by_one = isinstance(output, Tensor)
-    fix = "an expert that treats its rows one by one" if one_by_one else adapted("expert", output, len(x))
-    raise ArgumentError(f"{pool}.{number}", rule, described(output), fix)
+    fix = "an expert that treats its rows one by one" if one_by_one else adapter_line("expert", output, len(x))
+    raise ArgumentError(f"{pool}.{number}", rule, describe_output(output), fix)
 
 
-def of_rows(output: Any, x: Tensor) -> bool:
+def has_rows(output: Any, x: Tensor) -> bool:
     """Whether an output is a tensor with an entry for each row."""
     return isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1])
 
 
-def refuse_shards(pool: Pool) -> None:
+def check_not_sharded(pool: Pool) -> None:
     """Hold the experts of a list to being sharded with the whole mixture, where a router selects.
 
     Raises:
@@ -69,7 +69,7 @@ def refuse_shards(pool: Pool) -> None:
 _SHARDS = ("FSDPModule", "FullyShardedDataParallel")
 
 
-def same_shapes(outputs: Sequence[Tensor], numbers: Sequence[int], pool: str = "experts") -> list[Tensor]:
+def check_shapes(outputs: Sequence[Tensor], numbers: Sequence[int], pool: str = "experts") -> list[Tensor]:
     """The outputs of the experts with these numbers in a pool.
 
     Raises:
@@ -99,7 +99,7 @@ def with_gate_gradients(y: Tensor, router: Router, parts: Iterable[nn.Module], t
 
     Data-parallel training waits for every parameter.
     """
-    idle = training and not router.trains_gate and several_processes()
+    idle = training and not router.trains_gate and is_distributed()
     return with_zero_gradients(y, parts) if idle else y
 
 

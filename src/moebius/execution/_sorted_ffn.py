@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from moebius.core.transforms import differentiated_again
+from moebius.core.transforms import needs_second_backward
 from moebius.execution._product import product
 from moebius.execution._readable import readable_ffn, readable_gradients
-from moebius.networks.feed_forward import activate, activate_backward
+from moebius.networks.feed_forward import feed_forward_activation, feed_forward_activation_backward
 
 # Rows that go through an expert at a time: few enough that their hidden layer stays in the cache, enough that the
 # products run at full speed. Between 512 and 4,096 it mattered little in trials; docs/execution.md says how little.
@@ -69,7 +69,7 @@ def sorted_ffn(
             current, w1, w2 = expert, inner_E[expert].to(dtype), outer_E[expert].to(dtype)
         b1, b2 = (None if bias_E is None else bias_E[expert] for bias_E in biases_E)
         before = product(gathered[begin:end], w1, b1, hidden[begin:end] if keep else None)
-        product(activate(activation, before), w2, b2, outputs[begin:end])
+        product(feed_forward_activation(activation, before), w2, b2, outputs[begin:end])
     if weight_A is None:
         y = torch.zeros_like(outputs).index_copy_(0, order, outputs[: len(rows)])
         return y, hidden, outputs.new_empty(0)
@@ -138,12 +138,12 @@ def sorted_ffn_backward(
         if first:
             current, w1, w2 = expert, inner_E[expert].to(dtype).t(), outer_E[expert].to(dtype).t()
         piece, before = dy[begin:end], hidden[begin:end]
-        dbefore = activate_backward(activation, before, product(piece, w2))
+        dbefore = feed_forward_activation_backward(activation, before, product(piece, w2))
         if of_rows:
             product(dbefore, w1, None, dx[begin:end])
         if not of_experts:
             continue
-        _add_product(douter_E[expert], piece, activate(activation, before), first)
+        _add_product(douter_E[expert], piece, feed_forward_activation(activation, before), first)
         _add_product(dinner_E[expert], dbefore, gathered[begin:end], first)
         if inner_bias is not None:
             # A product with ones: torch's own sums over rows take several times as long.
@@ -202,7 +202,7 @@ def _backward(ctx, gradient, *_):
     if gradient is None:
         return (None,) * 12
     hidden, outputs, *tensors = ctx.saved_tensors
-    if differentiated_again(gradient):
+    if needs_second_backward(gradient):
         return _differentiable(ctx, gradient, *tensors)
     wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:5]))
     made = sorted_ffn_backward(gradient, hidden, outputs, *tensors, ctx.activation, ctx.dtype, *wanted)

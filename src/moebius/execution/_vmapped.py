@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def vmapped(
+def vmapped_outputs(
     module: nn.Module,
     tensors: Mapping[str, Tensor],
     *inputs: Any,
@@ -28,7 +28,7 @@ def vmapped(
 
     Example:
         >>> weights = {"weight": torch.ones(5, 3, 2), "bias": torch.zeros(5, 3)}
-        >>> vmapped(nn.Linear(2, 3), weights, torch.zeros(7, 2), axis=1).shape
+        >>> vmapped_outputs(nn.Linear(2, 3), weights, torch.zeros(7, 2), axis=1).shape
         torch.Size([7, 5, 3])
     """
 
@@ -44,7 +44,7 @@ def vmapped(
     return torch.vmap(call, in_dims=(0, *[None if shared else 0] * len(inputs)), out_dims=axis)(dict(tensors), *inputs)
 
 
-def held(module: nn.Module) -> dict[str, Tensor]:
+def tensors_by_part(module: nn.Module) -> dict[str, Tensor]:
     """The tensors in every part, each part once: torch does not put back what it swaps twice in one part."""
     return {
         f"{path}.{name}".removeprefix("."): tensor
@@ -55,7 +55,7 @@ def held(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def laid_together(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+def stacked_tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
     """The tensors of equal modules, one on another."""
-    named = [held(module) for module in modules]
+    named = [tensors_by_part(module) for module in modules]
     return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}

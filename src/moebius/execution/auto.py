@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Routing
-from moebius.core.transforms import transforming
+from moebius.core.transforms import transform_active
 from moebius.execution._contract import Execution
-from moebius.execution._ffn import refuses_ffn
+from moebius.execution._ffn import ffn_obstacle
 from moebius.execution._pool import Pool
 from moebius.execution.dense import Dense
 from moebius.execution.fused import Fused
@@ -61,7 +61,7 @@ def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Dec
     """
     if isinstance(execution, Auto):
         return _picked(pool, routing, x)
-    if transforming() and routing.selection is not None:
+    if transform_active() and routing.selection is not None:
         return Dense(), _TRANSFORMED
     execution.insist(pool, routing, x)
     return execution, "the mixture was made with it"
@@ -94,7 +94,7 @@ def _picked(pool: Pool, routing: Routing, x: Tensor) -> Decision:
     alone = len(pool) == 1 and pool.stack is None
     if routing.selection is None:
         return (Loop(), _ALONE) if alone else _for_all_rows(pool, routing, x)
-    if transforming():
+    if transform_active():
         return Dense(), _TRANSFORMED
     if x.is_meta:
         return Dense(), "rows without values go to no expert by them"
@@ -112,7 +112,7 @@ def _on_cpu(pool: Pool, x: Tensor, assignments: int) -> Decision:
     dense_layers = pool.refuses_rows(x) is None
     if dense_layers and not compiling and assignments <= _FEW_ON_CPU:
         return Gather(), f"{assignments} assignments are few: each reads its expert's weights"
-    if refuses_ffn(pool, x) is None:
+    if ffn_obstacle(pool, x) is None:
         return Sorted(), "feed-forward experts on a CPU have an operator for sorted rows"
     if compiling:
         return Dense(), _COMPILED

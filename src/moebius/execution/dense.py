@@ -6,7 +6,7 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution.stacked import every
+from moebius.execution.stacked import all_outputs
 
 
 class Dense(Execution):
@@ -30,5 +30,5 @@ class Dense(Execution):
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or of what the router chose."""
-        outputs = every(pool, x)
+        outputs = all_outputs(pool, x)
         return outputs if routing.selection is None else routing.selection.of(outputs)

@@ -7,9 +7,9 @@ from torch import Tensor
 from moebius.core.routing import Routing, Selection
 from moebius.execution import _triton
 from moebius.execution._contract import Execution
-from moebius.execution._ffn import ffn_weights, refuses_ffn
+from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._pool import Pool
-from moebius.execution.stacked import every
+from moebius.execution.stacked import all_outputs
 
 
 class Fused(Execution):
@@ -32,17 +32,17 @@ class Fused(Execution):
         """Where the router selects, all but stacks of `experts.FFN` on a GPU, with Triton."""
         if routing.selection is None:
             return None
-        why = refuses_ffn(pool, x)
+        why = ffn_obstacle(pool, x)
         if why is not None:
             return why
         weights = ffn_weights(pool, x)
-        return _triton.why_not(x.to(weights.dtype), *weights.cast())
+        return _triton.obstacle(x.to(weights.dtype), *weights.cast())
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment."""
         selection = routing.selection
         if selection is None:
-            return every(pool, x)
+            return all_outputs(pool, x)
         one_each = torch.arange(len(selection.row_A), device=x.device)
         plain = Selection(one_each, selection.expert_A, torch.ones_like(selection.weight_A), selection.kept_A)
         return _run(pool, x[selection.row_A].flatten(1), plain)

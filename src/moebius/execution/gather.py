@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from moebius.core.routing import Routing
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
-from moebius.execution._layers import Layer, through, weights_of
+from moebius.execution._layers import Layer, apply_with_layers, stacked_weights
 from moebius.execution._pool import Pool
 from moebius.execution._product import product
-from moebius.execution.stacked import every
+from moebius.execution.stacked import all_outputs
 
 
 class Gather(Execution):
@@ -37,19 +37,19 @@ class Gather(Execution):
         """The outputs of all experts, or one for each assignment."""
         selection, stack = routing.selection, pool.stack
         if selection is None or stack is None:
-            return every(pool, x)
+            return all_outputs(pool, x)
         kept = selection.kept_A.view(-1, *[1] * (x.ndim - 1))
         # What was dropped is computed, too, and its values must not reach a gradient.
         rows = torch.where(kept, x[selection.row_A], 0)
         copied = x.is_cuda or not len(rows)
         layer = _copied(stack, selection.expert_A) if copied else _in_place(stack, selection.expert_A.tolist())
-        values = through(stack.template, rows, layer)
+        values = apply_with_layers(stack.template, rows, layer)
         return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
 
 
 def _in_place(stack: Stack, chosen: list[int]) -> Layer:
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
-        weight, bias = weights_of(stack, linear)
+        weight, bias = stacked_weights(stack, linear)
         if not torch.is_grad_enabled():
             biases = [None] * len(chosen) if bias is None else [bias[e] for e in chosen]
             pairs = zip(chosen, biases, strict=True)
@@ -70,7 +70,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _copied(stack: Stack, expert_A: Tensor) -> Layer:
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
-        weight, bias = weights_of(stack, linear)
+        weight, bias = stacked_weights(stack, linear)
         y = torch.bmm(weight[expert_A], x.unsqueeze(-1)).squeeze(-1)
         return y if bias is None else y + bias[expert_A]
 

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from moebius.core.routing import Routing
 from moebius.core.stack import Stack
-from moebius.core.transforms import differentiated_again
+from moebius.core.transforms import needs_second_backward
 from moebius.execution._contract import Execution
-from moebius.execution._layers import through, weights_of
-from moebius.execution._order import by_expert
+from moebius.execution._layers import apply_with_layers, stacked_weights
+from moebius.execution._order import sort_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._readable import readable_gradients
-from moebius.execution.stacked import every
+from moebius.execution.stacked import all_outputs
 
 # Numbers in 16 bytes of bf16, which the strides of what is multiplied have to be multiples of.
 _ALIGNED = 8
@@ -39,23 +39,23 @@ class Grouped(Execution):
         if routing.selection is None:
             return None
         why = pool.refuses_rows(x)
-        if why is None and format_of(x) != torch.bfloat16:
-            return f"needs bf16, and these rows are {format_of(x)}"
+        if why is None and product_dtype(x) != torch.bfloat16:
+            return f"needs bf16, and these rows are {product_dtype(x)}"
         return why
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment."""
         selection, stack = routing.selection, pool.stack
         if selection is None or stack is None:
-            return every(pool, x)
-        order, counts = by_expert(selection.expert_A, selection.kept_A, len(pool))
+            return all_outputs(pool, x)
+        order, counts = sort_by_expert(selection.expert_A, selection.kept_A, len(pool))
         kept, ends = selection.kept_A[order].unsqueeze(1), counts.cumsum(0).int()
         layer = _Layer(stack, selection.expert_A[order], kept, ends)
-        values = through(stack.template, x[selection.row_A[order]], layer)
+        values = apply_with_layers(stack.template, x[selection.row_A[order]], layer)
         return torch.zeros_like(values).index_copy(0, order, torch.where(kept, values, 0))
 
 
-def format_of(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
     """The number format that products of these rows have: autocast's where it is on."""
     device = x.device.type
     # Autocast leaves float64 as it is, and knows nothing of the meta device.
@@ -70,7 +70,7 @@ class _Layer:
         self.stack, self.expert, self.kept, self.ends = stack, expert, kept, ends
 
     def __call__(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        weight, bias = weights_of(self.stack, linear)
+        weight, bias = stacked_weights(self.stack, linear)
         # What lies past the last group is never written: zeros on the way in keep it out of gradients, too.
         y = _Product.apply(torch.where(self.kept, x, 0).bfloat16(), weight.bfloat16(), self.ends)
         assert isinstance(y, Tensor)
@@ -91,7 +91,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx, *gradients):
         (gradient,) = gradients
         x, weight, ends = ctx.saved_tensors
-        if differentiated_again(gradient):
+        if needs_second_backward(gradient):
             wanted = ctx.needs_input_grad[:2]
             return *readable_gradients(lambda x, weight: _readable(x, weight, ends), gradient, wanted, x, weight), None
         gradient = _padded(gradient.contiguous(), 1)

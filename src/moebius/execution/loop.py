@@ -7,7 +7,7 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution._running import output_of, run_one, same_shapes, with_zero_gradients
+from moebius.execution._running import check_shapes, checked_output, expert_output, with_zero_gradients
 
 
 class Loop(Execution):
@@ -32,25 +32,25 @@ class Loop(Execution):
                 than the others; or one with batch normalisation gets a single row to train on.
         """
         if routing.selection is None:
-            return every(pool, x)
+            return all_outputs(pool, x)
         selection, experts = routing.selection, list(pool.every())
         places, outputs, busy = [], [], []
         for number, expert in enumerate(experts):
             place_A = torch.nonzero((selection.expert_A == number) & selection.kept_A).squeeze(1)
             if len(place_A):
                 rows = selection.row_A[place_A]
-                outputs.append(run_one(number, expert, x[rows], rows))
+                outputs.append(expert_output(number, expert, x[rows], rows))
                 places.append(place_A)
                 busy.append(number)
         if not outputs:  # nothing to run, yet the shape of an output has to be known
             none = selection.row_A[:0]
-            outputs, places = [run_one(0, experts[0], x[none], none)], [none]
-        output = torch.cat(same_shapes(outputs, busy))
+            outputs, places = [expert_output(0, experts[0], x[none], none)], [none]
+        output = torch.cat(check_shapes(outputs, busy))
         values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
         return with_zero_gradients(values, (expert for number, expert in enumerate(experts) if number not in busy))
 
 
-def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows, one after another."""
-    outputs = [output_of(number, expert, x) for number, expert in enumerate(pool.every())]
-    return torch.stack(same_shapes(outputs, range(len(outputs))), 1)
+    outputs = [checked_output(number, expert, x) for number, expert in enumerate(pool.every())]
+    return torch.stack(check_shapes(outputs, range(len(outputs))), 1)

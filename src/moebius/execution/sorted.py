@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from moebius.core.routing import Routing, Selection
 from moebius.execution._contract import Execution
-from moebius.execution._ffn import ffn_weights, refuses_ffn
-from moebius.execution._order import by_expert, few_by_expert
+from moebius.execution._ffn import ffn_obstacle, ffn_weights
+from moebius.execution._order import sort_by_expert, sort_few_by_expert
 from moebius.execution._pool import Pool
-from moebius.execution._running import run_one, same_shapes, with_zero_gradients
-from moebius.execution.stacked import every
+from moebius.execution._running import check_shapes, expert_output, with_zero_gradients
+from moebius.execution.stacked import all_outputs
 
 # Up to so many assignments are ordered as plain numbers.
 _FEW = 16
@@ -40,8 +40,8 @@ class Sorted(Execution):
         """
         selection = routing.selection
         if selection is None:
-            return every(pool, x)
-        if refuses_ffn(pool, x) is None:
+            return all_outputs(pool, x)
+        if ffn_obstacle(pool, x) is None:
             return _ffn(pool, x, selection, None)
         output, order = _segments(pool, x, selection)
         return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
@@ -50,7 +50,7 @@ class Sorted(Execution):
         """Σ_a weight_a · expert_a(x_a) over the assignments a of each row."""
         selection = routing.selection
         assert selection is not None
-        if refuses_ffn(pool, x) is None:
+        if ffn_obstacle(pool, x) is None:
             return _ffn(pool, x, selection, selection.weight_A)
         if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
             return _alone(pool, x, selection)
@@ -65,7 +65,7 @@ def _ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -
     from moebius.execution._sorted_ffn import sorted_ffn
 
     weights = ffn_weights(pool, x)
-    order, counts = by_expert(selection.expert_A, selection.kept_A, len(pool))
+    order, counts = sort_by_expert(selection.expert_A, selection.kept_A, len(pool))
     keep = torch.is_grad_enabled()
     y, *_ = sorted_ffn(
         x.flatten(1),
@@ -88,7 +88,7 @@ def _alone(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
     """One row for one expert: nothing is to be moved."""
     number = int(selection.expert_A)
     (expert,) = pool.some([number])
-    output = run_one(number, expert, x, selection.row_A)
+    output = expert_output(number, expert, x, selection.row_A)
     y = output * selection.weight_A.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
     return with_zero_gradients(y, _idle(pool, [int(other == number) for other in range(len(pool))]))
 
@@ -104,16 +104,16 @@ def _segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, Tens
     busy = [number for number, count in enumerate(counts) if count] or [0]
     lengths = [counts[number] for number in busy]
     pieces = zip(busy, pool.some(busy), gathered.split(lengths), rows.split(lengths), strict=False)
-    outputs = [run_one(*piece) for piece in pieces]
-    return with_zero_gradients(torch.cat(same_shapes(outputs, busy)), _idle(pool, counts)), order
+    outputs = [expert_output(*piece) for piece in pieces]
+    return with_zero_gradients(torch.cat(check_shapes(outputs, busy)), _idle(pool, counts)), order
 
 
 def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
     expert_A, kept_A = selection.expert_A, selection.kept_A
     if len(expert_A) <= _FEW and not expert_A.is_cuda:
-        order, counts = few_by_expert(expert_A, kept_A, experts)
+        order, counts = sort_few_by_expert(expert_A, kept_A, experts)
         return torch.tensor(order, dtype=torch.long), counts
-    order, counts = by_expert(expert_A, kept_A, experts)
+    order, counts = sort_by_expert(expert_A, kept_A, experts)
     counts = counts.tolist()
     return order[: sum(counts)], counts
 

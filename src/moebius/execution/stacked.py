@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.core.equality import unlike
+from moebius.core.equality import difference
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
-from moebius.execution._layers import columns
+from moebius.execution._layers import outputs_of_all
 from moebius.execution._pool import Pool
-from moebius.execution._running import of_rows, output_of, same_shapes
-from moebius.execution._vmapped import held, laid_together, vmapped
-from moebius.execution.loop import every as one_by_one
+from moebius.execution._running import check_shapes, checked_output, has_rows
+from moebius.execution._vmapped import stacked_tensors, tensors_by_part, vmapped_outputs
+from moebius.execution.loop import all_outputs as one_by_one
 
 
 class Stacked(Execution):
@@ -48,31 +48,31 @@ def _all(pool: Pool, x: Tensor) -> Tensor:
         several = _together(equal, x).unbind(1) if equal.at_once else _one_by_one(equal, x)
         for output, number in zip(several, equal.numbers, strict=True):
             outputs[number] = output
-    return torch.stack(same_shapes(outputs, range(len(outputs))), 1)
+    return torch.stack(check_shapes(outputs, range(len(outputs))), 1)
 
 
 def _one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:
-    return [output_of(number, expert, x) for number, expert in zip(pool.numbers, pool.every(), strict=True)]
+    return [checked_output(number, expert, x) for number, expert in zip(pool.numbers, pool.every(), strict=True)]
 
 
 def _together(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts on the same rows, (T, E, …)."""
-    if not held(pool.first):
-        return torch.stack([output_of(pool.numbers[0], pool.first, x)] * len(pool), 1)
+    if not tensors_by_part(pool.first):
+        return torch.stack([checked_output(pool.numbers[0], pool.first, x)] * len(pool), 1)
     if pool.layered is None:
-        return columns(pool, x)
+        return outputs_of_all(pool, x)
     stack = pool.stack
     if stack is None:
-        tensors = laid_together(pool.modules)
+        tensors = stacked_tensors(pool.modules)
     else:
         of_stack = stack.tensors()
         tensors = {name: of_stack[flat] for name, flat in stack.flat.items()}
-    outputs = vmapped(pool.first, tensors, x, axis=1)
+    outputs = vmapped_outputs(pool.first, tensors, x, axis=1)
     # One by one they say which expert gives something else.
-    return outputs if of_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)
+    return outputs if has_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)
 
 
-def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows, as one product where that is the loop's result."""
     return one_by_one(pool, x) if _unequal(pool) else _all(pool, x)
 
@@ -80,5 +80,5 @@ def every(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
 def _unequal(pool: Pool) -> str | None:
     if any(equal.at_once for equal in pool.alike):
         return None
-    why = None if pool.stack is not None else unlike(pool.modules)
+    why = None if pool.stack is not None else difference(pool.modules)
     return f"needs equal experts: {why}" if why else f"may differ from the loop: {pool.obstacle[1]}"

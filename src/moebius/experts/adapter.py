@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.core.module_outputs import adapted, described
-from moebius.core.output_cache import recalled
-from moebius.core.row_context import called
-from moebius.kit.arguments import positive
+from moebius.core.module_outputs import adapter_line, describe_output
+from moebius.core.output_cache import cached_outputs
+from moebius.core.row_context import call_with_context
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -88,9 +88,9 @@ class Adapter(nn.Module):
         if channels not in (None, 1, 3):
             raise ArgumentError("channels", "needs 1 or 3", channels, "channels: 3")
         self.network, self.transform = network, transform
-        self.size = None if size is None else positive("size", size)
+        self.size = None if size is None else positive_integer("size", size)
         self.channels = channels
-        self.total = None if total is None else positive("total", total)
+        self.total = None if total is None else positive_integer("total", total)
         self.classes = None if classes is None else _checked(classes, self.total)
         self.fill, self.activation, self.output = fill, activation, output
         self.frozen, self.mode = False, self.training
@@ -111,7 +111,7 @@ class Adapter(nn.Module):
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
         """What the network says of each row, put as the mixture wants it."""
-        known = recalled(self, x.shape[0]) if self.frozen else None
+        known = cached_outputs(self, x.shape[0]) if self.frozen else None
         return self._said(x) if known is None else known
 
     def extra_repr(self) -> str:
@@ -120,7 +120,7 @@ class Adapter(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
 
     def _said(self, x: Tensor) -> Tensor:
-        y = self._picked(called(self.network, self._input(x)), len(x))
+        y = self._picked(call_with_context(self.network, self._input(x)), len(x))
         return self._mapped(ACTIVATIONS[self.activation](y))
 
     def _picked(self, given: Any, rows: int) -> Tensor:
@@ -131,11 +131,13 @@ class Adapter(nn.Module):
             elif output is not None:
                 y = given[output] if isinstance(output, int) or isinstance(given, Mapping) else getattr(given, output)
         except (LookupError, AttributeError, TypeError) as error:
-            rule = f"names no part of what the network, a {type(self.network).__name__}, gives, {described(given)}"
-            raise ArgumentError("output", rule, output, adapted("network", given, rows)) from error
+            rule = (
+                f"names no part of what the network, a {type(self.network).__name__}, gives, {describe_output(given)}"
+            )
+            raise ArgumentError("output", rule, output, adapter_line("network", given, rows)) from error
         if not isinstance(y, Tensor):
             rule = f"must pick one tensor of what the network, a {type(self.network).__name__}, gives"
-            raise ArgumentError("output", rule, described(y), adapted("network", given, rows))
+            raise ArgumentError("output", rule, describe_output(y), adapter_line("network", given, rows))
         return y
 
     def _input(self, x: Tensor) -> Any:

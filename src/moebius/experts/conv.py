@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.networks import ConvNet
 
 
@@ -43,7 +43,7 @@ class Conv(nn.Module):
         hidden: Sequence[int] = (128,),
     ):
         super().__init__()
-        self.network = ConvNet(channels, size, filters, hidden, positive("classes", classes), "relu")
+        self.network = ConvNet(channels, size, filters, hidden, positive_integer("classes", classes), "relu")
         self.channels, self.size, self.classes = channels, size, classes
         self.filters, self.hidden = self.network.filters, self.network.hidden
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import flatten_features, positive
+from moebius.kit.arguments import flatten_features, positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.networks.feed_forward import FEED_FORWARD, GATED, activate
+from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 
 class FFN(nn.Module):
@@ -40,8 +40,8 @@ class FFN(nn.Module):
         super().__init__()
         if activation not in FEED_FORWARD:
             raise ArgumentError("activation", f"needs one of {', '.join(FEED_FORWARD)}", activation, "activation: gelu")
-        self.features, self.activation = positive("features", features), activation
-        self.hidden, self.bias = positive("hidden", hidden), bias
+        self.features, self.activation = positive_integer("features", features), activation
+        self.hidden, self.bias = positive_integer("hidden", hidden), bias
         matrices = 2 if activation in GATED else 1
         self.inner = nn.Linear(features, matrices * hidden, bias)
         self.outer = nn.Linear(hidden, features, bias)
@@ -53,7 +53,7 @@ class FFN(nn.Module):
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
         """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
         inner = layer(self.inner, flatten_features(x, self.features))
-        return layer(self.outer, activate(self.activation, inner))
+        return layer(self.outer, feed_forward_activation(self.activation, inner))
 
     def extra_repr(self) -> str:
         """What tells two equal shapes apart."""

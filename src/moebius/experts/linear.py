@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import flatten_features, positive
+from moebius.kit.arguments import flatten_features, positive_integer
 
 
 class Linear(nn.Module):
@@ -30,7 +30,7 @@ class Linear(nn.Module):
 
     def __init__(self, features: int, classes: int):
         super().__init__()
-        self.features, self.classes = positive("features", features), positive("classes", classes)
+        self.features, self.classes = positive_integer("features", features), positive_integer("classes", classes)
         self.linear = nn.Linear(features, classes)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:

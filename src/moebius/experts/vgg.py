@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.networks import VGG as Network
 from moebius.networks.vgg import DROPOUT, FILTERS
 
@@ -57,7 +57,7 @@ class VGG(nn.Module):
         batch_norm: bool = True,
     ):
         super().__init__()
-        outputs = positive("classes", classes)
+        outputs = positive_integer("classes", classes)
         self.network = Network(
             channels, size, outputs, filters, dropout, hidden, hidden_dropout, activation, batch_norm
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.networks import ConvNet
 
 
@@ -46,7 +46,7 @@ class Conv(nn.Module):
         activation: str = "none",
     ):
         super().__init__()
-        self.network = ConvNet(channels, size, filters, hidden, positive("experts", experts), activation)
+        self.network = ConvNet(channels, size, filters, hidden, positive_integer("experts", experts), activation)
         self.channels, self.size, self.experts = channels, size, experts
         self.filters, self.hidden, self.activation = self.network.filters, self.network.hidden, activation
 

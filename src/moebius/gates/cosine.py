@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.kit.arguments import above_zero, flatten_features, positive
+from moebius.kit.arguments import flatten_features, positive_integer, positive_number
 from moebius.kit.errors import ArgumentError
 
 # What the learned temperature does not go below, and what a length is at least, so that rows of zeros have gradients.
@@ -50,9 +50,9 @@ class Cosine(nn.Module):
 
     def __init__(self, features: int, experts: int, dim: int | None = None, temperature: float | int = 0.3):
         super().__init__()
-        self.features, self.experts = positive("features", features), positive("experts", experts)
-        self.dim = dim = max(experts // 2, 2) if dim is None else positive("dim", dim)
-        if above_zero("temperature", temperature) < _COLDEST:
+        self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
+        self.dim = dim = max(experts // 2, 2) if dim is None else positive_integer("dim", dim)
+        if positive_number("temperature", temperature) < _COLDEST:
             raise ArgumentError("temperature", f"needs a number of at least {_COLDEST}", temperature)
         self.temperature = float(temperature)
         self.projection = nn.Linear(features, dim, bias=False)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 
 
@@ -37,7 +37,7 @@ class Domain(nn.Module):
 
     def __init__(self, domains: int, experts: int):
         super().__init__()
-        self.domains, self.experts = positive("domains", domains), positive("experts", experts)
+        self.domains, self.experts = positive_integer("domains", domains), positive_integer("experts", experts)
         if domains != experts:
             rule = f"the domain gate needs one expert per domain, and the data has {domains}"
             raise ArgumentError("experts", rule, experts, f"take {domains} experts, or a learned gate such as linear")

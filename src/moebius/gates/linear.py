@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import flatten_features, positive
+from moebius.kit.arguments import flatten_features, positive_integer
 
 
 class Linear(nn.Module):
@@ -31,7 +31,7 @@ class Linear(nn.Module):
 
     def __init__(self, features: int, experts: int, bias: bool = True):
         super().__init__()
-        self.features, self.experts = positive("features", features), positive("experts", experts)
+        self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
         self.bias = bias
         self.linear = nn.Linear(features, experts, bias)
 

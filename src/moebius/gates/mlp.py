@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive, widths
+from moebius.kit.arguments import positive_integer, positive_widths
 from moebius.networks import Dense
 
 
@@ -45,8 +45,8 @@ class MLP(nn.Module):
         dropout: float | int = 0.0,
     ):
         super().__init__()
-        self.features, self.experts = positive("features", features), positive("experts", experts)
-        self.hidden, self.activation = widths("hidden", hidden), activation
+        self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
+        self.hidden, self.activation = positive_widths("hidden", hidden), activation
         self.network = Dense(features, self.hidden, experts, activation, dropout)
         self.dropout = self.network.dropout
 

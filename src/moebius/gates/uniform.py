@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 
 
 class Uniform(nn.Module):
@@ -31,7 +31,7 @@ class Uniform(nn.Module):
 
     def __init__(self, experts: int):
         super().__init__()
-        self.experts = positive("experts", experts)
+        self.experts = positive_integer("experts", experts)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """Score each row 0."""

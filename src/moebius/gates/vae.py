@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.kit.arguments import positive, widths
+from moebius.kit.arguments import positive_integer, positive_widths
 from moebius.networks import ConvNet, Dense
 from moebius.networks.conv_net import pooled_sizes
 
@@ -71,8 +71,8 @@ class VAE(nn.Module):
         hidden: Sequence[int] = (),
     ):
         super().__init__()
-        self.experts, self.latent = positive("experts", experts), positive("latent", latent)
-        self.hidden = widths("hidden", hidden) if hidden else ()
+        self.experts, self.latent = positive_integer("experts", experts), positive_integer("latent", latent)
+        self.hidden = positive_widths("hidden", hidden) if hidden else ()
         self.encoder = ConvNet(channels, size, filters, (), 2 * latent, "relu")
         self.channels, self.size, self.filters = channels, size, self.encoder.filters
         self.scores = Dense(latent, self.hidden, experts)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.networks import VGG as Network
 from moebius.networks.vgg import DROPOUT, FILTERS
 
@@ -58,7 +58,7 @@ class VGG(nn.Module):
         batch_norm: bool = True,
     ):
         super().__init__()
-        outputs = positive("experts", experts)
+        outputs = positive_integer("experts", experts)
         self.network = Network(
             channels, size, outputs, filters, dropout, hidden, hidden_dropout, activation, batch_norm
         )

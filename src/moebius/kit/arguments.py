@@ -10,28 +10,28 @@ from torch import Tensor
 from moebius.kit.errors import ArgumentError
 
 
-def positive(argument: str, value: object) -> int:
+def positive_integer(argument: str, value: object) -> int:
     """`value` if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(argument, "needs a whole number of at least 1", value)
     return value
 
 
-def above_zero(argument: str, value: float | int) -> float:
+def positive_number(argument: str, value: float | int) -> float:
     """`value` if it is a finite number above 0."""
     if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
         raise ArgumentError(argument, "needs a number above 0", value)
     return float(value)
 
 
-def at_least_zero(argument: str, value: float | int) -> float:
+def non_negative(argument: str, value: float | int) -> float:
     """`value` if it is a finite number of at least 0."""
     if isinstance(value, bool) or not math.isfinite(value) or value < 0:
         raise ArgumentError(argument, "needs a number of at least 0", value)
     return float(value)
 
 
-def widths(argument: str, values: object) -> tuple[int, ...]:
+def positive_widths(argument: str, values: object) -> tuple[int, ...]:
     """`values` as a tuple if there is at least one and all are whole numbers of at least 1."""
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise ArgumentError(argument, "needs a list of widths", values, f"{argument}=[64]")

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it to `path` when the block ends without an error.
 
     Arguments:
@@ -18,7 +18,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with replacing(path) as temporary:
+        >>> with atomic_path(path) as temporary:
         ...     _ = temporary.write_text("whole")
         >>> path.read_text()
         'whole'
@@ -50,7 +50,7 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or nothing."""
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -4,12 +4,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 
-def mixed(keys: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+def mix_bits(keys: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     """Every bit of the result depends on every bit of the key: neighbours come out far apart.
 
     Example:
         >>> import torch
-        >>> mixed(torch.tensor([0, 1, 2])).tolist()
+        >>> mix_bits(torch.tensor([0, 1, 2])).tolist()
         [0, 6238072747940578789, -2606959012126976886]
 
     Reference: Steele, Lea, Flood 2014, Fast Splittable Pseudorandom Number Generators (the finaliser of splitmix64).

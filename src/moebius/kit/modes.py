@@ -7,12 +7,12 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Inside the block the model is in evaluation mode; then each of its parts has the mode back that it had.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-        >>> with evaluating(model):
+        >>> with evaluation_mode(model):
         ...     [part.training for part in model]
         [False, False]
         >>> [part.training for part in model]

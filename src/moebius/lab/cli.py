@@ -123,12 +123,12 @@ def run(
 @_ending()
 def recipes() -> None:
     """List the recipes that come with moebius."""
-    from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped
+    from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped_recipes
 
     table = Table(title="moebius run RECIPE", title_justify="left", show_lines=True)
     for heading in ("recipe", "question", "variants", "presets", "time"):
         table.add_column(heading, overflow="fold")
-    for name in shipped():
+    for name in shipped_recipes():
         raw = read_recipe(find_recipe(name), f"{name}.yaml")
         table.add_row(
             name, raw["title"], ", ".join(raw["variants"]), ", ".join(raw.get("presets", ())), raw.get("time", "")

@@ -14,9 +14,9 @@ from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale
 from moebius.lab.data.picture import read_image
-from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.layers.mixture import Mixture
-from moebius.storage.tensors import put
+from moebius.storage.tensors import put_tensors
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
         )
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
     description = read_json(run / "model.json")
-    model = build_mixture(description["model"], description["facts"], Stages(description.get("stages") or {}))
-    put(model, load_file(run / "model.safetensors"))
+    model = build_mixture(description["model"], description["facts"], StageNetworks(description.get("stages") or {}))
+    put_tensors(model, load_file(run / "model.safetensors"))
     return model.eval(), description
 
 

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
-from moebius.core.gate_call import ask
-from moebius.core.recording import note, outputs_wanted
+from moebius.core.gate_call import score_rows
+from moebius.core.recording import outputs_wanted, record_routing
 from moebius.core.routing import Router
-from moebius.core.row_context import entered
-from moebius.execution._running import output_of, same_shapes, with_gate_gradients
-from moebius.kit.arguments import positive
+from moebius.core.row_context import row_context
+from moebius.execution._running import check_shapes, checked_output, with_gate_gradients
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.routers.soft import Soft
 
@@ -72,8 +72,11 @@ class AttentiveMixture(nn.Module):
             raise ArgumentError("bodies", "needs at least one expert", list(self.bodies))
         if len(self.heads) != experts:
             raise ArgumentError("heads", f"needs one head for each of {experts} bodies", len(self.heads))
-        self.gate_features = positive("gate_features", gate_features)
-        self.expert_features, self.dim = positive("expert_features", expert_features), positive("dim", dim)
+        self.gate_features = positive_integer("gate_features", gate_features)
+        self.expert_features, self.dim = (
+            positive_integer("expert_features", expert_features),
+            positive_integer("dim", dim),
+        )
         self.query = nn.Linear(gate_features, dim, bias=False)
         self.key = nn.Linear(expert_features, dim, bias=False)
         self.router = Soft() if router is None else router
@@ -99,17 +102,17 @@ class AttentiveMixture(nn.Module):
         """
         wanted = self.query.in_features
         rule = f"must give {wanted} features for each row of an input of shape {tuple(x.shape)}"
-        rows = ask(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
-        with entered(rows.frame):
-            bodies = [output_of(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
-            features_TEF = torch.stack(same_shapes(bodies, range(len(bodies)), "bodies"), 1)
+        rows = score_rows(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
+        with row_context(rows.frame):
+            bodies = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
+            features_TEF = torch.stack(check_shapes(bodies, range(len(bodies)), "bodies"), 1)
             routing = rows.routed(self.router, self._scores(rows.said, features_TEF))
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
-            heads = [output_of(number, head, features, "heads") for number, (head, features) in enumerate(pairs)]
-            outputs = torch.stack(same_shapes(heads, range(len(heads)), "heads"), 1)
+            heads = [checked_output(number, head, features, "heads") for number, (head, features) in enumerate(pairs)]
+            outputs = torch.stack(check_shapes(heads, range(len(heads)), "heads"), 1)
             if outputs_wanted(self):
                 routing = replace(routing, outputs=outputs)
-            note(self, routing)
+            record_routing(self, routing)
             y = self.combine(outputs if routing.selection is None else routing.selection.of(outputs), routing)
         y = with_gate_gradients(y, self.router, [self.gate, self.query, self.key], self.training)
         return rows.put_back(y)

@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
-from moebius.core.gate_call import Rows, ask
-from moebius.core.processes import several_processes
-from moebius.core.recording import note, outputs_wanted
+from moebius.core.gate_call import ScoredRows, score_rows
+from moebius.core.processes import is_distributed
+from moebius.core.recording import outputs_wanted, record_routing
 from moebius.core.routing import Router, Routing
-from moebius.core.row_context import entered
+from moebius.core.row_context import row_context
 from moebius.core.stack import Stack
-from moebius.core.stack_state import from_stack
+from moebius.core.stack_state import accept_stack_state
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution._running import refuse_shards, with_gate_gradients
+from moebius.execution._running import check_not_sharded, with_gate_gradients
 from moebius.execution.auto import Choice, decide
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
@@ -78,7 +78,7 @@ class Mixture(nn.Module):
         self.router = Soft() if router is None else router
         self.combine = WeightedSum() if combine is None else combine
         self.execution = execution_named(execution)
-        self.register_load_state_dict_pre_hook(from_stack)
+        self.register_load_state_dict_pre_hook(accept_stack_state)
 
     @property
     def count(self) -> int:
@@ -103,11 +103,11 @@ class Mixture(nn.Module):
         """
         rows = self._asked(x, context, mask)
         routing = rows.routed(self.router, rows.said)
-        with entered(rows.frame):
+        with row_context(rows.frame):
             # Through the experts' own call, where they have one: what wraps or hooks a stack acts there.
             run = _Run(self, routing)
             y = self.experts(rows.x, run) if _called(self.experts) else run(self.experts, rows.x)
-            note(self, run.routing)
+            record_routing(self, run.routing)
             if run.seen is not None:
                 y = self.combine(y, run.seen)
         return rows.put_back(with_gate_gradients(y, self.router, [self.gate], self.training))
@@ -136,13 +136,13 @@ class Mixture(nn.Module):
 
         return self.experts(rows.x, choice) if _called(self.experts) else choice(self.experts, rows.x)
 
-    def _asked(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> Rows:
+    def _asked(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> ScoredRows:
         experts = self.count
         wanted = self.router.gate_outputs(experts)
         rule = f"must give one score for each of the {experts} experts"
         if wanted != experts:
             rule = f"must give {wanted} numbers a row, which {type(self.router).__name__} needs for its experts"
-        return ask(self.gate, x, context, mask, wanted, rule, f"a gate with experts={wanted}")
+        return score_rows(self.gate, x, context, mask, wanted, rule, f"a gate with experts={wanted}")
 
 
 class _Run:
@@ -159,8 +159,8 @@ class _Run:
 
     def __call__(self, experts: Any, x: Tensor) -> Tensor:
         pool, routing = Pool(experts), self.routing
-        if routing.selection is not None and several_processes():
-            refuse_shards(pool)
+        if routing.selection is not None and is_distributed():
+            check_not_sharded(pool)
         if outputs_wanted(self.moe):
             return self._with_outputs(pool, x)
         execution, _ = decide(self.moe.execution, pool, routing, x)
@@ -211,7 +211,7 @@ def execution_named(execution: str | Execution) -> Execution:
     return execution
 
 
-def known_as(execution: Execution) -> str | None:
+def execution_kind(execution: Execution) -> str | None:
     """The name of an execution that the registry knows; None for another one."""
     name = execution.name
     return name if name in kinds("execution") and find("execution", name) is type(execution) else None

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.core.recording import note, outputs_wanted
-from moebius.core.row_context import Frame, around, entered
+from moebius.core.recording import outputs_wanted, record_routing
+from moebius.core.row_context import RowContext, context_around, row_context
 from moebius.core.stack import Stack
-from moebius.execution._running import output_of, same_shapes
-from moebius.kit.arguments import positive
+from moebius.execution._running import check_shapes, checked_output
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.routers.soft import Soft
 
@@ -56,11 +56,11 @@ class SoftMoE(nn.Module):
 
     def __init__(self, dim: int, experts: Iterable[nn.Module], slots: int = 1, normalise: bool = True):
         super().__init__()
-        self.dim = positive("dim", dim)
+        self.dim = positive_integer("dim", dim)
         self.experts = nn.ModuleList(experts.unstacked() if isinstance(experts, Stack) else experts)
         if not self.experts:
             raise ArgumentError("experts", "needs at least one expert", list(self.experts))
-        self.slots, self.normalise = positive("slots", slots), normalise
+        self.slots, self.normalise = positive_integer("slots", slots), normalise
         self.phi = nn.Parameter(torch.randn(dim, len(self.experts), slots) / dim**0.5)
         self.scale = nn.Parameter(torch.ones(())) if normalise else None
 
@@ -72,7 +72,7 @@ class SoftMoE(nn.Module):
             mask: True where a token, or a whole sequence, is real; also `with mb.context(mask=…)`. Padding is in no
                 slot and in no record, and what it gets is 0.
         """
-        frame = around(self).given(None, mask)
+        frame = context_around(self).given(None, mask)
         mask, of_sequences = frame.mask, None
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
@@ -89,9 +89,9 @@ class SoftMoE(nn.Module):
         combine_BSEP = logits_BSEP.flatten(2).softmax(-1).view_as(logits_BSEP)
         slots_BEPD = torch.einsum("bsep,bsd->bepd", dispatch_BSEP, x)
         pairs = zip(self.experts, slots_BEPD.unbind(1), strict=True)
-        with entered(replace(frame, mask=of_sequences)):  # the slots of a sequence without a real token are padding
-            each = [output_of(number, expert, slots) for number, (expert, slots) in enumerate(pairs)]
-        outputs_BEPO = torch.stack(same_shapes(each, range(len(each))), 1)
+        with row_context(replace(frame, mask=of_sequences)):  # the slots of a sequence without a real token are padding
+            each = [checked_output(number, expert, slots) for number, (expert, slots) in enumerate(pairs)]
+        outputs_BEPO = torch.stack(check_shapes(each, range(len(each))), 1)
         y = torch.einsum("bsep,bepo->bso", combine_BSEP.to(outputs_BEPO.dtype), outputs_BEPO)
         self._note(logits_BSEP, outputs_BEPO, frame)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
@@ -103,7 +103,7 @@ class SoftMoE(nn.Module):
             phi = self.scale * F.normalize(phi, dim=0, eps=_SHORTEST)
         return torch.einsum("bsd,dep->bsep", x, phi)
 
-    def _note(self, logits_BSEP: Tensor, outputs_BEPO: Tensor, frame: Frame) -> None:
+    def _note(self, logits_BSEP: Tensor, outputs_BEPO: Tensor, frame: RowContext) -> None:
         of_tokens = frame.repeated(logits_BSEP.shape[1]) if frame.mask is None else frame.real(logits_BSEP)[0]
         # A softmax over the experts' logsumexp is the softmax over all slots, summed over each expert's.
         routing = Soft()(_real(frame, logits_BSEP.logsumexp(-1)))
@@ -113,10 +113,10 @@ class SoftMoE(nn.Module):
             within_BSEP = logits_BSEP.softmax(-1).to(outputs_BEPO.dtype)
             outputs = torch.einsum("bsep,bepo->bseo", within_BSEP, outputs_BEPO)
             routing = replace(routing, outputs=_real(frame, outputs))
-        note(self, routing)
+        record_routing(self, routing)
 
 
-def _real(frame: Frame, values: Float[Tensor, "B S ..."]) -> Float[Tensor, "T ..."]:
+def _real(frame: RowContext, values: Float[Tensor, "B S ..."]) -> Float[Tensor, "T ..."]:
     """Of values of tokens those of real ones, one beneath another."""
     return values.flatten(0, 1) if frame.mask is None else frame.real(values)[1]
 

@@ -4,14 +4,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.core.routing import Router
-from moebius.core.row_context import around, entered
+from moebius.core.row_context import context_around, row_context
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
 from moebius.experts.ffn import FFN
 from moebius.gates.linear import Linear
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.layers.mixture import Mixture, known_as
+from moebius.layers.mixture import Mixture, execution_kind
 from moebius.routers.top_k import TopK
 
 
@@ -64,10 +64,15 @@ class SparseFFN(nn.Module):
         super().__init__()
         if isinstance(shared, bool) or shared < 0:
             raise ArgumentError("shared", "needs a whole number of at least 0", shared, "shared=1")
-        self.dim, self.hidden = positive("dim", dim), positive("hidden", hidden)
-        self.experts, self.activation, self.bias, self.shared = positive("experts", experts), activation, bias, shared
+        self.dim, self.hidden = positive_integer("dim", dim), positive_integer("hidden", hidden)
+        self.experts, self.activation, self.bias, self.shared = (
+            positive_integer("experts", experts),
+            activation,
+            bias,
+            shared,
+        )
         pool = Stack.of(lambda: FFN(dim, hidden, activation, bias), experts)
-        self._k, self._given = positive("k", k), router is not None
+        self._k, self._given = positive_integer("k", k), router is not None
         router = TopK(k) if router is None else router
         self.mixture = Mixture(Linear(dim, experts, bias=False), pool, router, execution=execution)
         self.block = FFN(dim, shared * hidden, activation, bias) if shared else None
@@ -87,7 +92,7 @@ class SparseFFN(nn.Module):
     def execution(self) -> str | Execution:
         """How the experts run: its name, or an execution of your own."""
         execution = self.mixture.execution
-        return execution if (name := known_as(execution)) is None else name
+        return execution if (name := execution_kind(execution)) is None else name
 
     def forward(self, x: Float[Tensor, "... D"], mask: Tensor | None = None) -> Float[Tensor, "... D"]:
         """Each token through its experts.
@@ -100,8 +105,8 @@ class SparseFFN(nn.Module):
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        frame, x, padding = around(self).given(None, mask).real(x, x.ndim - 1)
-        with entered(frame):
+        frame, x, padding = context_around(self).given(None, mask).real(x, x.ndim - 1)
+        with row_context(frame):
             y = self.mixture(x)
         y = y if self.block is None else y + self.block(x)
         return y if padding is None else padding.put_back(y)

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.core.processes import several_processes, summed
+from moebius.core.processes import is_distributed, sum_over_processes
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import wide
+from moebius.routers._normalisation import at_least_float32
 
 
 def gate_distribution(routing: Routing) -> Float[Tensor, "T E"]:
@@ -22,14 +22,14 @@ def gate_distribution(routing: Routing) -> Float[Tensor, "T E"]:
     return routing.probs
 
 
-def log_probs(routing: Routing) -> Float[Tensor, "T E"]:
+def log_distribution(routing: Routing) -> Float[Tensor, "T E"]:
     """The logarithm of the gate's distribution, finite everywhere.
 
     Where the router multiplies with `probs` itself it is `log_weights`, exact for any scores. Elsewhere, and where an
     expert is ruled out, probabilities below the smallest normal number (10⁻³⁸ in float32) count as that number, with a
     gradient of zero.
     """
-    probs = wide(gate_distribution(routing))
+    probs = at_least_float32(gate_distribution(routing))
     least = torch.finfo(probs.dtype).tiny
     if routing.probs is routing.weights:
         return torch.where(routing.log_weights > -torch.inf, routing.log_weights, torch.full_like(probs, least).log())
@@ -41,11 +41,11 @@ def mean_over_rows(values: Float[Tensor, "T *rest"]) -> Float[Tensor, "*rest"]:
 
     A nested mixture that no row reached then adds nothing to the objective, instead of NaN.
     """
-    values = wide(values)
+    values = at_least_float32(values)
     total = values.sum(0)
-    if not several_processes():
+    if not is_distributed():
         return total / max(len(values), 1)
-    both = summed(torch.cat([total.flatten(), total.new_full((1,), len(values))]))
+    both = sum_over_processes(torch.cat([total.flatten(), total.new_full((1,), len(values))]))
     return both[:-1].view_as(total) / both[-1].clamp(min=1)
 
 
@@ -55,14 +55,14 @@ def entropy(probs: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows"]:
     At p_e = 0 the derivative −ln p_e − 1 is infinite; here the term is cut out of the graph there, which is right for a
     softmax: its own derivative, p_e (…), is 0 at that place.
     """
-    probs = wide(probs)
+    probs = at_least_float32(probs)
     positive = probs > 0
     return -(probs * torch.where(positive, probs, 1).log()).sum(-1)
 
 
 def variance(probs: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows"]:
     """Var(p) = Σ_e (p_e − mean)² / E over the last axis: the population variance, 0 for one expert."""
-    probs = wide(probs)
+    probs = at_least_float32(probs)
     # Not torch.var, which warns where there are no rows.
     return (probs - probs.mean(-1, keepdim=True)).square().mean(-1)
 

@@ -7,7 +7,7 @@ from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 
 
-def extra(routing: Routing, name: str, fix: str) -> Float[Tensor, "T ..."]:
+def aux_value(routing: Routing, name: str, fix: str) -> Float[Tensor, "T ..."]:
     """`routing.aux[name]`.
 
     Raises:

@@ -5,12 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from moebius.core.processes import largest, summed
+from moebius.core.processes import maximum_over_processes, sum_over_processes
 from moebius.core.routing import Routing
-from moebius.kit.arguments import at_least_zero
+from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
-from moebius.losses._distribution import log_probs
-from moebius.routers._normalisation import wide
+from moebius.losses._distribution import log_distribution
+from moebius.routers._normalisation import at_least_float32
 
 
 @torch.no_grad()
@@ -30,15 +30,15 @@ def responsibilities(
     Raises:
         ArgumentError: a negative temperature or number of iterations; a gate without a distribution.
     """
-    temperature = at_least_zero("temperature", temperature)
+    temperature = non_negative("temperature", temperature)
     if isinstance(balanced, bool) or not isinstance(balanced, int) or balanced < 0:
         raise ArgumentError("balanced", "needs a whole number of at least 0", balanced)
-    losses = wide(expert_losses)
+    losses = at_least_float32(expert_losses)
     most = torch.finfo(losses.dtype).max / 4
     losses = losses.clamp(max=most)
     logits = losses.amin(-1, keepdim=True) - losses
     if temperature > 0:
-        logits = ((log_probs(routing) + logits) / temperature).clamp(min=-most)
+        logits = ((log_distribution(routing) + logits) / temperature).clamp(min=-most)
     for _ in range(balanced):
         logits = logits - _log_sum_over_rows(logits)
         logits = logits.log_softmax(-1)
@@ -47,7 +47,7 @@ def responsibilities(
     return torch.zeros_like(logits).scatter(1, logits.argmax(-1, keepdim=True), 1.0)
 
 
-def shares(
+def expert_targets(
     routing: Routing,
     expert_losses: Float[Tensor, "T E"],
     temperature: float | int,
@@ -68,5 +68,5 @@ def shares(
 def _log_sum_over_rows(logits: Float[Tensor, "T E"]) -> Float[Tensor, " E"]:
     """ln Σ_i exp(logits_i) over the rows of all processes."""
     # One more row, since this process may have none.
-    highest = largest(F.pad(logits, (0, 0, 0, 1), value=-torch.inf).amax(0))
-    return highest + summed((logits - highest).exp().sum(0)).log()
+    highest = maximum_over_processes(F.pad(logits, (0, 0, 0, 1), value=-torch.inf).amax(0))
+    return highest + sum_over_processes((logits - highest).exp().sum(0)).log()

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Routing
-from moebius.losses._distribution import log_probs, mean_over_rows
+from moebius.losses._distribution import log_distribution, mean_over_rows
 from moebius.losses._targets import responsibilities
 
 
@@ -48,4 +48,4 @@ def best_expert(
     1994, Hierarchical Mixtures of Experts and the EM Algorithm, for 1; `balanced` is ours.
     """
     targets = responsibilities(routing, expert_losses, temperature, balanced)
-    return mean_over_rows(-(targets * log_probs(routing)).sum(-1))
+    return mean_over_rows(-(targets * log_distribution(routing)).sum(-1))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows
-from moebius.losses._targets import shares
+from moebius.losses._targets import expert_targets
 
 
 def best_fit(
@@ -52,5 +52,5 @@ def best_fit(
     Reference: Mallat, Zhang 1993, Matching Pursuits with Time-Frequency Dictionaries, for temperature 0; Jordan, Jacobs
     1994, Hierarchical Mixtures of Experts and the EM Algorithm, for 1; `balanced` and the floor are ours.
     """
-    share = shares(routing, expert_losses, temperature, balanced, floor)
+    share = expert_targets(routing, expert_losses, temperature, balanced, floor)
     return mean_over_rows((share * torch.where(share > 0, expert_losses, 0)).sum(-1))

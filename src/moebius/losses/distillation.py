@@ -7,8 +7,8 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
-from moebius.losses._targets import shares
-from moebius.routers._normalisation import wide
+from moebius.losses._targets import expert_targets
+from moebius.routers._normalisation import at_least_float32
 
 
 def distillation(
@@ -55,9 +55,9 @@ def distillation(
     if routing.outputs is None:
         fix = "with mb.record(model, outputs=True) as log: …"
         raise ArgumentError("routing.outputs", "needs the outputs of all experts", None, fix)
-    log_probs = wide(routing.outputs).log_softmax(-1)
+    log_probs = at_least_float32(routing.outputs).log_softmax(-1)
     teacher = log_probs.detach().exp().mean(1, keepdim=True)
     # 0 · −inf is no number: a class that all rule out has nothing to teach.
     each = -(teacher * torch.where(teacher > 0, log_probs, 0)).sum(-1)
-    share = shares(routing, expert_losses, temperature, balanced, floor)
+    share = expert_targets(routing, expert_losses, temperature, balanced, floor)
     return mean_over_rows((share * each).sum(-1))

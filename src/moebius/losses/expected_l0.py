@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows
-from moebius.losses._extra import extra
+from moebius.losses._extra import aux_value
 
 
 def expected_l0(routing: Routing) -> Float[Tensor, ""]:
@@ -30,4 +30,4 @@ def expected_l0(routing: Routing) -> Float[Tensor, ""]:
 
     Reference: Louizos, Welling, Kingma 2018, Learning Sparse Neural Networks through L0 Regularization, equation 12.
     """
-    return mean_over_rows(extra(routing, "open", "router: {kind: hard_concrete}").mean(-1))
+    return mean_over_rows(aux_value(routing, "open", "router: {kind: hard_concrete}").mean(-1))

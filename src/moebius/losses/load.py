@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows, squared_variation
-from moebius.losses._extra import extra
+from moebius.losses._extra import aux_value
 
 
 def load(routing: Routing) -> Float[Tensor, ""]:
@@ -36,5 +36,5 @@ def load(routing: Routing) -> Float[Tensor, ""]:
     if routing.experts == 1 and "load" not in routing.aux:
         return squared_variation(mean_over_rows(routing.weights))
     return squared_variation(
-        mean_over_rows(extra(routing, "load", "take router noisy_top_k, or the loss switch_balance"))
+        mean_over_rows(aux_value(routing, "load", "take router noisy_top_k, or the loss switch_balance"))
     )

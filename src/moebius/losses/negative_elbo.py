@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Routing
-from moebius.kit.arguments import at_least_zero
+from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
 
@@ -41,7 +41,7 @@ def negative_elbo(routing: Routing, beta: float | int = 1.0) -> Float[Tensor, ""
     Matthey, Pal, Burgess, Glorot, Botvinick, Mohamed, Lerchner 2017, beta-VAE: Learning Basic Visual Concepts with a
     Constrained Variational Framework, equation 4, for β.
     """
-    beta = at_least_zero("beta", beta)
+    beta = non_negative("beta", beta)
     for name in ("reconstruction", "kl"):
         if name not in routing.aux:
             rule = f"needs {name!r}, which this gate does not give, or not without gradients"

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, mean_over_rows
-from moebius.losses._extra import extra
+from moebius.losses._extra import aux_value
 
 
 def selector_entropy(routing: Routing) -> Float[Tensor, ""]:
@@ -33,5 +33,5 @@ def selector_entropy(routing: Routing) -> Float[Tensor, ""]:
     Reference: Hazimeh, Zhao, Chowdhery, Sathiamoorthy, Chen, Mazumder, Hong, Chi 2021, DSelect-k: Differentiable
     Selection in the Mixture of Experts with Applications to Multi-Task Learning, the entropy regulariser, for each row.
     """
-    selectors = extra(routing, "selectors", "router: {kind: dselect_k, k: 2}")
+    selectors = aux_value(routing, "selectors", "router: {kind: dselect_k, k: 2}")
     return mean_over_rows(entropy(selectors).sum(-1))

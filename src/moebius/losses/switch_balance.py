@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.core.processes import summed
+from moebius.core.processes import sum_over_processes
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
-from moebius.routers._normalisation import wide
+from moebius.routers._normalisation import at_least_float32
 
 
 def switch_balance(routing: Routing) -> Float[Tensor, ""]:
@@ -38,14 +38,14 @@ def switch_balance(routing: Routing) -> Float[Tensor, ""]:
     Efficient Sparsity, equations 4 to 6; its factor α is the recipe's `weight`.
     """
     mean = mean_over_rows(gate_distribution(routing))
-    assigned = summed(_assigned(routing).to(mean.dtype))
+    assigned = sum_over_processes(_assigned(routing).to(mean.dtype))
     return routing.experts * (assigned / assigned.sum().clamp(min=1) * mean).sum()
 
 
 @torch.no_grad()
 def _assigned(routing: Routing) -> Float[Tensor, " E"]:
     if "assigned" in routing.aux:
-        return wide(routing.aux["assigned"])
+        return at_least_float32(routing.aux["assigned"])
     weights, selection = routing.weights, routing.selection
     expert_A = weights.argmax(-1) if selection is None else selection.expert_A
     kept_A = torch.ones_like(expert_A) if selection is None else selection.kept_A

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows
-from moebius.routers._normalisation import wide
+from moebius.routers._normalisation import at_least_float32
 
 
 def z_loss(routing: Routing) -> Float[Tensor, ""]:
@@ -28,7 +28,7 @@ def z_loss(routing: Routing) -> Float[Tensor, ""]:
     Reference: Zoph, Bello, Kumar, Du, Huang, Dean, Shazeer, Fedus 2022, ST-MoE: Designing Stable and Transferable
     Sparse Expert Models, equation 5; its factor is the recipe's `weight`.
     """
-    scores = wide(routing.scores)
+    scores = at_least_float32(routing.scores)
     # The gradient of logsumexp is NaN where all is −∞: give it other numbers there.
     empty = (scores == -torch.inf).all(-1)
     normaliser = torch.where(empty.unsqueeze(-1), 0, scores).logsumexp(-1)

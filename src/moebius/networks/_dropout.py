@@ -5,11 +5,11 @@ import math
 from moebius.kit.errors import ArgumentError
 
 
-def dropout_share(argument: str, value: float | int) -> float:
+def dropout_rate(argument: str, value: float | int) -> float:
     """`value` if it is a number from 0 to below 1.
 
     Example:
-        >>> dropout_share("dropout", 0.25)
+        >>> dropout_rate("dropout", 0.25)
         0.25
     """
     if isinstance(value, bool) or not math.isfinite(value) or not 0 <= value < 1:

@@ -37,14 +37,14 @@ def activation_named(name: str, allowed: Sequence[str] = tuple(ACTIVATIONS)) -> 
     return ACTIVATIONS[name]
 
 
-def activated_map(x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
+def activate_map(x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
     """The activation called `name` of a map, for which the map itself may be overwritten.
 
     For what a convolution or a pooling has just given: neither reads its output again in the backward pass, so relu and
     elu, whose gradients follow from their values, need no second map in memory.
 
     Example:
-        >>> activated_map(torch.tensor([-1.0, 2.0]), "elu")
+        >>> activate_map(torch.tensor([-1.0, 2.0]), "elu")
         tensor([-0.6321,  2.0000])
     """
     if name == "relu":

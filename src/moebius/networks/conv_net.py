@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.kit.arguments import positive, widths
+from moebius.kit.arguments import positive_integer, positive_widths
 from moebius.kit.errors import ArgumentError
-from moebius.networks.activations import NEVER_FALLING, activated_map, activation_named
+from moebius.networks.activations import NEVER_FALLING, activate_map, activation_named
 from moebius.networks.dense import Dense
 
 
@@ -44,9 +44,13 @@ class ConvNet(nn.Module):
         activation: str,
     ):
         super().__init__()
-        self.channels, self.size, self.activation = positive("channels", channels), positive("size", size), activation
-        self.filters = filters = widths("filters", filters)
-        self.hidden = hidden = widths("hidden", hidden) if hidden else ()
+        self.channels, self.size, self.activation = (
+            positive_integer("channels", channels),
+            positive_integer("size", size),
+            activation,
+        )
+        self.filters = filters = positive_widths("filters", filters)
+        self.hidden = hidden = positive_widths("hidden", hidden) if hidden else ()
         self.outputs = outputs
         activation_named(activation, NEVER_FALLING)
         last_size = pooled_sizes(size, filters)[-1]
@@ -59,7 +63,7 @@ class ConvNet(nn.Module):
         """The last dense layer's output for each image."""
         check_images(x, self.channels, self.size)
         for convolution in self.convolutions:
-            x = activated_map(F.max_pool2d(convolution(x), 2), self.activation)
+            x = activate_map(F.max_pool2d(convolution(x), 2), self.activation)
         return self.dense(flat_map(x))
 
     def extra_repr(self) -> str:

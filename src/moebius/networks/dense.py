@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import flatten_features
-from moebius.networks._dropout import dropout_share
+from moebius.networks._dropout import dropout_rate
 from moebius.networks.activations import ACTIVATIONS, activation_named
 
 
@@ -36,7 +36,7 @@ class Dense(nn.Module):
     ):
         super().__init__()
         self.features, self.hidden, self.outputs, self.activation = features, tuple(hidden), outputs, activation
-        self.dropout = dropout_share("dropout", dropout)
+        self.dropout = dropout_rate("dropout", dropout)
         self.layers = nn.ModuleList(
             nn.Linear(before, after) for before, after in pairwise([features, *hidden, outputs])
         )

@@ -9,13 +9,13 @@ GATED = ("swiglu", "geglu")
 FEED_FORWARD = ("gelu", "relu2", *GATED)
 
 
-def activate(name: str, inner: Float[Tensor, "... MH"]) -> Float[Tensor, "... H"]:
+def feed_forward_activation(name: str, inner: Float[Tensor, "... MH"]) -> Float[Tensor, "... H"]:
     """gelu: x Φ(x) · relu2: max(0, x)² · swiglu, geglu: a(g) ∘ u, with g the first half and a = x σ(x) or x Φ(x).
 
     Example:
-        >>> activate("relu2", torch.tensor([-1.0, 2.0]))
+        >>> feed_forward_activation("relu2", torch.tensor([-1.0, 2.0]))
         tensor([0., 4.])
-        >>> activate("geglu", torch.tensor([0.0, 2.0]))
+        >>> feed_forward_activation("geglu", torch.tensor([0.0, 2.0]))
         tensor([0.])
     """
     if name == "gelu":
@@ -26,13 +26,13 @@ def activate(name: str, inner: Float[Tensor, "... MH"]) -> Float[Tensor, "... H"
     return (F.silu(gate) if name == "swiglu" else F.gelu(gate)) * up
 
 
-def activate_backward(
+def feed_forward_activation_backward(
     name: str, inner: Float[Tensor, "... MH"], gradient: Float[Tensor, "... H"]
 ) -> Float[Tensor, "... MH"]:
-    """The gradient of `inner`, given that of `activate(name, inner)`.
+    """The gradient of `inner`, given that of `feed_forward_activation(name, inner)`.
 
     Example:
-        >>> activate_backward("relu2", torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 1.0]))
+        >>> feed_forward_activation_backward("relu2", torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 1.0]))
         tensor([0., 4.])
     """
     if name == "gelu":

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.kit.arguments import positive, widths
+from moebius.kit.arguments import positive_integer, positive_widths
 from moebius.kit.errors import ArgumentError
-from moebius.networks._dropout import dropout_share
-from moebius.networks.activations import NEVER_FALLING, activated_map, activation_named
+from moebius.networks._dropout import dropout_rate
+from moebius.networks.activations import NEVER_FALLING, activate_map, activation_named
 from moebius.networks.conv_net import check_images, flat_map, pooled_sizes
 from moebius.networks.dense import Dense
 
@@ -62,11 +62,15 @@ class VGG(nn.Module):
         batch_norm: bool = True,
     ):
         super().__init__()
-        self.channels, self.size, self.outputs = positive("channels", channels), positive("size", size), outputs
+        self.channels, self.size, self.outputs = (
+            positive_integer("channels", channels),
+            positive_integer("size", size),
+            outputs,
+        )
         self.filters = filters = _blocks(filters)
         self.dropout = _shares(dropout, len(filters))
-        self.hidden = widths("hidden", hidden) if hidden else ()
-        self.hidden_dropout = dropout_share("hidden_dropout", hidden_dropout)
+        self.hidden = positive_widths("hidden", hidden) if hidden else ()
+        self.hidden_dropout = dropout_rate("hidden_dropout", hidden_dropout)
         self.activation, self.batch_norm = activation, batch_norm
         activation_named(activation)
         last_size = pooled_sizes(size, filters)[-1]
@@ -113,7 +117,7 @@ class _Block(nn.Module):
             x = convolution(x)
             if place == last and self.pools_first:
                 x = F.max_pool2d(x, 2)
-            x = activated_map(x, self.activation)
+            x = activate_map(x, self.activation)
             if self.norms is not None:
                 x = self.norms[place](x)
         return self.drop(x if self.pools_first else F.max_pool2d(x, 2))
@@ -138,7 +142,7 @@ def _blocks(filters: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     if not filters or any(isinstance(block, int | str) or not block for block in filters):
         rule, plain = "needs blocks of at least one width each", list(filters)
         raise ArgumentError("filters", rule, plain, "filters: [[32, 32], [64, 64]]")
-    return tuple(widths("filters", block) for block in filters)
+    return tuple(positive_widths("filters", block) for block in filters)
 
 
 def _shares(dropout: float | int | Sequence[float | int], blocks: int) -> tuple[float, ...]:
@@ -146,5 +150,5 @@ def _shares(dropout: float | int | Sequence[float | int], blocks: int) -> tuple[
         if len(dropout) != blocks:
             rule = f"needs one number for all blocks, or one for each of them ({blocks})"
             raise ArgumentError("dropout", rule, list(dropout), f"dropout: {[0.25] * blocks}")
-        return tuple(dropout_share("dropout", share) for share in dropout)
-    return (dropout_share("dropout", dropout),) * blocks
+        return tuple(dropout_rate("dropout", share) for share in dropout)
+    return (dropout_rate("dropout", dropout),) * blocks

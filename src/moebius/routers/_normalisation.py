@@ -31,13 +31,13 @@ def normalisation_named(name: str) -> str:
     return name
 
 
-def normalised(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
+def normalise(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
     """The gate's activations and their logarithms, in float32 at least.
 
     softmax gives a distribution; sigmoid, relu, elu and none treat every expert by itself. The logarithm is −∞, with a
     gradient of zero, where an activation is not positive.
     """
-    scores = wide(scores)
+    scores = at_least_float32(scores)
     if name == "softmax":
         log_probs = scores.log_softmax(-1)
         return log_probs.exp(), log_probs
@@ -45,15 +45,15 @@ def normalised(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "
         # Not F.logsigmoid, whose gradient compilers refuse for a number of rows that they do not know.
         return scores.sigmoid(), -F.softplus(-scores, threshold=50)
     probs = ACTIVATIONS[name](scores)
-    return probs, logarithm(probs)
+    return probs, safe_log(probs)
 
 
-def logarithm(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def safe_log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log w where w > 0, else −∞ with a gradient of zero: the logarithm's own would be NaN there."""
     there = weights > 0
     return torch.where(there, torch.where(there, weights, 1).log(), -torch.inf)
 
 
-def wide(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def at_least_float32(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The scores in float32 at least: a bf16 softmax has two digits."""
     return scores.float() if scores.itemsize < 4 else scores

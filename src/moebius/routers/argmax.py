@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import one_each
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import single_selection
 
 
 class Argmax(Router):
@@ -38,6 +38,6 @@ class Argmax(Router):
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its best expert."""
-        probs = wide(scores).softmax(-1)
+        probs = at_least_float32(scores).softmax(-1)
         expert_T = scores.argmax(-1)
-        return Routing(scores, probs, *one_each(expert_T, probs))
+        return Routing(scores, probs, *single_selection(expert_T, probs))

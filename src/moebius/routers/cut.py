@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.routers._selecting import one_each
+from moebius.routers._selecting import single_selection
 
 
 class Cut(Router):
@@ -55,7 +55,7 @@ class Cut(Router):
         whole = self.router(scores, keys) if self.needs_keys else self.router(scores)
         left_out = (whole.weights == 0).all(-1, keepdim=True)
         expert_T = torch.where(left_out, whole.probs, whole.weights).detach().argmax(-1)
-        weights, log_weights, selection = one_each(expert_T, whole.probs.detach())
+        weights, log_weights, selection = single_selection(expert_T, whole.probs.detach())
         return replace(
             whole,
             weights=weights,

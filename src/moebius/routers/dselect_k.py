@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero, positive
+from moebius.kit.arguments import positive_integer, positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import logarithm, wide
-from moebius.routers._selecting import where_weighed
+from moebius.routers._normalisation import at_least_float32, safe_log
+from moebius.routers._selecting import weighted_selection
 
 
 class DSelectK(Router):
@@ -52,8 +52,8 @@ class DSelectK(Router):
 
     def __init__(self, k: int, experts: int, gamma: float | int = 1.0):
         super().__init__()
-        self.selectors, self.experts = positive("k", k), positive("experts", experts)
-        self.gamma = above_zero("gamma", gamma)
+        self.selectors, self.experts = positive_integer("k", k), positive_integer("experts", experts)
+        self.gamma = positive_number("gamma", gamma)
 
     @property
     def digits(self) -> int:
@@ -69,7 +69,7 @@ class DSelectK(Router):
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
         """Route every row to the experts that its selectors name."""
-        numbers = wide(scores)
+        numbers = at_least_float32(scores)
         coded = self.selectors * self.digits
         z = numbers[:, :coded].unflatten(1, (self.selectors, self.digits)).unsqueeze(-1)
         # N = 2^m codes, of which the first E name experts.
@@ -83,8 +83,8 @@ class DSelectK(Router):
             nobodys = share_TKN[..., self.experts :].sum(-1, keepdim=True)
             selectors_TKE = selectors_TKE + nobodys / self.experts
         weights = (numbers[:, coded:].softmax(-1).unsqueeze(-1) * selectors_TKE).sum(1)
-        said = logarithm(weights).clamp(min=-100)
-        return Routing.from_selection(said, weights, where_weighed(weights), {"selectors": selectors_TKE})
+        said = safe_log(weights).clamp(min=-100)
+        return Routing.from_selection(said, weights, weighted_selection(weights), {"selectors": selectors_TKE})
 
 
 def _smooth_step(z: Float[Tensor, "..."], gamma: float) -> Float[Tensor, "..."]:

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing, Selection
-from moebius.kit.arguments import above_zero
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts, room
+from moebius.kit.arguments import positive_number
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import expert_capacity, expert_counts
 
 
 class ExpertChoice(Router):
@@ -44,13 +44,13 @@ class ExpertChoice(Router):
 
     def __init__(self, capacity: float | int = 2.0):
         super().__init__()
-        self.capacity = above_zero("capacity", capacity)
+        self.capacity = positive_number("capacity", capacity)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Let every expert choose its rows."""
         rows, experts = scores.shape
-        probs = wide(scores).softmax(-1)
-        places = room(self.capacity, rows, experts)
+        probs = at_least_float32(scores).softmax(-1)
+        places = expert_capacity(self.capacity, rows, experts)
         # An exported graph is for any number of rows: there every expert ranks all of them, and keeps its first.
         ranked = rows if torch.compiler.is_exporting() else places
         row_EP = probs.detach().T.topk(ranked, -1).indices
@@ -59,6 +59,6 @@ class ExpertChoice(Router):
         taken_A = torch.ones_like(row_EP).cumsum(1).le(places).flatten()
         weight_A = probs[row_A, expert_A]
         selection = Selection(row_A, expert_A, weight_A, taken_A & (weight_A != 0))
-        unchosen = (counts(row_A, rows, selection.kept_A) == 0).sum()
-        aux = {"assigned": counts(expert_A, experts, selection.kept_A), "unchosen": unchosen}
+        unchosen = (expert_counts(row_A, rows, selection.kept_A) == 0).sum()
+        aux = {"assigned": expert_counts(expert_A, experts, selection.kept_A), "unchosen": unchosen}
         return Routing.from_selection(scores, probs, selection, aux)

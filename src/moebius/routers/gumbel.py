@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts, one_each
+from moebius.kit.arguments import positive_number
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import expert_counts, single_selection
 
 
 class Gumbel(Router):
@@ -38,7 +38,7 @@ class Gumbel(Router):
 
     def __init__(self, temperature: float | int = 1.0):
         super().__init__()
-        self.temperature = above_zero("temperature", temperature)
+        self.temperature = positive_number("temperature", temperature)
 
     def max_active(self, experts: int) -> int:
         """One."""
@@ -46,16 +46,16 @@ class Gumbel(Router):
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to one expert."""
-        probs = wide(scores).softmax(-1)
+        probs = at_least_float32(scores).softmax(-1)
         if not self.training:
             expert_T = scores.argmax(-1)
-            aux = {"assigned": counts(expert_T, scores.shape[1])}
-            return Routing(scores, probs, *one_each(expert_T, probs), aux=aux)
+            aux = {"assigned": expert_counts(expert_T, scores.shape[1])}
+            return Routing(scores, probs, *single_selection(expert_T, probs), aux=aux)
         noise = -torch.empty_like(probs).exponential_().log()
-        noisy = wide(scores) + noise
+        noisy = at_least_float32(scores) + noise
         expert_T1 = noisy.detach().argmax(-1, keepdim=True)
         relaxed = (noisy / self.temperature).softmax(-1)
         hard = torch.zeros_like(relaxed).scatter(1, expert_T1, 1.0)
         weights = hard + (relaxed - relaxed.detach())
-        aux = {"assigned": counts(expert_T1.flatten(), scores.shape[1])}
+        aux = {"assigned": expert_counts(expert_T1.flatten(), scores.shape[1])}
         return Routing(scores, probs, weights, hard.log(), aux=aux, straight_through=True)

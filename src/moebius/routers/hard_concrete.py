@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero
+from moebius.kit.arguments import positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import where_weighed
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import weighted_selection
 
 
 class HardConcrete(Router):
@@ -54,13 +54,13 @@ class HardConcrete(Router):
             raise ArgumentError("low", "needs a number below 0", low, "low: -0.1")
         if not high > 1:
             raise ArgumentError("high", "needs a number above 1", high, "high: 1.1")
-        self.temperature, self.low, self.high = above_zero("temperature", temperature), float(low), float(high)
+        self.temperature, self.low, self.high = positive_number("temperature", temperature), float(low), float(high)
         self.renormalise = renormalise
         self.rows_sum_to = 1.0 if renormalise else None
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to the experts whose gates are open."""
-        logits = wide(scores)
+        logits = at_least_float32(scores)
         opening = (logits - self.temperature * math.log(-self.low / self.high)).sigmoid()
         if self.training:
             noise = torch.rand_like(logits).logit(eps=torch.finfo(logits.dtype).eps)
@@ -75,4 +75,6 @@ class HardConcrete(Router):
         best = stretched.gather(1, place)
         alone = torch.zeros_like(z).scatter(1, place, 1 + (best - best.detach()))
         weights = torch.where(total > 0, weights, alone)
-        return Routing.from_selection(scores, opening, where_weighed(weights), {"open": opening}, distribution=False)
+        return Routing.from_selection(
+            scores, opening, weighted_selection(weights), {"open": opening}, distribution=False
+        )

@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.hashing import mixed
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import counts, one_each
+from moebius.kit.hashing import mix_bits
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import expert_counts, single_selection
 
 
 class Hash(Router):
@@ -45,13 +45,13 @@ class Hash(Router):
 
     def forward(self, scores: Float[Tensor, "T E"], keys: Int[Tensor, " T"] | None = None) -> Routing:
         """Route every row by its key."""
-        probs = wide(scores).softmax(-1)
+        probs = at_least_float32(scores).softmax(-1)
         if keys is None:
-            keys = mixed(scores.detach().float().contiguous().view(torch.int32).long()).sum(-1)
+            keys = mix_bits(scores.detach().float().contiguous().view(torch.int32).long()).sum(-1)
         else:
             keys = keys.long()
-        number_T = mixed(keys ^ mixed(torch.full_like(keys, self.seed)))
+        number_T = mix_bits(keys ^ mix_bits(torch.full_like(keys, self.seed)))
         # Without the sign: the expert of a negative number would depend on how remainders are rounded.
         expert_T = (number_T & torch.iinfo(torch.int64).max) % scores.shape[1]
-        aux = {"assigned": counts(expert_T, scores.shape[1])}
-        return Routing(scores, probs, *one_each(expert_T, probs), aux=aux)
+        aux = {"assigned": expert_counts(expert_T, scores.shape[1])}
+        return Routing(scores, probs, *single_selection(expert_T, probs), aux=aux)

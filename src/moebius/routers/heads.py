@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing, Selection
-from moebius.kit.arguments import positive
-from moebius.routers._normalisation import logarithm
+from moebius.kit.arguments import positive_integer
+from moebius.routers._normalisation import safe_log
 
 _COUNTS = ("assigned", "dropped")
 _CHANCES = ("load", "open")
@@ -54,7 +54,7 @@ class Heads(Router):
 
     def __init__(self, router: Router, heads: int):
         super().__init__()
-        self.router, self.heads = router, positive("heads", heads)
+        self.router, self.heads = router, positive_integer("heads", heads)
         self.rows_sum_to = None if router.rows_sum_to is None else heads * router.rows_sum_to
         self.rows_independent = router.rows_independent
         self.trains_gate = router.trains_gate
@@ -81,7 +81,7 @@ class Heads(Router):
             torch.stack([one.scores for one in routings]).mean(0),
             torch.stack([one.probs for one in routings]).mean(0),
             weights,
-            logarithm(weights),
+            safe_log(weights),
             _together([one.selection for one in routings], weights),
             head_weights=torch.cat([_full(one) for one in routings], 1),
             aux=_merged([one.aux for one in routings]),

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import at_least_zero, positive
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import best, counts, how_many, selected
+from moebius.kit.arguments import non_negative, positive_integer
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
 
 class NoisyTopK(Router):
@@ -46,8 +46,8 @@ class NoisyTopK(Router):
 
     def __init__(self, k: int, learned_noise: bool = True, noise: float | int = 1.0):
         super().__init__()
-        self.k, self.learned_noise = positive("k", k), learned_noise
-        self.noise = at_least_zero("noise", noise)
+        self.k, self.learned_noise = positive_integer("k", k), learned_noise
+        self.noise = non_negative("noise", noise)
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
@@ -60,24 +60,24 @@ class NoisyTopK(Router):
 
     def max_active(self, experts: int) -> int:
         """k."""
-        return how_many(self.k, experts)
+        return whole_k(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
         """Route every row to its k best experts."""
         scores, raw = scores.chunk(2, -1) if self.learned_noise else (scores, None)
-        clean, experts, k = wide(scores), scores.shape[1], self.max_active(scores.shape[1])
+        clean, experts, k = at_least_float32(scores), scores.shape[1], self.max_active(scores.shape[1])
         noisy, scale = clean, None
         if self.training and self.noise:
-            scale = self.noise * (torch.ones_like(clean) if raw is None else F.softplus(wide(raw)))
+            scale = self.noise * (torch.ones_like(clean) if raw is None else F.softplus(at_least_float32(raw)))
             noisy = clean + torch.randn_like(clean) * scale
-        expert_TK = best(noisy.detach(), k)
+        expert_TK = top_experts(noisy.detach(), k)
         probs = noisy.softmax(-1)
         weight_TK = noisy.gather(1, expert_TK).softmax(-1) if k > 1 else probs.gather(1, expert_TK)
         load = torch.zeros_like(probs).scatter(1, expert_TK, 1.0)
         if scale is not None and k < experts:
             load = _chance(clean, noisy, scale, load > 0, k)
-        aux = {"assigned": counts(expert_TK.flatten(), experts), "load": load}
-        return Routing.from_selection(scores, probs, selected(expert_TK, weight_TK), aux)
+        aux = {"assigned": expert_counts(expert_TK.flatten(), experts), "load": load}
+        return Routing.from_selection(scores, probs, top_k_selection(expert_TK, weight_TK), aux)
 
 
 def _chance(

@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import positive
-from moebius.routers._normalisation import logarithm, wide
+from moebius.kit.arguments import positive_integer
+from moebius.routers._normalisation import at_least_float32, safe_log
 
 
 class PerClass(Router):
@@ -43,7 +43,7 @@ class PerClass(Router):
 
     def __init__(self, classes: int, within_class: bool = False):
         super().__init__()
-        self.classes = positive("classes", classes)
+        self.classes = positive_integer("classes", classes)
         self.within_class = within_class
 
     def gate_outputs(self, experts: int) -> int:
@@ -52,7 +52,7 @@ class PerClass(Router):
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
         """Route every row to every expert."""
-        scores_TCE = wide(scores).unflatten(-1, (self.classes, -1))
+        scores_TCE = at_least_float32(scores).unflatten(-1, (self.classes, -1))
         if self.within_class:
             weights_TCE = scores_TCE.softmax(-1)
             view = weights_TCE.mean(1)
@@ -60,4 +60,4 @@ class PerClass(Router):
             weights_TCE = scores_TCE.flatten(1).softmax(-1).view_as(scores_TCE)
             view = weights_TCE.sum(1)
         head_weights = weights_TCE.transpose(1, 2).unsqueeze(1)
-        return Routing(scores_TCE.mean(1), view, view, logarithm(view), head_weights=head_weights)
+        return Routing(scores_TCE.mean(1), view, view, safe_log(view), head_weights=head_weights)

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import where_weighed
+from moebius.kit.arguments import positive_number
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import weighted_selection
 
 
 class ReLU(Router):
@@ -40,15 +40,15 @@ class ReLU(Router):
 
     def __init__(self, floor: float | int = 0.01):
         super().__init__()
-        self.floor = above_zero("floor", floor)
+        self.floor = positive_number("floor", floor)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to the experts with a positive score."""
-        wide_scores = wide(scores)
+        wide_scores = at_least_float32(scores)
         positive = wide_scores.relu()
         best, place = wide_scores.max(-1, keepdim=True)
         # The value of the floor with the gradient of the score, which may be −∞.
         kept = self.floor + torch.where(best.isfinite(), best - best.detach(), 0)
         alone = torch.zeros_like(positive).scatter(1, place, kept)
         weights, probs = (torch.where(best > 0, positive, one) for one in (alone, alone.detach()))
-        return Routing.from_selection(scores, probs, where_weighed(weights), distribution=False)
+        return Routing.from_selection(scores, probs, weighted_selection(weights), distribution=False)

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero, positive
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import best, counts, how_many, selected
+from moebius.kit.arguments import positive_integer, positive_number
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
 
 class Sinkhorn(Router):
@@ -44,8 +44,8 @@ class Sinkhorn(Router):
 
     def __init__(self, k: int = 1, iterations: int = 8, temperature: float | int = 1.0):
         super().__init__()
-        self.k, self.iterations = positive("k", k), positive("iterations", iterations)
-        self.temperature = above_zero("temperature", temperature)
+        self.k, self.iterations = positive_integer("k", k), positive_integer("iterations", iterations)
+        self.temperature = positive_number("temperature", temperature)
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
@@ -54,19 +54,19 @@ class Sinkhorn(Router):
 
     def max_active(self, experts: int) -> int:
         """k."""
-        return how_many(self.k, experts)
+        return whole_k(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its k best experts, evened out while training."""
         experts = scores.shape[1]
         k = self.max_active(experts)
-        wide_scores = wide(scores)
+        wide_scores = at_least_float32(scores)
         choice = wide_scores.detach()
-        expert_TK = best(self._even(choice) if self.training else choice, k)
+        expert_TK = top_experts(self._even(choice) if self.training else choice, k)
         probs = wide_scores.softmax(-1)
         weight_TK = wide_scores.gather(1, expert_TK).softmax(-1) if k > 1 else probs.gather(1, expert_TK)
-        aux = {"assigned": counts(expert_TK.flatten(), experts)}
-        return Routing.from_selection(scores, probs, selected(expert_TK, weight_TK), aux)
+        aux = {"assigned": expert_counts(expert_TK.flatten(), experts)}
+        return Routing.from_selection(scores, probs, top_k_selection(expert_TK, weight_TK), aux)
 
     def _even(self, scores: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
         """ln S, where a number that all columns have in common falls out."""

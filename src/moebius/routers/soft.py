@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero
-from moebius.routers._normalisation import normalisation_named, normalised
+from moebius.kit.arguments import positive_number
+from moebius.routers._normalisation import normalisation_named, normalise
 
 
 class Soft(Router):
@@ -38,7 +38,7 @@ class Soft(Router):
 
     def __init__(self, temperature: float | int = 1.0, normalisation: str = "softmax"):
         super().__init__()
-        self.temperature = above_zero("temperature", temperature)
+        self.temperature = positive_number("temperature", temperature)
         self.normalisation = normalisation_named(normalisation)
         if normalisation != "softmax":
             self.rows_sum_to = None
@@ -46,5 +46,5 @@ class Soft(Router):
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to every expert."""
         scaled = scores if self.temperature == 1 else scores / self.temperature
-        weights, log_weights = normalised(scaled, self.normalisation)
+        weights, log_weights = normalise(scaled, self.normalisation)
         return Routing(scores, weights, weights, log_weights, distribution=self.normalisation == "softmax")

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import above_zero
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import where_weighed
+from moebius.kit.arguments import positive_number
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import weighted_selection
 
 
 class Sparsemax(Router):
@@ -38,12 +38,12 @@ class Sparsemax(Router):
 
     def __init__(self, temperature: float | int = 1.0):
         super().__init__()
-        self.temperature = above_zero("temperature", temperature)
+        self.temperature = positive_number("temperature", temperature)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to the experts that the projection keeps."""
-        weights = _projected(wide(scores) / self.temperature)
-        return Routing.from_selection(scores, weights, where_weighed(weights))
+        weights = _projected(at_least_float32(scores) / self.temperature)
+        return Routing.from_selection(scores, weights, weighted_selection(weights))
 
 
 def _projected(z: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:

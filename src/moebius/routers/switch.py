@@ -5,10 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing, Selection
-from moebius.kit.arguments import above_zero, at_least_zero
+from moebius.kit.arguments import non_negative, positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import Rows, best, counts, in_order, room
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import Rows, expert_capacity, expert_counts, sort_scores, top_experts
 
 
 class Switch(Router):
@@ -57,11 +57,11 @@ class Switch(Router):
         next_best: bool = False,
     ):
         super().__init__()
-        self.capacity = None if capacity is None else above_zero("capacity", capacity)
-        self.jitter = at_least_zero("jitter", jitter)
+        self.capacity = None if capacity is None else positive_number("capacity", capacity)
+        self.jitter = non_negative("jitter", jitter)
         if jitter >= 1:
             raise ArgumentError("jitter", "needs a number below 1", jitter, "jitter: 0.01")
-        self.eval_capacity = None if eval_capacity is None else above_zero("eval_capacity", eval_capacity)
+        self.eval_capacity = None if eval_capacity is None else positive_number("eval_capacity", eval_capacity)
         self.next_best = next_best
         self.rows_independent = eval_capacity is None
 
@@ -72,22 +72,22 @@ class Switch(Router):
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its best expert with room."""
         rows, experts = scores.shape
-        noisy = wide(scores)
+        noisy = at_least_float32(scores)
         if self.training and self.jitter:
             noisy = noisy * torch.empty_like(noisy).uniform_(1 - self.jitter, 1 + self.jitter)
         probs = noisy.softmax(-1)
         capacity = self.capacity if self.training else self.eval_capacity
-        places = rows if capacity is None else room(capacity, rows, experts)
-        ranked_TR = best(noisy.detach(), 1)
+        places = rows if capacity is None else expert_capacity(capacity, rows, experts)
+        ranked_TR = top_experts(noisy.detach(), 1)
         # A graph is for any number of rows.
         if self.next_best and capacity is not None and (torch.compiler.is_compiling() or places < rows):
-            ranked_TR = in_order(noisy.detach())[1]
+            ranked_TR = sort_scores(noisy.detach())[1]
         expert_A, kept_A = _with_room(ranked_TR, experts, places)
         weight_A = probs.gather(1, expert_A.unsqueeze(1)).squeeze(1)
         # An expert that is ruled out, with a score of −∞, has room for nobody.
         kept_A = kept_A & (weight_A != 0)
         row_A = torch.arange(rows, device=scores.device)
-        aux = {"assigned": counts(ranked_TR[:, 0], experts), "dropped": (~kept_A).sum()}
+        aux = {"assigned": expert_counts(ranked_TR[:, 0], experts), "dropped": (~kept_A).sum()}
         return Routing.from_selection(scores, probs, Selection(row_A, expert_A, weight_A, kept_A), aux)
 
 

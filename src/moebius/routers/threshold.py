@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from moebius.core.routing import Router, Routing
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import wide
-from moebius.routers._selecting import in_order, where_weighed
+from moebius.routers._normalisation import at_least_float32
+from moebius.routers._selecting import sort_scores, weighted_selection
 
 
 class Threshold(Router):
@@ -46,9 +46,9 @@ class Threshold(Router):
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its most probable experts."""
-        probs = wide(scores).softmax(-1)
+        probs = at_least_float32(scores).softmax(-1)
         with torch.no_grad():
-            ordered, place = in_order(probs)
+            ordered, place = sort_scores(probs)
             before = F.pad(ordered.cumsum(-1)[:, :-1], (1, 0))
             # Sums of probabilities end a little off 1: with p = 1 none may be left out for that.
             needed = (before < self.p) | (self.p >= 1)
@@ -56,4 +56,4 @@ class Threshold(Router):
         weights = torch.where(chosen, probs, 0)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
-        return Routing.from_selection(scores, probs, where_weighed(weights))
+        return Routing.from_selection(scores, probs, weighted_selection(weights))

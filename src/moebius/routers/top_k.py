@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from moebius.core.activation_checkpointing import replayed_later, replaying
+from moebius.core.activation_checkpointing import is_replay, will_be_replayed
 from moebius.core.routing import Router, Routing
-from moebius.kit.arguments import at_least_zero, positive
+from moebius.kit.arguments import non_negative, positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import normalisation_named, normalised, wide
-from moebius.routers._selecting import best, counts, how_many, selected
+from moebius.routers._normalisation import at_least_float32, normalisation_named, normalise
+from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
 # Activations that are shares of something, which can be made to sum to 1 over the chosen experts.
 _SHARES = ("softmax", "sigmoid")
@@ -84,13 +84,13 @@ class TopK(Router):
         experts: int | None = None,
     ):
         super().__init__()
-        self.k, self.renormalise = positive("k", k), renormalise
+        self.k, self.renormalise = positive_integer("k", k), renormalise
         self.normalisation = normalisation_named(normalisation)
-        self.bias_rate = at_least_zero("bias_rate", bias_rate)
+        self.bias_rate = non_negative("bias_rate", bias_rate)
         if bias_rate and experts is None:
             raise ArgumentError("experts", "a bias per expert needs their number", experts, "experts=8")
         self.experts = experts
-        bias = torch.zeros(positive("experts", experts), dtype=torch.float32) if bias_rate else None
+        bias = torch.zeros(positive_integer("experts", experts), dtype=torch.float32) if bias_rate else None
         self.register_buffer("bias", bias)
         # No buffer: data-parallel training gives every process the first one's buffers in each forward.
         self._counted = torch.zeros(0 if bias is None else len(bias), dtype=torch.long)
@@ -110,16 +110,18 @@ class TopK(Router):
 
     def max_active(self, experts: int) -> int:
         """k."""
-        return how_many(self.k, experts)
+        return whole_k(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its k best experts."""
-        probs, log_probs = normalised(scores, self.normalisation)
-        expert_TK = best(self._ranked(wide(scores.detach()), probs.detach()), self.max_active(scores.shape[1]))
+        probs, log_probs = normalise(scores, self.normalisation)
+        expert_TK = top_experts(
+            self._ranked(at_least_float32(scores.detach()), probs.detach()), self.max_active(scores.shape[1])
+        )
         # In log space, for sigmoids whose sum underflows.
         chosen = log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
-        selection = selected(expert_TK, chosen)
-        assigned = counts(selection.expert_A, scores.shape[1], selection.kept_A)
+        selection = top_k_selection(expert_TK, chosen)
+        assigned = expert_counts(selection.expert_A, scores.shape[1], selection.kept_A)
         if self.bias is not None and self.training and _counts():
             self._count(self.bias, assigned)
         return Routing.from_selection(
@@ -196,6 +198,6 @@ def _counts() -> bool:
     A compiled block inside an activation checkpoint counts in the replay too: all its loads double, and with them their
     mean.
     """
-    if replaying() or torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+    if is_replay() or torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return False
-    return torch.is_grad_enabled() or replayed_later()
+    return torch.is_grad_enabled() or will_be_replayed()

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.routing import Router
-from moebius.core.stack import Stack, stackable
+from moebius.core.stack import Stack, unstackable_reason
 from moebius.kit.errors import ArgumentError
 from moebius.layers.mixture import Mixture
 from moebius.routers.dselect_k import DSelectK
-from moebius.storage.structure import built, describe, room_of
+from moebius.storage.structure import build_part, describe_part, room_of
 
 # From the rows for the old experts, (E, …), those for the new ones; an additional one of zeros if the second says so.
 Rows = Callable[[Tensor, bool], Tensor]
@@ -121,7 +121,7 @@ def _experts(moe: Mixture) -> list[nn.Module]:
 
 
 def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> Mixture:
-    stacks = isinstance(moe.experts, Stack) and stackable(experts) is None
+    stacks = isinstance(moe.experts, Stack) and unstackable_reason(experts) is None
     made = Mixture(gate, Stack(experts) if stacks else experts, router, moe.combine, moe.execution)
     # Not through train(): the parts that are kept have their modes, and another mixture's.
     made.training = made.experts.training = moe.training
@@ -153,11 +153,11 @@ def _with_one_more(values: Tensor, zero: bool) -> Tensor:
 
 def _router_for(router: Router, experts: int, rows: Rows) -> Router:
     """The same router where it does not know the number of experts, else one that is made for the new number."""
-    said = describe(router)
+    said = describe_part(router)
     changed = _with_experts(said, experts)
     if changed == said:
         return router
-    made = built(changed, "routers", dict(router.named_modules()))
+    made = build_part(changed, "routers", dict(router.named_modules()))
     return _take_over(made, router, rows)
 
 
@@ -169,11 +169,11 @@ def _with_experts(value: Any, experts: int) -> Any:
 
 
 def _gate_for(gate: nn.Module, outputs: int, wanted: int, rows: Rows) -> nn.Module:
-    said = describe(gate)
+    said = describe_part(gate)
     if isinstance(said.get("experts"), int):
         try:
             with torch.random.fork_rng(devices=()):
-                made = built({**said, "experts": wanted}, room_of(gate))
+                made = build_part({**said, "experts": wanted}, room_of(gate))
         except ArgumentError as error:
             raise ArgumentError("gate", error.rule, error.value, f"gate=…, a new one for {wanted} experts") from None
         return _take_over(made, gate, rows)

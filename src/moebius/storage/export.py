@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from moebius import __version__
 from moebius.execution.auto import Auto
 from moebius.kit.errors import ArgumentError, MoebiusError
-from moebius.kit.files import replacing
-from moebius.kit.modes import evaluating
+from moebius.kit.files import atomic_path
+from moebius.kit.modes import evaluation_mode
 from moebius.layers.mixture import Mixture
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -86,7 +86,7 @@ def export(
         difference = _tried(model, example, made, tolerance)
         # The data first: from the moment it has its name, the file can be used.
         for file in sorted(Path(folder).iterdir(), reverse=True):
-            with replacing(path.with_name(file.name)) as temporary:
+            with atomic_path(path.with_name(file.name)) as temporary:
                 file.rename(temporary)
     return difference
 
@@ -111,7 +111,7 @@ def _check(model: nn.Module, example: Tensor, path: Path) -> None:
 def _for_export(model: nn.Module) -> Iterator[None]:
     """Eval, and an execution that knows how to be exported; afterwards everything as it was."""
     executions = {part: part.execution for part in model.modules() if isinstance(part, Mixture)}
-    with evaluating(model):
+    with evaluation_mode(model):
         try:
             for part in executions:
                 part.execution = Auto()

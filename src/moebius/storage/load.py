@@ -16,8 +16,8 @@ from moebius.kit.extras import lab
 from moebius.kit.files import read_json
 from moebius.layers.mixture import Mixture
 from moebius.storage._folder import SCHEMA, digest_of, waiting_path
-from moebius.storage.structure import STACK_OF, built, inside, strangers
-from moebius.storage.tensors import holders, put
+from moebius.storage.structure import STACK_OF, build_part, join_path, unknown_parts
+from moebius.storage.tensors import put_tensors, tensor_holders
 
 
 def load(
@@ -60,7 +60,7 @@ def load(
             )
         return lab("predict", "load_run")(folder)[0].to(device)
     structure = description["mixture"]
-    own = dict(strangers(structure))
+    own = dict(unknown_parts(structure))
     wanted = {"gate": gate, "router": router, "combine": combine, **_by_place(experts, structure["experts"])}
     given = {_place(name, own): part for name, part in wanted.items() if part is not None}
     missing = {place: name for place, name in own.items() if place not in given}
@@ -71,12 +71,12 @@ def load(
     try:
         # Making parts draws numbers that are overwritten; who loads a mixture shall not find other ones afterwards.
         with torch.random.fork_rng(devices=()):
-            moe = built(structure, "experts", given)
+            moe = build_part(structure, "experts", given)
     except (LookupError, TypeError) as error:  # a kind, a place or an argument that is not known here
         made = f"moebius {description['moebius']} wrote what {__version__} cannot make"
         raise DataError(f"{folder / 'model.json'}: {made} ({error.args[0]})") from error
     _fit(moe, tensors, own)
-    put(moe, tensors)
+    put_tensors(moe, tensors)
     return moe.to(device).eval()
 
 
@@ -158,13 +158,13 @@ def _made(name: str) -> str:
 
 def _fit(moe: Mixture, tensors: Mapping[str, Tensor], own: Mapping[str, str]) -> None:
     """Hold the modules to the file's names and shapes, all of them before one is changed; then take its formats."""
-    wanted = holders(moe)
+    wanted = tensor_holders(moe)
     for name in [*wanted, *tensors]:
-        place = next((place for place in own if name.startswith(inside(place, ""))), "")
-        short = name.removeprefix(inside(place, ""))
+        place = next((place for place in own if name.startswith(join_path(place, ""))), "")
+        short = name.removeprefix(join_path(place, ""))
         if name not in wanted or name not in tensors:
             here, there = ("file", "module given") if name in tensors else ("module given", "file")
-            held = [one.removeprefix(inside(place, "")) for one in wanted if one.startswith(inside(place, ""))]
+            held = [one.removeprefix(join_path(place, "")) for one in wanted if one.startswith(join_path(place, ""))]
             raise ArgumentError(place or name, f"the {here} has a tensor {short}, and the {there} has none", held)
         whole, number = wanted[name]
         shape = tuple(whole.shape if number is None else whole.shape[1:])

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from moebius import __version__
 from moebius.kit.errors import ArgumentError
-from moebius.kit.files import replacing, write_json
+from moebius.kit.files import atomic_path, write_json
 from moebius.layers.mixture import Mixture
 from moebius.storage._folder import SCHEMA, digest_of, waiting_path
-from moebius.storage.structure import describe
-from moebius.storage.tensors import holders, stored
+from moebius.storage.structure import describe_part
+from moebius.storage.tensors import stored_tensors, tensor_holders
 
 
 def save(moe: Mixture, path: str | Path) -> None:
@@ -49,8 +49,8 @@ def save(moe: Mixture, path: str | Path) -> None:
         rule = "needs a folder of its own, and a file or a study's run is there"
         raise ArgumentError("path", rule, str(path), f"mb.save(moe, {str(folder) + '-mixture'!r})")
     aliases = _aliases(moe)
-    structure, tensors = describe(moe), _apart(stored(moe))
-    with replacing(folder / ".model.safetensors") as temporary:
+    structure, tensors = describe_part(moe), _apart(stored_tensors(moe))
+    with atomic_path(folder / ".model.safetensors") as temporary:
         save_file(tensors, temporary, {"format": "pt"})
         digest = digest_of(temporary)
     waiting = (folder / ".model.safetensors").rename(waiting_path(folder, digest))
@@ -67,7 +67,7 @@ def _aliases(moe: Mixture) -> dict[str, str]:
     """Each further name of a tensor that has several → the first, under which it is stored."""
     first: dict[tuple[int, int | None], str] = {}
     aliases = {}
-    for name, (tensor, number) in holders(moe).items():
+    for name, (tensor, number) in tensor_holders(moe).items():
         if not isinstance(tensor, Tensor):
             raise ArgumentError(name, "needs to be a tensor, for nothing is pickled", type(tensor).__name__)
         known = first.setdefault((id(tensor), number), name)

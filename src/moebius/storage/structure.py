@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moebius.core.stack import Stack
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kind_of
-from moebius.layers.mixture import Mixture, known_as
+from moebius.layers.mixture import Mixture, execution_kind
 
 # The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
 PARTS = {"gate": "gates", "experts": "experts", "router": "routers", "combine": "combine"}
@@ -20,7 +20,7 @@ ROOMS = (*PARTS.values(), "layers")
 STACK_OF = "Stack of "
 
 
-def describe(part: Any) -> dict[str, Any]:
+def describe_part(part: Any) -> dict[str, Any]:
     """A part of a mixture, or a mixture, as values that JSON has: its kind and its arguments.
 
     A component keeps each argument of its constructor as an attribute of the same name (or says in `kept_as` under
@@ -38,14 +38,14 @@ def describe(part: Any) -> dict[str, Any]:
 
     Example:
         >>> from moebius.routers import Argmax, Heads
-        >>> describe(Heads(Argmax(), heads=2))
+        >>> describe_part(Heads(Argmax(), heads=2))
         {'kind': 'heads', 'router': {'kind': 'argmax'}, 'heads': 2}
     """
     return _Describing().part(part, "", room_of(part))
 
 
-def built(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | None = None) -> Any:
-    """What `describe` described, made anew.
+def build_part(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | None = None) -> Any:
+    """What `describe_part` described, made anew.
 
     Arguments:
         structure: the description.
@@ -53,24 +53,24 @@ def built(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | No
         given: place → part, for all that are of no known kind.
 
     Example:
-        >>> built({"kind": "top_k", "k": 2}, "routers").k
+        >>> build_part({"kind": "top_k", "k": 2}, "routers").k
         2
     """
     return _Building(given or {}).part(structure, "", room)
 
 
-def strangers(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def unknown_parts(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Place and class of every part of a description that is of no known kind.
 
     Example:
-        >>> list(strangers({"kind": "adapter", "network": {"kind": None, "class": "Net", "parameters": {}}}))
+        >>> list(unknown_parts({"kind": "adapter", "network": {"kind": None, "class": "Net", "parameters": {}}}))
         [('network', 'Net')]
     """
     if isinstance(structure, Mapping) and structure.get("kind", "") is None:
         yield place, structure["class"]
     elif isinstance(structure, Mapping | list):
         for name, inner in structure.items() if isinstance(structure, Mapping) else enumerate(structure):
-            yield from strangers(inner, inside(place, str(name)))
+            yield from unknown_parts(inner, join_path(place, str(name)))
 
 
 def room_of(part: Any) -> str:
@@ -79,7 +79,7 @@ def room_of(part: Any) -> str:
     return found[0] if found else "experts"
 
 
-def inside(place: str, name: str) -> str:
+def join_path(place: str, name: str) -> str:
     """The place of a part inside another; the outermost is at ""."""
     return f"{place}.{name}" if place else name
 
@@ -102,7 +102,7 @@ class _Describing:
             if first != place:
                 return {"same_as": first}
         if type(part) is Mixture:
-            parts = {name: self.value(getattr(part, name), inside(place, name), PARTS[name]) for name in PARTS}
+            parts = {name: self.value(getattr(part, name), join_path(place, name), PARTS[name]) for name in PARTS}
             return {"kind": "mixture", **parts, "execution": _execution(part.execution)}
         if isinstance(part, Stack):
             return self.stack(part, place, room)
@@ -114,14 +114,14 @@ class _Describing:
         # A part with others inside has no tensors that depend on its own arguments, or those follow from the parts'.
         if not any(callable(value) for value in arguments.values()):
             _check_unaltered(part, arguments, place)
-        plain = {name: self.value(value, inside(place, name), found[0]) for name, value in arguments.items()}
+        plain = {name: self.value(value, join_path(place, name), found[0]) for name, value in arguments.items()}
         return {"kind": found[1], **({} if found[0] == room else {"room": found[0]}), **plain}
 
     def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
         expert = stack[0]
         self.kept.append(expert)
-        said = self.part(expert, inside(place, "expert"), room)
-        if any(strangers(said)):
+        said = self.part(expert, join_path(place, "expert"), room)
+        if any(unknown_parts(said)):
             name = f"{STACK_OF}{type(expert).__name__}"
             return {"kind": None, "class": name, "parameters": _shapes(stack)}
         return {"kind": "stack", "count": len(stack), "expert": said}
@@ -132,7 +132,7 @@ class _Describing:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, list | tuple | nn.ModuleList):
-            return [self.value(one, inside(place, str(number)), room) for number, one in enumerate(value)]
+            return [self.value(one, join_path(place, str(number)), room) for number, one in enumerate(value)]
         if callable(value):
             return self.part(value, place, room)
         raise ArgumentError(place, "needs to be a number, a text, a list of them or a part", value)
@@ -150,21 +150,21 @@ class _Building:
         if kind is None:
             made = self.given[place]
         elif kind == "mixture":
-            parts = {name: self.value(spec[name], inside(place, name), PARTS[name]) for name in PARTS}
+            parts = {name: self.value(spec[name], join_path(place, name), PARTS[name]) for name in PARTS}
             made = Mixture(**parts, execution=spec["execution"])
         elif kind == "stack":
-            made = Stack.of(lambda: self.part(spec["expert"], inside(place, "expert"), room), spec["count"])
+            made = Stack.of(lambda: self.part(spec["expert"], join_path(place, "expert"), room), spec["count"])
         elif room not in ROOMS:
             raise LookupError(f"no part of a mixture is of room {room!r}")
         else:
             given = {name: value for name, value in spec.items() if name not in ("kind", "room")}
-            made = find(room, kind)(**{n: self.value(value, inside(place, n), room) for n, value in given.items()})
+            made = find(room, kind)(**{n: self.value(value, join_path(place, n), room) for n, value in given.items()})
         self.made[place] = made
         return made
 
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, list):
-            return [self.value(one, inside(place, str(number)), room) for number, one in enumerate(value)]
+            return [self.value(one, join_path(place, str(number)), room) for number, one in enumerate(value)]
         if isinstance(value, Mapping):
             return float(value["float"]) if "float" in value else self.part(value, place, room)
         return value
@@ -185,7 +185,7 @@ def _arguments(part: Any) -> dict[str, Any]:
 
 def _execution(execution: Any) -> str:
     # What runs the experts is a matter of speed: instead of one that is not known, the rule picks.
-    return execution if isinstance(execution, str) else known_as(execution) or "auto"
+    return execution if isinstance(execution, str) else execution_kind(execution) or "auto"
 
 
 def _shapes(part: Any) -> dict[str, list[int]]:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from moebius.core.stack import Stack
 
 
-def holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
+def tensor_holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
     """Name in a list's state dict → the tensor that holds its values, and the expert's number where a stack's does.
 
     Example:
-        >>> list(holders(Stack([nn.Linear(4, 3, bias=False) for _ in range(2)])))
+        >>> list(tensor_holders(Stack([nn.Linear(4, 3, bias=False) for _ in range(2)])))
         ['0.weight', '1.weight']
     """
     held: dict[str, tuple[Tensor, int | None]] = {
@@ -30,20 +30,20 @@ def holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
     return held
 
 
-def stored(model: nn.Module) -> dict[str, Tensor]:
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Name → tensor of everything in the state dict; of the names of a part that is used twice, the first.
 
     Example:
         >>> shared = nn.Linear(2, 2, bias=False)
-        >>> list(stored(nn.Sequential(shared, nn.ReLU(), shared)))
+        >>> list(stored_tensors(nn.Sequential(shared, nn.ReLU(), shared)))
         ['0.weight']
     """
     once = {names[0]: tensor for names, tensor in _distinct(model)}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in once.items()}
 
 
-def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put tensors that `stored` gave into a model of the same structure.
+def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors that `stored_tensors` gave into a model of the same structure.
 
     Raises:
         RuntimeError: a tensor is missing, has another shape, or belongs to nothing in the model; nothing is changed.
@@ -63,13 +63,13 @@ def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if tensors[given[first]].shape != tensor.shape:
             shapes = f"{tuple(tensors[given[first]].shape)}, and the model's is {tuple(tensor.shape)}"
             raise RuntimeError(f"{first} has shape {shapes}")
-    model.load_state_dict({name: tensors[given[name]] for name in holders(model)})
+    model.load_state_dict({name: tensors[given[name]] for name in tensor_holders(model)})
 
 
 def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Every tensor of the state dict with all its names."""
     found: dict[tuple[int, int | None], tuple[list[str], Tensor]] = {}
-    for name, (whole, number) in holders(model).items():
+    for name, (whole, number) in tensor_holders(model).items():
         tensor = whole if number is None else whole[number]
         found.setdefault((id(whole), number), ([], tensor))[0].append(name)
     return list(found.values())

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.cache import decoded, default_folder
+from moebius.lab.data.cache import cached_set, default_folder
 from moebius.lab.data.sources.hub import Hub
 
 LOAD = """
 import sys
 from pathlib import Path
-from moebius.lab.data.cache import decoded
+from moebius.lab.data.cache import cached_set
 from moebius.lab.data.sources.textures import Textures
-print(decoded(Textures(300), 8, "grey", None, Path(sys.argv[1])).digest)
+print(cached_set(Textures(300), 8, "grey", None, Path(sys.argv[1])).digest)
 """
 
 
@@ -23,7 +23,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def get(data_dir: Path, cache: Path, size: int = 4, color: str = "grey"):
-    return decoded(Hub("any/toy"), size, color, data_dir, cache)
+    return cached_set(Hub("any/toy"), size, color, data_dir, cache)
 
 
 def test_the_second_time_the_file_is_read(toy_set, tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, UnknownKindError
-from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.lab.model.cost import multiply_adds
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
@@ -164,7 +164,7 @@ def test_a_stage_inside_another_is_mapped_to_the_outputs_that_the_other_has():
     around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
     outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 3}, "classes": [1, 0, 5], "labels": [1, 0, 5]}
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
-    moe = build_mixture(spec, {**FACTS, "classes": 6}, Stages({"inner": inner, "outer": outer}))
+    moe = build_mixture(spec, {**FACTS, "classes": 6}, StageNetworks({"inner": inner, "outer": outer}))
     x = torch.rand(2, FACTS["channels"], FACTS["size"], FACTS["size"])
     network = moe.experts[0].network.experts[0].network
     assert moe.experts[0].network.experts[0].classes == (2, 0)
@@ -181,4 +181,4 @@ def test_a_stage_that_knows_what_its_user_does_not_is_refused():
     outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 2}, "classes": [0, 1], "labels": [0, 1]}
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
     with pytest.raises(ArgumentError, match="knows classes that the stage which uses it has no output for"):
-        build_mixture(spec, FACTS, Stages({"inner": inner, "outer": outer}))
+        build_mixture(spec, FACTS, StageNetworks({"inner": inner, "outer": outer}))

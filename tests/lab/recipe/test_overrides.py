@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from moebius.lab.recipe.overrides import assign, parse_override
+from moebius.lab.recipe.overrides import assign_value, parse_override
 from moebius.lab.recipe.problems import Problem
 
 TREE = {
@@ -49,7 +49,7 @@ def test_what_is_no_override_says_so():
 )
 def test_assigning_sets_the_value_and_names_what_it_made(path, value, made):
     tree = copy.deepcopy(TREE)
-    assert assign(tree, path, value) == made
+    assert assign_value(tree, path, value) == made
     for key in path:
         tree = tree[key if isinstance(tree, list) else str(key)]
     assert tree == value
@@ -58,7 +58,7 @@ def test_assigning_sets_the_value_and_names_what_it_made(path, value, made):
 def test_the_value_is_copied():
     value = [1]
     tree = {}
-    assign(tree, ("a",), value)
+    assign_value(tree, ("a",), value)
     value.append(2)
     assert tree == {"a": [1]}
 
@@ -75,6 +75,6 @@ def test_the_value_is_copied():
     ],
 )
 def test_what_stands_in_the_way_is_named(path, line):
-    problem = assign(copy.deepcopy(TREE), path, 1)
+    problem = assign_value(copy.deepcopy(TREE), path, 1)
     assert isinstance(problem, Problem)
     assert problem.line() == line

@@ -1,7 +1,7 @@
 import pytest
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.recipe.problems import Problem, dotted, from_argument_error, parse_path, shown, unique
+from moebius.lab.recipe.problems import Problem, from_argument_error, parse_path, path_text, shortened, unique_problems
 
 
 def test_a_problem_is_one_line():
@@ -14,14 +14,14 @@ def test_a_problem_is_one_line():
 
 @pytest.mark.parametrize("path", [("a",), ("a", "b"), ("data", "sets", 0, "name"), ("experts", 1)])
 def test_a_path_reads_back(path):
-    assert parse_path(dotted(path)) == path
+    assert parse_path(path_text(path)) == path
 
 
 def test_values_are_shown_as_yaml_has_them_and_shortened():
-    assert [shown(value) for value in (None, True, False, 1, 1.5, "a", [])] == [
+    assert [shortened(value) for value in (None, True, False, 1, 1.5, "a", [])] == [
         "null", "true", "false", "1", "1.5", "'a'", "[]"
     ]  # fmt: skip
-    assert shown("x" * 200) == "'" + "x" * 88 + "…"
+    assert shortened("x" * 200) == "'" + "x" * 88 + "…"
 
 
 def test_a_constructor_s_error_keeps_its_parts():
@@ -32,4 +32,4 @@ def test_a_constructor_s_error_keeps_its_parts():
 
 def test_shared_problems_count_once():
     first, second = Problem(("a",), "x", 1), Problem(("b",), "x", 1)
-    assert unique([first, second, Problem(("a",), "x", 2)]) == [first, second]
+    assert unique_problems([first, second, Problem(("a",), "x", 2)]) == [first, second]

@@ -5,7 +5,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from moebius.lab.recipe.schema import Strict
-from moebius.lab.recipe.wording import described, problems_of
+from moebius.lab.recipe.wording import describe_type, problems_of
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from moebius.lab.recipe.wording import described, problems_of
     ],
 )
 def test_types_in_words(annotation, words):
-    assert described(annotation) == words
+    assert describe_type(annotation) == words
 
 
 class Inner(Strict):

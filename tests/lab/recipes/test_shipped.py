@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from moebius.core.recording import record
-from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Variant
-from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped
+from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped_recipes
 from moebius.lab.recipe.sizes import sizes
 from moebius.lab.recipe.stages import stage_specs
 from moebius.lab.recipe.text import write_yaml
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.settings import Settings
-from moebius.storage.tensors import stored
+from moebius.storage.tensors import stored_tensors
 
 NAMES = (
     *("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts"),
@@ -25,10 +25,10 @@ MNIST_AND_CIFAR = [{"kind": "hub", "name": "ylecun/mnist"}, {"kind": "hub", "nam
 
 
 def test_the_studies_are_there():
-    assert set(NAMES) <= set(shipped())
+    assert set(NAMES) <= set(shipped_recipes())
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_a_recipe_and_its_presets_are_valid_and_say_what_to_expect(name):
     recipe = load_recipe(name)
     assert recipe.name == name
@@ -44,14 +44,14 @@ def test_a_recipe_and_its_presets_are_valid_and_say_what_to_expect(name):
         assert load_recipe(name, preset=preset).file != recipe.file
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_a_resolved_recipe_says_the_same(name, tmp_path):
     path = tmp_path / "resolved.yaml"
     path.write_text(write_yaml(load_recipe(name, preset="quick").resolved()), encoding="utf-8")
     assert load_recipe(str(path)).file == load_recipe(name, preset="quick").file
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_every_variant_is_built_and_run_for_a_step(name):
     recipe = load_recipe(name)
     facts = guess_facts(recipe.data.model_dump())
@@ -62,7 +62,7 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     specs = stage_specs(recipe.stages, facts)
     for variant in (*recipe.stages, *recipe.variants):
         own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
-        model = build_mixture(variant.model, own, Stages(specs))
+        model = build_mixture(variant.model, own, StageNetworks(specs))
         settings = Settings.from_plain(variant.training.model_dump())
         logs = getattr(model.combine, "gives_log_probabilities", False)
         objective = Objective(logs, settings.losses, settings.cross_entropy)
@@ -170,7 +170,7 @@ def test_the_quickstart_needs_no_download():
     assert recipe.resolved_variants()["conv"].model["experts"]["count"] == 2
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_lines_fit(name):
     assert max(map(len, find_recipe(name).read_text(encoding="utf-8").splitlines())) <= 120
     assert read_recipe(find_recipe(name), name)["name"] == name
@@ -231,6 +231,8 @@ def test_hierarchical_cifar10_is_study_4():
 def test_a_trained_tree_stores_the_base_of_both_branches_once():
     recipe = load_recipe("hierarchical-cifar10")
     facts = guess_facts(recipe.data.model_dump())
-    tree = build_mixture(recipe.resolved_variants()["tree"].model, facts, Stages(stage_specs(recipe.stages, facts)))
+    tree = build_mixture(
+        recipe.resolved_variants()["tree"].model, facts, StageNetworks(stage_specs(recipe.stages, facts))
+    )
     assert tree.experts[0].experts[0] is tree.experts[1].experts[0]
-    assert sum(tensor.numel() for tensor in stored(tree).values()) == sum(p.numel() for p in tree.parameters())
+    assert sum(tensor.numel() for tensor in stored_tensors(tree).values()) == sum(p.numel() for p in tree.parameters())

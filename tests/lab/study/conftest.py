@@ -12,9 +12,9 @@ import torch
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.study.cohorts import Stacking
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
-from moebius.lab.study.stacks import Stacking
 
 RECIPE = """
 name: small

@@ -3,7 +3,7 @@
 import torch
 
 from moebius.lab.study.costs import measure_costs
-from moebius.lab.study.one_run import run_one
+from moebius.lab.study.train_run import train_run
 
 FEATURES, CLASSES = 64, 20
 
@@ -11,7 +11,7 @@ FEATURES, CLASSES = 64, 20
 def test_multiply_adds_are_those_of_the_gate_and_of_the_experts_that_run(planned, tmp_path):
     study = planned(tmp_path, "training.epochs=1", added="  one: {gate: {kind: uniform}, experts: {count: 1}}")
     for run in study.plan.runs:
-        run_one(run, study.data, tmp_path, "cpu", lambda event: None)
+        train_run(run, study.data, tmp_path, "cpu", lambda event: None)
     threads = torch.get_num_threads()
     costs = measure_costs(study.plan, study.data, tmp_path)
     assert torch.get_num_threads() == threads

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from moebius.kit.errors import TrainingError
 from moebius.lab.study.display import Display
-from moebius.lab.study.plan import RunPlan
+from moebius.lab.study.plan import RunSpec
 from moebius.lab.training.outcome import Event
 
-RUN = RunPlan("linear", 1, {}, {"epochs": 3}, "")
+RUN = RunSpec("linear", 1, {}, {"epochs": 3}, "")
 
 
 def shown(terminal: bool, *events: Event) -> tuple[str, StringIO]:
@@ -77,7 +77,7 @@ def test_no_rate_and_no_time_left_before_there_is_one():
     assert "nan" not in shown(False, Event("epoch", 1, 10, 30, 0.5, 1.0, math.nan, 0.5))[0]
 
 
-STACK = [RunPlan("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
+STACK = [RunSpec("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
 
 
 def test_a_stack_has_one_bar_with_the_mean_of_its_runs():

@@ -17,9 +17,9 @@ from moebius.lab.predict import load_run, predict
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.text import write_yaml
 from moebius.lab.study import run
-from moebius.lab.study.one_run import result_path
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
+from moebius.lab.study.train_run import result_path
 from moebius.lab.study.workers import run_all
 
 PAIRS = [(0, 8), (1, 9), (2, 6), (3, 5), (4, 7), (0, 9), (1, 8), (2, 7), (3, 6), (4, 5)]
@@ -175,7 +175,7 @@ TRAIN = """
 import sys
 from pathlib import Path
 from moebius.lab.recipe.load import load_recipe
-from moebius.lab.study.one_run import result_path
+from moebius.lab.study.train_run import result_path
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
 from moebius.lab.study.workers import run_all

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from moebius.kit.errors import TrainingError
-from moebius.lab.study.one_run import result_path
+from moebius.lab.study.train_run import result_path
 from moebius.lab.study.workers import run_all
 
 BITS = ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet")

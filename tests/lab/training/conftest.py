@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.lab.data.load import load
+from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.data.split import Dataset
@@ -33,7 +33,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Datase
     def loaded(train_rows: int = 120, test_rows: int = 40, validation_rows: int = 0) -> Dataset:
         sources = [Digits(), Textures(rows_per_class=20)]
         rows = {"train_rows": train_rows, "test_rows": test_rows, "validation_rows": validation_rows}
-        return load(sources, size=8, **rows, cache_dir=cache)
+        return load_sets(sources, size=8, **rows, cache_dir=cache)
 
     return loaded
 

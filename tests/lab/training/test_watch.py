@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from moebius.lab.training.checkpoint import restore
 from moebius.lab.training.loop import Trainer
-from moebius.lab.training.patience import judge
 from moebius.lab.training.settings import Watch
+from moebius.lab.training.watch_state import watch_state
 
 # Rates that grow until they spoil the model: epochs without a better one come soon.
 GROWING = {"kind": "step", "start": 1e-2, "factor": 30.0, "every": 1}
@@ -61,7 +61,7 @@ def test_training_ends_after_patience_and_reports_the_best_weights(measure, trai
 def test_without_patience_training_goes_on_to_its_end(train):
     _, trained, _, _ = train({})
     assert len(trained.metrics) == 9
-    assert trained.epoch == judge(values(trained), Watch()).best
+    assert trained.epoch == watch_state(values(trained), Watch()).best
 
 
 def test_nothing_above_leaves_the_last_epoch(train):
@@ -101,7 +101,7 @@ def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer
     trainer.train_epoch = look
     trained = trainer.train()
     seen = values(trained)
-    bests = [judge(seen[:count], trainer.account.watch).best for count in range(1, 10)]
+    bests = [watch_state(seen[:count], trainer.account.watch).best for count in range(1, 10)]
     assert len(set(bests)) < len(bests)  # some epochs were no better
     for epoch in range(1, 9):
         assert equal(begun[epoch], ended[bests[epoch - 1] - 1])
@@ -116,7 +116,7 @@ def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
     plateau = {"patience": 1, "factor": 0.5, "least": 0.1}
     own = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
     trainer, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **own)
-    scales = [judge(values(trained)[:count], trainer.account.watch).scale for count in range(9)]
+    scales = [watch_state(values(trained)[:count], trainer.account.watch).scale for count in range(9)]
     assert min(scales) <= 0.25
     for scale, found in zip(scales, rates, strict=True):
         # A rate that is below `least` as it is stays as it is.
@@ -128,7 +128,7 @@ def test_rates_fall_from_what_the_schedule_says(train):
     trainer, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
     last = 2 / 3  # where the last of three steps begins
     for epoch, found in enumerate(rates):
-        scale = judge(values(trained)[:epoch], trainer.account.watch).scale
+        scale = watch_state(values(trained)[:epoch], trainer.account.watch).scale
         expected = trainer.settings.lr(epoch + last) * scale
         assert found["gate"] == pytest.approx(expected)
 

@@ -1,5 +1,5 @@
 """Feed-forward experts on a GPU, gathering and scattering inside the matrix products. Triton loads at first use."""
 
-from moebius.execution._triton.ffn import fused_ffn, why_not
+from moebius.execution._triton.ffn import fused_ffn, obstacle
 
-__all__ = ["fused_ffn", "why_not"]
+__all__ = ["fused_ffn", "obstacle"]

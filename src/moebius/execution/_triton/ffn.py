@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.routing import Selection
-from moebius.execution._triton.plan import make_plan
+from moebius.execution._triton.tile_order import order_tiles
 from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
 
@@ -49,7 +49,7 @@ def fused_ffn(
     Shapes: x (T, D) → (T, D), of the type of x.
 
     Raises:
-        ArgumentError: `why_not` gives a reason, or the activation or a shape does not fit.
+        ArgumentError: `obstacle` gives a reason, or the activation or a shape does not fit.
 
     Reference: Tan, Shen, Panda, Courville 2024, Scattered Mixture-of-Experts Implementation (indices are padded,
     tensors are not); Guo et al. 2025, SonicMoE (what the backward keeps, and the weights' gradient). Here rows are
@@ -58,7 +58,7 @@ def fused_ffn(
     # Defining an operator imports a good part of torch's compiler.
     from moebius.execution._triton import operators
 
-    why = why_not(x, inner, inner_bias, outer, outer_bias)
+    why = obstacle(x, inner, inner_bias, outer, outer_bias)
     if why is not None:
         raise ArgumentError("execution", f"fused {why}", "fused", 'execution="loop"')
     if activation not in FEED_FORWARD:
@@ -69,13 +69,13 @@ def fused_ffn(
         shapes = [tuple(part.shape) for part in (x, inner, outer)]
         raise ArgumentError("inner", f"{activation} needs (T, D), (E, {matrices}·H, D) and (E, D, H)", shapes)
     block = _rows_per_tile(len(selection.row_A), experts, x.dtype)
-    plan = make_plan(selection, len(x), experts, block)
+    plan = order_tiles(selection, len(x), experts, block)
     parts = (x, inner, inner_bias, outer, outer_bias, selection.weight_A)
     keep = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in parts)
     return operators.forward(*parts, plan.tensors, block, activation, keep)[0]
 
 
-def why_not(x: Tensor, *weights: Tensor | None) -> str | None:
+def obstacle(x: Tensor, *weights: Tensor | None) -> str | None:
     """Why these rows and weights cannot run here, as the end of a sentence; None when they can."""
     if not _INSTALLED:
         return "needs Triton, which is not installed"

@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 
 from moebius.execution._triton import gradients, products
-from moebius.execution._triton.plan import Plan
+from moebius.execution._triton.tile_order import TileOrder
 from moebius.execution._triton.tiles import COMPILING, INTERPRETED, launcher
 from moebius.networks.feed_forward import GATED
 
@@ -23,7 +23,7 @@ def forward(
     outer: Tensor,
     outer_bias: Tensor | None,
     weight_A: Tensor,
-    plan: Plan,
+    plan: TileOrder,
     block: int,
     activation: str,
     keep: bool,
@@ -53,7 +53,7 @@ def backward(
     outer_bias: Tensor | None,
     weight_A: Tensor,
     h: Tensor,
-    plan: Plan,
+    plan: TileOrder,
     block: int,
     activation: str,
     wants_x: bool,
@@ -98,7 +98,7 @@ def backward(
 
 
 def _product(
-    name: str, arguments: tuple[Any, ...], plan: Plan, block: int, columns: int, depth: int, **options: Any
+    name: str, arguments: tuple[Any, ...], plan: TileOrder, block: int, columns: int, depth: int, **options: Any
 ) -> None:
     """Run a kernel that multiplies each place by its expert's matrix."""
     work = len(plan.row_P) * columns * depth
@@ -110,7 +110,7 @@ def _product(
 
 
 def _down(
-    left: Tensor, right: Tensor, bias: Tensor | None, weight_P: Tensor, plan: Plan, block: int, transposed: bool
+    left: Tensor, right: Tensor, bias: Tensor | None, weight_P: Tensor, plan: TileOrder, block: int, transposed: bool
 ) -> Tensor:
     """At the slots of the assignments: weight (W l + b), or Wᵀ l where transposed."""
     depth, columns = left.shape[1], right.shape[2] if transposed else right.shape[1]
@@ -122,7 +122,7 @@ def _down(
     return out
 
 
-def _outer_product(left: Tensor, right: Tensor, plan: Plan, gather_left: bool) -> Tensor:
+def _outer_product(left: Tensor, right: Tensor, plan: TileOrder, gather_left: bool) -> Tensor:
     """Σ l rᵀ for each expert: the gradient of its matrix."""
     experts, height, width = len(plan.place_E) - 1, left.shape[1], right.shape[1]
     out = left.new_empty(experts, height, width)
@@ -133,7 +133,7 @@ def _outer_product(left: Tensor, right: Tensor, plan: Plan, gather_left: bool) -
     return out
 
 
-def _expert_sum(values: Tensor, weight_P: Tensor, plan: Plan, weighted_rows: bool) -> Tensor:
+def _expert_sum(values: Tensor, weight_P: Tensor, plan: TileOrder, weighted_rows: bool) -> Tensor:
     """The gradient of each expert's bias."""
     experts, columns = len(plan.place_E) - 1, values.shape[1]
     out = values.new_empty(experts, columns)
@@ -154,7 +154,7 @@ def _row_sum(values: Tensor, slot_T: Tensor) -> Tensor:
     return out
 
 
-def _ordered(weight_A: Tensor, plan: Plan) -> Tensor:
+def _ordered(weight_A: Tensor, plan: TileOrder) -> Tensor:
     """The weights at the plan's places, in float32."""
     return weight_A.float()[plan.order_P]
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moebius.core.transforms import differentiated_again
+from moebius.core.transforms import needs_second_backward
 from moebius.execution._readable import readable_ffn, readable_gradients
-from moebius.execution._triton.plan import Plan
+from moebius.execution._triton.tile_order import TileOrder
 
 
 @torch.library.custom_op("moebius::ffn_forward", mutates_args=())
@@ -27,7 +27,7 @@ def forward(
     """The output, and h = W_1 x + b_1 at the plan's places, without rows where it is not to be kept."""
     from moebius.execution._triton import launch
 
-    return launch.forward(x, inner, inner_bias, outer, outer_bias, weight_A, Plan(*plan), block, activation, keep)
+    return launch.forward(x, inner, inner_bias, outer, outer_bias, weight_A, TileOrder(*plan), block, activation, keep)
 
 
 @torch.library.custom_op("moebius::ffn_backward", mutates_args=())
@@ -50,7 +50,7 @@ def backward(
     from moebius.execution._triton import launch
 
     experts = (inner, inner_bias, outer, outer_bias)
-    return launch.backward(dy, x, *experts, weight_A, h, Plan(*plan), block, activation, wants_x, wants_experts)
+    return launch.backward(dy, x, *experts, weight_A, h, TileOrder(*plan), block, activation, wants_x, wants_experts)
 
 
 @forward.register_fake
@@ -82,8 +82,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Any, 
     nothing = ([None] * len(plan), None, None, None)
     if dy is None:
         return None, None, None, None, None, None, *nothing
-    if differentiated_again(dy):
-        return *_differentiable(ctx, dy, Plan(*plan), parts), *nothing
+    if needs_second_backward(dy):
+        return *_differentiable(ctx, dy, TileOrder(*plan), parts), *nothing
     wants_x, *wants_experts, _ = ctx.needs_input_grad[:6]
     options = (ctx.block, ctx.activation, wants_x, any(wants_experts))
     gradients = backward(dy, *parts, h, plan, *options)
@@ -91,7 +91,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Any, 
     return *(gradient if part is not None and wants else None for gradient, part, wants in wanted), *nothing
 
 
-def _differentiable(ctx: Any, dy: Tensor, plan: Plan, parts: list[Tensor]) -> list[Tensor | None]:
+def _differentiable(ctx: Any, dy: Tensor, plan: TileOrder, parts: list[Tensor]) -> list[Tensor | None]:
     """The gradients in operations that have gradients themselves."""
     counts = plan.place_E.diff().tolist()
     order, rows = plan.order_P[: sum(counts)].long(), plan.row_P[: sum(counts)].long()

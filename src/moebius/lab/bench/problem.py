@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.layers.sparse_ffn import SparseFFN
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
@@ -44,7 +44,7 @@ class Problem:
 
     def __post_init__(self):
         for name in ("dim", "hidden", "experts", "k", "rows"):
-            positive(name, getattr(self, name))
+            positive_integer(name, getattr(self, name))
         if self.k > self.experts:
             raise ArgumentError("k", f"a row cannot go through more than the {self.experts} experts", self.k, "--k 2")
         if self.activation not in FEED_FORWARD:

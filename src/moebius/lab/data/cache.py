@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moebius.kit.errors import DataError
-from moebius.kit.files import replacing
+from moebius.kit.files import atomic_path
 from moebius.lab.data.decode import VERSION, decode
 from moebius.lab.data.raw import Source
 
@@ -36,7 +36,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moebius"
 
 
-def decoded(source: Source, size: int, color: str, data_dir: Path | None, cache_dir: Path | None) -> Decoded:
+def cached_set(source: Source, size: int, color: str, data_dir: Path | None, cache_dir: Path | None) -> Decoded:
     """The decoded source: from its cache file if that is whole, else decoded now and put there.
 
     The file is memory-mapped, so that processes on one machine share it. A folder that cannot be written to costs a
@@ -63,7 +63,7 @@ def decoded(source: Source, size: int, color: str, data_dir: Path | None, cache_
         train, test = (decode(rows, contents.classes, size, color) for rows in (contents.train, contents.test))
         result = _with_digest(dict(zip(TENSORS, (*train, *test), strict=True)), contents.classes)
         try:
-            with replacing(path) as temporary:
+            with atomic_path(path) as temporary:
                 metadata = {"classes": json.dumps(result.classes), "digest": result.digest}
                 save_file(result.tensors, temporary, metadata)
         # safetensors tells of a full disk by an exception of its own.

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from moebius.experts.adapter import Adapter
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find
 from moebius.layers.mixture import Mixture
@@ -20,7 +20,7 @@ FACTS = ("features", "channels", "size", "classes", "experts", "domains")
 
 
 @dataclass
-class Stages:
+class StageNetworks:
     """Networks that are trained before the mixture that uses them: `{kind: stage, stage: NAME}` in a spec.
 
     One object serves one mixture: a stage that is named twice with the same options is one module in it.
@@ -66,7 +66,7 @@ class Stages:
         if name not in self.specs:
             raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.specs))
         spec = self.specs[name]
-        inner = Stages(self.specs, self.fill, labels=spec.get("labels"))
+        inner = StageNetworks(self.specs, self.fill, labels=spec.get("labels"))
         mixture = build_mixture(spec["model"], spec["facts"], inner)
         if self.fill is not None:
             self.fill(name, mixture)
@@ -88,7 +88,7 @@ class Stages:
         return [list(self.labels).index(label) for label in classes]
 
 
-def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Stages | None = None) -> Mixture:
+def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: StageNetworks | None = None) -> Mixture:
     """Build the mixture that `spec` names for data with these facts.
 
     Arguments:
@@ -108,7 +108,7 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Sta
         >>> moe(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 20])
     """
-    stages = Stages() if stages is None else stages
+    stages = StageNetworks() if stages is None else stages
     experts = [
         expert for place, one in _experts(spec["experts"]) for expert in _build_experts(place, one, facts, stages)
     ]
@@ -130,19 +130,21 @@ def _experts(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[tupl
     return [(f"experts.{number}", one) for number, one in enumerate(spec)]
 
 
-def uses(spec: Any) -> list[str]:
+def stage_names(spec: Any) -> list[str]:
     """Names of the stages that a spec has parts of, in order, each once."""
     if isinstance(spec, Mapping):
         own = [spec["stage"]] if spec.get("kind") == "stage" and "stage" in spec else []
-        return list(dict.fromkeys([*own, *(name for value in spec.values() for name in uses(value))]))
+        return list(dict.fromkeys([*own, *(name for value in spec.values() for name in stage_names(value))]))
     if isinstance(spec, list | tuple):
-        return list(dict.fromkeys(name for value in spec for name in uses(value)))
+        return list(dict.fromkeys(name for value in spec for name in stage_names(value)))
     return []
 
 
-def _build_experts(place: str, spec: Mapping[str, Any], facts: Mapping[str, int], stages: Stages) -> list[nn.Module]:
+def _build_experts(
+    place: str, spec: Mapping[str, Any], facts: Mapping[str, int], stages: StageNetworks
+) -> list[nn.Module]:
     spec = dict(spec)
-    count = positive(f"{place}.count", spec.pop("count", 1))
+    count = positive_integer(f"{place}.count", spec.pop("count", 1))
     if spec["kind"] == "mixture":
         spec.pop("kind")
         with _inside(place):

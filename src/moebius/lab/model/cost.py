@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from moebius.kit.modes import evaluating
+from moebius.kit.modes import evaluation_mode
 
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
@@ -21,11 +21,11 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     domains = facts["domains"]
     images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
-    with evaluating(model):
-        return int(counted(model, images, {"domain": torch.arange(domains, device=device)}))
+    with evaluation_mode(model):
+        return int(counted_multiply_adds(model, images, {"domain": torch.arange(domains, device=device)}))
 
 
-def counted(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
+def counted_multiply_adds(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
     """Multiply-adds of products and convolutions per image of a batch, in the mode that the model is in."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images, context)

@@ -6,18 +6,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from moebius.kit.registry import did_you_mean
-from moebius.lab.model.build import uses
+from moebius.lab.model.build import stage_names
 from moebius.lab.recipe.components import check_component
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, KEYS, check_model, dry_build
-from moebius.lab.recipe.problems import Path, Problem, mapping, unique
+from moebius.lab.recipe.problems import Path, Problem, mapping, unique_problems
 from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, TrainingSpec, Variant
-from moebius.lab.recipe.stages import check_stages, stage_specs, unused
+from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
 from moebius.lab.recipe.training import check_annealing, check_training, with_optimizer
 from moebius.lab.recipe.wording import problems_of
 
 
-def check(
+def check_recipe(
     raw: Mapping[str, Any], build: bool = True
 ) -> tuple[RecipeFile | None, tuple[Variant, ...], tuple[Stage, ...], list[Problem]]:
     """Check everything there is to check; nothing stops at the first problem.
@@ -44,10 +44,10 @@ def check(
             variants += [variant] if variant else []
     problems += _check_names(raw)
     if not problems:
-        for name in unused(stages, [variant.model for variant in variants]):
+        for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
     problems += _check_watching(mapping(raw, "data"), stages, variants)
-    return file, tuple(variants), tuple(stages), unique(problems)
+    return file, tuple(variants), tuple(stages), unique_problems(problems)
 
 
 def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
@@ -80,7 +80,7 @@ def _check_variant(
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
     found = check_model(spec, (), names)
     wrong = {str(problem.path[0]) for problem in found}
-    used = uses([value for key, value in spec.items() if key not in wrong])
+    used = stage_names([value for key, value in spec.items() if key not in wrong])
     # What is wrong with a stage is said once, of the stage.
     if facts is not None and not set(used) & set(wrong_stages):
         found += dry_build(spec, facts, wrong, stage_specs(stages, facts))

@@ -17,7 +17,7 @@ from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.model.build import FACTS
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
-from moebius.lab.recipe.wording import described
+from moebius.lab.recipe.wording import describe_type
 
 
 def check_component(
@@ -123,7 +123,7 @@ def check_amount(value: Any, path: Path, least: float | int | None = None) -> li
 
 def _type_rule(annotation: Any, value: Any) -> str | None:
     """The rule that `value` breaks if it is not of this type; None when it is, or when YAML cannot write the type."""
-    rule = described(annotation)
+    rule = describe_type(annotation)
     if rule is None:
         return None
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.recipe.check import check
-from moebius.lab.recipe.overrides import assign, parse_override
+from moebius.lab.recipe.check import check_recipe
+from moebius.lab.recipe.overrides import assign_value, parse_override
 from moebius.lab.recipe.problems import Path, Problem, mapping, parse_path
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
@@ -48,7 +48,7 @@ def load_recipe(
         draft.override(text)
     if seeds is not None:
         draft.set(("seeds",), seeds, "--seeds")
-    file, variants, stages, problems = check(draft.raw)
+    file, variants, stages, problems = check_recipe(draft.raw)
     lines = [problem.line(draft.note(problem.path)) for problem in problems]
     lines += [problem.line(note) for problem, note in draft.problems]
     for name in presets:
@@ -74,7 +74,7 @@ class _Draft:
             self.raw["variants"] = {name: {} if value is None else value for name, value in variants.items()}
 
     def set(self, path: Path, value: Any, by: str) -> None:
-        changed = assign(self.raw, path, value)
+        changed = assign_value(self.raw, path, value)
         if isinstance(changed, Problem):
             self.problems.append((changed, f" ({by})"))
         else:
@@ -101,6 +101,6 @@ def _preset_lines(raw: dict[str, Any], values: Any, name: str) -> Iterable[str]:
     """What is wrong with a preset that is not asked for: its author should hear of it before a user does."""
     draft = _Draft(raw)
     draft.set_all(values, name)
-    *_, problems = check(draft.raw, build=False)
+    *_, problems = check_recipe(draft.raw, build=False)
     yield from (problem.line(note) for problem, note in draft.problems)
     yield from (problem.line(note) for problem in problems if (note := draft.note(problem.path)))

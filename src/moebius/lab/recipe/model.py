@@ -9,7 +9,7 @@ from moebius.core.row_context import takes_context
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, kinds
-from moebius.lab.model.build import Stages, build_mixture
+from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.lab.recipe.components import check_component, check_keywords
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 
@@ -83,7 +83,7 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
     place: Path = ()
     try:
         with torch.device("meta"), torch.no_grad():
-            mixture = build_mixture(spec, facts, Stages(stages))
+            mixture = build_mixture(spec, facts, StageNetworks(stages))
             place = ("gate",)
             inner = _adapted(mixture.gate)
             if inner is not None and (getattr(inner, "gives_aux", False) or takes_context(type(inner))):

@@ -5,7 +5,7 @@ from typing import Any
 
 from moebius.kit.errors import RecipeError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.recipe.problems import Path, Problem, dotted, parse_path
+from moebius.lab.recipe.problems import Path, Problem, parse_path, path_text
 from moebius.lab.recipe.text import read_yaml
 
 
@@ -25,7 +25,7 @@ def parse_override(text: str) -> tuple[Path, Any] | Problem:
         return Problem(parse_path(key.strip()), f"needs a value in YAML ({error.problems[0]})", value)
 
 
-def assign(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
+def assign_value(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
     """Set the value at `path` in place, making the mappings on the way.
 
     Returns:
@@ -44,7 +44,7 @@ def assign(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
         last = depth == len(path) - 1
         if isinstance(node, list):
             if not isinstance(place, int) or place >= len(node):
-                rule = f"the list {dotted(path[:depth])} has positions 0 to {len(node) - 1}"
+                rule = f"the list {path_text(path[:depth])} has positions 0 to {len(node) - 1}"
                 return Problem(path[: depth + 1], rule, place)
         elif isinstance(node, dict):
             # A variant may be called 2.
@@ -53,7 +53,7 @@ def assign(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
                 made = made or path[: depth + 1]
                 node[place] = {}
         else:
-            return Problem(path, f"{dotted(path[:depth])} holds a single value and has no keys", node)
+            return Problem(path, f"{path_text(path[:depth])} holds a single value and has no keys", node)
         if last:
             node[place] = copy.deepcopy(value)
         else:

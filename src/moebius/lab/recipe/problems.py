@@ -32,8 +32,8 @@ class Problem:
 
     def line(self, note: str = "") -> str:
         """`path: rule, got value (note); fix`."""
-        got = "" if self.value is ABSENT else f", got {shown(self.value)}"
-        return f"{dotted(self.path)}: {self.rule}{got}{note}" + (f"; {self.fix}" if self.fix else "")
+        got = "" if self.value is ABSENT else f", got {shortened(self.value)}"
+        return f"{path_text(self.path)}: {self.rule}{got}{note}" + (f"; {self.fix}" if self.fix else "")
 
     def at(self, path: Path) -> "Problem":
         """The same problem at another path."""
@@ -45,11 +45,11 @@ def from_argument_error(error: ArgumentError, prefix: Path = ()) -> Problem:
     return Problem((*prefix, *parse_path(error.argument)), error.rule, error.value, error.fix)
 
 
-def dotted(path: Path) -> str:
+def path_text(path: Path) -> str:
     """A path as text.
 
     Example:
-        >>> dotted(("data", "sets", 0, "name"))
+        >>> path_text(("data", "sets", 0, "name"))
         'data.sets[0].name'
     """
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
@@ -67,7 +67,7 @@ def parse_path(text: str) -> Path:
     return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
-def shown(value: Any, longest: int = 90) -> str:
+def shortened(value: Any, longest: int = 90) -> str:
     """A value as the recipe's author wrote it, shortened."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
@@ -76,7 +76,7 @@ def shown(value: Any, longest: int = 90) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def unique(problems: Iterable[Problem]) -> list[Problem]:
+def unique_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Each problem once, in order: variants share what is wrong with what they share."""
     seen: dict[tuple[Path, str], Problem] = {}
     for problem in problems:

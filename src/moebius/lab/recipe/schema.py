@@ -40,7 +40,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class DataSpec(Strict):
-    """What `moebius.lab.data.load` is given."""
+    """What `moebius.lab.data.load_sets` is given."""
 
     sets: list[dict[str, Any]] = Field(min_length=1)
     size: AtLeastOne = 32
@@ -200,7 +200,7 @@ class Stage:
         name: how models call it: `{kind: stage, stage: NAME}`.
         model: of the mixture that is trained; for a network, one of a single expert.
         part: path of what is handed on inside the trained mixture; "" for all of it.
-        rows: what `moebius.lab.data.select.select` is given.
+        rows: what `moebius.lab.data.select_rows.select` is given.
         training: how it is trained.
     """
 

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")
 
 
-def shipped() -> tuple[str, ...]:
+def shipped_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with the package, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
@@ -26,7 +26,7 @@ def find_recipe(name_or_path: str) -> Path:
         >>> find_recipe("quickstart").name
         'quickstart.yaml'
     """
-    if name_or_path in shipped():
+    if name_or_path in shipped_recipes():
         return FOLDER / f"{name_or_path}.yaml"
     path = Path(name_or_path)
     if path.is_file():
@@ -34,7 +34,7 @@ def find_recipe(name_or_path: str) -> Path:
     if path.suffix in SUFFIXES or path.name != name_or_path:
         what = "is a folder" if path.is_dir() else "no such file"
         raise UnknownKindError(f"recipe {name_or_path}: {what}", f"the path of a YAML file, or {_names(path.stem)}")
-    raise UnknownKindError(f"no recipe is called {name_or_path!r}", did_you_mean(name_or_path, shipped()))
+    raise UnknownKindError(f"no recipe is called {name_or_path!r}", did_you_mean(name_or_path, shipped_recipes()))
 
 
 def read_recipe(path: Path, source: str) -> dict[str, Any]:
@@ -57,4 +57,4 @@ def read_recipe(path: Path, source: str) -> dict[str, Any]:
 
 
 def _names(stem: str) -> str:
-    return f"a shipped name: {did_you_mean(stem, shipped())}"
+    return f"a shipped name: {did_you_mean(stem, shipped_recipes())}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebius.lab.model.build import uses
+from moebius.lab.model.build import stage_names
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, check_experts, check_model, dry_build
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, mapping
@@ -37,7 +37,7 @@ def check_stages(
             continue
         stage, found = _check_stage(name, given, raw, stages, wrong, facts)
         problems += found
-        if found or stage is None or set(uses(stage.model)) & set(wrong):
+        if found or stage is None or set(stage_names(stage.model)) & set(wrong):
             wrong.append(name)
         stages += [stage] if stage else []
     return stages, wrong, problems
@@ -118,7 +118,7 @@ def _check_stage(
     if file.classes is not None and file.groups is not None:
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
-    if facts is not None and not found and not set(uses(spec)) & set(wrong_above):
+    if facts is not None and not found and not set(stage_names(spec)) & set(wrong_above):
         found = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
     for problem in found:
         if file.model is not None:
@@ -130,10 +130,10 @@ def _check_stage(
     return (Stage(name, spec, part, rows, settled) if settled is not None else None), problems
 
 
-def unused(stages: Sequence[Stage], models: Sequence[Mapping[str, Any]]) -> list[str]:
+def unused_stages(stages: Sequence[Stage], models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the stages that no model has a part of, directly or through another stage."""
-    wanted = {name for model in models for name in uses(model)}
+    wanted = {name for model in models for name in stage_names(model)}
     for stage in reversed(stages):
         if stage.name in wanted:
-            wanted |= set(uses(stage.model))
+            wanted |= set(stage_names(stage.model))
     return [stage.name for stage in stages if stage.name not in wanted]

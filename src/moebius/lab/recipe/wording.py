@@ -15,20 +15,20 @@ _ONE = {int: "a whole number", float: "a number", str: "text", bool: "true or fa
 _MANY = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false values"}
 
 
-def described(annotation: Any) -> str | None:
+def describe_type(annotation: Any) -> str | None:
     """What a value of this type looks like in YAML, or None for types that YAML cannot write.
 
     Example:
-        >>> described(list[int] | None)
+        >>> describe_type(list[int] | None)
         'a list of whole numbers or null'
     """
     if annotation in _ONE:
         return _ONE[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return described(arguments[0])
+        return describe_type(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        parts = [part for part in map(described, arguments) if part]
+        parts = [part for part in map(describe_type, arguments) if part]
         # Every whole number is a number.
         parts = [part for part in parts if not (part == _ONE[int] and _ONE[float] in parts)]
         return " or ".join(parts) or None

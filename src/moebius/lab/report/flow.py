@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from moebius.lab.diagnostics._arrays import shares
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 
 ROOT = "root"
 COLUMNS = ("path", "parent", "class", "of", "share", "rows", "right")
@@ -56,7 +56,7 @@ def flow(
             for c, name in enumerate(classes)
             if of_C[c]
         ]
-    return frame_of(lines, COLUMNS)
+    return make_frame(lines, COLUMNS)
 
 
 def gate_inside(path: str, gates: Sequence[str]) -> str | None:

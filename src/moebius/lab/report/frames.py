@@ -10,11 +10,11 @@ import pandas as pd
 Frame = Any
 
 
-def frame_of(lines: Sequence[Any], columns: Sequence[str] | None = None) -> Frame:
+def make_frame(lines: Sequence[Any], columns: Sequence[str] | None = None) -> Frame:
     """A frame of these lines, tuples or mappings."""
     return pd.DataFrame(lines, columns=list(columns) if columns is not None else None)
 
 
-def joined(frames: Sequence[Frame]) -> Frame:
+def concatenate(frames: Sequence[Frame]) -> Frame:
     """Frames of the same columns, one below the other."""
     return pd.concat(frames, ignore_index=True)

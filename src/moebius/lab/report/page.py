@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from moebius.kit.files import replacing, write_text
+from moebius.kit.files import atomic_path, write_text
 from moebius.lab.report.blocks import Block, Details, Panels, Section
 from moebius.lab.report.figures import Figure, render
 from moebius.lab.report.numbers import count
@@ -62,7 +62,7 @@ def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:
 def _draw(folder: Path, figure: Figure) -> dict[str, Any]:
     svg, png = render(figure)
     for suffix, content in (("svg", svg.encode()), ("png", png)):
-        with replacing(folder / f"{figure.name}.{suffix}", sync=False) as temporary:
+        with atomic_path(folder / f"{figure.name}.{suffix}", sync=False) as temporary:
             temporary.write_bytes(content)
     return {"svg": _inline(svg, figure), "width": _width(svg)}
 

@@ -20,7 +20,7 @@ from moebius.lab.diagnostics.expert_confusion import expert_confusion
 from moebius.lab.diagnostics.load import load
 from moebius.lab.diagnostics.weight_histogram import weight_histogram
 from moebius.lab.report.flow import ROOT, flow
-from moebius.lab.report.frames import Frame, joined
+from moebius.lab.report.frames import Frame, concatenate
 
 _COLUMN = re.compile(r"gate(?:\[(?P<path>.*)\])?_(?P<expert>\d+)")
 
@@ -100,7 +100,7 @@ def frames_of(
                 largest_weight=float(np.median(_largest(weights))), experts=weights.shape[1]
             ),
             "collapse": _collapse(weights, domain, domains),
-            "activation": joined(
+            "activation": concatenate(
                 [
                     activation(weights, domain, domains).assign(by="domain"),
                     activation(weights, label, classes).assign(by="class"),
@@ -112,7 +112,7 @@ def frames_of(
         for name, frame in made.items():
             frame.insert(0, "gate", gate)
             parts.setdefault(name, []).append(frame)
-    frames = {name: joined(frames) for name, frames in parts.items()}
+    frames = {name: concatenate(frames) for name, frames in parts.items()}
     if per_expert and set(rows.gates) > {ROOT}:
         frames["flow"] = flow(rows.gates, rows.labels, rows.predictions, classes)
     return frames | {"confusion": confusion(rows.labels, rows.predictions, classes)}

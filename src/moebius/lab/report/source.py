@@ -9,7 +9,7 @@ from typing import Any
 
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 
 SCHEMA = 1
 
@@ -77,7 +77,7 @@ class Study:
         """The rows of a table whose columns have these values; an empty frame where there is no such table."""
         frame = self.tables.get(name)
         if frame is None:
-            return frame_of([])
+            return make_frame([])
         for column, value in where.items():
             frame = frame[frame[column] == value]
         return frame.reset_index(drop=True)

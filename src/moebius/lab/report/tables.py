@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from moebius.kit.files import replacing
+from moebius.kit.files import atomic_path
 from moebius.lab.diagnostics.interval import interval
-from moebius.lab.report.frames import Frame, frame_of, joined
+from moebius.lab.report.frames import Frame, concatenate, make_frame
 from moebius.lab.report.rows import ROOT, frames_of, read_rows
 from moebius.lab.report.source import Study
 
@@ -45,11 +45,11 @@ def tabulate(study: Study) -> Study:
             for split, frame in frames:
                 lead = {"variant": run["variant"], "seed": run["seed"]} | ({"split": split} if split else {})
                 parts.setdefault(name, []).append(_led(frame, lead))
-    tables = {name: joined(frames) if frames else frame_of([], COLUMNS[name]) for name, frames in parts.items()}
+    tables = {name: concatenate(frames) if frames else make_frame([], COLUMNS[name]) for name, frames in parts.items()}
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
-    tables["stages"] = frame_of([_stage(stage) for stage in study.stages])
-    tables["stage_epochs"] = frame_of(
+    tables["stages"] = make_frame([_stage(stage) for stage in study.stages])
+    tables["stage_epochs"] = make_frame(
         [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epochs(stage)], STAGE_EPOCHS
     )
     return replace(study, tables=tables)
@@ -62,7 +62,7 @@ def write_tables(study: Study) -> None:
         if len(frame):
             # A gate's entropy belongs to no expert: without this the column turns to fractions.
             frame = frame.astype({"expert": "Int64"}) if "expert" in frame else frame
-            with replacing(path, sync=False) as temporary:
+            with atomic_path(path, sync=False) as temporary:
                 frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
 
 
@@ -90,7 +90,7 @@ def _of_results(run: Mapping[str, Any], classes: tuple[str, ...]) -> dict[str, F
             if value is not None
         ),
     }
-    return {name: frame_of(list(found), COLUMNS[name][2:]) for name, found in lines.items()}
+    return {name: make_frame(list(found), COLUMNS[name][2:]) for name, found in lines.items()}
 
 
 def _epochs(run: Mapping[str, Any]) -> Iterator[tuple]:
@@ -153,7 +153,7 @@ def _results(study: Study) -> Frame:
             if isinstance(value, int | float) and not isinstance(value, bool) and key not in line
         }
         lines.append(line | numbers)
-    return frame_of(lines)
+    return make_frame(lines)
 
 
 def _summary(study: Study, results: Frame) -> Frame:
@@ -169,4 +169,4 @@ def _summary(study: Study, results: Frame) -> Frame:
                 found = interval(values)
                 line = (variant, measure, split, found.mean, found.low, found.high, found.median, found.count)
                 lines.append(line)
-    return frame_of(lines, columns=list(COLUMNS["summary"]))
+    return make_frame(lines, columns=list(COLUMNS["summary"]))

@@ -12,9 +12,9 @@ from torch import nn
 
 from moebius.lab.data.batches import Batch, in_order
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.cost import counted
+from moebius.lab.model.cost import counted_multiply_adds
 from moebius.lab.predict import load_run
-from moebius.lab.study.plan import Plan, RunPlan
+from moebius.lab.study.plan import Plan, RunSpec
 from moebius.lab.training.one_expert import cut_to_one_expert
 
 ROWS = 256
@@ -36,7 +36,9 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
         batch = _batch(data, plan.device)
         models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
         ways = [(variant, model, way) for variant, model in models for way in _ways(model)]
-        adds = [_within(model, way, lambda model: counted(model, *_given(batch))) for _, model, way in ways]
+        adds = [
+            _within(model, way, lambda model: counted_multiply_adds(model, *_given(batch))) for _, model, way in ways
+        ]
         times: list[list[float]] = [[] for _ in ways]
         for _ in range(ROUNDS + 1):
             for taken, (_, model, way) in zip(times, ways, strict=True):
@@ -55,7 +57,7 @@ def _batch(data: Dataset, device: str) -> Batch:
     return next(in_order(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
 
 
-def _load(run: RunPlan, out: Path, device: str) -> nn.Module:
+def _load(run: RunSpec, out: Path, device: str) -> nn.Module:
     model, _ = load_run(run.place(out))
     return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from moebius.kit.errors import MoebiusError
-from moebius.lab.study.plan import RunPlan
+from moebius.lab.study.plan import RunSpec
 from moebius.lab.training.outcome import Event
 
 
@@ -25,7 +25,7 @@ class Display(AbstractContextManager["Display"]):
         stacks: runs that train as one, which share a bar.
     """
 
-    def __init__(self, console: Console, total: int, done: int, stacks: Sequence[Sequence[RunPlan]] = ()):
+    def __init__(self, console: Console, total: int, done: int, stacks: Sequence[Sequence[RunSpec]] = ()):
         self.console, self.total, self.done, self.before = console, total, done, done
         self.begun = time.monotonic()
         self.share: dict[str, float] = {}
@@ -63,7 +63,7 @@ class Display(AbstractContextManager["Display"]):
         if self.live is not None:
             self.live.stop()
 
-    def hear(self, run: RunPlan, event: Event) -> None:
+    def hear(self, run: RunSpec, event: Event) -> None:
         """Show an event of a run."""
         epochs = run.training["epochs"]
         epoch = min(event.epoch, epochs)  # a run that was killed after its last step resumes behind the last epoch
@@ -100,7 +100,7 @@ class Display(AbstractContextManager["Display"]):
         self.runs.update(self.bars[label], completed=event.step, text=text, left=left)
         self.study.update(self.study_bar, completed=self._finished_share(), left=self._left())
 
-    def finish(self, run: RunPlan) -> None:
+    def finish(self, run: RunSpec) -> None:
         """Show that a run is finished."""
         self.done += 1
         self._end(run.name)
@@ -110,7 +110,7 @@ class Display(AbstractContextManager["Display"]):
             )
         self._line(f"finished {run.name}, {self._count()}")
 
-    def fail(self, run: RunPlan, error: MoebiusError) -> None:
+    def fail(self, run: RunSpec, error: MoebiusError) -> None:
         """Show that a run has failed, as soon as it has: the others go on."""
         self._end(run.name)
         self._line(f"failed {run.name}: {error.message}")

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from moebius.lab.data.split import Dataset
 from moebius.lab.diagnostics.activation import activation
-from moebius.lab.study.plan import RunPlan
-from moebius.lab.training.alone import Alone
+from moebius.lab.study.plan import RunSpec
 from moebius.lab.training.evaluation import Evaluation
+from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.outcome import Trained
 
 
 def run_entry(
-    folder: Path, plan: RunPlan, data: Dataset, trained: Trained, names: Mapping[nn.Module, str]
+    folder: Path, plan: RunSpec, data: Dataset, trained: Trained, names: Mapping[nn.Module, str]
 ) -> dict[str, Any]:
     """The entry of a variant at a seed.
 
@@ -50,7 +50,7 @@ def run_entry(
     }
 
 
-def stage_entry(folder: Path, plan: RunPlan, data: Dataset, trained: Trained) -> dict[str, Any]:
+def stage_entry(folder: Path, plan: RunSpec, data: Dataset, trained: Trained) -> dict[str, Any]:
     """The entry of a stage at a seed; all figures are of the stage's own rows, `data`."""
     assert plan.rows is not None
     rows = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -125,7 +125,7 @@ def _alone(trained: Trained, data: Dataset, names: Mapping[nn.Module, str]) -> l
     return entries
 
 
-def _held_out_accuracy(one: Alone | None, data: Dataset) -> float | None:
+def _held_out_accuracy(one: ExpertAlone | None, data: Dataset) -> float | None:
     if one is None or data.validation is None:
         return None
     return (one.predictions == data.validation.labels).double().mean().item()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.one_run import result_path, run_one
-from moebius.lab.study.one_stack import run_stack
-from moebius.lab.study.run_plan import RunPlan
-from moebius.lab.study.stacks import Job
+from moebius.lab.study.cohorts import Job
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.train_cohort import train_cohort
+from moebius.lab.study.train_run import result_path, train_run
 from moebius.lab.training.outcome import Event
 
 
@@ -17,9 +17,9 @@ def run_job(
     data: Dataset,
     out: Path,
     device: str,
-    listen: Callable[[RunPlan, Event], None],
-    finished: Callable[[RunPlan], None],
-    failed: Callable[[RunPlan, MoebiusError], None],
+    listen: Callable[[RunSpec, Event], None],
+    finished: Callable[[RunSpec], None],
+    failed: Callable[[RunSpec, MoebiusError], None],
 ) -> None:
     """Train one run, or a stack; of each run that was not finished before, `finished` or `failed` hears.
 
@@ -32,20 +32,20 @@ def run_job(
     """
     left = {run.name: run for run in job if not result_path(out, run).exists()}
 
-    def end(run: RunPlan) -> None:
+    def end(run: RunSpec) -> None:
         left.pop(run.name, None)
         finished(run)
 
-    def fail(run: RunPlan, error: MoebiusError) -> None:
+    def fail(run: RunSpec, error: MoebiusError) -> None:
         left.pop(run.name, None)
         failed(run, error)
 
     try:
         only, *others = job
         if others:
-            run_stack(job, data, out, device, listen, end, fail)
+            train_cohort(job, data, out, device, listen, end, fail)
         else:
-            run_one(only, data, out, device, lambda event: listen(only, event))
+            train_run(only, data, out, device, lambda event: listen(only, event))
     except MoebiusError as error:
         for run in list(left.values()):
             fail(run, error)

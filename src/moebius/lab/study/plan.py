@@ -14,11 +14,11 @@ from moebius import __version__
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json, write_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import Stages, build_mixture, uses
+from moebius.lab.model.build import StageNetworks, build_mixture, stage_names
 from moebius.lab.recipe.schema import Recipe, Variant
-from moebius.lab.study.run_plan import RunPlan
-from moebius.lab.study.stacks import Job, Stacking, deal
-from moebius.lab.study.stages import UNSETTLED, all_uses, digest, plan_stages
+from moebius.lab.study.cohorts import Job, Stacking, form_cohorts
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.stages import UNSETTLED, all_stage_names, digest, plan_stages
 from moebius.lab.training.precision import choose_precision
 
 SCHEMA = 1
@@ -36,7 +36,7 @@ class Plan:
     Arguments:
         stages: what is trained before the variants that use it.
         runs: seed by seed, so that every variant has a first result early.
-        data: what `moebius.lab.data.load` is given.
+        data: what `moebius.lab.data.load_sets` is given.
         facts: of the data, for `build_mixture`.
         device: "cpu" or "cuda".
         workers: how many processes train at a time.
@@ -45,8 +45,8 @@ class Plan:
         reasons: variant → why it is in no stack, as the end of a sentence.
     """
 
-    stages: tuple[RunPlan, ...]
-    runs: tuple[RunPlan, ...]
+    stages: tuple[RunSpec, ...]
+    runs: tuple[RunSpec, ...]
     data: Mapping[str, Any]
     facts: Mapping[str, int]
     device: str
@@ -55,7 +55,7 @@ class Plan:
     stacks: tuple[Job, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
 
-    def jobs(self, runs: Sequence[RunPlan]) -> list[Job]:
+    def jobs(self, runs: Sequence[RunSpec]) -> list[Job]:
         """What is done at one go so that these runs get finished: their stacks, whole, then each of the others."""
         asked = {run.name for run in runs}
         stacked = {run.name for stack in self.stacks for run in stack}
@@ -63,7 +63,7 @@ class Plan:
         return [*stacks, *((run,) for run in runs if run.name not in stacked)]
 
     @property
-    def everything(self) -> list[RunPlan]:
+    def everything(self) -> list[RunSpec]:
         """Stages and variants, seed by seed, each after what it needs."""
         seeds = range(max((run.seed for run in self.runs), default=-1) + 1)
         return [one for seed in seeds for one in (*self.stages, *self.runs) if one.seed == seed]
@@ -121,7 +121,7 @@ def make_plan(
             precision, reason = decided[key]
         else:
             facts = data.facts if isinstance(part, Variant) else specs[part.name]["facts"]
-            model = build_mixture(part.model, facts, Stages(specs))
+            model = build_mixture(part.model, facts, StageNetworks(specs))
             precision, reason = choose_precision(training["precision"], model, facts, torch.device(device))
         chosen[key] = ({**training, "precision": precision}, reason)
     planned = [] if before is None else _planned(before)
@@ -131,19 +131,19 @@ def make_plan(
     for seed in range(max([recipe.seeds, *(1 + int(name.rpartition("-")[2]) for name in named)])):
         folders = {name: kept / f"{name}-{hashes[name]}" / f"seed-{seed}" for name in specs}
         for part in (*recipe.stages, *recipe.variants):
-            needs = all_uses(part.model, specs)
+            needs = all_stage_names(part.model, specs)
             given = ({name: specs[name] for name in needs}, {name: folders[name] for name in needs})
             if isinstance(part, Variant):
-                runs.append(RunPlan(part.name, seed, part.model, *chosen[part.name], *given))
+                runs.append(RunSpec(part.name, seed, part.model, *chosen[part.name], *given))
             else:
                 rows, folder = part.rows, folders[part.name]
                 training, reason = chosen[f"stages/{part.name}"]
-                stages.append(RunPlan(part.name, seed, part.model, training, reason, *given, rows, folder))
+                stages.append(RunSpec(part.name, seed, part.model, training, reason, *given, rows, folder))
     by_name = {run.name: run for run in runs}
     stages, runs = ([one for one in every if one.seed < recipe.seeds] for every in (stages, runs))
     stacks = [tuple(by_name[name] for name in job) for job in planned if len(job) > 1]
     new = [run for run in runs if run.name not in named]
-    added, reasons = deal(new, data, device, together, stacking)
+    added, reasons = form_cohorts(new, data, device, together, stacking)
     if device == "cuda" and before is None and workers is None and added and sum(map(len, added)) == len(new):
         # Small networks wait for their launches, which several processes make side by side.
         together = min(len(added), SIDE_BY_SIDE, _cores())
@@ -176,7 +176,7 @@ def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str]) -> dict[s
             [
                 dict(variant.model),
                 variant.training.model_dump(mode="json", exclude=UNSETTLED),
-                {name: hashes[name] for name in uses(variant.model)},
+                {name: hashes[name] for name in stage_names(variant.model)},
             ]
         )
         for variant in recipe.variants

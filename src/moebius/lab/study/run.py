@@ -12,17 +12,17 @@ import moebius.lab.report
 from moebius.kit.errors import ArgumentError, StudyError, TrainingError
 from moebius.kit.files import write_json
 from moebius.kit.registry import find
-from moebius.lab.data.load import load
+from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.report.terminal import results_table, stages_line
+from moebius.lab.study.cohorts import Stacking, describe_cohorts
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
-from moebius.lab.study.lock import locked
-from moebius.lab.study.one_run import collect, remove_leftovers, result_path
+from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.plan import SCHEMA, make_plan
-from moebius.lab.study.stacks import Stacking, described
 from moebius.lab.study.stages import plan_stages
+from moebius.lab.study.train_run import collect, remove_leftovers, result_path
 from moebius.lab.study.workers import run_all
 
 
@@ -45,7 +45,7 @@ class LoadData:
             find("data.sources", one["kind"])(**{key: value for key, value in one.items() if key != "kind"})
             for one in spec.pop("sets")
         ]
-        return load(sources, data_dir=self.data_dir, **spec)
+        return load_sets(sources, data_dir=self.data_dir, **spec)
 
 
 def run(
@@ -89,12 +89,12 @@ def run(
         highlight=False,
     )
     plan_stages(recipe, data)  # what it refuses is refused before the folder is made
-    with locked(out):
+    with folder_lock(out):
         remove_leftovers(out)
         plan = make_plan(recipe, data, device, workers, out, stages_dir, stacking)
         todo = [one for one in plan.everything if not result_path(out, one).exists()]
         of_stages = f"{len(plan.stages)} stages and " if plan.stages else ""
-        stacks = described(plan.stacks, plan.runs, plan.reasons)
+        stacks = describe_cohorts(plan.stacks, plan.runs, plan.reasons)
         console.print(
             f"{of_stages}{len(plan.runs)} runs, {len(todo)} to do · {plan.device}, {plan.workers} at a time,"
             f" {plan.threads} thread{'s' * (plan.threads > 1)} each · {stacks}",

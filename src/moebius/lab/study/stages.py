@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.select import known_classes, select
+from moebius.lab.data.select_rows import known_classes, select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import uses
+from moebius.lab.model.build import stage_names
 from moebius.lab.recipe.schema import Recipe
 
 # Raise it when the same stage would come out otherwise.
@@ -30,7 +30,7 @@ def plan_stages(recipe: Recipe, data: Dataset) -> tuple[dict[str, dict[str, Any]
     hashes: dict[str, str] = {}
     for stage in recipe.stages:
         try:
-            rows = select(data, **stage.rows)
+            rows = select_rows(data, **stage.rows)
         except ArgumentError as error:
             raise error.inside(f"stages.{stage.name}") from None
         classes = known_classes(stage.rows["classes"], data.classes)
@@ -43,18 +43,18 @@ def plan_stages(recipe: Recipe, data: Dataset) -> tuple[dict[str, dict[str, Any]
             "labels": counted,
         }
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
-        used = {name: hashes[name] for name in uses(stage.model)}
+        used = {name: hashes[name] for name in stage_names(stage.model)}
         hashes[stage.name] = digest([VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used])
     return specs, hashes
 
 
-def all_uses(model: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def all_stage_names(model: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Names of the stages that a model uses, directly or through other stages, in the order of `specs`."""
-    wanted, waiting = set(), list(uses(model))
+    wanted, waiting = set(), list(stage_names(model))
     while waiting:
         name = waiting.pop()
         wanted.add(name)
-        waiting += [inner for inner in uses(specs[name]["model"]) if inner not in wanted]
+        waiting += [inner for inner in stage_names(specs[name]["model"]) if inner not in wanted]
     return [name for name in specs if name in wanted]
 
 

@@ -17,32 +17,32 @@ import torch
 from moebius.kit.allocator import tune_allocator
 from moebius.kit.errors import MoebiusError, TrainingError
 from moebius.lab.data.split import Dataset
+from moebius.lab.study.cohorts import Job
 from moebius.lab.study.job import run_job
-from moebius.lab.study.one_run import result_path
 from moebius.lab.study.plan import Plan
-from moebius.lab.study.run_plan import RunPlan
-from moebius.lab.study.stacks import Job
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.train_run import result_path
 from moebius.lab.training.outcome import Event
 
-Listener = Callable[[RunPlan, Event], None]
+Listener = Callable[[RunSpec, Event], None]
 
 
 @dataclass(frozen=True)
 class Failure:
     """A run that could not be finished."""
 
-    run: RunPlan
+    run: RunSpec
     error: MoebiusError
 
 
 def run_all(
     plan: Plan,
-    runs: Sequence[RunPlan],
+    runs: Sequence[RunSpec],
     out: Path,
     load: Callable[[], Dataset],
     data: Dataset,
     listen: Listener,
-    finished: Callable[[RunPlan], None],
+    finished: Callable[[RunSpec], None],
     failed: Callable[[Failure], None] = lambda failure: None,
 ) -> list[Failure]:
     """Train `runs`, `plan.workers` jobs at a time; a run that fails does not stop the others.
@@ -77,13 +77,13 @@ def _here(
     out: Path,
     data: Dataset,
     listen: Listener,
-    finished: Callable[[RunPlan], None],
+    finished: Callable[[RunSpec], None],
     failed: Callable[[Failure], None],
 ) -> list[Failure]:
     prepare_process(plan.threads)
     failures: list[Failure] = []
 
-    def fail(run: RunPlan, error: MoebiusError) -> None:
+    def fail(run: RunSpec, error: MoebiusError) -> None:
         failures.append(Failure(run, error))
         failed(failures[-1])
 
@@ -111,7 +111,7 @@ class _Worker:
     link: Connection
     # Its job, and those of its runs that have not ended.
     job: Job | None = None
-    left: dict[str, RunPlan] = field(default_factory=dict)
+    left: dict[str, RunSpec] = field(default_factory=dict)
 
 
 class _Pool:
@@ -124,7 +124,7 @@ class _Pool:
         out: Path,
         load: Callable[[], Dataset],
         listen: Listener,
-        finished: Callable[[RunPlan], None],
+        finished: Callable[[RunSpec], None],
         failed: Callable[[Failure], None],
     ):
         self.plan, self.out, self.load = plan, out, load
@@ -187,7 +187,7 @@ class _Pool:
     def _can_begin(self, job: Job) -> bool:
         return not any(self.unfinished & set(run.folders.values()) for run in job)
 
-    def _open(self, job: Job) -> list[RunPlan]:
+    def _open(self, job: Job) -> list[RunSpec]:
         return [run for run in job if not result_path(self.out, run).exists()]
 
     def _hear(self, worker: _Worker) -> None:
@@ -214,7 +214,7 @@ class _Pool:
         else:
             self._fail(run, what)
 
-    def _fail(self, run: RunPlan, error: MoebiusError) -> None:
+    def _fail(self, run: RunSpec, error: MoebiusError) -> None:
         self.failures.append(Failure(run, error))
         self.failed(self.failures[-1])
 
@@ -230,7 +230,7 @@ def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Calla
     prepare_process(plan.threads)
     data = None
 
-    def tell(run: RunPlan, what: Event | MoebiusError | None = None) -> None:
+    def tell(run: RunSpec, what: Event | MoebiusError | None = None) -> None:
         link.send((run, what))
 
     for job in _given(link):

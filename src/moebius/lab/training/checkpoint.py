@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moebius.kit.errors import StudyError, TrainingError
-from moebius.kit.files import replacing
-from moebius.storage.tensors import put, stored
+from moebius.kit.files import atomic_path
+from moebius.storage.tensors import put_tensors, stored_tensors
 
 # What reading a file that is none, or another's, ends in.
 _DAMAGE = (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, OSError)
@@ -46,7 +46,7 @@ class Progress:
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write weights, optimizer state, random state and progress; the file is whole or the old one stays."""
-    tensors = {f"model/{name}": value for name, value in stored(model).items()}
+    tensors = {f"model/{name}": value for name, value in stored_tensors(model).items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
@@ -67,7 +67,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
     try:
         tensors, said = _read(path)
         progress, random = Progress(**said["progress"]), tensors["random/cpu"]
-        put(model, {n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
+        put_tensors(model, {n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
     except _DAMAGE as error:
         raise _damaged(path, error) from None
     for name, parameter in model.named_parameters():
@@ -81,7 +81,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
     return progress
 
 
-def save_stack(
+def save_cohort(
     path: Path,
     parameters: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
@@ -106,10 +106,10 @@ def save_stack(
     _write(path, tensors, {"stack": {"progress": [asdict(one) for one in progress], "failures": told}})
 
 
-def restore_stack(
+def restore_cohort(
     path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> tuple[list[Progress], dict[int, TrainingError]] | None:
-    """Put what `save_stack` wrote into parameters and optimizer; each run's progress and the failures, or None.
+    """Put what `save_cohort` wrote into parameters and optimizer; each run's progress and the failures, or None.
 
     Raises:
         StudyError: the file is damaged.
@@ -135,8 +135,8 @@ def restore_stack(
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights alone: row-major and on the CPU, so that the bits do not depend on where they were."""
-    with replacing(path) as temporary:
-        save_file(stored(model), temporary)
+    with atomic_path(path) as temporary:
+        save_file(stored_tensors(model), temporary)
 
 
 def restore_weights(path: Path, model: nn.Module) -> None:
@@ -146,14 +146,14 @@ def restore_weights(path: Path, model: nn.Module) -> None:
         StudyError: the file is missing or damaged.
     """
     try:
-        put(model, load_file(path))
+        put_tensors(model, load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise _damaged(path, error) from None
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(plain, temporary, {name: json.dumps(value) for name, value in said.items()})
 
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moebius.core.output_cache import Memory
+from moebius.core.output_cache import OutputCache
 from moebius.core.recording import record
-from moebius.core.row_context import current, entered
-from moebius.kit.modes import evaluating
+from moebius.core.row_context import current_context, row_context
+from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import in_order
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
@@ -93,7 +93,7 @@ def evaluate(
     objective: Objective,
     split: Split,
     channels_last: bool = False,
-    memory: Memory | None = None,
+    memory: OutputCache | None = None,
 ) -> Evaluation:
     """Run `model` in eval mode over all rows of `split`; the modes of its parts are put back afterwards.
 
@@ -112,7 +112,7 @@ def evaluate_runs(
     objective: Objective,
     split: Split,
     channels_last: bool = False,
-    memory: Memory | None = None,
+    memory: OutputCache | None = None,
 ) -> list[Evaluation]:
     """`evaluate` for a model that stands for several (`StackedModel`): each sees all rows of the split.
 
@@ -120,7 +120,7 @@ def evaluate_runs(
         runs: how many.
         model, objective, split, channels_last, memory: as in `evaluate`.
     """
-    memory = memory or Memory()
+    memory = memory or OutputCache()
     columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
     # A gate that no row of a batch is sent to, or none at all, is in no log of it.
     gates = {
@@ -128,7 +128,7 @@ def evaluate_runs(
         for path, part in model.named_modules()
         if isinstance(part, Mixture)
     }
-    with evaluating(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
             x, labels, domains = (_repeated(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
             with record(model) as log, memory.recalling(batch.rows):
@@ -161,12 +161,12 @@ def _repeated(rows: Tensor, runs: int) -> Tensor:
     return rows if runs == 1 else rows.expand(runs, *rows.shape).flatten(0, 1)
 
 
-def outputs(
+def part_outputs(
     module: nn.Module,
     split: Split,
     channels_last: bool = False,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-    memory: Memory | None = None,
+    memory: OutputCache | None = None,
 ) -> Iterator[Tensor]:
     """What one part of a model says of the rows of a split, piece by piece, in the split's order.
 
@@ -177,8 +177,8 @@ def outputs(
         autocast: in which the model computes.
         memory: of the split, for parts that are frozen.
     """
-    memory = memory or Memory()
+    memory = memory or OutputCache()
     for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
-        with autocast(), memory.recalling(batch.rows), entered(current().given({"domain": batch.domains})):
+        with autocast(), memory.recalling(batch.rows), row_context(current_context().given({"domain": batch.domains})):
             piece = module(batch.x)
         yield piece

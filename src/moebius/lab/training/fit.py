@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from moebius.experts.adapter import Adapter
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.kit.modes import evaluating
+from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import scale
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.loop import Trainer
@@ -103,8 +103,8 @@ def fit(
     dataset = data if isinstance(data, Dataset) else _dataset(model, data, validation, seed)
     settings = Settings.from_plain(
         {
-            "epochs": positive("epochs", epochs),
-            "batch_size": positive("batch_size", batch_size),
+            "epochs": positive_integer("epochs", epochs),
+            "batch_size": positive_integer("batch_size", batch_size),
             "optimizer": {"kind": optimizer, "lr": lr},
             "losses": list(losses),
             "precision": precision,
@@ -201,7 +201,7 @@ def _classes(model: Mixture, split: Split) -> int:
     """How many outputs the mixture has."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     x = split.images[:1].to(device)
-    with evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         return model(scale(x)).shape[-1]
 
 

@@ -13,20 +13,20 @@ from torch import nn
 
 from moebius.core.recording import Recorder
 from moebius.core.routing import step_routers
-from moebius.lab.data.augmentation._apply import augmented
+from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch, Batches
 from moebius.lab.data.split import Dataset
-from moebius.lab.training.account import Account
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.checkpoint import Progress, restore, save
-from moebius.lab.training.examiner import Examiner
-from moebius.lab.training.nonfinite import explain
+from moebius.lab.training.evaluator import Evaluator
+from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.optimizer import build_optimizer, parts, prepare_epoch, set_modes
 from moebius.lab.training.outcome import Event, Trained
+from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.penalty import kernels, l2
-from moebius.lab.training.remembering import Remembering
 from moebius.lab.training.rows import TrainingRows
+from moebius.lab.training.run_record import RunRecord
 from moebius.lab.training.settings import Settings
 from moebius.layers.mixture import Mixture
 
@@ -80,14 +80,14 @@ class Trainer:
         self.model = self.accelerator.prepare_model(model)
         self.settings, self.seed, self.listen = settings, seed, listen
         self.rows = TrainingRows(data.train.to(self.accelerator.device), settings, seed, self.trainable)
-        remembering = Remembering(model, store, lambda: self.accelerator.autocast(), self.channels_last)
-        self.examiner = Examiner(
+        remembering = OutputCaches(model, store, lambda: self.accelerator.autocast(), self.channels_last)
+        self.examiner = Evaluator(
             self.model, model, self.objective, data, self.accelerator, remembering, settings.remember
         )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
         held_out = data.validation is not None
-        self.account = Account(folder, settings, self.steps_per_epoch, held_out, lambda event: self.listen(event))
+        self.account = RunRecord(folder, settings, self.steps_per_epoch, held_out, lambda event: self.listen(event))
 
     @property
     def progress(self) -> Progress:
@@ -170,7 +170,7 @@ class Trainer:
         least = plateau.least if plateau is not None else 0.0
         prepare_epoch(self.optimizer, settings, epoch, self.account.verdict.scale, least)
         if settings.augment and settings.views is None:
-            batch = replace(batch, x=augmented(batch.x, settings.augment))
+            batch = replace(batch, x=apply_augmentations(batch.x, settings.augment))
         with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
             output = self.model(batch.x, {"domain": batch.domains})
         total, terms = self.objective(output, batch.labels, log, epoch)
@@ -179,7 +179,7 @@ class Trainer:
             total, terms = total + settings.l2.weight * penalty, {**terms, "l2": penalty.detach()}
         values = [total.item(), *(value.item() for value in terms.values())]
         if not all(map(math.isfinite, values)):
-            raise explain(self.bare, batch, terms, progress.epoch + 1, progress.step + 1)
+            raise nonfinite_error(self.bare, batch, terms, progress.epoch + 1, progress.step + 1)
         for parameter in self.parameters:
             parameter.grad = None
         if total.requires_grad:  # not so before any part's start_epoch

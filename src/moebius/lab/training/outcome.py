@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from moebius.lab.training.alone import Alone
 from moebius.lab.training.evaluation import Evaluation
+from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.layers.mixture import Mixture
 
 
@@ -57,8 +57,8 @@ class Trained:
     test: Evaluation
     validation: Evaluation | None = None
     one_expert: Evaluation | None = None
-    alone: tuple[Alone, ...] = ()
-    alone_held_out: tuple[Alone, ...] = ()
+    alone: tuple[ExpertAlone, ...] = ()
+    alone_held_out: tuple[ExpertAlone, ...] = ()
     oracle: float | None = None
     remembered: bool = False
 

@@ -1,12 +1,12 @@
 """The rows of training steps, and how far they stay the same from epoch to epoch."""
 
+from moebius.lab.data.augmented_views import augmented_views
 from moebius.lab.data.split import Split
-from moebius.lab.data.views import views
 from moebius.lab.training.settings import Settings
 
 
 class TrainingRows:
-    """The training rows as they are, or `views` augmented copies of them that take turns, one an epoch.
+    """The training rows as they are, or `augmented_views` augmented copies of them that take turns, one an epoch.
 
     Arguments:
         split: the training rows, on the device.
@@ -25,7 +25,7 @@ class TrainingRows:
         if self.views is not None:
             drawn = [(type(one).__name__, sorted(vars(one).items())) for one in settings.augment]
             self.name = f"views {self.views} {seed} {drawn}"
-            self.split = views(split, settings.augment, self.views, seed)
+            self.split = augmented_views(split, settings.augment, self.views, seed)
 
     def of(self, epoch: int) -> tuple[Split, int]:
         """The rows of an epoch (from 0), and the place of the first of them among all."""

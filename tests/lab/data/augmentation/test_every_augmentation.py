@@ -10,7 +10,7 @@ import torch
 
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.lab.data.augmentation._apply import augmented
+from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.augmentation._augmentation import Augmentation
 
 KINDS = kinds("data.augmentation")
@@ -170,5 +170,5 @@ def test_among_others_in_a_sequence(kind):
     torch.manual_seed(0)
     expected = both[1](both[0](images))
     torch.manual_seed(0)
-    assert torch.equal(augmented(images, both), expected)
-    assert augmented(images, []) is images
+    assert torch.equal(apply_augmentations(images, both), expected)
+    assert apply_augmentations(images, []) is images

@@ -1,7 +1,7 @@
 import pytest
 
 from moebius.kit.errors import ArgumentError, DataError
-from moebius.lab.data import load
+from moebius.lab.data import load_sets
 from moebius.lab.data.sources.folder import Folder
 
 
@@ -16,7 +16,7 @@ def fill(tmp_path, make_png):
 
 
 def get(tmp_path, **options):
-    return load([Folder(str(tmp_path / "mine"), **options)], 4, cache_dir=tmp_path / "cache")
+    return load_sets([Folder(str(tmp_path / "mine"), **options)], 4, cache_dir=tmp_path / "cache")
 
 
 def values(split) -> list[int]:
@@ -56,9 +56,9 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, fill):
 def test_a_relative_path_is_found_in_the_current_folder_and_in_the_data_folder(tmp_path, fill, monkeypatch):
     fill("a", 5)
     monkeypatch.chdir(tmp_path)
-    assert len(load([Folder("mine")], 4, cache_dir=tmp_path / "cache").test) == 1
+    assert len(load_sets([Folder("mine")], 4, cache_dir=tmp_path / "cache").test) == 1
     monkeypatch.chdir("/")
-    assert len(load([Folder("mine")], 4, data_dir=tmp_path, cache_dir=tmp_path / "cache").test) == 1
+    assert len(load_sets([Folder("mine")], 4, data_dir=tmp_path, cache_dir=tmp_path / "cache").test) == 1
 
 
 def test_a_missing_folder_is_named_with_all_places(tmp_path):

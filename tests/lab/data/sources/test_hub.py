@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moebius.kit.errors import ArgumentError, DataError
-from moebius.lab.data import load
+from moebius.lab.data import load_sets
 from moebius.lab.data.sources.hub import Hub
 
 ASK = """
@@ -45,7 +45,7 @@ def test_files_are_found_by_the_sets_name_in_a_clone_and_in_the_folder_itself(to
     folder.mkdir(parents=True, exist_ok=True)
     for path in (toy_set / "toy").iterdir():
         path.rename(folder / path.name)
-    data = load([Hub("any/toy")], 4, data_dir=tmp_path / "moved", cache_dir=tmp_path / "cache")
+    data = load_sets([Hub("any/toy")], 4, data_dir=tmp_path / "moved", cache_dir=tmp_path / "cache")
     assert data.classes == ("dark", "light")
     assert data.train.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
     assert data.train.labels.tolist() == [0, 1, 0, 1]
@@ -56,7 +56,9 @@ def test_another_split_may_be_tested_on(toy_set, tmp_path):
     (toy_set / "toy/test-00000-of-00001.parquet").rename(toy_set / "toy/validation-00000-of-00001.parquet")
     with pytest.raises(DataError, match=r"holds train-\*\.parquet but no test-\*\.parquet"):
         Hub("any/toy").open(toy_set)
-    assert len(load([Hub("any/toy", test="validation")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache").test) == 2
+    assert (
+        len(load_sets([Hub("any/toy", test="validation")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache").test) == 2
+    )
 
 
 def test_a_folder_without_the_set_is_named_with_what_is_looked_for(tmp_path):
@@ -70,8 +72,8 @@ def test_a_local_folder_through_load_dataset_gives_the_same_rows(toy_set, tmp_pa
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
-    here = load([Hub("any/toy")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache")
-    there = load([Hub(str(toy_set / "toy"))], 4, cache_dir=tmp_path / "cache")
+    here = load_sets([Hub("any/toy")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache")
+    there = load_sets([Hub(str(toy_set / "toy"))], 4, cache_dir=tmp_path / "cache")
     assert there.classes == here.classes
     assert torch.equal(there.train.images, here.train.images)
     assert torch.equal(there.test.labels, here.test.labels)
@@ -79,7 +81,7 @@ def test_a_local_folder_through_load_dataset_gives_the_same_rows(toy_set, tmp_pa
     # Not of where the files lie, nor of the container they come in.
     assert there.fingerprint == here.fingerprint
     with pytest.raises(DataError, match="no split called 'validation', it has train, test"):
-        load([Hub(str(toy_set / "toy"), test="validation")], 4, cache_dir=tmp_path / "cache")
+        load_sets([Hub(str(toy_set / "toy"), test="validation")], 4, cache_dir=tmp_path / "cache")
 
 
 def test_an_image_changed_in_a_local_folder_is_noticed(tmp_path, make_png, monkeypatch):
@@ -89,9 +91,9 @@ def test_an_image_changed_in_a_local_folder_is_noticed(tmp_path, make_png, monke
     for part, value in (("train/a/1", 1), ("train/b/2", 2), ("test/a/3", 3), ("test/b/4", 4)):
         (tmp_path / "set" / part).parent.mkdir(parents=True)
         (tmp_path / "set" / f"{part}.png").write_bytes(make_png(value))
-    before = load([Hub(str(tmp_path / "set"))], 4, cache_dir=tmp_path / "cache")
+    before = load_sets([Hub(str(tmp_path / "set"))], 4, cache_dir=tmp_path / "cache")
     (tmp_path / "set/test/b/4.png").write_bytes(make_png(200))
-    after = load([Hub(str(tmp_path / "set"))], 4, cache_dir=tmp_path / "cache")
+    after = load_sets([Hub(str(tmp_path / "set"))], 4, cache_dir=tmp_path / "cache")
     assert before.classes == after.classes == ("a", "b")
     assert before.test.images[:, 0, 0, 0].tolist() == [3, 4]
     assert after.test.images[:, 0, 0, 0].tolist() == [3, 200]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data import load
+from moebius.lab.data import load_sets
 from moebius.lab.data.sources.textures import CLASSES, Textures, draw
 
 DIGEST = "8ee3499187901492441293fb97c9fdabd86612803b10708983e9d8f992214007"
@@ -31,7 +31,7 @@ def test_more_rows_do_not_change_what_a_texture_is():
 
 
 def test_splits_are_balanced(tmp_path):
-    data = load([Textures(20, size=12, share=0.25)], 12, cache_dir=tmp_path)
+    data = load_sets([Textures(20, size=12, share=0.25)], 12, cache_dir=tmp_path)
     assert data.classes == CLASSES
     assert data.train.labels.bincount().tolist() == [15] * 10
     assert data.test.labels.bincount().tolist() == [5] * 10
@@ -39,7 +39,7 @@ def test_splits_are_balanced(tmp_path):
 
 
 def test_a_linear_classifier_is_far_from_chance_and_far_from_right(tmp_path):
-    data = load([Textures()], 8, cache_dir=tmp_path)
+    data = load_sets([Textures()], 8, cache_dir=tmp_path)
     x, test = (split.images.flatten(1).numpy() / 255.0 for split in (data.train, data.test))
     accuracy = (
         LogisticRegression(C=0.1, max_iter=300).fit(x, data.train.labels.numpy()).score(test, data.test.labels.numpy())

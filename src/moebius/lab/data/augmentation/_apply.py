@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def augmented(
+def apply_augmentations(
     images: Float[Tensor, "T channels height width"], augmentations: Sequence[Callable[[Tensor], Tensor]]
 ) -> Float[Tensor, "T channels height width"]:
     """The images after all augmentations, in their order, without gradients; none gives the images themselves.
 
     Example:
         >>> from moebius.lab.data.augmentation.flip import Flip
-        >>> augmented(torch.tensor([[[[0.0, 0.5, 1.0]]]]), [Flip(chance=1), Flip(chance=1)])
+        >>> apply_augmentations(torch.tensor([[[[0.0, 0.5, 1.0]]]]), [Flip(chance=1), Flip(chance=1)])
         tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
     for augmentation in augmentations:

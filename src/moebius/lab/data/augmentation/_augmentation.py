@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from moebius.kit.arguments import at_least_zero
+from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import wide
+from moebius.routers._normalisation import at_least_float32
 
 
 class Augmentation:
@@ -31,7 +31,7 @@ class Augmentation:
             raise ArgumentError("images", "must be floating-point numbers in [0, 1]", str(images.dtype), "images / 255")
         if not len(images):
             return images.clone()
-        changed = self.change(wide(images)).clamp(0, 1)
+        changed = self.change(at_least_float32(images)).clamp(0, 1)
         return torch.empty_like(images).copy_(changed)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
@@ -41,7 +41,7 @@ class Augmentation:
 
 def share(argument: str, value: float | int) -> float:
     """`value` if it is a number between 0 and 1."""
-    if at_least_zero(argument, value) > 1:
+    if non_negative(argument, value) > 1:
         raise ArgumentError(argument, "needs a number between 0 and 1", value)
     return float(value)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.kit.arguments import above_zero
+from moebius.kit.arguments import positive_number
 from moebius.lab.data.augmentation._augmentation import Augmentation, ascending, chosen, share, uniform
 
 
@@ -35,7 +35,7 @@ class Blur(Augmentation):
 
     def __init__(self, chance: float | int = 0.5, low: float | int = 0.1, high: float | int = 1.0):
         self.chance = share("chance", chance)
-        self.low, self.high = above_zero("low", low), above_zero("high", high)
+        self.low, self.high = positive_number("low", low), positive_number("high", high)
         ascending(self.low, self.high)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.data.augmentation._augmentation import Augmentation, uniform
@@ -34,7 +34,7 @@ class Crop(Augmentation):
     """
 
     def __init__(self, padding: int = 4, fill: str = "zeros"):
-        self.padding = positive("padding", padding)
+        self.padding = positive_integer("padding", padding)
         if fill not in FILLS:
             raise ArgumentError("fill", f"needs one of {', '.join(FILLS)}", fill, did_you_mean(fill, FILLS))
         self.fill = fill

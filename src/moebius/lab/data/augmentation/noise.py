@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.kit.arguments import at_least_zero
+from moebius.kit.arguments import non_negative
 from moebius.lab.data.augmentation._augmentation import Augmentation
 
 
@@ -29,7 +29,7 @@ class Noise(Augmentation):
     """
 
     def __init__(self, std: float | int = 0.05):
-        self.std = at_least_zero("std", std)
+        self.std = non_negative("std", std)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
         """Draw the noise and add it."""

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.kit.arguments import at_least_zero
+from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.augmentation._augmentation import Augmentation, uniform
 
@@ -32,7 +32,7 @@ class Rotate(Augmentation):
     """
 
     def __init__(self, degrees: float | int = 15):
-        if at_least_zero("degrees", degrees) > 180:
+        if non_negative("degrees", degrees) > 180:
             raise ArgumentError("degrees", "needs a number between 0 and 180", degrees, "degrees: 180")
         self.degrees = float(degrees)
 

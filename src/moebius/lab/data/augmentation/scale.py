@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.kit.arguments import above_zero
+from moebius.kit.arguments import positive_number
 from moebius.lab.data.augmentation._augmentation import Augmentation, ascending, uniform
 
 
@@ -34,7 +34,7 @@ class Scale(Augmentation):
     """
 
     def __init__(self, low: float | int = 0.8, high: float | int = 1.2):
-        self.low, self.high = above_zero("low", low), above_zero("high", high)
+        self.low, self.high = positive_number("low", low), positive_number("high", high)
         ascending(self.low, self.high)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:

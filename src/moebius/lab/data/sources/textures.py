@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from moebius.kit.arguments import positive
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, identify
 from moebius.lab.data.stratify import check_share, held_out
@@ -46,9 +46,9 @@ class Textures(Source):
     name = "textures"
 
     def __init__(self, rows_per_class: int = 500, size: int = 8, seed: int = 0, share: float = 0.2):
-        if positive("rows_per_class", rows_per_class) < 2:
+        if positive_integer("rows_per_class", rows_per_class) < 2:
             raise ArgumentError("rows_per_class", "needs at least 2, to train and to test on", rows_per_class)
-        if positive("size", size) < 4:
+        if positive_integer("size", size) < 4:
             raise ArgumentError("size", "needs at least 4 pixels", size, "size: 8")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ArgumentError("seed", "needs a whole number of at least 0", seed, "seed: 0")

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from moebius.lab.report.figures import INK
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 
 WIDTH, HEIGHT, LINE = 400, 420, 14
 TITLE = "active experts per image"
@@ -34,7 +34,7 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
     trained = frame[frame["way"] == "as trained"]
     blue, orange = alt.value("#0072B2"), alt.value("#D55E00")
     words: dict[str, Any] = {"fontSize": 11.5, "color": INK}
-    rules = alt.Chart(frame_of([(1.0, most, level) for level in levels.values()], ["active", "end", "accuracy"]))
+    rules = alt.Chart(make_frame([(1.0, most, level) for level in levels.values()], ["active", "end", "accuracy"]))
     layers: list[Any] = [
         rules.mark_rule(strokeDash=[3, 4], strokeWidth=1, color="#888888").encode(x, alt.X2("end:Q"), y),
         alt.Chart(frame).mark_line(strokeWidth=1, opacity=0.45).encode(x, y, alt.Detail("variant:N"), color=blue),
@@ -59,7 +59,7 @@ def _beside(trained: Frame, domain: Sequence[float]) -> Frame:
         own = own.sort_values("accuracy", ascending=False)
         places = _spread(list(own["variant"]), list(own["accuracy"]), domain)["at"]
         lines += list(zip(own["variant"], own["active"], places, strict=True))
-    return frame_of(lines, ["variant", "active", "at"])
+    return make_frame(lines, ["variant", "active", "at"])
 
 
 def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[float]) -> Frame:
@@ -74,4 +74,4 @@ def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[
         places[number] = max(places[number], floor)
         floor = places[number] + step
     lines = zip(names, places, accuracies, strict=True)
-    return frame_of([(*line, 0.78, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])
+    return make_frame([(*line, 0.78, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])

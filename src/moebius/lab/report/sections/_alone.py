@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from moebius.lab.report.figures import INK, WIDTH, Figure
-from moebius.lab.report.frames import frame_of
+from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import listing, rate
 from moebius.lab.report.sections._shared import SHADES
 from moebius.lab.report.source import Study
@@ -36,7 +36,7 @@ def alone_chart(
                 lines.append((label, of, mean, _short(mean), known is not None and of in known))
     if not lines:
         return None
-    frame = frame_of(lines, ["label", "of", "accuracy", "text", "known"])
+    frame = make_frame(lines, ["label", "of", "accuracy", "text", "known"])
     cell, height = WIDTH / len(classes), max(8.0, min(22.0, 420 / len(labels)))
     readable = cell >= 8
     size = min(11.0, cell - 1)

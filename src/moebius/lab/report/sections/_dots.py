@@ -7,22 +7,24 @@ import altair as alt
 
 from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.figures import WIDTH
-from moebius.lab.report.frames import frame_of
+from moebius.lab.report.frames import make_frame
 from moebius.lab.report.sections._shared import variant_colour
 from moebius.lab.report.source import Study
 
 
-def dots(study: Study, scores: Mapping[str, Mapping[int, float]], title: str) -> alt.TopLevelMixin:
+def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: str) -> alt.TopLevelMixin:
     """The chart of values by variant and seed, such as accuracies.
 
     Few seeds give intervals many times as wide as their spread: the axis follows the values, and bars that leave the
     picture are cut.
     """
     scored = {variant: by_seed for variant, by_seed in scores.items() if by_seed}
-    each = frame_of([(name, value) for name, by_seed in scored.items() for value in by_seed.values()], ["variant", "v"])
+    each = make_frame(
+        [(name, value) for name, by_seed in scored.items() for value in by_seed.values()], ["variant", "v"]
+    )
     found = {variant: interval(list(by_seed.values())) for variant, by_seed in scored.items()}
-    means = frame_of([(variant, estimate.mean) for variant, estimate in found.items()], ["variant", "v"])
-    bars = frame_of(
+    means = make_frame([(variant, estimate.mean) for variant, estimate in found.items()], ["variant", "v"])
+    bars = make_frame(
         [(name, one.low, one.high) for name, one in found.items() if one.low is not None], ["variant", "low", "high"]
     )
     low, high = float(each["v"].min()), float(each["v"].max())

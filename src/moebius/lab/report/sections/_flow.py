@@ -7,9 +7,9 @@ import altair as alt
 
 from moebius.lab.report.figures import COLOURS, INK, WIDTH
 from moebius.lab.report.flow import ROOT, gate_inside
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import count, rate
-from moebius.lab.report.sections._names import alone, expert_names
+from moebius.lab.report.sections._names import expert_names, experts_alone
 from moebius.lab.report.source import Study
 
 # Pixels: what all images are high, a node's bar, the gap between nodes, the room for a leaf's and a branch's words.
@@ -50,9 +50,9 @@ class Node:
         return 1 + max(child.depth for child in self.children) if self.children else 0
 
 
-def grown(study: Study, variant: str, frame: Frame) -> Node:
+def build_tree(study: Study, variant: str, frame: Frame) -> Node:
     """The tree of a variant, from one seed's lines of the table `flow`."""
-    shared = {path for expert in alone(study, variant) if len(expert["paths"]) > 1 for path in expert["paths"]}
+    shared = {path for expert in experts_alone(study, variant) if len(expert["paths"]) > 1 for path in expert["paths"]}
     summed = frame.assign(part=frame["share"] * frame["of"]).groupby(["parent", "path"], sort=False)
     sums = summed[["part", "of", "rows", "right"]].sum().reset_index()
     gates = [gate for gate in dict.fromkeys(frame["parent"]) if gate != ROOT]
@@ -95,13 +95,13 @@ def flow_chart(tree: Node) -> alt.TopLevelMixin:
     scale = alt.Scale(domain=[height, 0], nice=False)
     y = alt.Y("y:Q", axis=None, scale=scale)
     colour = alt.Color("colour:N", scale=None)
-    areas = frame_of([(*line[:4], line[3] + line[4]) for line in bands], ["path", "colour", "x", "y", "end"])
-    blocks = frame_of(bars, ["x", "right", "y", "end", "colour"])
+    areas = make_frame([(*line[:4], line[3] + line[4]) for line in bands], ["path", "colour", "x", "y", "end"])
+    blocks = make_frame(bars, ["x", "right", "y", "end", "colour"])
     layers: list[alt.Chart] = [
         alt.Chart(areas).mark_area(opacity=0.3).encode(x, y, alt.Y2("end:Q"), colour, detail="path:N"),
         alt.Chart(blocks).mark_rect().encode(x, alt.X2("right:Q"), y, alt.Y2("end:Q"), colour),
     ]
-    said = frame_of(words, ["x", "y", "text", "align", "weight"])
+    said = make_frame(words, ["x", "y", "text", "align", "weight"])
     for align in ("left", "right"):
         for weight in ("bold", "normal"):
             own = said[(said["align"] == align) & (said["weight"] == weight)]

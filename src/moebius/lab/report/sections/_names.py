@@ -20,7 +20,7 @@ def expert_names(study: Study, variant: str, gate: str = ROOT) -> list[str] | No
     """
     lead = "" if gate == ROOT else f"{gate}."
     places: dict[int, list[tuple[Mapping[str, Any], bool]]] = {}
-    for expert in alone(study, variant):
+    for expert in experts_alone(study, variant):
         for path in expert["paths"]:
             match = re.match(rf"{re.escape(lead)}experts\.(\d+)(\.|$)", path)
             if match:
@@ -43,7 +43,7 @@ def title_of(study: Study, variant: str, gate: str) -> str:
     return f"{variant}, gate {gate}"
 
 
-def alone(study: Study, variant: str) -> Sequence[Mapping[str, Any]]:
+def experts_alone(study: Study, variant: str) -> Sequence[Mapping[str, Any]]:
     """The leaf experts of a variant's first run that has measured them by themselves."""
     return next(
         (run["experts_alone"] for run in study.runs if run["variant"] == variant and run.get("experts_alone")), ()
@@ -56,7 +56,7 @@ def leaf_name(expert: Mapping[str, Any]) -> str | None:
     return expert.get("name") or (", ".join(map(str, classes)) if 0 < len(classes) < FEW_CLASSES else None)
 
 
-def label(names: Sequence[str] | None, expert: int) -> str:
+def expert_label(names: Sequence[str] | None, expert: int) -> str:
     """An expert in running text."""
     return names[expert] if names and expert < len(names) else f"expert {expert}"
 

@@ -31,7 +31,7 @@ def weight_shades(low: float, top: float) -> alt.Scale:
     return alt.Scale(domain=[-end, end], range=[*reversed(ORANGES), *SHADES], clamp=True, interpolate="rgb")
 
 
-def levels(frame: Frame) -> tuple[Frame, Frame]:
+def curve_lines(frame: Frame) -> tuple[Frame, Frame]:
     """The lines of an epoch table that make curves, and those of variants that were never trained (epoch 0 alone)."""
     trained = frame.groupby("variant")["epoch"].transform("max") > 0
     return frame[trained], frame[~trained]
@@ -46,7 +46,7 @@ def epoch_axis(frame: Frame, most: int) -> alt.X:
     return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=around, nice=False))
 
 
-def values(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:
+def measure_by_seed(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:
     """A measure of results.json by seed."""
     found: dict[int, float] = {}
     for run in study.runs:
@@ -58,18 +58,18 @@ def values(study: Study, variant: str, measure: str, split: str) -> dict[int, fl
 
 def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
     """Variants with the estimate of their accuracy, best mean first."""
-    found = [(variant, values(study, variant, "accuracy", split)) for variant in study.variants]
+    found = [(variant, measure_by_seed(study, variant, "accuracy", split)) for variant in study.variants]
     scored = [(variant, interval(list(by_seed.values()))) for variant, by_seed in found if by_seed]
     return sorted(scored, key=lambda entry: -entry[1].mean)
 
 
-def slugs(study: Study) -> dict[str, str]:
+def variant_slugs(study: Study) -> dict[str, str]:
     """A file name for each variant."""
     taken: set[str] = set()
     return {variant: slug(variant, taken) for variant in study.variants}
 
 
-def gated(study: Study, table: str) -> list[tuple[str, str]]:
+def gates_with(study: Study, table: str) -> list[tuple[str, str]]:
     """The (variant, gate) pairs of a table whose gate has more than one expert, in the study's order."""
     frame = study.table(table)
     if frame.empty:
@@ -113,7 +113,7 @@ def over_seeds(frame: Frame, by: list[str], value: str = "value") -> Frame:
     return grouped.agg(mean="mean", low="min", high="max", count="count").reset_index()
 
 
-def steps(count: int, most: int = 10) -> list[int]:
+def axis_steps(count: int, most: int = 10) -> list[int]:
     """Indices to label on an axis of `count` numbered things: all, or every second, fifth, tenth …"""
     stride = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if count / step <= most)
     return list(range(0, count, stride))

@@ -8,8 +8,8 @@ from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, 
 from moebius.lab.report.figures import WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._names import expert_names, label, title_of, with_labels
-from moebius.lab.report.sections._shared import FEW, file_of, gated, slugs, steps, weight_shades
+from moebius.lab.report.sections._names import expert_label, expert_names, title_of, with_labels
+from moebius.lab.report.sections._shared import FEW, axis_steps, file_of, gates_with, variant_slugs, weight_shades
 from moebius.lab.report.source import Study
 
 ORDER = 50
@@ -19,10 +19,10 @@ SHORT = 11
 
 def section(study: Study) -> Section | None:
     """A table and heat maps for every gate: its first seed in full, the others small."""
-    pairs = gated(study, "activation")
+    pairs = gates_with(study, "activation")
     if not pairs:
         return None
-    names = slugs(study)
+    names = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "The activation rate of an expert on a set of images is the mean of its gate weight. Experts that have no "
@@ -62,7 +62,9 @@ def _table(frame: Frame, names: Sequence[str] | None, caption: str) -> Table:
         lead = [str(part) for part in (key if several else key[1:])]
         rows.append([*lead, *(rate(float(value)) for value in line)])
         shades.append([None] * len(lead) + [float(value) for value in line])
-    return Table(caption, [*heads, *(label(names, expert) for expert in wide.columns)], rows, len(heads), shades=shades)
+    return Table(
+        caption, [*heads, *(expert_label(names, expert) for expert in wide.columns)], rows, len(heads), shades=shades
+    )
 
 
 def _colour(frame: Frame, experts: int) -> alt.Color:
@@ -79,7 +81,7 @@ def _axis(order: Sequence[str], named: bool) -> alt.X:
         return alt.X(
             "named:N", sort=list(order), title=None, axis=alt.Axis(labelAngle=angle, ticks=False, domain=False)
         )
-    axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=steps(len(order)))
+    axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=axis_steps(len(order)))
     return alt.X("expert:O", title="expert", axis=axis)
 
 
@@ -104,7 +106,9 @@ def _heat(frame: Frame, by: str, names: Sequence[str] | None, name: str, title: 
     of = "data set" if by == "domain" else "class"
     test = frame[frame["split"] == "test"]
     top = test.loc[test.groupby("group", sort=False)["rate"].idxmax()]
-    said = "; ".join(f"{row['group']}: {label(names, row['expert'])} {rate(row['rate'])}" for _, row in top.iterrows())
+    said = "; ".join(
+        f"{row['group']}: {expert_label(names, row['expert'])} {rate(row['rate'])}" for _, row in top.iterrows()
+    )
     words = f"{title}: largest activation rate on test by {of}: {said}."
     return Figure(name, chart, f"{title}: activation rate by {of}.", words, tall=by == "class")
 

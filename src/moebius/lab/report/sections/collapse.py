@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from moebius.lab.report.blocks import Section, Table, Text
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.sections._names import expert_names, title_of
-from moebius.lab.report.sections._shared import gated
+from moebius.lab.report.sections._shared import gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 65
@@ -13,7 +13,7 @@ ORDER = 65
 
 def section(study: Study) -> Section | None:
     """Experts that a gate leaves unused, in every run."""
-    pairs = gated(study, "collapse")
+    pairs = gates_with(study, "collapse")
     if not pairs:
         return None
     rows, marked = [], []

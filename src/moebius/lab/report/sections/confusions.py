@@ -6,8 +6,8 @@ from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, 
 from moebius.lab.report.figures import WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._names import expert_names, label
-from moebius.lab.report.sections._shared import SHADES, file_of, gated, slugs
+from moebius.lab.report.sections._names import expert_label, expert_names
+from moebius.lab.report.sections._shared import SHADES, file_of, gates_with, variant_slugs
 from moebius.lab.report.source import Study
 
 ORDER = 80
@@ -19,8 +19,8 @@ def section(study: Study) -> Section | None:
     frame = study.table("confusion", split="test")
     if frame.empty:
         return None
-    names = slugs(study)
-    several = {variant for variant, gate in gated(study, "load") if gate == "root"}
+    names = variant_slugs(study)
+    several = {variant for variant, gate in gates_with(study, "load") if gate == "root"}
     blocks: list[Block] = [
         Text(
             "Test images, share of each true class. The colour scale is stretched at its low end (square root), so "
@@ -64,7 +64,8 @@ def _experts(study: Study, own: Frame, variant: str, name: str) -> list[Figure]:
     total = int(won.sum())
     made, names = [], expert_names(study, variant)
     for expert in sorted(won.index[:SHOWN]):
-        title = f"{variant}, {label(names, expert)}, which wins {rate(float(won[expert] / total))} of the test images"
+        share = rate(float(won[expert] / total))
+        title = f"{variant}, {expert_label(names, expert)}, which wins {share} of the test images"
         made.append(
             _figure(study, own[own["expert"] == expert], file_of(f"confusion-expert-{expert}", name, "root"), title)
         )

@@ -8,7 +8,7 @@ from moebius.lab.report.blocks import Block, Heading, Panels, Section
 from moebius.lab.report.figures import HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._shared import curve_groups, epoch_axis, levels, over_seeds, variant_colour
+from moebius.lab.report.sections._shared import curve_groups, curve_lines, epoch_axis, over_seeds, variant_colour
 from moebius.lab.report.source import Study
 
 ORDER = 30
@@ -36,7 +36,7 @@ def section(study: Study) -> Section | None:
 
 
 def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
-    curves, flat = levels(frame)
+    curves, flat = curve_lines(frame)
     last = int(frame["epoch"].max())
     ends = frame[frame["epoch"] == frame.groupby(["variant", "split"])["epoch"].transform("max")]
     said = "; ".join(f"{row['variant']} {row['split']} {rate(row['mean'])}" for _, row in ends.iterrows())
@@ -67,7 +67,7 @@ def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str
 
 
 def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.TopLevelMixin:
-    curves, flat = levels(frame)
+    curves, flat = curve_lines(frame)
     curves, flat = (curves, flat) if len(curves) else (flat, curves)
     epochs = int(curves["epoch"].nunique())
     base = alt.Chart(curves)

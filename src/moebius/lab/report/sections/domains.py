@@ -5,7 +5,7 @@ from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import NONE, rate, with_interval
-from moebius.lab.report.sections._dots import dots
+from moebius.lab.report.sections._dots import dot_chart
 from moebius.lab.report.source import Study
 
 ORDER = 40
@@ -50,4 +50,4 @@ def _figure(study: Study, frame: Frame, domain: str) -> Figure:
         ": diamond = mean, circles = seeds, bar = 95 % interval." if len(study.seeds) > 1 else "."
     )
     title = f"test accuracy on {domain}"
-    return Figure(f"domain-{position}", dots(study, scores, title), caption, f"Test accuracy on {domain}: {said}.")
+    return Figure(f"domain-{position}", dot_chart(study, scores, title), caption, f"Test accuracy on {domain}: {said}.")

@@ -6,19 +6,19 @@ from moebius.lab.report.blocks import Block, Heading, Panels, Section, Text
 from moebius.lab.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._names import expert_names, label, title_of, with_labels
+from moebius.lab.report.sections._names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.sections._shared import (
     FEW,
+    axis_steps,
     blues,
     curve_groups,
+    curve_lines,
     epoch_axis,
     file_of,
-    gated,
-    levels,
+    gates_with,
     over_seeds,
-    slugs,
-    steps,
     variant_colour,
+    variant_slugs,
 )  # fmt: skip
 from moebius.lab.report.source import Study
 
@@ -28,11 +28,11 @@ KINDS = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy 
 
 def section(study: Study) -> Section | None:
     """How decided each gate became, and which expert it loads."""
-    frame, pairs = study.table("gates"), gated(study, "gates")
+    frame, pairs = study.table("gates"), gates_with(study, "gates")
     if frame.empty or not pairs:
         return None
     # A gate that was never trained has no course to show.
-    frame, _ = levels(frame)
+    frame, _ = curve_lines(frame)
     if frame.empty:
         return None
     blocks: list[Block] = [
@@ -48,7 +48,7 @@ def section(study: Study) -> Section | None:
         if (figure := _entropy(study, frame, [name for name in names if (name, "root") in pairs], title, taken))
     ]
     blocks.append(Panels(figures))
-    names = slugs(study)
+    names = variant_slugs(study)
     loads = [_load(study, frame, pair, file_of("load", names[pair[0]], pair[1])) for pair in pairs]
     blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
     return Section("gates", "Gates over the epochs", blocks)
@@ -102,12 +102,12 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
         colour = alt.Color(
             "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
         )
-        y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
+        y = alt.Y("expert:O", axis=alt.Axis(values=axis_steps(experts), ticks=False, domain=False))
         if names:
             y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelFontSize=11))
         epochs = sorted(set(own["epoch"]))
         ticks = alt.Axis(
-            values=[epochs[place] for place in steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
+            values=[epochs[place] for place in axis_steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
         )
         chart = alt.Chart(own).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
         size["height"] = max(110, (13 if names else 11) * experts)
@@ -115,7 +115,7 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
     if seeds > 1:
         chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
     first = own[(own["seed"] == own["seed"].iloc[0]) & (own["epoch"] == own["epoch"].max())]
-    said = "; ".join(f"{label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
+    said = "; ".join(f"{expert_label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
     title = title_of(study, *pair)
     return Figure(
         name, chart, f"{title}: load by epoch.", f"{title}: load by epoch; {first['seed'].iloc[0]}, at the end: {said}."

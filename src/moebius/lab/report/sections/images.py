@@ -9,8 +9,8 @@ from moebius.lab.report.blocks import Block, Heading, Panels, Section, Table, Te
 from moebius.lab.report.figures import COLOURS, WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._names import expert_names, label, title_of, with_labels
-from moebius.lab.report.sections._shared import FEW, SHADES, file_of, gated, slugs, steps
+from moebius.lab.report.sections._names import expert_label, expert_names, title_of, with_labels
+from moebius.lab.report.sections._shared import FEW, SHADES, axis_steps, file_of, gates_with, variant_slugs
 from moebius.lab.report.source import Study
 
 ORDER = 60
@@ -19,10 +19,10 @@ GAP = 14
 
 def section(study: Study) -> Section | None:
     """Does one image use one expert? The mean activation hides it, these do not."""
-    pairs = gated(study, "weight_histogram")
+    pairs = gates_with(study, "weight_histogram")
     if not pairs:
         return None
-    names = slugs(study)
+    names = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts "
@@ -68,8 +68,8 @@ def _weights(frame: Frame, names: Sequence[str] | None, name: str, title: str) -
     ticks = alt.Axis(values=[0, 0.5, 1], grid=False) if frame["high"].max() <= 1 else alt.Axis(grid=False, tickCount=4)
     x = alt.X("low:Q", bin="binned", title="gate weight of an image", axis=ticks, scale=alt.Scale(nice=False))
     if experts <= FEW:
-        shown = frame.assign(label=[label(names, expert) for expert in frame["expert"]])
-        order = [label(names, expert) for expert in range(experts)]
+        shown = frame.assign(label=[expert_label(names, expert) for expert in frame["expert"]])
+        order = [expert_label(names, expert) for expert in range(experts)]
         y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=3, format=".1~f"))
         bars = alt.Chart(shown).mark_bar(binSpacing=0.5, color=COLOURS[0]).encode(x, alt.X2("high:Q"), y)
         column = alt.Column("group:N", sort=domains, title=None)
@@ -86,7 +86,7 @@ def _weights(frame: Frame, names: Sequence[str] | None, name: str, title: str) -
         legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
         scale = alt.Scale(type="sqrt", domain=[0, 1], range=SHADES)
         shown, order = with_labels(frame, names)
-        y = alt.Y("expert:O", axis=alt.Axis(values=steps(experts), ticks=False, domain=False))
+        y = alt.Y("expert:O", axis=alt.Axis(values=axis_steps(experts), ticks=False, domain=False))
         if names:
             y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=110))
         colour = alt.Color("share:Q", scale=scale, legend=legend)

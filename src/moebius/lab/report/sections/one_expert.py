@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from moebius.lab.diagnostics.interval import Estimate, interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.figures import Figure
-from moebius.lab.report.frames import frame_of
+from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import NONE, count, rate, signed, with_interval
 from moebius.lab.report.sections._active import active_chart
-from moebius.lab.report.sections._shared import values
+from moebius.lab.report.sections._shared import measure_by_seed
 from moebius.lab.report.source import Study
 
 ORDER = 22
@@ -75,9 +75,9 @@ COSTS = (
 
 
 def _line(study: Study, variant: str) -> Line | None:
-    trained = values(study, variant, "accuracy", "test")
-    one = values(study, variant, "one_expert", "accuracy") or trained
-    active = list(values(study, variant, "active_experts", "test").values())
+    trained = measure_by_seed(study, variant, "accuracy", "test")
+    one = measure_by_seed(study, variant, "one_expert", "accuracy") or trained
+    active = list(measure_by_seed(study, variant, "active_experts", "test").values())
     if not trained or not active:
         return None
     where = {"variant": variant, "gate": "root", "split": "test"}
@@ -139,7 +139,7 @@ def _figure(lines: Mapping[str, Line], ends: Mapping[str, str]) -> Figure:
         for variant, line in lines.items()
         for way, active, scores in (("as trained", line.active, line.trained), ("exactly one expert", 1.0, line.one))
     ]
-    frame = frame_of(points, ["variant", "way", "active", "accuracy"])
+    frame = make_frame(points, ["variant", "way", "active", "accuracy"])
     said = "; ".join(
         f"{name}: {rate(_mean(one.trained))} with {one.active:.1f}, {rate(_mean(one.one))} with one"
         for name, one in lines.items()

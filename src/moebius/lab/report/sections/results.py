@@ -4,8 +4,8 @@ from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.numbers import NONE, bracket, count, duration, rate, signed, with_interval
-from moebius.lab.report.sections._dots import dots
-from moebius.lab.report.sections._shared import ranking, values
+from moebius.lab.report.sections._dots import dot_chart
+from moebius.lab.report.sections._shared import measure_by_seed, ranking
 from moebius.lab.report.source import Study
 
 ORDER = 20
@@ -33,13 +33,16 @@ def section(study: Study) -> Section | None:
 
 
 def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
-    test, train = values(study, variant, "accuracy", "test"), values(study, variant, "accuracy", "train")
+    test, train = (
+        measure_by_seed(study, variant, "accuracy", "test"),
+        measure_by_seed(study, variant, "accuracy", "train"),
+    )
     score = interval(list(test.values())) if test else None
     cells = [variant, rate(score.mean) if score else NONE]
     cells += [(bracket(score) if score else "") or NONE] if several else []
     cells.append(rate(interval(list(train.values())).mean) if train else NONE)
     if several and compared:
-        other = values(study, best, "accuracy", "test")
+        other = measure_by_seed(study, best, "accuracy", "test")
         pairs = [test[seed] - other[seed] for seed in test if seed in other]
         gap = interval(pairs) if pairs and variant != best else None
         cells.append(f"{signed(gap.mean)} {bracket(gap)}".rstrip() if gap else NONE)
@@ -69,9 +72,9 @@ def _note(best: str, several: bool, compared: bool) -> str:
 
 
 def _figure(study: Study) -> Figure:
-    scores = {variant: values(study, variant, "accuracy", "test") for variant in study.variants}
+    scores = {variant: measure_by_seed(study, variant, "accuracy", "test") for variant in study.variants}
     said = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
     caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
     if len(study.seeds) == 1:
         caption = "Test accuracy."
-    return Figure("results", dots(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {said}.")
+    return Figure("results", dot_chart(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {said}.")

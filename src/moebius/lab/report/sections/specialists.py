@@ -9,7 +9,7 @@ from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, 
 from moebius.lab.report.numbers import NONE, listing, rate, signed, with_interval
 from moebius.lab.report.sections._alone import alone_chart
 from moebius.lab.report.sections._names import class_list, leaf_name
-from moebius.lab.report.sections._shared import ranking, slugs, values
+from moebius.lab.report.sections._shared import measure_by_seed, ranking, variant_slugs
 from moebius.lab.report.source import Study
 
 ORDER = 28
@@ -21,7 +21,7 @@ def section(study: Study) -> Section | None:
     leaves = {variant: by_seed for variant in study.variants if (by_seed := _leaves(study, variant))}
     if not leaves:
         return None
-    names, blocks = slugs(study), []
+    names, blocks = variant_slugs(study), []
     blocks += [
         Text(
             "Every expert classifies all test images alone, without gate and mixture. “Own” are the images of the "
@@ -138,12 +138,12 @@ def _headroom(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -> list[
         variant: {run["seed"]: run["oracle"] for run in study.runs if run["variant"] == variant and run.get("oracle")}
         for variant in leaves
     }
-    shown = [variant for variant in leaves if oracles[variant] and values(study, variant, "accuracy", "test")]
+    shown = [variant for variant in leaves if oracles[variant] and measure_by_seed(study, variant, "accuracy", "test")]
     if not shown:
         return []
     rows, on = [], set()
     for variant in shown:
-        accuracy = values(study, variant, "accuracy", "test")
+        accuracy = measure_by_seed(study, variant, "accuracy", "test")
         name, best, split = _best(leaves[variant])
         on.add(split)
         gaps = [oracle - accuracy[seed] for seed, oracle in oracles[variant].items() if seed in accuracy]

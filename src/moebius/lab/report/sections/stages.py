@@ -8,7 +8,7 @@ import altair as alt
 from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import NONE, count, duration, listing, rate, with_interval
 from moebius.lab.report.sections._names import class_list
 from moebius.lab.report.source import Study
@@ -81,7 +81,9 @@ def _figure(study: Study, names: Sequence[str]) -> Figure | None:
     if split is None:
         return None
     frame = frame[frame["split"] == split]
-    kept = frame_of([(run["stage"], run["seed"], run.get("epoch")) for run in study.stages], ["stage", "seed", "epoch"])
+    kept = make_frame(
+        [(run["stage"], run["seed"], run.get("epoch")) for run in study.stages], ["stage", "seed", "epoch"]
+    )
     kept = kept.merge(frame, on=["stage", "seed", "epoch"])
     shown = [name for name in names if (frame["stage"] == name).any()]
     seeds = kept["seed"].nunique()
@@ -123,11 +125,11 @@ def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelM
             layers.append(
                 alt.Chart(dots).mark_point(size=26, filled=True, opacity=1, color=COLOURS[1]).encode(x_axis, y_axis)
             )
-            words = frame_of([(last, rate(float(means[name])))], ["epoch", "text"])
+            words = make_frame([(last, rate(float(means[name])))], ["epoch", "text"])
             text = alt.Chart(words).mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=INK)
             layers.append(text.encode(x_axis, y=alt.value(72), text="text:N"))
         # Not as the chart's title: labels of the axis move that, and the row would not be level.
-        title = alt.Chart(frame_of([(name,)], ["text"])).mark_text(
+        title = alt.Chart(make_frame([(name,)], ["text"])).mark_text(
             align="left", baseline="bottom", fontSize=11, fontWeight="bold", color=INK, limit=width + 8
         )
         layers.append(title.encode(x=alt.value(0), y=alt.value(-5), text="text:N"))

@@ -5,9 +5,9 @@ import altair as alt
 from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import rate, with_interval
-from moebius.lab.report.sections._shared import values
+from moebius.lab.report.sections._shared import measure_by_seed
 from moebius.lab.report.source import Study
 
 ORDER = 25
@@ -23,16 +23,16 @@ def section(study: Study) -> Section | None:
     for variant in [name for name in named if name in study.variants] if sweep else ():
         place = _place(study, variant, key)
         for split in ("test", "train"):
-            by_seed = values(study, variant, "accuracy", split)
+            by_seed = measure_by_seed(study, variant, "accuracy", split)
             if place is not None and by_seed:
                 score = interval(list(by_seed.values()))
                 lines.append((place, variant, split, score.mean, score.low, score.high, with_interval(score)))
     if not lines:
         return None
-    frame = frame_of(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
+    frame = make_frame(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
     title = TITLES.get(key, key)
-    marks = [(name, values(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
-    rules = frame_of(
+    marks = [(name, measure_by_seed(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
+    rules = make_frame(
         [{"mark": name, "mean": interval(list(found.values())).mean} for name, found in marks if found],
         columns=["mark", "mean"],
     )
@@ -54,7 +54,7 @@ def _place(study: Study, variant: str, key: str) -> float | None:
     run = next(run for run in study.runs if run["variant"] == variant)
     if isinstance(run.get(key), int | float):
         return float(run[key])
-    own = study.table("activation", variant=variant, gate="root") if key == "experts" else frame_of([])
+    own = study.table("activation", variant=variant, gate="root") if key == "experts" else make_frame([])
     return None if own.empty else float(own["expert"].max() + 1)
 
 

@@ -4,10 +4,10 @@ import altair as alt
 
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.figures import INK, WIDTH, Figure
-from moebius.lab.report.frames import Frame, frame_of
+from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import NONE, count, rate
-from moebius.lab.report.sections._flow import Node, flow_chart, grown
-from moebius.lab.report.sections._shared import FEW, blues, slugs
+from moebius.lab.report.sections._flow import Node, build_tree, flow_chart
+from moebius.lab.report.sections._shared import FEW, blues, variant_slugs
 from moebius.lab.report.source import Study
 
 ORDER = 29
@@ -18,7 +18,7 @@ def section(study: Study) -> Section | None:
     frame = study.table("flow", split="test")
     if frame.empty:
         return None
-    names = slugs(study)
+    names = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "From the root gate to the leaf experts. The width of a band is the share of the test images that are "
@@ -28,7 +28,7 @@ def section(study: Study) -> Section | None:
     ]
     for variant in (name for name in study.variants if (frame["variant"] == name).any()):
         own = frame[frame["variant"] == variant]
-        trees = {int(seed): grown(study, variant, own[own["seed"] == seed]) for seed in sorted(set(own["seed"]))}
+        trees = {int(seed): build_tree(study, variant, own[own["seed"] == seed]) for seed in sorted(set(own["seed"]))}
         seed, first = next(iter(trees.items()))
         named = f"{variant}, seed {seed}"
         figures = [
@@ -83,7 +83,7 @@ def _classes(frame: Frame, tree: Node, name: str, title: str) -> Figure:
         (branches[row["path"]], row["class"], float(row["share"]), rate(float(row["share"])))
         for _, row in frame[frame["path"].isin(list(branches))].iterrows()
     ]
-    shown = frame_of(lines, ["branch", "of", "share", "text"])
+    shown = make_frame(lines, ["branch", "of", "share", "text"])
     groups = list(dict.fromkeys(shown["of"]))
     few = len(branches) <= FEW
     axis = alt.Axis(

@@ -1,0 +1,70 @@
+"""One stack: train runs as one and leave the files of each."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from moebius.kit.errors import MoebiusError
+from moebius.lab.data.split import Dataset
+from moebius.lab.model.build import build_mixture
+from moebius.lab.study.cohorts import Job
+from moebius.lab.study.folder_lock import folder_lock
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.train_run import ORPHAN_SECONDS, remove_leftovers, result_path, write_run
+from moebius.lab.training.cohort import CohortMember, CohortTrainer
+from moebius.lab.training.outcome import Event
+from moebius.lab.training.settings import Settings
+
+
+def checkpoint_path(out: Path, job: Job) -> Path:
+    """The file with the state of all runs of a stack: in the first one's folder, until all are finished."""
+    return job[0].place(out) / "state" / "stack.safetensors"
+
+
+def train_cohort(
+    job: Job,
+    data: Dataset,
+    out: Path,
+    device: str,
+    listen: Callable[[RunSpec, Event], None],
+    finished: Callable[[RunSpec], None],
+    failed: Callable[[RunSpec, MoebiusError], None],
+) -> None:
+    """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
+
+    A run that is finished takes part again where another is not, so that this one gets the same bits; it is not heard
+    of, and its files stay.
+
+    Arguments:
+        job: the runs.
+        data: of the study.
+        out: its folder.
+        device: "cpu" or "cuda".
+        listen, finished, failed: hear of each run that was not finished before.
+    """
+    with ExitStack() as locks:
+        for run in job:
+            locks.enter_context(folder_lock(run.place(out) / "state", wait=ORPHAN_SECONDS))
+        wanted = {number for number, run in enumerate(job) if not result_path(out, run).exists()}
+        if not wanted:
+            return
+        for run in job:
+            remove_leftovers(run.place(out))
+            remove_leftovers(run.place(out) / "state")
+
+        def member(number: int, run: RunSpec) -> CohortMember:
+            def hear(event: Event) -> None:
+                if number in wanted:
+                    listen(run, event)
+
+            settings = Settings.from_plain(run.training)
+            return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), hear)
+
+        members = [member(number, run) for number, run in enumerate(job)]
+        path = checkpoint_path(out, job)
+        trainer = CohortTrainer(members, data, path, device, lambda number, error: failed(job[number], error))
+        for number, trained in trainer.train(wanted):
+            write_run(job[number], data, out, trained)
+            finished(job[number])
+        if all(result_path(out, run).exists() for run in job):
+            path.unlink(missing_ok=True)

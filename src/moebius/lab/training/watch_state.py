@@ -1,0 +1,53 @@
+"""What held-out rows decide: which epoch was best, how far rates have fallen, whether to go on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moebius.lab.training.settings import Watch
+
+
+@dataclass(frozen=True)
+class WatchState:
+    """The state of things after some epochs.
+
+    Arguments:
+        best: the best epoch, from 1; None before there is one.
+        scale: what learning rates are multiplied with from now on.
+        ends: whether training ends here.
+    """
+
+    best: int | None = None
+    scale: float = 1.0
+    ends: bool = False
+
+
+def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
+    """The verdict on a history. A function of it alone: a run that goes on after a kill judges as it would have.
+
+    An epoch is better if its value is strictly so, whether or not it is good enough to be kept as the best. After
+    `plateau.patience` epochs without a better one the rates are multiplied with the factor, and the count begins anew;
+    after `patience` training ends.
+
+    Arguments:
+        values: accuracy or loss on the held-out rows, one per epoch.
+        watch: the rules.
+
+    Example:
+        >>> from moebius.lab.training.settings import Plateau
+        >>> watch_state([0.5, 0.7, 0.6, 0.7], Watch(plateau=Plateau(patience=2), patience=3))
+        WatchState(best=2, scale=0.5, ends=False)
+
+    Reference: the rules of study 3; Keras' ReduceLROnPlateau, EarlyStopping and ModelCheckpoint.
+    """
+    sign = 1.0 if watch.measure == "accuracy" else -1.0
+    least = -float("inf") if watch.above is None else sign * watch.above
+    best, top, scale, idle, flat = None, -float("inf"), 1.0, 0, 0
+    for epoch, value in enumerate(values, 1):
+        if sign * value > top:
+            top, idle, flat = sign * value, 0, 0
+            best = epoch if top > least else best
+            continue
+        idle, flat = idle + 1, flat + 1
+        if watch.plateau is not None and flat >= watch.plateau.patience:
+            scale, flat = scale * watch.plateau.factor, 0
+    return WatchState(best, scale, watch.patience is not None and idle >= watch.patience)

@@ -1,0 +1,156 @@
+import pytest
+import torch
+
+from moebius.kit.errors import ArgumentError, DataError
+from moebius.lab.data import load_sets
+from moebius.lab.data.sources.digits import Digits
+from moebius.lab.data.sources.hub import Hub
+from moebius.lab.data.sources.textures import Textures
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def get(cache):
+    def get(*sources, **options):
+        return load_sets(sources or [Digits(), Textures(20)], size=8, cache_dir=cache, **options)
+
+    return get
+
+
+def test_sets_are_combined_with_offset_labels_and_domains(get):
+    both, digits, textures = get(), get(Digits()), get(Textures(20))
+    assert both.domains == ("digits", "textures")
+    assert both.classes[:2] == ("digits 0", "digits 1")
+    assert both.classes[10] == "textures stripes"
+    assert both.facts == {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
+    first, second = both.train.domains == 0, both.train.domains == 1
+    assert torch.equal(both.train.images[first], digits.train.images)
+    assert torch.equal(both.train.labels[first], digits.train.labels)
+    assert torch.equal(both.train.labels[second], textures.train.labels + 10)
+    assert len(both.test) == len(digits.test) + len(textures.test)
+
+
+def test_one_set_keeps_its_class_names(get):
+    data = get(Digits())
+    assert data.classes == tuple("0123456789")
+    assert data.validation is None
+    assert data.train.domains.unique().tolist() == [0]
+
+
+def test_sets_of_one_name_are_told_apart(get):
+    data = get(Textures(20), Textures(20, seed=1), Textures(20, seed=2))
+    assert data.domains == ("textures", "textures 2", "textures 3")
+    assert len(set(data.classes)) == 30
+
+
+def test_the_same_set_twice_is_refused(get):
+    with pytest.raises(ArgumentError, match="sets: must differ, got 'digits'"):
+        get(Digits(), Digits())
+
+
+def keys(split) -> list[tuple]:
+    return [
+        (label, *image.flatten().tolist()) for label, image in zip(split.labels.tolist(), split.images, strict=True)
+    ]
+
+
+def test_validation_rows_are_held_out_of_training(get):
+    everything, data = get(Textures(20)), get(Textures(20), validation_rows=30)
+    assert (len(data.validation), len(data.train)) == (30, 130)
+    assert sorted(keys(data.validation) + keys(data.train)) == sorted(keys(everything.train))
+    assert torch.equal(data.test.images, everything.test.images)
+
+
+def test_validation_rows_do_not_depend_on_how_many_are_trained_on(get):
+    few, many = (get(Textures(20), validation_rows=30, train_rows=rows) for rows in (50, 100))
+    assert torch.equal(few.validation.images, many.validation.images)
+    assert (len(few.train), len(many.train)) == (50, 100)
+    assert set(keys(few.train)) < set(keys(many.train))
+
+
+def test_rows_are_drawn_over_all_sets_and_always_the_same(get):
+    data, again = get(train_rows=400, test_rows=40), get(train_rows=400, test_rows=40)
+    assert (len(data.train), len(data.test)) == (400, 40)
+    assert torch.equal(data.train.images, again.train.images)
+    share = (data.train.domains == 1).float().mean().item()
+    assert share == pytest.approx(160 / 1598, abs=0.06)
+
+
+def test_all_rows_asked_for_by_number_is_all_rows(get):
+    assert torch.equal(get(train_rows=1598, test_rows=399).train.images, get().train.images)
+
+
+def test_the_fingerprint_covers_every_choice(get):
+    variants = [
+        get(),
+        get(train_rows=100),
+        get(test_rows=100),
+        get(validation_rows=100),
+        get(color="rgb"),
+        get(classes=["digits 0", "textures noise"]),
+        get(Digits()),
+        get(Textures(20), Digits()),
+        get(Digits(), Textures(20, seed=1)),
+    ]
+    assert len({data.fingerprint for data in variants}) == len(variants)
+    assert get().fingerprint == variants[0].fingerprint
+
+
+def test_classes_and_rows_together(get):
+    data = get(classes=["textures noise", 3], train_rows=20)
+    assert data.classes == ("textures noise", "digits 3")
+    assert len(data.train) == 20
+    assert set(data.test.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_rows": 0}, "train_rows: must be at least 1"),
+        ({"train_rows": 10**6}, "train_rows: must be at most 1598"),
+        ({"train_rows": 1591, "validation_rows": 8}, "train_rows: must be at most 1590"),
+        ({"test_rows": 400}, "test_rows: must be at most 399"),
+        ({"validation_rows": -1}, "validation_rows: must be at least 0"),
+        ({"validation_rows": 1598}, "validation_rows: must leave rows to train on"),
+        ({"color": "blue"}, "color: must be grey or rgb"),
+        ({"classes": ["textures noose"]}, "did you mean textures noise"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(get, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        get(**options)
+
+
+def test_no_set_and_no_size_are_refused():
+    with pytest.raises(ArgumentError, match="sets: needs at least one set"):
+        load_sets([], size=8)
+    with pytest.raises(ArgumentError, match="size: must be at least 1"):
+        load_sets([Digits()], size=0)
+
+
+def test_a_wrong_label_is_refused_and_nothing_left(toy_set, tmp_path, make_parquet, make_png):
+    make_parquet(toy_set / "toy/train-00000-of-00001.parquet", [make_png(0)] * 2, [1, 17], ["dark", "light"])
+    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet: row 1: the label 17 is none of the 2 classes"):
+        load_sets([Hub("any/toy")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache")
+    assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
+
+
+@pytest.mark.data
+def test_mnist_and_cifar10(real_data, tmp_path):
+    data = load_sets([Hub("ylecun/mnist"), Hub("uoft-cs/cifar10")], 32, data_dir=real_data, cache_dir=tmp_path)
+    assert data.domains == ("mnist", "cifar10")
+    assert data.classes[3] == "mnist 3"
+    assert data.classes[13] == "cifar10 cat"
+    assert [len(data.train), len(data.test)] == [110_000, 20_000]
+    assert data.train.domains.bincount().tolist() == [60_000, 50_000]
+    assert data.test.labels.bincount().tolist()[10:] == [1000] * 10
+    assert torch.equal(data.train.labels // 10, data.train.domains)
+    assert data.train.labels[[0, 1, 60_000, 60_001]].tolist() == [3, 7, 11, 11]
+    sums = data.train.images[[0, 1, 60_000, 60_001]].sum((1, 2, 3)).tolist()
+    assert sums[:2] == [25_724, 48_933]
+    # JPEG decoders may differ by a level here and there.
+    assert sums[2:] == pytest.approx([129_402, 139_328], abs=1024)

@@ -1,0 +1,195 @@
+"""The rows of a stage: just those asked for, in every split, under the labels asked for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data import Dataset, Split
+from moebius.lab.data.select_rows import known_classes, select_rows
+
+NAMES, SETS = ("cat", "dog", "3", "ship", "car"), ("one", "two", "three")
+
+
+def split_of(labels, domains, first=0):
+    """Row n's image holds n alone, by which it is known again."""
+    images = torch.arange(first, first + len(labels), dtype=torch.float64).reshape(-1, 1)
+    return Split(images, torch.tensor(labels, dtype=torch.int64), torch.tensor(domains, dtype=torch.int64))
+
+
+def rows_of(split):
+    """Each row's own number, label and set."""
+    numbers = [int(number) for number in split.images.flatten().tolist()]
+    return list(zip(numbers, split.labels.tolist(), split.domains.tolist(), strict=True))
+
+
+def splits_of(data):
+    return {name: part for name in ("train", "validation", "test") if (part := getattr(data, name)) is not None}
+
+
+EVERY = [(label, domain) for label in range(len(NAMES)) for domain in range(len(SETS))]
+# Rows of one split, (class, set) each: any, but every class of every set at least once.
+ROWS = st.lists(st.sampled_from(EVERY), max_size=20).flatmap(lambda more: st.permutations(EVERY + more))
+DATA = st.tuples(ROWS, st.none() | ROWS, ROWS)
+
+
+def dataset(drawn):
+    """Rows that are all numbered apart, whatever the split."""
+    parts, first = [], 0
+    for rows in drawn:
+        parts.append(rows and split_of([label for label, _ in rows], [domain for _, domain in rows], first))
+        first += len(rows or ())
+    return Dataset(*parts, NAMES, SETS, "whole")
+
+
+@pytest.fixture
+def data():
+    split = split_of([4, 0, 1, 2, 3, 0, 1], [0, 1, 0, 1, 0, 2, 0])
+    return Dataset(
+        split, split_of([0, 1, 4], [0, 1, 0], 100), split_of([1, 4, 0, 3], [0, 0, 1, 0], 200), NAMES, SETS, "f"
+    )
+
+
+CHOSEN = st.lists(st.integers(0, len(NAMES) - 1), min_size=1, unique=True)
+
+
+@given(DATA, CHOSEN, st.sampled_from(["all", "own"]))
+def test_classes_never_leak_rows_and_lose_none(drawn, classes, outputs):
+    data = dataset(drawn)
+    chosen = select_rows(data, classes=classes, outputs=outputs)
+    for name, before in splits_of(data).items():
+        expected = [
+            (number, classes.index(label) if outputs == "own" else label, domain)
+            for number, label, domain in rows_of(before)
+            if label in classes
+        ]
+        assert rows_of(getattr(chosen, name)) == expected
+    assert splits_of(chosen).keys() == splits_of(data).keys()
+    assert chosen.classes == (tuple(NAMES[place] for place in classes) if outputs == "own" else NAMES)
+    assert chosen.domains == data.domains
+
+
+@given(DATA, st.permutations(range(len(NAMES))), st.lists(st.integers(1, 2), min_size=2, max_size=3))
+def test_groups_are_classes_of_their_members(drawn, order, sizes):
+    data = dataset(drawn)
+    groups, rest = [], list(order)
+    for size in sizes:
+        groups.append(rest[:size])
+        rest = rest[size:]
+    groups = [group for group in groups if group]
+    belongs = {label: number for number, group in enumerate(groups) for label in group}
+    chosen = select_rows(data, groups=groups)
+    for name, before in splits_of(data).items():
+        expected = [(n, belongs[label], domain) for n, label, domain in rows_of(before) if label in belongs]
+        assert rows_of(getattr(chosen, name)) == expected
+    assert chosen.classes == tuple(" + ".join(NAMES[label] for label in group) for group in groups)
+
+
+@given(DATA, st.lists(st.integers(0, len(SETS) - 1), min_size=1, unique=True), st.none() | CHOSEN)
+def test_sets_keep_their_numbers(drawn, domains, classes):
+    data = dataset(drawn)
+    chosen = select_rows(data, classes=classes, domains=domains)
+    for name, before in splits_of(data).items():
+        expected = [row for row in rows_of(before) if row[2] in domains and (classes is None or row[1] in classes)]
+        assert rows_of(getattr(chosen, name)) == expected
+    assert chosen.domains == SETS
+
+
+@given(DATA, CHOSEN, st.integers(1, 3))
+def test_fewer_training_rows_are_some_of_them_and_always_the_same(drawn, classes, count):
+    data = dataset(drawn)
+    whole, some = select_rows(data, classes=classes), select_rows(data, classes=classes, train_rows=count)
+    rows, every = rows_of(some.train), rows_of(whole.train)
+    assert len(rows) == count
+    assert rows == [row for row in every if row in rows]  # in their order
+    assert rows_of(select_rows(data, classes=classes, train_rows=count).train) == rows
+    if count < len(every):
+        assert set(rows) < set(rows_of(select_rows(data, classes=classes, train_rows=count + 1).train))
+    assert rows_of(some.test) == rows_of(whole.test)
+
+
+def test_nothing_asked_for_leaves_all_rows(data):
+    chosen = select_rows(data)
+    assert torch.equal(chosen.train.images, data.train.images)
+    assert rows_of(chosen.test) == rows_of(data.test)
+    assert (chosen.classes, chosen.domains) == (NAMES, SETS)
+
+
+def test_names_and_positions_are_the_same_choice(data):
+    named, numbered = select_rows(data, classes=["car", "3"]), select_rows(data, classes=[4, 2])
+    assert rows_of(named.train) == rows_of(numbered.train) == [(0, 4, 0), (3, 2, 1)]
+    assert named.fingerprint == numbered.fingerprint
+    assert select_rows(data, domains=["two"]).fingerprint == select_rows(data, domains=[1]).fingerprint
+    assert known_classes(["car", "3"], NAMES) == [4, 2]
+    assert known_classes(None, NAMES) is None
+
+
+DIFFERENT = [
+    {},
+    {"classes": ["cat", "dog"]},
+    {"classes": ["cat", "dog", "ship"]},
+    {"classes": ["cat", "dog"], "outputs": "own"},
+    {"classes": ["dog", "cat"], "outputs": "own"},
+    {"groups": [["cat"], ["ship"]]},
+    {"groups": [["ship"], ["cat"]]},
+    {"groups": [["cat", "dog"], ["ship"]]},
+    {"domains": ["one"]},
+    {"domains": ["one", "two"]},
+    {"classes": ["cat", "dog"], "domains": ["one", "two"]},
+    {"train_rows": 3},
+    {"train_rows": 4},
+    {"classes": ["cat", "dog"], "train_rows": 3},
+]
+# The order of classes matters to nothing but their own outputs, and groups of one class each are just these.
+EQUAL = [
+    ({"classes": ["dog", "cat"], "outputs": "own"}, {"groups": [["dog"], ["cat"]]}),
+    ({"classes": ["cat", "dog"]}, {"classes": ["dog", "cat"]}),
+    ({"groups": [["cat", "dog"], ["ship"]]}, {"groups": [[0, 1], [3]]}),
+]
+
+
+def test_fingerprints_differ_where_the_choice_does(data):
+    data = replace(data, validation=None, test=split_of([0, 1, 3], [0, 0, 0], 200))
+    prints = [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
+    assert len(set(prints)) == len(prints)
+    assert prints == [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
+    other = replace(data, fingerprint="g")
+    assert not {select_rows(other, **choice).fingerprint for choice in DIFFERENT} & set(prints)
+
+
+@pytest.mark.parametrize(("one", "same"), EQUAL)
+def test_fingerprints_are_equal_where_the_choice_is(one, same, data):
+    data = replace(data, validation=None)
+    assert select_rows(data, **one).fingerprint == select_rows(data, **same).fingerprint
+    assert rows_of(select_rows(data, **one).train) == rows_of(select_rows(data, **same).train)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"classes": ["cat", "dgo"]}, r"classes: must be names or positions of classes, got 'dgo'.*did you mean dog"),
+        ({"classes": [0, 5]}, r"classes: must be positions 0 … 4, got 5"),
+        ({"classes": ["cat", 0]}, r"classes: must differ, got \['cat', 0\].*take one 0 out"),
+        ({"classes": []}, r"classes: needs at least one, got \[\].*classes: \["),
+        ({"groups": [["cat"], ["ct"]]}, r"groups: .*got 'ct'.*did you mean cat"),
+        ({"groups": [["cat", "dog"], ["dog"]]}, r"groups: must not share a class"),
+        ({"groups": [["cat"], []]}, r"groups: needs at least one"),
+        ({"classes": ["cat"], "groups": [["cat"], ["dog"]]}, r"groups: cannot stand beside classes"),
+        ({"domains": ["two", "for"]}, r"domains: must be names or positions of domains, got 'for'"),
+        ({"classes": ["3"]}, r"classes: must leave test rows"),
+        ({"classes": ["dog"], "domains": ["three"]}, r"must leave training rows"),
+        ({"classes": ["car"], "train_rows": 2}, r"train_rows: must be 1 … 1, the rows there are, got 2"),
+        ({"train_rows": 0}, r"train_rows: must be 1 … 7"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(choice, message, data):
+    with pytest.raises(ArgumentError, match=f"(?s){message}"):
+        select_rows(data, **choice)
+
+
+def test_held_out_rows_of_other_classes_are_refused_too(data):
+    with pytest.raises(ArgumentError, match="must leave validation rows"):
+        select_rows(data, classes=["ship"])

@@ -1,0 +1,234 @@
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moebius.kit.errors import StudyError
+from moebius.lab.data.split import Split
+from moebius.lab.training.cohort import CohortMember, CohortTrainer
+from moebius.lab.training.loop import Trainer
+
+ADAM, SGD = {"kind": "adam", "lr": 1e-2}, {"kind": "sgd", "lr": 0.5, "momentum": 0.9}
+CONV = {"kind": "conv", "filters": [4, 4], "hidden": [8]}
+ENTROPY = [{"kind": "batch_entropy", "weight": 0.1}, {"kind": "sample_entropy", "weight": 0.01}]
+LATE = {"kind": "linear", "start": 0.0, "end": 0.1, "epochs": 2}
+# Model, training, rows held out, and what each run's training has of its own.
+CASES = {
+    "linear": ({}, {}, 0, [{}, {}, {}]),
+    "predesigned": ({"gate": {"kind": "domain"}, "router": {"kind": "argmax"}}, {}, 0, [{}, {}]),
+    "conv, own losses": (
+        {"gate": CONV, "experts": {**CONV, "count": 2}, "combine": {"kind": "weighted_sum"}},
+        {"optimizer": {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1, "amsgrad": True}},
+        0,
+        [{}, {"losses": ENTROPY}, {"losses": [{"kind": "batch_variance", "weight": LATE}]}],
+    ),
+    "clipped, penalised, late gate": (
+        {},
+        {"optimizer": SGD, "clip_norm": 0.5, "l2": {"weight": 1e-2}, "gate": {"start_epoch": 0.5, "lr": 0.1}},
+        0,
+        [{}, {"cross_entropy": 2.0}],
+    ),
+    "experts compared": ({}, {"cross_entropy": 0}, 0, [{"losses": [{"kind": "best_expert"}]}] * 2),
+    "annealed": (
+        {},
+        {"router": {"temperature": {"kind": "linear", "start": 2.0, "end": 0.5, "epochs": 2}}},
+        0,
+        [{}] * 2,
+    ),
+    "restarted": ({}, {"epochs": 5, "optimizer": SGD, "watch": {"restart": True}}, 40, [{}, {}, {}]),
+}
+
+
+@pytest.fixture
+def precise(small_data):
+    """Digits and textures as float64, so that what is equal but for rounding is told from what is not."""
+
+    def loaded(validation_rows=0):
+        data = small_data(validation_rows=validation_rows)
+
+        def split(one: Split) -> Split:
+            return Split(one.images.double() / 255, one.labels, one.domains)
+
+        held_out = None if data.validation is None else split(data.validation)
+        return replace(data, train=split(data.train), validation=held_out, test=split(data.test))
+
+    return loaded
+
+
+@pytest.fixture
+def members(settings, build):
+    """The runs of a case, with folders below `out`."""
+
+    def made(out, case, data, listen=lambda event: None):
+        model, training, _, own = CASES[case]
+        if model:
+            model = {"experts": {"kind": "linear", "count": 2}, **model}
+
+        def one(number, changes):
+            def double():
+                return build(data, **model)().to(
+                    data.train.images.dtype if data.train.images.is_floating_point() else None
+                )
+
+            return CohortMember(double, settings(**{**training, **changes}), number, out / str(number), listen)
+
+        return [one(number, changes) for number, changes in enumerate(own)]
+
+    return made
+
+
+def stacked(members, data, out, **more):
+    return CohortTrainer(members, data, out / "stack.safetensors", **more)
+
+
+def files(out):
+    paths = [path for path in out.rglob("*") if path.is_file() and path.name != "timing.jsonl"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_run_comes_out_as_it_does_alone(case, precise, members, tmp_path):
+    data = precise(CASES[case][2])
+    together = dict(stacked(members(tmp_path / "stack", case, data), data, tmp_path).train())
+    assert list(together) == list(range(len(CASES[case][3])))
+    for run, one in enumerate(members(tmp_path / "alone", case, data)):
+        alone = Trainer(one.build, data, one.settings, one.seed, one.folder).train()
+        ours = together[run]
+        assert ours.epoch == alone.epoch
+        assert len(ours.metrics) == len(alone.metrics)
+        for entry, other in zip(ours.metrics, alone.metrics, strict=True):
+            close(entry, other)
+        for name, value in alone.model.state_dict().items():
+            torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=0, atol=1e-8)
+        for split in ("train", "test"):
+            torch.testing.assert_close(getattr(ours, split).losses, getattr(alone, split).losses, rtol=0, atol=1e-8)
+            assert torch.equal(getattr(ours, split).predictions, getattr(alone, split).predictions)
+        assert (ours.one_expert is None, len(ours.alone)) == (alone.one_expert is None, len(alone.alone))
+        assert ours.oracle == alone.oracle
+        mine, other = (tmp_path / name / str(run) for name in ("stack", "alone"))
+        names = {str(path.relative_to(other)) for path in other.rglob("*") if path.is_file()}
+        assert names == {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
+        ours, theirs = (load_file(folder / "state" / "checkpoint.safetensors") for folder in (mine, other))
+        assert list(ours) == list(theirs)
+        assert torch.equal(ours["random/cpu"], theirs["random/cpu"])
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-8)
+
+
+def close(entry, other):
+    assert type(entry) is type(other)
+    if isinstance(entry, dict):
+        assert entry.keys() == other.keys()
+        for key, value in entry.items():
+            close(value, other[key])
+    else:
+        assert entry == pytest.approx(other, rel=1e-8, abs=1e-10)
+
+
+def test_runs_have_best_epochs_of_their_own(precise, members, tmp_path):
+    data = precise(40)
+    together = dict(stacked(members(tmp_path, "restarted", data), data, tmp_path).train())
+    best = {run: one.epoch for run, one in together.items()}
+    assert len(set(best.values())) > 1
+    for run, one in together.items():
+        held_out = [entry["validation"]["accuracy"] for entry in one.metrics]
+        assert best[run] == 1 + held_out.index(max(held_out))
+        assert one.validation.accuracy == max(held_out)
+
+
+class Stop(Exception):
+    """What interrupts a stack."""
+
+
+@pytest.mark.parametrize("case", ["linear", "conv, own losses", "clipped, penalised, late gate", "restarted"])
+def test_an_interrupted_stack_ends_in_the_same_bits(case, small_data, members, tmp_path):
+    data = small_data(validation_rows=CASES[case][2])
+    whole = dict(stacked(members(tmp_path / "whole", case, data), data, tmp_path / "whole").train())
+    draw, left = random.Random(case), [0]
+
+    def stop(event):
+        if event.kind in ("step", "epoch"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stop
+
+    runs = len(CASES[case][3])
+    for _ in range(3):
+        # Events of all runs: a step's or an epoch's end, in the middle of the runs or before the first.
+        left[0] = draw.randint(runs, 2 * runs + 1)
+        with pytest.raises(Stop):
+            list(stacked(members(tmp_path / "pieces", case, data, stop), data, tmp_path / "pieces").train())
+    events = []
+    trainer = stacked(members(tmp_path / "pieces", case, data, events.append), data, tmp_path / "pieces")
+    pieces = dict(trainer.train())
+    assert [event.kind for event in events[:runs]] == ["resumed"] * runs
+    assert events[0].step > 0
+    assert files(tmp_path / "whole") == files(tmp_path / "pieces")
+    for run, one in whole.items():
+        assert torch.equal(one.test.losses, pieces[run].test.losses)
+        assert torch.equal(one.train.losses, pieces[run].train.losses)
+
+
+def test_a_finished_stack_only_evaluates_who_is_asked_for(small_data, members, tmp_path):
+    data, events = small_data(), []
+    whole = dict(stacked(members(tmp_path, "linear", data), data, tmp_path).train())
+    before = files(tmp_path)
+    again = dict(stacked(members(tmp_path, "linear", data, events.append), data, tmp_path).train({1}))
+    assert list(again) == [1]
+    assert torch.equal(again[1].test.losses, whole[1].test.losses)
+    assert {event.kind for event in events} == {"resumed"}
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, members, tmp_path):
+    data = small_data()
+    fine = dict(stacked(members(tmp_path / "fine", "linear", data), data, tmp_path / "fine").train())
+    broken = members(tmp_path / "broken", "linear", data)
+
+    def breaking():
+        model = members(tmp_path, "linear", data)[1].build()
+        with torch.no_grad():
+            model.experts[0].linear.bias[3] = torch.inf
+        return model
+
+    broken[1] = replace(broken[1], build=breaking)
+    failed = {}
+    together = dict(stacked(broken, data, tmp_path / "broken", failed=failed.__setitem__).train())
+    assert list(together) == [0, 2]
+    assert list(failed) == [1]
+    assert failed[1].message.startswith("epoch 1, step 1: cross_entropy is not a finite number")
+    assert "experts.0.linear.bias" in failed[1].message
+    for run in (0, 2):
+        assert torch.equal(together[run].test.losses, fine[run].test.losses)
+        assert together[run].metrics == fine[run].metrics
+    # What is kept of it says the same again, and nobody trains.
+    again, events = {}, []
+    for run in (0, 2):
+        broken[run] = replace(broken[run], listen=events.append)
+    assert dict(stacked(broken, data, tmp_path / "broken", failed=again.__setitem__).train({1})) == {}
+    assert again[1].message == failed[1].message
+    assert {event.kind for event in events} == {"resumed"}
+
+
+def test_times_of_the_runs_add_up(small_data, members, tmp_path):
+    data = small_data()
+    trainer = stacked(members(tmp_path, "linear", data), data, tmp_path)
+    list(trainer.train())
+    timing = [
+        [json.loads(line) for line in (tmp_path / str(run) / "timing.jsonl").read_text().splitlines()]
+        for run in range(3)
+    ]
+    assert timing[0] == timing[1] == timing[2]
+    for entry in timing[0]:
+        assert entry["images_per_second"] * entry["seconds"] == pytest.approx(120)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_a_damaged_checkpoint_is_refused(content, small_data, members, tmp_path):
+    (tmp_path / "stack.safetensors").write_bytes(content)
+    data = small_data()
+    with pytest.raises(StudyError, match="the checkpoint cannot be read"):
+        list(stacked(members(tmp_path, "linear", data), data, tmp_path).train())

@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from moebius.core.recording import record
+from moebius.lab.model.build import build_mixture
+from moebius.lab.training.cohort_model import CohortModel
+
+FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
+LINEAR = {
+    "gate": {"kind": "linear"},
+    "experts": {"kind": "linear", "count": 2},
+    "combine": {"kind": "log_mixture"},
+}
+CONV = {"kind": "conv", "filters": [4, 4], "hidden": [8]}
+MODELS = {
+    "single": {**LINEAR, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}},
+    "predesigned": {**LINEAR, "gate": {"kind": "domain"}, "router": {"kind": "argmax"}},
+    "linear": LINEAR,
+    "hidden": {**LINEAR, "gate": {"kind": "mlp", "hidden": [16]}},
+    "conv": {"gate": CONV, "experts": {**CONV, "count": 2}},
+    "unlike": {"gate": {"kind": "cosine"}, "experts": [{"kind": "mlp", "hidden": [8]}, CONV]},
+    "top_k": {"gate": {"kind": "linear"}, "router": {"kind": "top_k", "k": 2}, "experts": {"kind": "mlp", "count": 4}},
+    "nested": {"gate": {"kind": "linear"}, "experts": [{"kind": "linear"}, {"kind": "mixture", **LINEAR}]},
+}
+RUNS, ROWS = 3, 7
+
+
+def built(name, dtype=torch.float64):
+    torch.manual_seed(0)
+    return [build_mixture(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
+
+
+def given(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(RUNS, ROWS, 1, 8, 8, generator=generator).to(dtype)
+    return x, torch.randint(0, 2, (RUNS, ROWS), generator=generator)
+
+
+def total(output, log):
+    """A number that every parameter has a part in: of the output, and of what the gates say."""
+    return output.square().mean() + sum(routing.probs.square().sum() for calls in log.values() for routing in calls)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_and_gradients_are_those_of_each_model_alone(name, dtype, tolerance):
+    models, (x, domains) = built(name, dtype), given(dtype)
+    outputs, gradients = [], []
+    for model, rows, domain in zip(models, x, domains, strict=True):
+        with record(model) as log:
+            output = model(rows, {"domain": domain})
+        total(output, log).backward()
+        outputs.append(output.detach())
+        gradients.append([one.grad for one in model.parameters()])
+    stack = CohortModel(models)
+    with record(stack.model) as log:
+        output = stack.model(x.flatten(0, 1), {"domain": domains.flatten()})
+    own = [stack.log_of(log, run) for run in range(RUNS)]
+    sum(total(part, seen) for part, seen in zip(output.chunk(RUNS), own, strict=True)).backward()
+    torch.testing.assert_close(output, torch.cat(outputs), rtol=0, atol=tolerance)
+    for leaf, *expected in zip(stack.leaves.values(), *gradients, strict=True):
+        expected = torch.stack(expected)
+        within = tolerance * max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(leaf.grad, expected, rtol=0, atol=within)
+
+
+@pytest.mark.parametrize("name", ["linear", "predesigned", "top_k", "nested"])
+def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
+    models, (x, domains) = built(name), given()
+    alone = []
+    for model, rows, domain in zip(models, x, domains, strict=True):
+        with record(model) as log:
+            model(rows, {"domain": domain})
+        alone.append(log)
+    stack = CohortModel(models)
+    with record(stack.model) as log:
+        stack.model(x.flatten(0, 1), {"domain": domains.flatten()})
+    for run, expected in enumerate(alone):
+        seen = stack.log_of(log, run)
+        assert seen.keys() == expected.keys()
+        for path, (routing,) in seen.items():
+            (other,) = expected[path]
+            # Losses look whether these two are one.
+            assert (routing.probs is routing.weights) == (other.probs is other.weights)
+            for part in ("scores", "probs", "weights", "log_weights"):
+                torch.testing.assert_close(getattr(routing, part), getattr(other, part))
+            if other.selection is not None:
+                assert torch.equal(routing.selection.row_A, other.selection.row_A)
+                assert torch.equal(routing.selection.expert_A, other.selection.expert_A)
+
+
+def test_the_models_have_what_is_done_to_the_stacked_parameters():
+    models = built("linear")
+    before = [model.gate.linear.weight.clone() for model in models]
+    stack = CohortModel(models)
+    leaf = stack.leaves[models[0].gate.linear.weight]
+    assert leaf.shape == (RUNS, 2, 64)
+    assert all(torch.equal(one, own) for one, own in zip(leaf, before, strict=True))
+    with torch.no_grad():
+        leaf[1] += 1
+    assert torch.equal(models[1].gate.linear.weight, before[1] + 1)
+    assert torch.equal(models[2].gate.linear.weight, before[2])
+
+
+def test_a_run_that_is_not_finite_leaves_the_others_as_they_are():
+    models, (x, _) = built("linear"), given()
+    fine = CohortModel(models).model(x.flatten(0, 1)).chunk(RUNS)
+    with torch.no_grad():
+        models[1].gate.linear.weight.fill_(torch.nan)
+    stack = CohortModel(models)
+    output = stack.model(x.flatten(0, 1)).chunk(RUNS)
+    assert output[1].isnan().all()
+    assert torch.equal(output[0], fine[0])
+    assert torch.equal(output[2], fine[2])
+    torch.stack([output[run].square().mean() for run in (0, 2)]).sum().backward()
+    for leaf in stack.leaves.values():
+        assert leaf.grad is not None
+        assert leaf.grad[[0, 2]].isfinite().all()

@@ -1,0 +1,101 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moebius.lab.training.settings import Plateau, Watch
+from moebius.lab.training.watch_state import WatchState, watch_state
+
+MEASURES = st.sampled_from(["accuracy", "loss"])
+VALUES = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), max_size=12)
+WATCHES = st.builds(
+    Watch,
+    measure=MEASURES,
+    patience=st.none() | st.integers(1, 4),
+    plateau=st.none() | st.builds(Plateau, patience=st.integers(1, 3), factor=st.sampled_from([0.5, 0.25])),
+    above=st.none() | st.sampled_from([0.15, 0.35]),
+    restart=st.booleans(),
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "watch", "verdict"),
+    [
+        # No epoch yet, and rules that never come to bear.
+        ([], Watch(patience=1, plateau=Plateau(1)), WatchState(None, 1.0, False)),
+        ([0.5, 0.4, 0.3], Watch(), WatchState(1, 1.0, False)),
+        # Better is strictly better: an equal epoch is idle, the first of the equals stays the best.
+        ([0.5, 0.7, 0.7], Watch(patience=2), WatchState(2, 1.0, False)),
+        ([0.5, 0.7, 0.7, 0.6], Watch(patience=2), WatchState(2, 1.0, True)),
+        ([0.5, 0.6, 0.4, 0.7, 0.3], Watch(patience=2), WatchState(4, 1.0, False)),
+        # A smaller loss is better.
+        ([0.9, 0.5, 0.6], Watch("loss", patience=1), WatchState(2, 1.0, True)),
+        ([0.5, 0.4, 0.3], Watch("loss", patience=1), WatchState(3, 1.0, False)),
+        # Rates fall after `patience` idle epochs and then after as many again; progress does not raise them.
+        ([0.5, 0.4], Watch(plateau=Plateau(2, 0.1)), WatchState(1, 1.0, False)),
+        ([0.5, 0.4, 0.4], Watch(plateau=Plateau(2, 0.1)), WatchState(1, 0.1, False)),
+        ([0.5, 0.4, 0.4, 0.4], Watch(plateau=Plateau(2, 0.5)), WatchState(1, 0.5, False)),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], Watch(plateau=Plateau(2, 0.5)), WatchState(1, 0.25, False)),
+        ([0.5, 0.4, 0.4, 0.6, 0.5], Watch(plateau=Plateau(2, 0.5)), WatchState(4, 0.5, False)),
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], Watch(plateau=Plateau(2, 0.5)), WatchState(5, 1.0, False)),
+        # A fall of the rates does not put off the end.
+        ([0.5, 0.4, 0.4, 0.4], Watch(patience=3, plateau=Plateau(2, 0.5)), WatchState(1, 0.5, True)),
+        # Nothing is best that is no better than `above`, which itself is not enough.
+        ([0.5, 0.8], Watch(above=0.8), WatchState(None, 1.0, False)),
+        ([0.5, 0.81, 0.6], Watch(above=0.8), WatchState(2, 1.0, False)),
+        ([0.9, 0.5], Watch("loss", above=0.5), WatchState(None, 1.0, False)),
+        ([0.9, 0.4], Watch("loss", above=0.5), WatchState(2, 1.0, False)),
+        ([0.5, 0.6, 0.7], Watch(above=0.8, patience=1), WatchState(None, 1.0, False)),  # it gets better all the time
+        ([0.5, 0.6, 0.6], Watch(above=0.8, patience=1), WatchState(None, 1.0, True)),
+        ([0.5, 0.6, 0.9], Watch(above=0.8, patience=3), WatchState(3, 1.0, False)),
+    ],
+)
+def test_worked_by_hand(values, watch, verdict):
+    assert watch_state(values, watch) == verdict
+
+
+def test_no_measure_is_better_than_the_worst_there_is():
+    assert watch_state([float("inf")], Watch("loss")).best is None
+    assert watch_state([float("nan"), 0.5, float("nan")], Watch("loss", patience=1)) == WatchState(2, 1.0, True)
+
+
+@given(VALUES, WATCHES)
+def test_the_best_is_the_first_of_the_extremes(values, watch):
+    accuracy = watch.measure == "accuracy"
+    beyond = [v for v in values if watch.above is None or (v > watch.above if accuracy else v < watch.above)]
+    best = watch_state(values, watch).best
+    if not beyond:
+        assert best is None
+    else:
+        assert best == 1 + values.index(max(beyond) if accuracy else min(beyond))
+
+
+@given(VALUES, WATCHES)
+def test_loss_is_accuracy_turned_around(values, watch):
+    turned = {"accuracy": "loss", "loss": "accuracy"}[watch.measure]
+    above = None if watch.above is None else -watch.above
+    other = Watch(turned, watch.patience, watch.plateau, above)
+    assert watch_state([-value for value in values], other) == watch_state(values, watch)
+
+
+@given(VALUES, VALUES, WATCHES)
+def test_what_comes_later_changes_no_verdict_on_what_was(earlier, later, watch):
+    before, after = watch_state(earlier, watch), watch_state([*earlier, *later], watch)
+    assert watch_state(list(earlier), watch) == before  # of the history alone
+    assert after.scale <= before.scale  # rates never rise again
+    if after.best is not None and after.best <= len(earlier):
+        assert after.best == before.best
+    if before.best is None:
+        assert after.best is None or after.best > len(earlier)
+
+
+@given(VALUES, WATCHES)
+def test_training_ends_exactly_patience_epochs_after_the_best(values, watch):
+    verdicts = [watch_state(values[:count], watch) for count in range(len(values) + 1)]
+    for count, verdict in enumerate(verdicts):
+        idle = count - (verdict.best or 0)
+        assert verdict.ends == (watch.patience is not None and idle >= watch.patience)
+
+
+@given(VALUES, WATCHES)
+def test_restart_is_no_matter_of_the_verdict(values, watch):
+    assert watch_state(values, Watch(**{**vars(watch), "restart": not watch.restart})) == watch_state(values, watch)
