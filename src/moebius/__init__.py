@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.combine.head_mean import HeadMean
     from moebius.combine.log_mixture import LogMixture
     from moebius.combine.weighted_sum import WeightedSum
+    from moebius.core.loss_needs import needs
     from moebius.core.recording import call, record
     from moebius.core.routing import Router, Routing, Selection, step_routers
     from moebius.core.row_context import context
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.execution._contract import Execution
     from moebius.kit.allocator import tune_allocator
     from moebius.kit.errors import ArgumentError, MoebiusError
+    from moebius.kit.plugins import register
     from moebius.lab.report import build as report
     from moebius.lab.training.fit import fit
     from moebius.layers.mixture import Mixture
@@ -40,6 +42,8 @@ _NAMES = {
     "step_routers": "core.routing",
     "record": "core.recording",
     "call": "core.recording",
+    "needs": "core.loss_needs",
+    "register": "kit.plugins",
     "context": "core.row_context",
     "WeightedSum": "combine.weighted_sum",
     "LogMixture": "combine.log_mixture",
@@ -86,7 +90,9 @@ __all__ = [
     "layers",
     "load",
     "losses",
+    "needs",
     "record",
+    "register",
     "replace_expert",
     "report",
     "routers",

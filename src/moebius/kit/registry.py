@@ -92,14 +92,19 @@ def kind_of(component: Any) -> tuple[str, str] | None:
     return None
 
 
-def register(room: str, kind: str, component: Callable[..., Any]) -> None:
+def register_kind(room: str, kind: str, component: Callable[..., Any]) -> None:
     """Add a kind from outside of the package; again the same component changes nothing.
 
     Raises:
         MoebiusError: the room has another component of this kind.
     """
-    if _plugins.get(room, {}).get(kind) is not component and kind in kinds(room):
-        raise MoebiusError(f"{room}: a kind is called {kind!r} already", "another name for the component")
+    if _plugins.get(room, {}).get(kind) is component:
+        return
+    # A session may define its class anew; what comes with a package stays what it is.
+    same_name = _plugins.get(room, {}).get(kind)
+    redefined = same_name is not None and same_name.__module__ == component.__module__
+    if kind in kinds(room) and not redefined:
+        raise MoebiusError(f"room {room} has another kind called {kind!r}", f'@mb.register("{room}", "my_{kind}")')
     _plugins.setdefault(room, {})[kind] = component
 
 
