@@ -22,6 +22,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/installed
+	$(BIN)/python hatch_build.py
 	$(BIN)/pyright
 
 contracts: $(VENV)/installed

@@ -103,19 +103,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"moebius.{name}")
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f"moebius.{_NAMES[name]}"), name)
-    elif name in _LAB:
-        from moebius.kit.extras import lab
+if not TYPE_CHECKING:  # for a checker, what is not named above does not exist
 
-        value = lab(*_LAB[name])
-    else:
-        raise AttributeError(f"module 'moebius' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return importlib.import_module(f"moebius.{name}")
+        if name in _NAMES:
+            value = getattr(importlib.import_module(f"moebius.{_NAMES[name]}"), name)
+        elif name in _LAB:
+            from moebius.kit.extras import lab
+
+            value = lab(*_LAB[name])
+        else:
+            raise AttributeError(f"module 'moebius' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

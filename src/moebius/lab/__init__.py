@@ -3,7 +3,9 @@
 It needs the packages of the extra `lab`; the library beside it needs none of them, and imports nothing from here.
 """
 
+import importlib
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 from moebius.kit.errors import MissingExtraError
 
@@ -20,3 +22,16 @@ if _missing:
         f"{', '.join(_missing)}",
         "pip install 'moebius[lab]'",
     )
+
+if TYPE_CHECKING:
+    from moebius.lab import bench, data, diagnostics, model, predict, recipe, report, study, training
+
+__all__ = ["bench", "data", "diagnostics", "model", "predict", "recipe", "report", "study", "training"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Loaded when first used: the command's help must not wait for torch.
+        if name in __all__:
+            return importlib.import_module(f"moebius.lab.{name}")
+        raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")
