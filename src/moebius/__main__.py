@@ -2,7 +2,7 @@
 
 import sys
 
-from moebius.kit.errors import MoebiusError
+from moebius.kit.errors import MissingExtraError
 from moebius.kit.extras import lab
 
 
@@ -10,8 +10,9 @@ def main() -> None:
     """Run the command, or say what to install for it."""
     try:
         command = lab("cli", "main")
-    except MoebiusError as error:
-        sys.exit(f"error: {error}")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     command()
 
 
