@@ -65,17 +65,17 @@ class SparseFFN(nn.Module):
         if isinstance(shared, bool) or shared < 0:
             raise ArgumentError("shared", "needs a whole number of at least 0", shared, "shared=1")
         self.dim, self.hidden = positive_integer("dim", dim), positive_integer("hidden", hidden)
-        self.experts, self.activation, self.bias, self.shared = (
-            positive_integer("experts", experts),
-            activation,
-            bias,
-            shared,
-        )
-        pool = Stack.of(lambda: FFN(dim, hidden, activation, bias), experts)
+        self.activation, self.bias, self.shared = activation, bias, shared
+        pool = Stack.of(lambda: FFN(dim, hidden, activation, bias), positive_integer("experts", experts))
         self._k, self._given = positive_integer("k", k), router is not None
         router = TopK(k) if router is None else router
         self.mixture = Mixture(Linear(dim, experts, bias=False), pool, router, execution=execution)
         self.block = FFN(dim, shared * hidden, activation, bias) if shared else None
+
+    @property
+    def experts(self) -> int:
+        """E, how many experts there are."""
+        return self.mixture.count
 
     @property
     def k(self) -> float | int:

@@ -1,14 +1,14 @@
 """Another number of experts: a mixture that exists, with one more, one less, or one exchanged.
 
-Each gives a new mixture; the old one stays as it is and works. What is kept is shared, not copied: the other experts,
-the combine, the gate but for what gives its scores. Training the one trains these parts of the other too
-(`copy.deepcopy` beforehand makes them two). The experts of a `Stack` are copied: their new number needs another one,
-which it gets where all are still equal.
+Each gives a new mixture, or a new module around one; the old one stays as it is and works. What stays is shared, not
+copied: the other experts, the combine, the gate but for its last layer. Training the one trains these parts of the
+other too (`copy.deepcopy` beforehand makes them two). The experts of a `Stack` are copied: their new number needs
+another stack, which they form where all are still equal.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +20,26 @@ from moebius.layers.mixture import Mixture
 from moebius.routers.dselect_k import DSelectK
 from moebius.storage.structure import build_part, describe_part, room_of
 
+Model = TypeVar("Model", bound=nn.Module)
 # From the rows for the old experts, (E, …), those for the new ones; an additional one of zeros if the second says so.
 Rows = Callable[[Tensor, bool], Tensor]
 
 
-def add_expert(moe: Mixture, expert: nn.Module, gate: nn.Module | None = None) -> Mixture:
+def add_expert(model: Model, expert: nn.Module, gate: nn.Module | None = None, at: str | None = None) -> Model:
     """A mixture with one more expert, the last; the gate's scores for the others stay as they are.
 
     The gate's last layer gets a row for it, in every block of E rows that the router reads: weights of 0 and the mean
     of the others' biases, so that it begins with about an average score; where there is no bias, the mean of all rows.
 
     Arguments:
-        moe: the mixture, which is left as it was.
+        model: the mixture, a subclass of one, or any module with mixtures inside; it is left as it was.
         expert: any module whose outputs have the shape of the others'.
         gate: one for the new number of experts, to take the old one's place as it is.
+        at: the path of the mixture inside the model ("layers.3.mixture"); needed where there are several.
 
     Raises:
         ArgumentError: a gate without such a layer, or made for its experts (`domain`), or a router whose codes change
-            with their number (`dselect_k`); all of them can be given a `gate`.
+            with their number (`dselect_k`): supply a `gate`. No mixture at this path.
 
     Example:
         >>> import tempfile, torch, moebius as mb
@@ -50,20 +52,22 @@ def add_expert(moe: Mixture, expert: nn.Module, gate: nn.Module | None = None) -
 
     Reference: ours.
     """
-    _check(moe)
-    return _changed(moe, [*_experts(moe), expert.train(moe.training)], _with_one_more, gate)
+    moe = _mixture_at(model, at)
+    experts = [*_experts(moe), expert.train(moe.training)]
+    return _with_part(model, moe, _with_experts_and_gate(moe, experts, _with_one_more, gate))
 
 
-def drop_expert(moe: Mixture, index: int, gate: nn.Module | None = None) -> Mixture:
+def drop_expert(model: Model, index: int, gate: nn.Module | None = None, at: str | None = None) -> Model:
     """A mixture without one of its experts; the gate's scores for the others stay as they are.
 
     Arguments:
-        moe: the mixture, which is left as it was.
+        model: the mixture, a subclass of one, or any module with mixtures inside; it is left as it was.
         index: the expert's, 0 … E − 1; those after it move up.
         gate: one for the new number of experts, to take the old one's place as it is.
+        at: the path of the mixture inside the model; needed where there are several.
 
     Raises:
-        ArgumentError: no such expert, the only one, or a gate or router as for `add_expert`.
+        ArgumentError: no such expert, the only one, a gate or router as for `add_expert`, or no mixture at this path.
 
     Example:
         >>> import moebius as mb
@@ -73,26 +77,28 @@ def drop_expert(moe: Mixture, index: int, gate: nn.Module | None = None) -> Mixt
 
     Reference: ours.
     """
-    _check(moe, index)
+    moe = _mixture_at(model, at)
+    _check_index(moe, index)
     if len(moe.experts) == 1:
-        raise ArgumentError(
-            "index", "names the only expert, and a mixture has at least one", index, "mb.replace_expert"
-        )
-    kept = [number for number in range(len(moe.experts)) if number != index]
+        rule = "names the only expert, and a mixture has at least one"
+        raise ArgumentError("index", rule, index, "mb.replace_expert")
+    rest = [number for number in range(len(moe.experts)) if number != index]
     experts = _experts(moe)
-    return _changed(moe, [experts[number] for number in kept], lambda values, zero: values[kept], gate)
+    smaller = _with_experts_and_gate(moe, [experts[number] for number in rest], lambda values, zero: values[rest], gate)
+    return _with_part(model, moe, smaller)
 
 
-def replace_expert(moe: Mixture, index: int, expert: nn.Module) -> Mixture:
+def replace_expert(model: Model, index: int, expert: nn.Module, at: str | None = None) -> Model:
     """A mixture with another module in an expert's place; the gate and the router are the same ones.
 
     Arguments:
-        moe: the mixture, which is left as it was.
+        model: the mixture, a subclass of one, or any module with mixtures inside; it is left as it was.
         index: the expert's, 0 … E − 1.
         expert: any module whose outputs have the shape of the others'.
+        at: the path of the mixture inside the model; needed where there are several.
 
     Raises:
-        ArgumentError: no such expert.
+        ArgumentError: no such expert, or no mixture at this path.
 
     Example:
         >>> import torch, moebius as mb
@@ -102,17 +108,49 @@ def replace_expert(moe: Mixture, index: int, expert: nn.Module) -> Mixture:
 
     Reference: ours.
     """
-    _check(moe, index)
+    moe = _mixture_at(model, at)
+    _check_index(moe, index)
     experts = _experts(moe)
     experts[index] = expert.train(moe.training)
-    return _mixture(moe, moe.gate, experts, moe.router)
+    return _with_part(model, moe, _mixture(moe, moe.gate, experts, moe.router))
 
 
-def _check(moe: Mixture, index: int = 0) -> None:
-    if type(moe) is not Mixture:
-        raise ArgumentError("moe", "needs a Mixture itself, not a module around it", type(moe).__name__)
+def _mixture_at(model: nn.Module, at: str | None) -> Mixture:
+    """The mixture at a path; the model itself, or the only one inside it, where no path is named."""
+    if at is None and isinstance(model, Mixture):
+        return model
+    mixtures = {path: part for path, part in model.named_modules() if isinstance(part, Mixture)}
+    if not mixtures:
+        raise ArgumentError("model", "holds no mixture", type(model).__name__, "mb.Mixture(gate, experts)")
+    if at in mixtures:
+        return mixtures[at]
+    if at is None and len(mixtures) == 1:
+        return next(iter(mixtures.values()))
+    rule = "names no mixture" if at is not None else "needs the path of a mixture, for there are several"
+    raise ArgumentError("at", rule, at, " or ".join(f"at={path!r}" for path in mixtures))
+
+
+def _check_index(moe: Mixture, index: int) -> None:
     if isinstance(index, bool) or index not in range(len(moe.experts)):
-        raise ArgumentError("index", f"needs one of the {len(moe.experts)} experts, 0 … {len(moe.experts) - 1}", index)
+        rule = f"needs one of the {len(moe.experts)} experts, 0 … {len(moe.experts) - 1}"
+        raise ArgumentError("index", rule, index, "index=0")
+
+
+def _with_part(model: Model, part: nn.Module, new: nn.Module) -> Model:
+    """The model with another module in a part's place; the modules around that one are new, all else is shared."""
+    return _copied_around(model, part, {id(part): new})
+
+
+def _copied_around(model: Model, part: nn.Module, memo: dict[int, Any]) -> Model:
+    """A copy of the modules in which a part is, the part itself among them unless `memo` replaces it."""
+    around = [module for module in model.modules() if any(inner is part for inner in module.modules())]
+    shared = [module for module in model.modules() if all(module is not outer for outer in around)]
+    tensors = [
+        tensor for module in around for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    ]
+    # deepcopy, because the modules around may know the part by other names than that of a child.
+    memo |= {id(value): value for value in (*shared, *tensors) if id(value) not in memo}
+    return copy.deepcopy(model, memo)
 
 
 def _experts(moe: Mixture) -> list[nn.Module]:
@@ -122,13 +160,17 @@ def _experts(moe: Mixture) -> list[nn.Module]:
 
 def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> Mixture:
     stacks = isinstance(moe.experts, Stack) and unstackable_reason(experts) is None
-    made = Mixture(gate, Stack(experts) if stacks else experts, router, moe.combine, moe.execution)
+    # A subclass may have a constructor of its own: its object is copied, with other parts.
+    attributes = [value for name, value in vars(moe).items() if not name.startswith("_")]
+    made = _copied_around(moe, moe, {id(value): value for value in (*moe.children(), *attributes)})
+    made.gate, made.router = gate, router
+    made.experts = Stack(experts) if stacks else nn.ModuleList(experts)
     # Not through train(): the parts that are kept have their modes, and another mixture's.
     made.training = made.experts.training = moe.training
     return made
 
 
-def _changed(moe: Mixture, experts: list[nn.Module], rows: Rows, gate: nn.Module | None) -> Mixture:
+def _with_experts_and_gate(moe: Mixture, experts: list[nn.Module], rows: Rows, gate: nn.Module | None) -> Mixture:
     before, now = len(moe.experts), len(experts)
     router = _router_for(moe.router, now, rows)
     if gate is not None:
@@ -187,12 +229,8 @@ def _gate_for(gate: nn.Module, outputs: int, wanted: int, rows: Rows) -> nn.Modu
 
 def _with_outputs(gate: nn.Module, last: nn.Linear, wanted: int, rows: Rows) -> nn.Module:
     """The gate with another last layer; all else is shared but the modules around that one."""
-    around = [part for part in gate.modules() if any(inner is last for inner in part.modules())]
-    shared = [part for part in gate.modules() if all(part is not one for one in around)]
-    tensors = [tensor for part in around for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))]
-    memo: dict[int, Any] = {id(one): one for one in (*shared, *tensors)}
-    # deepcopy, because the modules around may know the layer by other names than that of a child.
-    made = copy.deepcopy(gate, memo)
+    memo: dict[int, Any] = {}
+    made = _copied_around(gate, last, memo)
     layer = memo[id(last)]
     layer.out_features = wanted
     layer.weight = _like(last.weight, rows(last.weight.detach(), last.bias is not None))

@@ -1,36 +1,37 @@
-"""Mixtures on disk: a file of tensors, and one that says of what parts they are. Nothing is pickled."""
+"""Mixtures to disk: a file of tensors, and one that describes the parts. Nothing is pickled."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from moebius import __version__
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import atomic_path, write_json
-from moebius.layers.mixture import Mixture
 from moebius.storage._folder import SCHEMA, digest_of, waiting_path
 from moebius.storage.structure import describe_part
 from moebius.storage.tensors import stored_tensors, tensor_holders
 
 
-def save(moe: Mixture, path: str | Path) -> None:
-    """Write a mixture into a folder: `model.safetensors` holds its tensors, `model.json` says what it is made of.
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a mixture, or a module that holds some, into a folder.
 
-    The tensors have the names of the state dict, each expert's its own, whatever the execution; a part that is used
-    twice is there once. Parts of a kind that the registry knows are written as kind and arguments. Modules and
-    functions of your own are not: `load` is given them again, and their tensors come from the file. A folder that
+    `model.safetensors` holds the tensors, `model.json` describes the parts. The tensors have the names of the state
+    dict, each expert's its own, whatever the execution; a part that is used twice is stored once. Parts of a known
+    kind (a room's, another distribution's, or one that `mb.register` named) are written as kind and arguments. Other
+    modules and functions are not: `load` receives them again, and reads their tensors from the file. A folder that
     holds a saved mixture already holds the old or the new one at every moment, also after a crash.
 
-    Not kept: which parameters want gradients (a frozen `Adapter` is frozen again), hooks, and an execution of your own.
+    Not kept: which parameters want gradients (a frozen `Adapter` is frozen again), hooks, and an execution that is of
+    no known kind.
 
     Arguments:
-        moe: the mixture, on any device.
+        model: a mixture, a subclass of one, a layer, or any module, on any device.
         path: the folder, which is made where it is missing.
 
     Raises:
-        ArgumentError: no mixture, a component that was altered after it was made, a state that is no tensor, or a path
+        ArgumentError: no module, a component that was altered after it was made, a state that is no tensor, or a path
             where something else lies.
 
     Example:
@@ -43,13 +44,13 @@ def save(moe: Mixture, path: str | Path) -> None:
         True
     """
     folder = Path(path)
-    if type(moe) is not Mixture:
-        raise ArgumentError("moe", "needs a Mixture itself, not a module around it", type(moe).__name__)
+    if not isinstance(model, nn.Module):
+        raise ArgumentError("model", "needs a module", type(model).__name__, "mb.save(moe, path)")
     if folder.is_file() or (folder / "result.json").exists():
         rule = "needs a folder of its own, and a file or a study's run is there"
         raise ArgumentError("path", rule, str(path), f"mb.save(moe, {str(folder) + '-mixture'!r})")
-    aliases = _aliases(moe)
-    structure, tensors = describe_part(moe), _apart(stored_tensors(moe))
+    aliases = _aliases(model)
+    structure, tensors = describe_part(model, "experts"), _without_overlap(stored_tensors(model))
     with atomic_path(folder / ".model.safetensors") as temporary:
         save_file(tensors, temporary, {"format": "pt"})
         digest = digest_of(temporary)
@@ -63,27 +64,28 @@ def save(moe: Mixture, path: str | Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _aliases(moe: Mixture) -> dict[str, str]:
+def _aliases(model: nn.Module) -> dict[str, str]:
     """Each further name of a tensor that has several → the first, under which it is stored."""
-    first: dict[tuple[int, int | None], str] = {}
+    first_names: dict[tuple[int, int | None], str] = {}
     aliases = {}
-    for name, (tensor, number) in tensor_holders(moe).items():
+    for name, (tensor, number) in tensor_holders(model).items():
         if not isinstance(tensor, Tensor):
-            raise ArgumentError(name, "needs to be a tensor, for nothing is pickled", type(tensor).__name__)
-        known = first.setdefault((id(tensor), number), name)
-        if known != name:
-            aliases[name] = known
+            fix = "a module whose get_extra_state gives tensors or nothing"
+            raise ArgumentError(name, "needs to be a tensor, for nothing is pickled", type(tensor).__name__, fix)
+        first = first_names.setdefault((id(tensor), number), name)
+        if first != name:
+            aliases[name] = first
     return aliases
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_overlap(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, none sharing memory with another: the file's format has no views that overlap."""
-    taken: dict[int, list[tuple[int, int]]] = {}
-    apart = {}
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    separate = {}
     for name, tensor in tensors.items():
-        places = taken.setdefault(tensor.untyped_storage().data_ptr(), [])
+        neighbours = ranges.setdefault(tensor.untyped_storage().data_ptr(), [])
         begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in places)
-        apart[name] = tensor.clone() if overlaps else tensor
-        places.append((begin, end))
-    return apart
+        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in neighbours)
+        separate[name] = tensor.clone() if overlaps else tensor
+        neighbours.append((begin, end))
+    return separate

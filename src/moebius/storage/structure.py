@@ -20,11 +20,15 @@ ROOMS = (*PARTS.values(), "layers")
 STACK_OF = "Stack of "
 
 
-def describe_part(part: Any) -> dict[str, Any]:
+def describe_part(part: Any, room: str | None = None) -> dict[str, Any]:
     """A part of a mixture, or a mixture, as values that JSON has: its kind and its arguments.
 
     A component keeps each argument of its constructor as an attribute of the same name (or says in `kept_as` under
     which), so that this reads what it was made of, with what was changed since: another temperature, a frozen network.
+
+    Arguments:
+        part: what to describe.
+        room: where `build_part` will look for its kind; unless given, the part's.
 
     Returns:
         {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture is of the kind "mixture", and what
@@ -41,7 +45,7 @@ def describe_part(part: Any) -> dict[str, Any]:
         >>> describe_part(Heads(Argmax(), heads=2))
         {'kind': 'heads', 'router': {'kind': 'argmax'}, 'heads': 2}
     """
-    return _Describing().part(part, "", room_of(part))
+    return _Describing().part(part, "", room or room_of(part))
 
 
 def build_part(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | None = None) -> Any:
