@@ -21,7 +21,7 @@ from moebius.routers.dselect_k import DSelectK
 from moebius.storage.structure import build_part, describe_part, room_of
 
 Model = TypeVar("Model", bound=nn.Module)
-# From the rows for the old experts, (E, …), those for the new ones; an additional one of zeros if the second says so.
+# Maps the old experts' rows of a tensor, (E, …), to those of the new experts. The flag: a new row is zero.
 Rows = Callable[[Tensor, bool], Tensor]
 
 
@@ -159,99 +159,102 @@ def _experts(moe: Mixture) -> list[nn.Module]:
 
 
 def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> Mixture:
+    """The mixture with another gate, other experts and another router."""
     stacks = isinstance(moe.experts, Stack) and unstackable_reason(experts) is None
-    # A subclass may have a constructor of its own: its object is copied, with other parts.
+    # A subclass may have another constructor: copy its object, with other parts.
     attributes = [value for name, value in vars(moe).items() if not name.startswith("_")]
-    made = _copied_around(moe, moe, {id(value): value for value in (*moe.children(), *attributes)})
-    made.gate, made.router = gate, router
-    made.experts = Stack(experts) if stacks else nn.ModuleList(experts)
-    # Not through train(): the parts that are kept have their modes, and another mixture's.
-    made.training = made.experts.training = moe.training
-    return made
+    copied = _copied_around(moe, moe, {id(value): value for value in (*moe.children(), *attributes)})
+    copied.gate, copied.router = gate, router
+    copied.experts = Stack(experts) if stacks else nn.ModuleList(experts)
+    # Not through train(): shared parts keep their modes, which are the old mixture's too.
+    copied.training = copied.experts.training = moe.training
+    return copied
 
 
 def _with_experts_and_gate(moe: Mixture, experts: list[nn.Module], rows: Rows, gate: nn.Module | None) -> Mixture:
-    before, now = len(moe.experts), len(experts)
-    router = _router_for(moe.router, now, rows)
+    """The mixture with these experts, and a gate and a router for their number."""
+    old_count, count = len(moe.experts), len(experts)
+    router = _router_for(moe.router, count, rows)
     if gate is not None:
         return _mixture(moe, gate, experts, router)
-    outputs, wanted = moe.router.gate_outputs(before), router.gate_outputs(now)
-    blocks = outputs // before
-    coded = any(isinstance(part, DSelectK) for part in router.modules())
-    if coded or (outputs, wanted) != (blocks * before, blocks * now):
+    old_width, width = moe.router.gate_outputs(old_count), router.gate_outputs(count)
+    blocks = old_width // old_count
+    has_codes = any(isinstance(part, DSelectK) for part in router.modules())
+    if has_codes or (old_width, width) != (blocks * old_count, blocks * count):
         rule = f"gives {type(moe.router).__name__} numbers that are not one or more for each expert"
-        raise ArgumentError("gate", rule, outputs, f"gate=…, a new one that gives {wanted} numbers a row")
+        raise ArgumentError("gate", rule, old_width, f"gate=…, a new one that gives {width} numbers a row")
 
-    def in_blocks(values: Tensor, zero: bool) -> Tensor:
+    def rows_of_blocks(values: Tensor, zero: bool) -> Tensor:
         return torch.cat([rows(block, zero) for block in values.chunk(blocks)])
 
-    return _mixture(moe, _gate_for(moe.gate, outputs, wanted, in_blocks), experts, router)
+    return _mixture(moe, _gate_for(moe.gate, old_width, width, rows_of_blocks), experts, router)
 
 
 def _with_one_more(values: Tensor, zero: bool) -> Tensor:
-    one_more = values.mean(0, keepdim=True)
-    return torch.cat([values, torch.zeros_like(one_more) if zero else one_more])
+    new_row = values.mean(0, keepdim=True)
+    return torch.cat([values, torch.zeros_like(new_row) if zero else new_row])
 
 
-def _router_for(router: Router, experts: int, rows: Rows) -> Router:
-    """The same router where it does not know the number of experts, else one that is made for the new number."""
-    said = describe_part(router)
-    changed = _with_experts(said, experts)
-    if changed == said:
+def _router_for(router: Router, count: int, rows: Rows) -> Router:
+    """The same router where no argument is the number of experts, else a router for the new number."""
+    structure = describe_part(router)
+    new_structure = _with_count(structure, count)
+    if new_structure == structure:
         return router
-    made = build_part(changed, "routers", dict(router.named_modules()))
-    return _take_over(made, router, rows)
+    return _with_old_tensors(build_part(new_structure, "routers", dict(router.named_modules())), router, rows)
 
 
-def _with_experts(value: Any, experts: int) -> Any:
+def _with_count(value: Any, count: int) -> Any:
+    """A description with another number of experts wherever it names one."""
     if not isinstance(value, Mapping):
         return value
-    changed = {name: _with_experts(inner, experts) for name, inner in value.items()}
-    return changed | ({"experts": experts} if isinstance(value.get("experts"), int) else {})
+    changed = {name: _with_count(inner, count) for name, inner in value.items()}
+    return changed | ({"experts": count} if isinstance(value.get("experts"), int) else {})
 
 
-def _gate_for(gate: nn.Module, outputs: int, wanted: int, rows: Rows) -> nn.Module:
-    said = describe_part(gate)
-    if isinstance(said.get("experts"), int):
+def _gate_for(gate: nn.Module, old_width: int, width: int, rows: Rows) -> nn.Module:
+    """A gate that gives `width` numbers a row: made by its kind, or the gate with another last layer."""
+    structure = describe_part(gate)
+    if isinstance(structure.get("experts"), int):
         try:
             with torch.random.fork_rng(devices=()):
-                made = build_part({**said, "experts": wanted}, room_of(gate))
+                wider = build_part({**structure, "experts": width}, room_of(gate))
         except ArgumentError as error:
-            raise ArgumentError("gate", error.rule, error.value, f"gate=…, a new one for {wanted} experts") from None
-        return _take_over(made, gate, rows)
-    # By its exact type: one whose weight is computed from other tensors has no rows to add to.
-    linears = [part for part in gate.modules() if type(part) is nn.Linear and part.out_features == outputs]
-    if not linears:
-        rule = f"needs a linear layer that gives {outputs} numbers, for a row to be added or dropped"
-        raise ArgumentError("gate", rule, type(gate).__name__, f"gate=…, a new one that gives {wanted} numbers a row")
-    return _with_outputs(gate, linears[-1], wanted, rows)
+            raise ArgumentError("gate", error.rule, error.value, f"gate=…, a new one for {width} experts") from None
+        return _with_old_tensors(wider, gate, rows)
+    # By its exact type: a layer whose weight is computed from other tensors has no rows to add to.
+    layers = [part for part in gate.modules() if type(part) is nn.Linear and part.out_features == old_width]
+    if not layers:
+        rule = f"needs a linear layer that gives {old_width} numbers, for a row to be added or dropped"
+        raise ArgumentError("gate", rule, type(gate).__name__, f"gate=…, a new one that gives {width} numbers a row")
+    return _with_last_layer(gate, layers[-1], width, rows)
 
 
-def _with_outputs(gate: nn.Module, last: nn.Linear, wanted: int, rows: Rows) -> nn.Module:
-    """The gate with another last layer; all else is shared but the modules around that one."""
+def _with_last_layer(gate: nn.Module, last: nn.Linear, width: int, rows: Rows) -> nn.Module:
+    """The gate with another last layer; the modules around that layer are new, all else is shared."""
     memo: dict[int, Any] = {}
-    made = _copied_around(gate, last, memo)
+    copied = _copied_around(gate, last, memo)
     layer = memo[id(last)]
-    layer.out_features = wanted
+    layer.out_features = width
     layer.weight = _like(last.weight, rows(last.weight.detach(), last.bias is not None))
     if last.bias is not None:
         layer.bias = _like(last.bias, rows(last.bias.detach(), False))
-    return made
+    return copied
 
 
-def _take_over(made: Any, old: nn.Module, rows: Rows) -> Any:
-    """The old one's tensors and modes in what was made anew; only those of another shape have rows for the experts."""
-    for name, part in made.named_modules():
-        before = old.get_submodule(name)
-        part.training = before.training
-        for own, theirs in ((part._parameters, before._parameters), (part._buffers, before._buffers)):
-            for key, tensor in theirs.items():
-                if tensor is None or tensor.shape == own[key].shape:
-                    own[key] = tensor
+def _with_old_tensors(new: Any, old: nn.Module, rows: Rows) -> Any:
+    """Put the old part's tensors and modes into the new one; tensors of another shape have rows for the experts."""
+    for name, part in new.named_modules():
+        old_part = old.get_submodule(name)
+        part.training = old_part.training
+        for table, old_table in ((part._parameters, old_part._parameters), (part._buffers, old_part._buffers)):
+            for key, tensor in old_table.items():
+                if tensor is None or tensor.shape == table[key].shape:
+                    table[key] = tensor
                 else:
-                    zero = key == "weight" and before._parameters.get("bias") is not None
-                    own[key] = _like(tensor, rows(tensor.detach(), zero))
-    return made
+                    zero = key == "weight" and old_part._parameters.get("bias") is not None
+                    table[key] = _like(tensor, rows(tensor.detach(), zero))
+    return new
 
 
 def _like(tensor: Tensor, values: Tensor) -> Tensor:

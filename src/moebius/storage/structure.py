@@ -16,26 +16,27 @@ from moebius.layers.mixture import Mixture, execution_kind
 # The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
 PARTS = {"gate": "gates", "experts": "experts", "router": "routers", "combine": "combine"}
 ROOMS = (*PARTS.values(), "layers")
-# What the class of a stack begins with whose experts are of no known kind.
+# Prefix of the class of a stack whose experts are of no known kind.
 STACK_OF = "Stack of "
 
 
 def describe_part(part: Any, room: str | None = None) -> dict[str, Any]:
-    """A part of a mixture, or a mixture, as values that JSON has: its kind and its arguments.
+    """Describe a part of a mixture, or a mixture, by values that JSON has: its kind and its arguments.
 
-    A component keeps each argument of its constructor as an attribute of the same name (or says in `kept_as` under
-    which), so that this reads what it was made of, with what was changed since: another temperature, a frozen network.
+    A component keeps each argument of its constructor as an attribute of the same name (or names the attribute in
+    `kept_as`). The description reads these attributes, so that it holds later changes too: another temperature, a
+    frozen network.
 
     Arguments:
         part: what to describe.
         room: where `build_part` will look for its kind; unless given, the part's.
 
     Returns:
-        {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture is of the kind "mixture", and what
-        the registry does not know is {"kind": None, "class": for people, "parameters": name → shape}. A module that
-        stands at an earlier place already is {"same_as": that place}, one of another room than its neighbours has a
-        "room", and a number that JSON lacks is {"float": "-inf"}. Of a stack's experts one is described, {"kind":
-        "stack", "count": E, "expert": …}; a stack of experts that the registry does not know is a part of your own.
+        {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture has the kind "mixture". A part
+        that the registry does not know is {"kind": None, "class": for people, "parameters": name → shape}. A module
+        that has an earlier place too is {"same_as": that place}, a part of another room than its neighbours has a
+        "room", and a number that JSON lacks is {"float": "-inf"}. A stack is described by one expert, {"kind":
+        "stack", "count": E, "expert": …}; a stack of experts that the registry does not know has the kind None.
 
     Raises:
         ArgumentError: an argument that is neither plain nor a part, or a component whose tensors were altered.
@@ -45,22 +46,22 @@ def describe_part(part: Any, room: str | None = None) -> dict[str, Any]:
         >>> describe_part(Heads(Argmax(), heads=2))
         {'kind': 'heads', 'router': {'kind': 'argmax'}, 'heads': 2}
     """
-    return _Describing().part(part, "", room or room_of(part))
+    return _Describer().part(part, "", room or room_of(part))
 
 
-def build_part(structure: Mapping[str, Any], room: str, given: Mapping[str, Any] | None = None) -> Any:
-    """What `describe_part` described, made anew.
+def build_part(structure: Mapping[str, Any], room: str, supplied: Mapping[str, Any] | None = None) -> Any:
+    """Make anew what `describe_part` described.
 
     Arguments:
         structure: the description.
         room: of the outermost part.
-        given: place → part, for all that are of no known kind.
+        supplied: place → part, for all parts that are of no known kind.
 
     Example:
         >>> build_part({"kind": "top_k", "k": 2}, "routers").k
         2
     """
-    return _Building(given or {}).part(structure, "", room)
+    return _Builder(supplied or {}).part(structure, "", room)
 
 
 def unknown_parts(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -79,8 +80,8 @@ def unknown_parts(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 def room_of(part: Any) -> str:
     """The room of a component; experts for a mixture and for what no room knows."""
-    found = _kind(part)
-    return found[0] if found else "experts"
+    room_and_kind = _kind(part)
+    return room_and_kind[0] if room_and_kind else "experts"
 
 
 def join_path(place: str, name: str) -> str:
@@ -90,15 +91,15 @@ def join_path(place: str, name: str) -> str:
 
 def _kind(part: Any) -> tuple[str, str] | None:
     """Room and kind of a component; None for all else, subclasses of one among it."""
-    found = kind_of(type(part))
-    return found if found is not None and found[0] in ROOMS else None
+    room_and_kind = kind_of(type(part))
+    return room_and_kind if room_and_kind is not None and room_and_kind[0] in ROOMS else None
 
 
-class _Describing:
+class _Describer:
     def __init__(self):
         self.places: dict[int, str] = {}
-        # What is not there any more could have another's id.
-        self.kept: list[nn.Module] = []
+        # Views of experts, kept alive: a later object could have the id of one that is gone.
+        self.views: list[nn.Module] = []
 
     def part(self, part: Any, place: str, room: str) -> dict[str, Any]:
         if isinstance(part, nn.Module):
@@ -110,25 +111,26 @@ class _Describing:
             return {"kind": "mixture", **parts, "execution": _execution(part.execution)}
         if isinstance(part, Stack):
             return self.stack(part, place, room)
-        found = _kind(part)
-        if found is None:
+        room_and_kind = _kind(part)
+        if room_and_kind is None:
             name = part.__name__ if inspect.isroutine(part) else type(part).__name__
             return {"kind": None, "class": name, "parameters": _shapes(part)}
+        own_room, kind = room_and_kind
         arguments = _arguments(part)
-        # A part with others inside has no tensors that depend on its own arguments, or those follow from the parts'.
+        # The tensors of a part with others inside follow from those parts.
         if not any(callable(value) for value in arguments.values()):
             _check_unaltered(part, arguments, place)
-        plain = {name: self.value(value, join_path(place, name), found[0]) for name, value in arguments.items()}
-        return {"kind": found[1], **({} if found[0] == room else {"room": found[0]}), **plain}
+        values = {name: self.value(value, join_path(place, name), own_room) for name, value in arguments.items()}
+        return {"kind": kind, **({} if own_room == room else {"room": own_room}), **values}
 
     def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
         expert = stack[0]
-        self.kept.append(expert)
-        said = self.part(expert, join_path(place, "expert"), room)
-        if any(unknown_parts(said)):
+        self.views.append(expert)
+        structure = self.part(expert, join_path(place, "expert"), room)
+        if any(unknown_parts(structure)):
             name = f"{STACK_OF}{type(expert).__name__}"
             return {"kind": None, "class": name, "parameters": _shapes(stack)}
-        return {"kind": "stack", "count": len(stack), "expert": said}
+        return {"kind": "stack", "count": len(stack), "expert": structure}
 
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -136,39 +138,44 @@ class _Describing:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, list | tuple | nn.ModuleList):
-            return [self.value(one, join_path(place, str(number)), room) for number, one in enumerate(value)]
+            return [self.value(item, join_path(place, str(number)), room) for number, item in enumerate(value)]
         if callable(value):
             return self.part(value, place, room)
-        raise ArgumentError(place, "needs to be a number, a text, a list of them or a part", value)
+        fix = "an argument of one of these types, or a class that is not registered"
+        raise ArgumentError(place, "needs to be a number, a text, a list of them or a part", value, fix)
 
 
-class _Building:
-    def __init__(self, given: Mapping[str, Any]):
-        self.given = given
-        self.made: dict[str, Any] = {}
+class _Builder:
+    def __init__(self, supplied: Mapping[str, Any]):
+        self.supplied = supplied
+        self.built: dict[str, Any] = {}
 
     def part(self, spec: Mapping[str, Any], place: str, room: str) -> Any:
         if "same_as" in spec:
-            return self.made[spec["same_as"]]
+            return self.built[spec["same_as"]]
         kind, room = spec["kind"], spec.get("room", room)
         if kind is None:
-            made = self.given[place]
+            part = self.supplied[place]
         elif kind == "mixture":
             parts = {name: self.value(spec[name], join_path(place, name), PARTS[name]) for name in PARTS}
-            made = Mixture(**parts, execution=spec["execution"])
+            part = Mixture(**parts, execution=spec["execution"])
         elif kind == "stack":
-            made = Stack.of(lambda: self.part(spec["expert"], join_path(place, "expert"), room), spec["count"])
+            part = Stack.of(lambda: self.part(spec["expert"], join_path(place, "expert"), room), spec["count"])
         elif room not in ROOMS:
             raise LookupError(f"no part of a mixture is of room {room!r}")
         else:
-            given = {name: value for name, value in spec.items() if name not in ("kind", "room")}
-            made = find(room, kind)(**{n: self.value(value, join_path(place, n), room) for n, value in given.items()})
-        self.made[place] = made
-        return made
+            arguments = {
+                name: self.value(value, join_path(place, name), room)
+                for name, value in spec.items()
+                if name not in ("kind", "room")
+            }
+            part = find(room, kind)(**arguments)
+        self.built[place] = part
+        return part
 
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, list):
-            return [self.value(one, join_path(place, str(number)), room) for number, one in enumerate(value)]
+            return [self.value(item, join_path(place, str(number)), room) for number, item in enumerate(value)]
         if isinstance(value, Mapping):
             return float(value["float"]) if "float" in value else self.part(value, place, room)
         return value
@@ -177,8 +184,9 @@ class _Building:
 def _arguments(part: Any) -> dict[str, Any]:
     kept_as = getattr(part, "kept_as", {})
     parameters = inspect.signature(type(part)).parameters.values()
-    # A class without a constructor of its own has torch's, which takes anything and means nothing by it.
-    names = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    # A class without a constructor has torch's, which takes anything and ignores it.
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [parameter.name for parameter in parameters if parameter.kind not in variadic]
     arguments = {name: getattr(part, kept_as.get(name, name)) for name in names}
     if "k" in arguments:
         arguments["k"] = round(arguments["k"])  # a schedule may have left a fraction
@@ -188,7 +196,7 @@ def _arguments(part: Any) -> dict[str, Any]:
 
 
 def _execution(execution: Any) -> str:
-    # What runs the experts is a matter of speed: instead of one that is not known, the rule picks.
+    # The execution is a matter of speed: the rule replaces one that the registry does not know.
     return execution if isinstance(execution, str) else execution_kind(execution) or "auto"
 
 
@@ -198,10 +206,11 @@ def _shapes(part: Any) -> dict[str, list[int]]:
 
 
 def _check_unaltered(part: Any, arguments: Mapping[str, Any], place: str) -> None:
-    """A component with other tensors than its arguments make would not come back."""
+    """Refuse a component with other tensors than its arguments make: it would not come back."""
     with torch.random.fork_rng(devices=()), torch.device("meta"):
         fresh = _shapes(type(part)(**arguments))
     if fresh != _shapes(part):
         name = type(part).__name__
         rule = f"{name}'s arguments make the tensors {fresh}, and it was altered since"
-        raise ArgumentError(place or name, rule, _shapes(part), f"a class of your own that is made with such a {name}")
+        fix = f"a class of another name that holds such a {name}"
+        raise ArgumentError(place or name, rule, _shapes(part), fix)

@@ -38,7 +38,7 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
         >>> list(stored_tensors(nn.Sequential(shared, nn.ReLU(), shared)))
         ['0.weight']
     """
-    once = {names[0]: tensor for names, tensor in _distinct(model)}
+    once = {names[0]: tensor for names, tensor in _distinct_tensors(model)}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in once.items()}
 
 
@@ -48,28 +48,28 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: a tensor is missing, has another shape, or belongs to nothing in the model; nothing is changed.
     """
-    wanted = {names[0]: (names, tensor) for names, tensor in _distinct(model)}
-    given = {name: name for name in tensors}
-    for first, (names, _) in wanted.items():
-        # A part that stood alone when it was stored may be used twice now.
-        known = next((name for name in names if name in given), None)
-        if known is None:
+    targets = {names[0]: (names, tensor) for names, tensor in _distinct_tensors(model)}
+    sources = {name: name for name in tensors}
+    for first, (names, _) in targets.items():
+        # A part that was used once when it was stored may be used twice now.
+        source = next((name for name in names if name in sources), None)
+        if source is None:
             raise RuntimeError(f"no tensor for {first}")
-        given |= dict.fromkeys(names, known)
-    unknown = sorted(set(tensors) - {name for names, _ in wanted.values() for name in names})
+        sources |= dict.fromkeys(names, source)
+    unknown = sorted(set(tensors) - {name for names, _ in targets.values() for name in names})
     if unknown:
         raise RuntimeError(f"nothing in the model is called {unknown[0]}")
-    for first, (_, tensor) in wanted.items():
-        if tensors[given[first]].shape != tensor.shape:
-            shapes = f"{tuple(tensors[given[first]].shape)}, and the model's is {tuple(tensor.shape)}"
+    for first, (_, tensor) in targets.items():
+        if tensors[sources[first]].shape != tensor.shape:
+            shapes = f"{tuple(tensors[sources[first]].shape)}, and the model's is {tuple(tensor.shape)}"
             raise RuntimeError(f"{first} has shape {shapes}")
-    model.load_state_dict({name: tensors[given[name]] for name in tensor_holders(model)})
+    model.load_state_dict({name: tensors[sources[name]] for name in tensor_holders(model)})
 
 
-def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+def _distinct_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Every tensor of the state dict with all its names."""
-    found: dict[tuple[int, int | None], tuple[list[str], Tensor]] = {}
+    distinct: dict[tuple[int, int | None], tuple[list[str], Tensor]] = {}
     for name, (whole, number) in tensor_holders(model).items():
         tensor = whole if number is None else whole[number]
-        found.setdefault((id(whole), number), ([], tensor))[0].append(name)
-    return list(found.values())
+        distinct.setdefault((id(whole), number), ([], tensor))[0].append(name)
+    return list(distinct.values())
