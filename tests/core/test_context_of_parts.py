@@ -47,7 +47,7 @@ class Unaware(Wanting):
     """What the others are, asked of the library."""
 
     def forward(self, x):
-        return self.said(x, current_context().local())
+        return self.said(x, current_context().local_values())
 
 
 def pool(kind, form):

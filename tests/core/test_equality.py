@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.equality import difference, has_hooks
+from moebius.core.equality import describe_difference, has_hooks
 
 
 def tied():
@@ -52,7 +52,7 @@ class Counting(nn.Module):
     ],
 )
 def test_in_what_two_modules_differ(one, other, why):
-    assert difference([one, one, other]) == difference([other, one]) == why
+    assert describe_difference([one, one, other]) == describe_difference([other, one]) == why
 
 
 @pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook"])

@@ -39,7 +39,7 @@ def assert_recalled(moe, *parts):
     """The mixture with a memory of these parts says the same, and none of them computes a row."""
     plain = moe(DATA[ROWS])
     memory = remembered(*parts)
-    with memory.recalling(ROWS):
+    with memory.serve_rows(ROWS):
         torch.testing.assert_close(moe(DATA[ROWS]), plain)
     assert [part.network.rows for part in parts] == [0] * len(parts)
     moe(DATA[ROWS])
@@ -80,7 +80,7 @@ def test_gradients_flow_to_what_is_not_remembered():
     moe(DATA[ROWS]).square().sum().backward()
     expected = gate.weight.grad.clone()
     gate.zero_grad()
-    with remembered(*experts).recalling(ROWS):
+    with remembered(*experts).serve_rows(ROWS):
         moe(DATA[ROWS]).square().sum().backward()
     torch.testing.assert_close(gate.weight.grad, expected)
 
@@ -89,7 +89,7 @@ def test_a_part_that_trains_again_computes_again():
     part = frozen()
     memory = remembered(part)
     part.freeze(False)
-    with memory.recalling(ROWS):
+    with memory.serve_rows(ROWS):
         part(DATA[ROWS])
     assert part.network.rows == len(ROWS)
 
@@ -98,7 +98,7 @@ def test_rows_of_another_number_are_not_recalled():
     """A sequence's tokens, or a part of a batch cut by something that keeps no account, have no place in a table."""
     part = frozen()
     memory = remembered(part)
-    with memory.recalling(ROWS):
+    with memory.serve_rows(ROWS):
         assert cached_outputs(part, len(ROWS)) is not None
         assert cached_outputs(part, len(ROWS) - 1) is None
         torch.testing.assert_close(part(DATA[ROWS][:2]), part.network.inner(DATA[ROWS][:2]))
@@ -109,9 +109,9 @@ def test_nothing_is_recalled_of_other_parts_and_outside():
     part, other = frozen(), frozen()
     memory = remembered(part)
     assert cached_outputs(part, len(ROWS)) is None
-    with memory.recalling(ROWS):
+    with memory.serve_rows(ROWS):
         assert cached_outputs(other, len(ROWS)) is None
-        with OutputCache().recalling(ROWS):
+        with OutputCache().serve_rows(ROWS):
             assert cached_outputs(part, len(ROWS)) is None
         assert cached_outputs(part, len(ROWS)) is not None
     assert cached_outputs(part, len(ROWS)) is None
@@ -119,5 +119,5 @@ def test_nothing_is_recalled_of_other_parts_and_outside():
 
 def test_a_batch_without_rows():
     part = frozen()
-    with remembered(part).recalling(ROWS[:0]):
+    with remembered(part).serve_rows(ROWS[:0]):
         assert part(DATA[:0]).shape == (0, 3)

@@ -51,7 +51,7 @@ def test_gradients_are_finite_where_nothing_was_chosen():
 
 def test_at_gives_the_rows_and_leaves_the_rest():
     routing = mb.routers.Argmax()(torch.eye(3))
-    there = routing.at(torch.tensor([5, 1, 7]))
+    there = routing.with_rows(torch.tensor([5, 1, 7]))
     assert there.rows.tolist() == [5, 1, 7]
     assert routing.rows is None
     assert there.weights is routing.weights
@@ -60,7 +60,7 @@ def test_at_gives_the_rows_and_leaves_the_rest():
 
 ROUTINGS = {
     "dense": mb.routers.Soft()(torch.eye(3)),
-    "selected": mb.routers.Argmax()(torch.eye(3)).at(torch.tensor([2, 0, 4])),
+    "selected": mb.routers.Argmax()(torch.eye(3)).with_rows(torch.tensor([2, 0, 4])),
     "with aux": select(2, 3, [(0, 1)], [0.5], [True]),
     "with heads": Routing(*[torch.eye(3)] * 4, head_weights=torch.ones(3, 2, 3, 4)),
 }

@@ -10,44 +10,51 @@ from moebius.core.row_context import RowContext, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
 
+def as_lists(context):
+    return {name: value.tolist() for name, value in context.local_values().items()}
+
+
+def list_values(context):
+    return {name: value.tolist() for name, value in context.local_values().items()}
+
+
 def test_local_values_are_those_of_the_rows():
-    frame = RowContext({"domain": torch.tensor([10, 11, 12, 13])}).at(torch.tensor([3, 1]))
-    assert frame.local()["domain"].tolist() == [13, 11]
-    assert frame.rows.tolist() == [3, 1]
+    context = RowContext({"domain": torch.tensor([10, 11, 12, 13])}).select_rows(torch.tensor([3, 1]))
+    assert context.local_values()["domain"].tolist() == [13, 11]
+    assert context.rows.tolist() == [3, 1]
 
 
 @given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), max_size=4))
 def test_going_deeper_is_indexing_again_and_again(levels):
-    frame, domain = RowContext({"domain": torch.arange(100, 107)}), torch.arange(100, 107)
+    context, domain = RowContext({"domain": torch.arange(100, 107)}), torch.arange(100, 107)
     for numbers in levels:
         rows = torch.tensor([number % len(domain) for number in numbers])
-        frame, domain = frame.at(rows), domain[rows]
-        assert frame.local()["domain"].tolist() == domain.tolist()
-        assert (frame.rows + 100).tolist() == domain.tolist()
+        context, domain = context.select_rows(rows), domain[rows]
+        assert context.local_values()["domain"].tolist() == domain.tolist()
+        assert (context.rows + 100).tolist() == domain.tolist()
 
 
 def test_tokens_have_their_sequences_values():
-    frame = RowContext({"domain": torch.tensor([5, 6])}).repeated(3)
-    assert frame.local()["domain"].tolist() == [5, 5, 5, 6, 6, 6]
-    assert frame.rows is None
-    branch = RowContext({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).repeated(2)
-    assert branch.local()["domain"].tolist() == [7, 7, 5, 5]
+    context = RowContext({"domain": torch.tensor([5, 6])}).repeat_rows(3)
+    assert context.local_values()["domain"].tolist() == [5, 5, 5, 6, 6, 6]
+    assert context.rows is None
+    branch = RowContext({"domain": torch.tensor([5, 6, 7])}).select_rows(torch.tensor([2, 0])).repeat_rows(2)
+    assert branch.local_values()["domain"].tolist() == [7, 7, 5, 5]
     assert branch.rows.tolist() == [2, 2, 0, 0]
 
 
 def test_values_given_inside_a_branch_are_those_of_its_rows():
-    frame = (
-        RowContext({"domain": torch.tensor([5, 6, 7])}).at(torch.tensor([2, 0])).given({"tint": torch.tensor([1, 2])})
-    )
-    assert {name: value.tolist() for name, value in frame.local().items()} == {"domain": [7, 5], "tint": [1, 2]}
-    assert frame.rows.tolist() == [2, 0]
+    branch = RowContext({"domain": torch.tensor([5, 6, 7])}).select_rows(torch.tensor([2, 0]))
+    context = branch.with_values({"tint": torch.tensor([1, 2])})
+    assert list_values(context) == {"domain": [7, 5], "tint": [1, 2]}
+    assert context.rows.tolist() == [2, 0]
 
 
 def test_context_ends_with_its_block_and_inner_values_win():
     with mb.context(domain=torch.tensor([1]), tint=torch.tensor([2])):
         with mb.context(domain=torch.tensor([3])):
-            assert {name: value.item() for name, value in current_context().local().items()} == {"domain": 3, "tint": 2}
-        assert current_context().local()["domain"].item() == 1
+            assert list_values(current_context()) == {"domain": [3], "tint": [2]}
+        assert list_values(current_context()) == {"domain": [1], "tint": [2]}
     assert current_context() == RowContext()
 
 
@@ -62,19 +69,19 @@ def test_context_ends_when_the_block_raises():
 def test_the_real_rows_of_a_masked_call():
     mask = torch.tensor([[True, False], [False, False], [True, True]])
     x = torch.arange(12.0).view(3, 2, 2)
-    frame, real, padding = RowContext({"domain": torch.tensor([5, 6, 7])}, mask=mask).real(x)
-    assert real.tolist() == [[0, 1], [8, 9], [10, 11]]
-    assert frame.rows.tolist() == [0, 4, 5]
-    assert frame.local()["domain"].tolist() == [5, 7, 7]
-    assert frame.mask is None
-    assert padding.put_back(real).tolist() == [[[0, 1], [0, 0]], [[0, 0], [0, 0]], [[8, 9], [10, 11]]]
+    context, real_rows, padding = RowContext({"domain": torch.tensor([5, 6, 7])}, mask=mask).remove_padding(x)
+    assert real_rows.tolist() == [[0, 1], [8, 9], [10, 11]]
+    assert context.rows.tolist() == [0, 4, 5]
+    assert context.local_values()["domain"].tolist() == [5, 7, 7]
+    assert context.mask is None
+    assert padding.restore_rows(real_rows).tolist() == [[[0, 1], [0, 0]], [[0, 0], [0, 0]], [[8, 9], [10, 11]]]
 
 
 def test_whole_numbers_may_be_rows_without_an_axis_of_features():
-    names, mask = torch.arange(6).view(3, 2), torch.tensor([[True, False], [False, False], [True, True]])
-    assert RowContext(mask=mask).real(names)[1].tolist() == [0, 4, 5]
+    token_ids, mask = torch.arange(6).view(3, 2), torch.tensor([[True, False], [False, False], [True, True]])
+    assert RowContext(mask=mask).remove_padding(token_ids)[1].tolist() == [0, 4, 5]
     with pytest.raises(mb.ArgumentError, match="mask: needs the batch axes"):
-        RowContext(mask=mask).real(names.float())
+        RowContext(mask=mask).remove_padding(token_ids.float())
 
 
 def test_masks_that_cannot_say_what_a_row_is():
@@ -88,5 +95,5 @@ def test_masks_that_cannot_say_what_a_row_is():
     with pytest.raises(ArgumentError, match="cannot differ under"):
         torch.func.vmap(torch.func.grad(lambda x, mask: layer(x, mask).sum()))(x, mask)
     # The same rows of all are no matter of values.
-    same = torch.func.vmap(lambda x: layer(x, mask[0]))(x)
-    torch.testing.assert_close(same, torch.stack([layer(rows, mask[0]) for rows in x]))
+    outputs = torch.func.vmap(lambda x: layer(x, mask[0]))(x)
+    torch.testing.assert_close(outputs, torch.stack([layer(rows, mask[0]) for rows in x]))

@@ -9,7 +9,7 @@ from torch import nn
 
 import moebius as mb
 from moebius.core.stack import unstackable_reason
-from moebius.core.stack_state import _TAKEN
+from moebius.core.stack_state import _RESERVED_NAMES
 from moebius.kit.errors import ArgumentError
 from moebius.storage.tensors import tensor_holders
 
@@ -192,12 +192,12 @@ class Named(nn.Module):
 
     def __init__(self):
         super().__init__()
-        for name in ("template", "count", "parts", "_handed", "inner_weight"):
+        for name in ("template", "count", "part_tensors", "_views", "inner_weight"):
             self.register_parameter(name, nn.Parameter(torch.randn(4)))
         self.inner = nn.Linear(4, 4)
 
     def forward(self, x):
-        return self.inner(x) + self.template * self.count + self.parts * self._handed + self.inner_weight
+        return self.inner(x) + self.template * self.count + self.part_tensors * self._views + self.inner_weight
 
 
 def test_names_that_a_stack_has_for_something_else():
@@ -362,7 +362,7 @@ def test_it_is_not_called_by_itself_and_has_no_expert_beyond_its_last():
 
 def test_no_tensor_takes_the_name_of_what_a_stack_has_itself():
     own = set(dir(mb.Stack([nn.Linear(1, 1)]))) - {"weight", "bias"}
-    assert {name for name in own if not name.startswith("__")} <= _TAKEN
+    assert {name for name in own if not name.startswith("__")} <= _RESERVED_NAMES
 
 
 def test_tensors_whose_flat_names_are_the_same_have_two():

@@ -92,7 +92,7 @@ def gradients(experts):
         return {name: parameter.grad for name, parameter in experts.named_parameters()}
     return {
         f"{number}.{name}": None if parameter.grad is None else parameter.grad[number]
-        for name, parameter in ((name, getattr(experts, flat)) for name, flat in experts.names.items())
+        for name, parameter in ((name, getattr(experts, flat)) for name, flat in experts.flat_names.items())
         if isinstance(parameter, nn.Parameter)
         for number in range(len(experts))
     }

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 # Page faults of the second half of many allocations of 32 MiB, all written to and freed.
-FAULTS = """
+COUNT_FAULTS = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "tuned":
@@ -27,18 +27,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how):
-    result = subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True)
+def count_faults(mode):
+    result = subprocess.run([sys.executable, "-c", COUNT_FAULTS, mode], check=True, capture_output=True, text=True)
     return int(result.stdout), result.stderr.strip()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 def test_on_glibc_memory_is_used_again_without_page_faults():
-    asleep, _ = faults("plain")
-    tuned, said = faults("tuned")
-    assert said == "allocator: freed memory is kept"
-    assert tuned < 20
-    assert asleep > 5 * tuned
+    plain_faults, _ = count_faults("plain")
+    tuned_faults, message = count_faults("tuned")
+    assert message == "allocator: freed memory is kept"
+    assert tuned_faults < 20
+    assert plain_faults > 5 * tuned_faults
 
 
 def test_elsewhere_nothing_is_done_and_it_says_so():

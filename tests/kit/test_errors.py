@@ -48,7 +48,7 @@ def test_all_problems_of_a_recipe_are_lines_that_begin_with_its_name():
     ids=lambda error: type(error).__name__,
 )
 def test_errors_come_whole_out_of_worker_processes(error):
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert vars(again) == vars(error)
+    unpickled = pickle.loads(pickle.dumps(error))
+    assert type(unpickled) is type(error)
+    assert str(unpickled) == str(error)
+    assert vars(unpickled) == vars(error)

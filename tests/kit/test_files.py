@@ -1,4 +1,4 @@
-"""Files are whole, or as they were."""
+"""Files are written completely or not at all."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moebius.kit.files import atomic_path, read_json, write_json, write_text
 
 
-def names(folder):
+def list_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -32,7 +32,7 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path, sync):
             temporary.write_text(text)
             assert not path.exists() or path.read_text() == "old"
     assert path.read_text() == "new"
-    assert names(path.parent) == ["a.txt"]
+    assert list_names(path.parent) == ["a.txt"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -42,44 +42,44 @@ def test_the_old_file_stays_when_the_block_raises(tmp_path, error):
     with pytest.raises(error):
         write_half(path, error)
     assert path.read_text() == "old"
-    assert names(tmp_path) == ["a.txt"]
+    assert list_names(tmp_path) == ["a.txt"]
 
 
 def test_nothing_is_left_where_there_was_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         write_half(tmp_path / "a.txt", RuntimeError)
-    assert names(tmp_path) == []
+    assert list_names(tmp_path) == []
 
 
 def test_a_folder_in_the_way_is_an_error_that_leaves_no_temporary_file(tmp_path):
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(OSError, match=r"a\.txt"):
         write_text(tmp_path / "a.txt", "text")
-    assert names(tmp_path) == ["a.txt"]
+    assert list_names(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has a umask")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_permissions_follow_the_umask(tmp_path, mask, mode):
-    before = os.umask(mask)
+    previous = os.umask(mask)
     try:
         with atomic_path(tmp_path / "a.txt") as temporary:
             temporary.write_text("text")
             temporary.chmod(0o600)
         assert os.umask(mask) == mask
     finally:
-        os.umask(before)
+        os.umask(previous)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
 
 
-plain = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(value=plain)
+@given(value=json_values)
 def test_json_comes_back_to_the_bit(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "a.json"
     write_json(path, value)
@@ -94,7 +94,7 @@ def test_json_has_no_nan_and_no_infinity(tmp_path, bad):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"x": [bad]})
     assert json.loads(path.read_text()) == {"x": 1.0}
-    assert names(tmp_path) == ["a.json"]
+    assert list_names(tmp_path) == ["a.json"]
 
 
 def test_text_is_utf8(tmp_path):

@@ -403,7 +403,7 @@ def test_stacked_experts_are_told_which_rows_they_have():
             self.scale = nn.Parameter(torch.ones(1))
 
         def forward(self, x):
-            return self.scale * current_context().local()["domain"].to(x.dtype).unsqueeze(1)
+            return self.scale * current_context().local_values()["domain"].to(x.dtype).unsqueeze(1)
 
     torch.manual_seed(0)
     for experts in (mb.Stack([Domains(), Domains()]), [Domains(), Domains()]):

@@ -1,4 +1,4 @@
-"""The experts of a stack that somebody took from it, and what has become of them since."""
+"""The views of single experts that a stack has handed out, and which of them were changed since."""
 
 import threading
 import weakref
@@ -6,67 +6,80 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from moebius.core.module_views import LIST, difference_of_view, guarded_view, record_tensors, replaced_part
+from moebius.core.module_views import (
+    UNSTACK_FIX,
+    describe_replacement,
+    describe_view_difference,
+    guarded_view,
+    record_origin,
+)
 from moebius.kit.errors import MoebiusError
 
-# Threads that call one stack's experts, and take some from it, do so one after another.
-_ONE = threading.RLock()
+# Threads that run or take experts of one stack create and classify its views one after another.
+_LOCK = threading.RLock()
 
 
 class ExpertViews:
-    """Experts by their numbers: those that differ from the others, or were just taken, are kept; others may go.
+    """Guarded views of a stack's experts, by their numbers.
+
+    Views that differ from the template, or were handed out since the last check, are kept alive; the others only as
+    long as somebody else refers to them.
 
     Arguments:
-        experts: views that were handed out.
+        views: expert number → view, to begin with.
     """
 
-    def __init__(self, experts: Mapping[int, nn.Module] | None = None):
-        self.kept: dict[int, nn.Module] = dict(experts or {})
-        self.loose: dict[int, weakref.ref[nn.Module]] = {}
+    def __init__(self, views: Mapping[int, nn.Module] | None = None):
+        self.strong_views: dict[int, nn.Module] = dict(views or {})
+        self.weak_views: dict[int, weakref.ref[nn.Module]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.kept or self.loose)
+        return bool(self.strong_views or self.weak_views)
 
-    def there(self) -> dict[int, nn.Module]:
-        """Those that are still there."""
-        loose = {number: expert for number, ref in self.loose.items() if (expert := ref()) is not None}
-        return loose | self.kept
+    def live_views(self) -> dict[int, nn.Module]:
+        """Expert number → view, of the views that still exist."""
+        weak = {number: expert for number, ref in self.weak_views.items() if (expert := ref()) is not None}
+        return weak | self.strong_views
 
-    def take(self, number: int, template: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
-        """The expert with this number, with the stack's present tensors: the same object as long as it is there."""
-        with _ONE:
-            expert = self.there().get(number)
+    def provide_view(self, number: int, template: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
+        """The view of the expert with this number, on these tensors: the same object as long as it exists."""
+        with _LOCK:
+            expert = self.live_views().get(number)
             if expert is None:
                 expert = guarded_view(template, tensors, number)
-            elif replaced_part(expert) is None:
-                record_tensors(expert, tensors)
-            self.kept[number] = expert
+            elif describe_replacement(expert) is None:
+                record_origin(expert, tensors)
+            self.strong_views[number] = expert
         return expert
 
-    def particulars(self, template: nn.Module) -> dict[int, nn.Module]:
-        """Those that have hooks, a mode or settings of their own.
+    def differing_experts(self, template: nn.Module) -> dict[int, nn.Module]:
+        """Expert number → view, of the views whose hooks, mode or settings are not those of the template.
 
         Raises:
-            MoebiusError: a part or a tensor of one was replaced, which a stack cannot hold.
+            MoebiusError: a part or a tensor of a view was replaced, which a stack cannot hold.
         """
-        with _ONE:
-            there = self.there()
-            for number, expert in there.items():
-                change = replaced_part(expert)
-                if change is not None:
-                    rule = f"an expert of a stack was changed, and that has no effect: {change}"
-                    raise MoebiusError(f"experts.{number}: {rule}", f"{LIST}    # first; then the change")
-            found = {
-                number: expert for number, expert in there.items() if difference_of_view(expert, template) is not None
+        with _LOCK:
+            views = self.live_views()
+            for number, expert in views.items():
+                replacement = describe_replacement(expert)
+                if replacement is not None:
+                    rule = f"an expert of a stack was changed, and that has no effect: {replacement}"
+                    raise MoebiusError(f"experts.{number}: {rule}", f"{UNSTACK_FIX}    # first; then the change")
+            differing = {
+                number: expert
+                for number, expert in views.items()
+                if describe_view_difference(expert, template) is not None
             }
-            # Nobody has to keep what is as it was; whoever keeps it may still change it.
-            self.kept = dict(found)
-            self.loose = {number: weakref.ref(expert) for number, expert in there.items() if number not in found}
-        return found
+            # An unchanged view may be collected; whoever refers to it can still change it.
+            self.strong_views = dict(differing)
+            self.weak_views = {
+                number: weakref.ref(expert) for number, expert in views.items() if number not in differing
+            }
+        return differing
 
-    def differ(self, template: nn.Module) -> bool:
-        """Whether one of them is not like the others, or was changed."""
-        experts = self.there().values()
+    def has_changes(self, template: nn.Module) -> bool:
+        """Whether a view differs from the template, or a part or a tensor of one was replaced."""
         return any(
-            replaced_part(expert) is not None or difference_of_view(expert, template) is not None for expert in experts
+            describe_replacement(expert) is not None or describe_view_difference(expert, template) is not None
+            for expert in self.live_views().values()
         )

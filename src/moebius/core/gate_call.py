@@ -1,4 +1,4 @@
-"""From a mixture's input to its routing: the gate is asked of the real rows, and the router chooses."""
+"""From a mixture's input to its routing: the gate scores the real rows, and the router selects experts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,43 +11,43 @@ from torch import Tensor, nn
 from moebius.core.module_outputs import adapter_line, describe_output
 from moebius.core.processes import is_distributed
 from moebius.core.routing import Router, Routing
-from moebius.core.row_context import MASK, Padding, RowContext, call_with_context, context_around, row_context
+from moebius.core.row_context import MASK_NAME, Padding, RowContext, call_with_context, calling_context, row_context
 from moebius.core.row_keys import row_keys
 from moebius.kit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The real rows of a call, one beneath another, and what the gate said of them.
+    """The real rows of a call as one batch axis of T rows, with the gate's scores for them.
 
     Arguments:
         x: the rows.
-        said: the gate's numbers of each.
-        aux: what else it gave of each.
-        frame: what is known of them.
-        batch: the axes that they had.
-        padding: where they stood among others; None where all are real.
+        scores: the gate's G numbers for each row.
+        aux: further values that the gate returns for each row, by name.
+        context: the row context of these rows.
+        batch_shape: the batch axes of the real rows before they were flattened to T.
+        padding: where the real rows stand in the call's input; None where all rows are real.
     """
 
     x: Float[Tensor, "T ..."]
-    said: Float[Tensor, "T G"]
+    scores: Float[Tensor, "T G"]
     aux: Mapping[str, Tensor]
-    frame: RowContext
-    batch: torch.Size
+    context: RowContext
+    batch_shape: torch.Size
     padding: Padding | None
 
-    def routed(self, router: Router, scores: Float[Tensor, "T G"]) -> Routing:
-        """What the router makes of scores for these rows."""
-        routing = router(scores, row_keys(self.x, self.frame)) if router.needs_keys else router(scores)
+    def route(self, router: Router, scores: Float[Tensor, "T G"]) -> Routing:
+        """The router's routing for `scores` of these rows, with the gate's aux and the rows' numbers."""
+        routing = router(scores, row_keys(self.x, self.context)) if router.needs_keys else router(scores)
         if self.aux:
             routing = replace(routing, aux={**self.aux, **routing.aux})
-        return routing if self.frame.rows is None else routing.at(self.frame.rows)
+        return routing if self.context.rows is None else routing.with_rows(self.context.rows)
 
-    def put_back(self, y: Float[Tensor, "T ..."]) -> Tensor:
-        """The rows' outputs in the axes of the call, zero where a row was padding."""
-        y = y if len(self.batch) == 1 else y.unflatten(0, self.batch)
-        y = y if self.padding is None else self.padding.put_back(y)
-        # FSDP hooks what a module gives, and a view would lose the hook where it is changed in place.
+    def restore_batch(self, y: Float[Tensor, "T ..."]) -> Tensor:
+        """Give the rows' outputs the batch axes of the call; the outputs of padding are 0."""
+        y = y if len(self.batch_shape) == 1 else y.unflatten(0, self.batch_shape)
+        y = y if self.padding is None else self.padding.restore_rows(y)
+        # FSDP registers hooks on a module's outputs, and a view loses its hooks when it is changed in place.
         return torch.ops.aten._unsafe_view(y, y.shape) if is_distributed() and y._is_view() else y
 
 
@@ -60,54 +60,57 @@ def score_rows(
     rule: str,
     fix: str | None = None,
 ) -> ScoredRows:
-    """Ask the gate of the real rows of a call.
+    """Call the gate on the real rows of a call.
 
     Arguments:
-        gate: any module x → (batch…, width); one whose attribute `gives_aux` is true gives a pair, that and further
-            values of each row by name.
+        gate: any module x → (batch…, width). A gate whose attribute `gives_aux` is true returns a pair: these scores
+            and a mapping of names to further values for each row.
         x: the call's input.
-        context: side information beside that of the blocks around.
-        mask: True for real rows; None for what the blocks around say.
-        width: how many numbers the gate has to give of each row.
-        rule, fix: of the error for another width.
+        context: side information, in addition to that of the `with mb.context(…)` blocks around the call.
+        mask: True for real rows; None for the mask of the blocks around the call.
+        width: G, how many numbers the gate must return for each row.
+        rule, fix: of the error that is raised for another width.
 
     Raises:
-        ArgumentError: the gate gives something else, or not of each row; the mask or the context does not fit.
+        ArgumentError: the gate does not return one tensor (or the pair) with `width` numbers for each row, or the mask
+            or the context does not fit the input.
     """
-    whole = context_around(gate).given(context, mask)
+    call_context = calling_context(gate).with_values(context, mask)
     for name, value in (context or {}).items():
-        if name != MASK and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
-            each = f"needs one entry for each of the {len(x)} of the input's first axis"
-            raise ArgumentError(f"context[{name!r}]", each, describe_output(value), f"a tensor of shape ({len(x)}, …)")
-    frame, x, padding = whole.real(x)
-    with row_context(frame):
-        said = call_with_context(gate, x)
-    kind = type(gate).__name__
+        if name != MASK_NAME and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
+            entries_rule = f"needs one entry for each of the {len(x)} of the input's first axis"
+            entries_fix = f"a tensor of shape ({len(x)}, …)"
+            raise ArgumentError(f"context[{name!r}]", entries_rule, describe_output(value), entries_fix)
+    context_of_rows, x, padding = call_context.remove_padding(x)
+    with row_context(context_of_rows):
+        scores = call_with_context(gate, x)
+    gate_class = type(gate).__name__
     aux: Mapping[str, Tensor] = {}
     if getattr(gate, "gives_aux", False):
-        if not (isinstance(said, tuple) and len(said) == 2 and isinstance(said[1], Mapping)):
-            pair = f"must give a pair, scores and a mapping, where its `gives_aux` is true; {kind} gives something else"
-            raise ArgumentError("gate", pair, describe_output(said), "gate.gives_aux = False")
-        said, aux = said
-    if not isinstance(said, Tensor):
-        one = f"must give one tensor; {kind} gives something else"
-        raise ArgumentError("gate", one, describe_output(said), adapter_line("gate", said, len(x)))
-    if said.shape[-1:] != (width,):
-        raise ArgumentError("gate", rule, tuple(said.shape), fix)
-    batch = said.shape[:-1]
-    if not batch or batch != x.shape[: len(batch)]:
-        kept = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
-        keep = "a gate that keeps them" if batch else "x.unsqueeze(0), a batch of one"
-        raise ArgumentError("gate", kept, tuple(said.shape), keep)
+        if not (isinstance(scores, tuple) and len(scores) == 2 and isinstance(scores[1], Mapping)):
+            pair = "must give a pair, scores and a mapping, where its `gives_aux` is true"
+            pair_rule = f"{pair}; {gate_class} gives something else"
+            raise ArgumentError("gate", pair_rule, describe_output(scores), "gate.gives_aux = False")
+        scores, aux = scores
+    if not isinstance(scores, Tensor):
+        tensor_rule = f"must give one tensor; {gate_class} gives something else"
+        raise ArgumentError("gate", tensor_rule, describe_output(scores), adapter_line("gate", scores, len(x)))
+    if scores.shape[-1:] != (width,):
+        raise ArgumentError("gate", rule, tuple(scores.shape), fix)
+    batch_shape = scores.shape[:-1]
+    if not batch_shape or batch_shape != x.shape[: len(batch_shape)]:
+        batch_rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
+        batch_fix = "a gate that keeps them" if batch_shape else "x.unsqueeze(0), a batch of one"
+        raise ArgumentError("gate", batch_rule, tuple(scores.shape), batch_fix)
     for name, value in aux.items():
-        if value.shape[: len(batch)] != batch:
-            each = f"must give {name!r} for each row, {tuple(batch)}"
-            raise ArgumentError("gate", each, tuple(value.shape), f"{name!r}: a tensor with these first axes")
-    if len(batch) > 1:
-        times = prod(batch[1:])
-        frame = frame.repeated(times)
-        if padding is not None and whole.rows is None:
-            frame = replace(frame, rows=padding.rows(times))
-        said, x = said.flatten(0, -2), x.flatten(0, len(batch) - 1)
-        aux = {name: value.flatten(0, len(batch) - 1) for name, value in aux.items()}
-    return ScoredRows(x, said, aux, frame, batch, padding)
+        if value.shape[: len(batch_shape)] != batch_shape:
+            aux_rule = f"must give {name!r} for each row, {tuple(batch_shape)}"
+            raise ArgumentError("gate", aux_rule, tuple(value.shape), f"{name!r}: a tensor with these first axes")
+    if len(batch_shape) > 1:
+        tokens = prod(batch_shape[1:])
+        context_of_rows = context_of_rows.repeat_rows(tokens)
+        if padding is not None and call_context.rows is None:
+            context_of_rows = replace(context_of_rows, rows=padding.token_indices(tokens))
+        scores, x = scores.flatten(0, -2), x.flatten(0, len(batch_shape) - 1)
+        aux = {name: value.flatten(0, len(batch_shape) - 1) for name, value in aux.items()}
+    return ScoredRows(x, scores, aux, context_of_rows, batch_shape, padding)

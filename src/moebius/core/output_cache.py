@@ -1,7 +1,7 @@
-"""What frozen parts say of every row of a data set: computed once, looked up ever after.
+"""The outputs of frozen parts for every row of a data set: computed once, looked up afterwards.
 
-A table may take the place of a part only where it is exact: the part is frozen (its parameters stay, its dropout and
-batch normalisation are in eval) and a row's input is always the same (no augmentation).
+A table of outputs may replace a part only where it is exact: the part is frozen (its parameters stay, its dropout and
+batch normalisation are in evaluation mode) and a row's input is always the same (no augmentation).
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from moebius.core.row_context import ThreadValue, current_context
 
 @dataclass(frozen=True)
 class OutputCache:
-    """The outputs of frozen parts for all rows of one data set.
+    """The outputs of frozen parts for all N rows of one data set.
 
     Arguments:
-        tables: part → its outputs (N, …), row n's at place n.
+        tables: part → its outputs (N, …), in the order of the data set's rows.
 
     Example:
         >>> import torch
         >>> part = nn.Linear(2, 1)
-        >>> memory = OutputCache({part: torch.tensor([[1.0], [2.0], [3.0]])})
-        >>> with memory.recalling(torch.tensor([2, 0])):
+        >>> cache = OutputCache({part: torch.tensor([[1.0], [2.0], [3.0]])})
+        >>> with cache.serve_rows(torch.tensor([2, 0])):
         ...     cached_outputs(part, rows=2)
         tensor([[3.],
                 [1.]])
@@ -34,30 +34,34 @@ class OutputCache:
     tables: dict[nn.Module, Float[Tensor, "N ..."]] = field(default_factory=dict)
 
     @contextmanager
-    def recalling(self, rows: Int[Tensor, " T"]) -> Iterator[None]:
-        """Inside the block parts find their outputs here; `rows` are the places of the outermost batch's rows."""
-        before, _active.value = _active.value, (self, rows)
+    def serve_rows(self, rows: Int[Tensor, " T"]) -> Iterator[None]:
+        """Let parts that are called inside the block look their outputs up.
+
+        Arguments:
+            rows: the data set's row numbers of the outermost batch.
+        """
+        previous, _active_cache.value = _active_cache.value, (self, rows)
         try:
             yield
         finally:
-            _active.value = before
+            _active_cache.value = previous
 
 
-# The memory, and the places of the outermost batch's rows; None outside of all blocks.
-_active = ThreadValue(None)
+# The cache and the data set's row numbers of the outermost batch; None outside of all blocks.
+_active_cache = ThreadValue(None)
 
 
 def cached_outputs(part: nn.Module, rows: int) -> Float[Tensor, "T ..."] | None:
-    """What the part says of the rows of this call, or None where that is not known.
+    """A part's outputs for the rows of this call; None where the active cache has none.
 
     Arguments:
-        part: the module that asks.
-        rows: how many rows it was called with.
+        part: the part that is called.
+        rows: T, how many rows it is called with.
     """
-    active = _active.value
+    active = _active_cache.value
     table = None if active is None else active[0].tables.get(part)
     if active is None or table is None:
         return None
-    among = current_context().rows
-    places = active[1] if among is None else active[1][among]
-    return table[places] if len(places) == rows else None
+    batch_rows = current_context().rows
+    data_rows = active[1] if batch_rows is None else active[1][batch_rows]
+    return table[data_rows] if len(data_rows) == rows else None

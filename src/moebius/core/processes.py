@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed training, each of which sees rows of its own."""
+"""Sums and maxima over the processes of a distributed training, each of which sees other rows."""
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,8 @@ def is_distributed() -> bool:
 def sum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """The sum of all processes' `values`, with a gradient; every process has to call it.
 
-    Each process then computes the same loss of the sum, and backward adds up their gradients. Data-parallel training
-    takes the mean over processes of the parameters' gradients, which so becomes the gradient of that one loss.
+    Each process then computes the same loss of the sum, and backward sums the processes' gradients. Data-parallel
+    training averages the parameters' gradients over processes; the average is the gradient of that one loss.
     """
     return _Sum.apply(values) if is_distributed() else values  # type: ignore[return-value]
 
@@ -24,9 +24,9 @@ def maximum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any
     """The elementwise maximum of all processes' `values`, without a gradient; every process has to call it."""
     if not is_distributed():
         return values
-    highest = values.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(highest, dist.ReduceOp.MAX)
-    return highest
+    maximum = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(maximum, dist.ReduceOp.MAX)
+    return maximum
 
 
 class _Sum(torch.autograd.Function):

@@ -20,7 +20,7 @@ _Recording = tuple[dict[int, str], Log, bool, int]
 _recorders = ThreadValue(())
 
 
-def outputs_wanted(module: nn.Module) -> bool:
+def is_recording_outputs(module: nn.Module) -> bool:
     """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
     wanted = any(outputs and id(module) in paths for paths, _, outputs, _ in _recorders.value)
     return replayed_value((id(module), "outputs"), wanted, wanted)
@@ -129,5 +129,5 @@ def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = No
     Returns:
         (output, module path → list of Routings).
     """
-    with record(module) as log, row_context(current_context().given(context or {})):
+    with record(module) as log, row_context(current_context().with_values(context or {})):
         return module(x), log

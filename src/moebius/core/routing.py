@@ -34,7 +34,7 @@ class Selection:
     weight_A: Float[Tensor, " A"]
     kept_A: Bool[Tensor, " A"]
 
-    def of(self, outputs: Float[Tensor, "T E ..."]) -> Float[Tensor, "A ..."]:
+    def select_outputs(self, outputs: Float[Tensor, "T E ..."]) -> Float[Tensor, "A ..."]:
         """What the assignments get of every expert's outputs; zero where they were not kept."""
         values = outputs[self.row_A, self.expert_A]
         return torch.where(self.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
@@ -79,7 +79,7 @@ class Routing:
         """E."""
         return self.weights.shape[-1]
 
-    def at(self, rows: Int[Tensor, " T"]) -> "Routing":
+    def with_rows(self, rows: Int[Tensor, " T"]) -> "Routing":
         """The same routing, with the place of its rows in the outermost batch."""
         return replace(self, rows=rows)
 

@@ -1,7 +1,7 @@
-"""Side information for gates and experts that want it, which rows are real, and their place in the outermost batch.
+"""The context of rows: side information for gates and experts, the mask of real rows, and row numbers.
 
-All follow the rows: a mixture inside a mixture finds the values of just the rows that were sent to it, also through
-modules in between that know nothing of them (`nn.Sequential`).
+The context follows the rows: a mixture inside a mixture reads the values of exactly the rows that were sent to it, also
+where modules in between do not pass a context on (`nn.Sequential`).
 """
 
 import inspect
@@ -20,8 +20,8 @@ from moebius.core.activation_checkpointing import replayed_value
 from moebius.core.transforms import is_vmapped
 from moebius.kit.errors import ArgumentError
 
-# The name of the mask among values that are given together.
-MASK = "mask"
+# The name of the mask among the values of `with mb.context(…)`.
+MASK_NAME = "mask"
 
 
 @dataclass(frozen=True)
@@ -29,166 +29,175 @@ class Padding:
     """Where the real rows of a batch stand.
 
     Arguments:
-        shape: of the mask.
-        places: of the real rows, in its flattened form.
+        mask_shape: shape of the mask.
+        indices: of the real rows in the flattened mask, (T,).
     """
 
-    shape: torch.Size
-    places: Int[Tensor, " T"]
+    mask_shape: torch.Size
+    indices: Int[Tensor, " T"]
 
-    def rows(self, times: int) -> Int[Tensor, " T"]:
-        """The places of rows that are each `times` rows of the mask's: the tokens of sequences."""
-        return (self.places.unsqueeze(1) * times + torch.arange(times, device=self.places.device)).flatten()
+    def token_indices(self, tokens: int) -> Int[Tensor, " T"]:
+        """The indices of the real rows' tokens, where each row is a sequence of `tokens` tokens."""
+        return (self.indices.unsqueeze(1) * tokens + torch.arange(tokens, device=self.indices.device)).flatten()
 
-    def put_back(self, y: Tensor) -> Tensor:
-        """The outputs of the real rows (T, …) among zeros, (mask's axes…, …)."""
-        whole = y.new_zeros(prod(self.shape), *y.shape[1:])
-        return whole.index_copy(0, self.places, y).unflatten(0, self.shape)
+    def restore_rows(self, outputs: Tensor) -> Tensor:
+        """Put the outputs of the real rows (T, …) among zeros for the padding: (mask's axes…, …)."""
+        all_outputs = outputs.new_zeros(prod(self.mask_shape), *outputs.shape[1:])
+        return all_outputs.index_copy(0, self.indices, outputs).unflatten(0, self.mask_shape)
 
 
 @dataclass(frozen=True)
 class RowContext:
-    """What is known about the rows of one call.
+    """What is known about the rows of a call besides their input.
 
     Arguments:
-        values: tensors whose first axis is that of the batch they were given for.
-        index: for each row of this call, its entry in `values`; None when they are the same.
-        rows: for each row of this call, its place in the outermost batch; None when this is it.
-        mask: True for the rows that are real, False for padding; None when all are.
+        values: name → tensor, whose first axis is that of the batch for which the values were set.
+        value_index: for each row of this call, its entry in `values`; None where the two axes are the same.
+        rows: for each row of this call, its number in the outermost batch; None where this is the outermost batch.
+        mask: True for real rows, False for padding; None where all rows are real.
     """
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
-    index: Int[Tensor, " T"] | None = None
+    value_index: Int[Tensor, " T"] | None = None
     rows: Int[Tensor, " T"] | None = None
     mask: Bool[Tensor, "..."] | None = None
 
-    def local(self) -> dict[str, Tensor]:
-        """The values of just this call's rows."""
-        return {name: value if self.index is None else value[self.index] for name, value in self.values.items()}
+    def local_values(self) -> dict[str, Tensor]:
+        """Name → the values of this call's rows, (T, …)."""
+        index = self.value_index
+        return {name: value if index is None else value[index] for name, value in self.values.items()}
 
-    def at(self, rows: Int[Tensor, " T"]) -> "RowContext":
-        """The frame of the rows with these numbers."""
-        index = rows if self.index is None else self.index[rows]
-        return RowContext(self.values, index, rows if self.rows is None else self.rows[rows])
+    def select_rows(self, rows: Int[Tensor, " T"]) -> "RowContext":
+        """The context of the rows with these numbers in this call."""
+        value_index = rows if self.value_index is None else self.value_index[rows]
+        return RowContext(self.values, value_index, rows if self.rows is None else self.rows[rows])
 
-    def repeated(self, times: int) -> "RowContext":
-        """The frame of rows that are each `times` rows of this one: the tokens of sequences."""
+    def repeat_rows(self, times: int) -> "RowContext":
+        """The context in which each row of this one occurs `times` times in succession: as tokens of a sequence."""
         if times == 1 or (self.rows is None and not self.values):
             return self
-        index = self.index
-        if index is None and self.values:
+        value_index = self.value_index
+        if value_index is None and self.values:
             value = next(iter(self.values.values()))
-            index = torch.arange(len(value), device=value.device)
+            value_index = torch.arange(len(value), device=value.device)
         return RowContext(
             self.values,
-            None if index is None else index.repeat_interleave(times),
+            None if value_index is None else value_index.repeat_interleave(times),
             None if self.rows is None else self.rows.repeat_interleave(times),
         )
 
-    def given(self, values: Mapping[str, Tensor | None] | None, mask: Tensor | None = None) -> "RowContext":
-        """The frame with further values, whose first axis is that of this call's rows, and another mask.
+    def with_values(self, values: Mapping[str, Tensor | None] | None, mask: Tensor | None = None) -> "RowContext":
+        """The context with further values and another mask.
+
+        Arguments:
+            values: name → tensor, whose first axis is that of this call's rows; the name "mask" sets the mask.
+            mask: the mask; None to take that of `values`, or else to keep this context's.
 
         Raises:
-            ArgumentError: values that are no mapping, or a mask that is not of truth values.
+            ArgumentError: `values` is no mapping, or the mask is no tensor of booleans.
         """
         if values is None and mask is None:
             return self
         if values is not None and not isinstance(values, Mapping):
-            rule = (
-                "needs a mapping of names to tensors: a mixture has one input, and what else its parts read is context"
-            )
+            rule = "needs a mapping of names to tensors: a mixture has one input, and its parts read context besides"
             fix = 'moe(x, context={"name": tensor}), for a gate or an expert whose forward has a parameter `context`'
             raise ArgumentError("context", rule, type(values).__name__, fix)
-        more = dict(values or {})
-        named = more.pop(MASK, self.mask)
-        mask = named if mask is None else mask
+        new_values = dict(values or {})
+        named_mask = new_values.pop(MASK_NAME, self.mask)
+        mask = named_mask if mask is None else mask
         if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
-            value = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            mask_kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             fix = "mask=mask.bool()" if isinstance(mask, Tensor) else "mask=torch.tensor(mask).bool()"
-            raise ArgumentError(MASK, "needs a tensor of truth values, True where a row is real", value, fix)
-        if not more:
+            raise ArgumentError(MASK_NAME, "needs a tensor of truth values, True where a row is real", mask_kind, fix)
+        if not new_values:
             return replace(self, mask=mask)
-        return replace(self, values={**self.local(), **more}, index=None, mask=mask)
+        return replace(self, values={**self.local_values(), **new_values}, value_index=None, mask=mask)
 
-    def real(self, x: Tensor, axes: int | None = None) -> tuple["RowContext", Tensor, Padding | None]:
-        """Without padding: the frame and the real rows, one beneath another, and what puts their outputs back.
+    def remove_padding(self, x: Tensor, row_axes: int | None = None) -> tuple["RowContext", Tensor, Padding | None]:
+        """Take the real rows out of a batch.
 
         Arguments:
             x: rows and padding.
-            axes: how many of the first axes of x are those of rows; a mask of fewer is that of whole sequences. Where
-                it is not known, as many as the mask has.
+            row_axes: how many of the first axes of x are those of rows; a mask with fewer axes is that of whole
+                sequences. None: as many as the mask has.
+
+        Returns:
+            The context of the real rows, without a mask; the real rows (T, …); and the padding, whose `restore_rows`
+            undoes this. Where the context has no mask: the context and x themselves, and None.
 
         Raises:
-            ArgumentError: the mask's axes are not the first ones of the rows, or vmap goes over masks.
+            ArgumentError: the mask's axes are not the first axes of x, or vmap runs over masks.
         """
         mask = self.mask
         if mask is None:
             return self, x, None
-        # Whole numbers may be names of rows, without an axis of features.
-        most = x.ndim - 1 if x.is_floating_point() and x.ndim > 1 else x.ndim
-        most = most if axes is None else axes
-        if not 0 < mask.ndim <= most or mask.shape != x.shape[: mask.ndim]:
+        # Floating-point rows end in an axis of features; whole numbers may be rows themselves (token ids).
+        most_axes = x.ndim - 1 if x.is_floating_point() and x.ndim > 1 else x.ndim
+        most_axes = most_axes if row_axes is None else row_axes
+        if not 0 < mask.ndim <= most_axes or mask.shape != x.shape[: mask.ndim]:
             rule = f"needs the batch axes of the mixture's input, of shape {tuple(x.shape)}, which say what a row is"
             fix = "with mb.context(mask=None): …, around what sees other rows"
-            raise ArgumentError(MASK, rule, tuple(mask.shape), fix)
+            raise ArgumentError(MASK_NAME, rule, tuple(mask.shape), fix)
         if is_vmapped(mask):
             rule = "cannot differ under torch.func.vmap, where no shape may depend on values"
-            raise ArgumentError(MASK, rule, tuple(mask.shape), "mask=None under vmap, and the rows without padding")
-        if axes is not None:
-            mask = mask.view(*mask.shape, *[1] * (axes - mask.ndim)).expand(x.shape[:axes])
+            fix = "mask=None under vmap, and the rows without padding"
+            raise ArgumentError(MASK_NAME, rule, tuple(mask.shape), fix)
+        if row_axes is not None:
+            mask = mask.view(*mask.shape, *[1] * (row_axes - mask.ndim)).expand(x.shape[:row_axes])
         padding = Padding(mask.shape, mask.flatten().nonzero().squeeze(1))
-        of_batch = padding.places if mask.ndim == 1 else padding.places // prod(mask.shape[1:])
-        index = of_batch if self.index is None else self.index[of_batch]
-        rows = padding.places if self.rows is None else self.rows[of_batch]
-        frame = RowContext(self.values, index if self.values else None, rows)
-        return frame, x.flatten(0, mask.ndim - 1).index_select(0, padding.places), padding
+        # The values and row numbers of this context belong to the first axis of the mask.
+        entries = padding.indices if mask.ndim == 1 else padding.indices // prod(mask.shape[1:])
+        value_index = entries if self.value_index is None else self.value_index[entries]
+        rows = padding.indices if self.rows is None else self.rows[entries]
+        real_context = RowContext(self.values, value_index if self.values else None, rows)
+        return real_context, x.flatten(0, mask.ndim - 1).index_select(0, padding.indices), padding
 
 
 class ThreadValue(threading.local):
-    """A value for the blocks that this thread is in: a ContextVar, but one that torch.compile can follow."""
+    """A value that each thread sets for itself: like a ContextVar, but torch.compile can follow it."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
-_current = ThreadValue(RowContext())
+_active_context = ThreadValue(RowContext())
 
 
 def current_context() -> RowContext:
-    """The frame of the call that is under way."""
-    return _current.value
+    """The context of the rows of the call that runs now."""
+    return _active_context.value
 
 
-def context_around(part: nn.Module) -> RowContext:
-    """The frame that a part is called in; where an activation checkpoint repeats the call, that of the first time."""
-    frame = current_context()
-    return replayed_value((id(part), "frame"), frame, bool(frame.values) or frame.mask is not None)
+def calling_context(part: nn.Module) -> RowContext:
+    """The context that a part is called in; where an activation checkpoint repeats the call, that of its first run."""
+    context = current_context()
+    return replayed_value((id(part), "context"), context, bool(context.values) or context.mask is not None)
 
 
 @contextmanager
-def row_context(frame: RowContext) -> Iterator[None]:
-    """Make `frame` the current one inside the block."""
-    if frame is _current.value:
+def row_context(rows_context: RowContext) -> Iterator[None]:
+    """Make `rows_context` the current context inside the block."""
+    if rows_context is _active_context.value:
         # Compilers of checkpointed code refuse to set a value, even the same.
         yield
         return
-    before, _current.value = _current.value, frame
+    previous, _active_context.value = _active_context.value, rows_context
     try:
         yield
     finally:
-        _current.value = before
+        _active_context.value = previous
 
 
 @contextmanager
 def context(**values: Tensor | None) -> Iterator[None]:
-    """Give side information to every mixture called inside the block.
+    """Give side information to every mixture that is called inside the block.
 
-    What activation checkpoints inside the block repeat in backward sees the same values again, also where the block has
-    ended by then.
+    A call that activation checkpointing repeats in backward reads the same values again, even after the block has
+    ended.
 
     Arguments:
-        values: tensors whose first axis is the batch's (the images', not the tokens'). The name `mask` stands for which
-            rows are real: truth values with the batch axes of the mixtures' inputs, or None to end an outer mask.
+        values: tensors whose first axis is the batch's (the images', not the tokens'). The name `mask` sets which rows
+            are real: booleans with the batch axes of the mixtures' inputs, or None to end an outer mask.
 
     Example:
         >>> import moebius as mb
@@ -196,7 +205,7 @@ def context(**values: Tensor | None) -> Iterator[None]:
         >>> with mb.context(domain=torch.tensor([0, 1, 1])):
         ...     y = moe(torch.zeros(3, 4))
     """
-    with row_context(current_context().given(values)):
+    with row_context(current_context().with_values(values)):
         yield
 
 
@@ -208,40 +217,41 @@ def takes_context(kind: type[nn.Module]) -> bool:
         >>> takes_context(mb.gates.Domain), takes_context(nn.Linear)
         (True, False)
     """
-    return _context_of(kind) != "none"
+    return _context_parameter(kind) != "none"
 
 
 def call_with_context(module: nn.Module, x: Tensor) -> Any:
-    """What a gate or an expert says of the rows of this call; one that takes context is given that of its rows.
+    """Call a gate or an expert with the rows of this call, and with their local values if its forward takes a context.
 
-    Where there is none, a parameter with a default keeps it.
+    Where there are no values, a parameter `context` that has a default keeps it.
     """
-    inner = module
-    while type(inner).__name__ in _WRAPPERS:
-        inner = getattr(inner, _WRAPPERS[type(inner).__name__])
-    wants = _context_of(type(inner))
-    frame = current_context()
-    if wants == "none" or (wants == "optional" and not frame.values):
+    unwrapped = module
+    while type(unwrapped).__name__ in _WRAPPERS:
+        unwrapped = getattr(unwrapped, _WRAPPERS[type(unwrapped).__name__])
+    parameter = _context_parameter(type(unwrapped))
+    context = current_context()
+    if parameter == "none" or (parameter == "optional" and not context.values):
         return module(x)
-    return module(x, context=frame.local())
+    return module(x, context=context.local_values())
 
 
-# Wrappers whose forward has any parameters, and where they keep what they wrap.
+# Class names of wrappers whose forward takes any arguments → the attribute that holds the wrapped module.
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module"}
-_CONTEXTS: dict[type[nn.Module], str] = {}
+_CONTEXT_PARAMETERS: dict[type[nn.Module], str] = {}
 
 
-def _context_of(kind: type[nn.Module]) -> str:
-    """Whether a parameter `context` is "required", "optional", or "none" is there."""
-    if kind not in _CONTEXTS:
+def _context_parameter(kind: type[nn.Module]) -> str:
+    """Whether the parameter `context` of a class's forward is "required", "optional", or "none" exists."""
+    if kind not in _CONTEXT_PARAMETERS:
         try:
             parameter = inspect.signature(kind.forward).parameters.get("context")
         except (TypeError, ValueError):  # a compiled forward may have no signature
             parameter = None
-        wants = "none" if parameter is None else "required" if parameter.default is parameter.empty else "optional"
-        _CONTEXTS[kind] = wants
-    return _CONTEXTS[kind]
+        _CONTEXT_PARAMETERS[kind] = (
+            "none" if parameter is None else "required" if parameter.default is parameter.empty else "optional"
+        )
+    return _CONTEXT_PARAMETERS[kind]
 
 
-# A compiler shall ask while it traces, and not follow `inspect`.
-_context_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# A compiler evaluates this while it traces, and does not follow `inspect`.
+_context_parameter._dynamo_marked_constant = True  # type: ignore[attr-defined]

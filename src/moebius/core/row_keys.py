@@ -1,4 +1,4 @@
-"""A whole number that names a row: for routers that choose by what the row is, not by what a gate says of it."""
+"""A key for each row, for routers that choose experts by the row itself and not by a gate's scores for it."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,34 +8,38 @@ from moebius.core.row_context import RowContext
 from moebius.kit.errors import ArgumentError
 from moebius.kit.hashing import mix_bits
 
-CONTEXT = "key"
+# The name of the keys among the values of `with mb.context(…)`.
+KEY_NAME = "key"
 
 
-def row_keys(x: Float[Tensor, "T ..."], frame: RowContext) -> Int[Tensor, " T"]:
-    """The rows' keys: `context["key"]` (T,) where it is given (token or user ids), else a number made of their content.
+def row_keys(x: Float[Tensor, "T ..."], context: RowContext) -> Int[Tensor, " T"]:
+    """The rows' keys: `context["key"]` (T,) where it is set (token or user ids), else hashes of the rows' content.
 
     Raises:
-        ArgumentError: the context's keys are no whole numbers, or not one per row.
+        ArgumentError: the context's keys are no whole numbers, or not one for each row.
     """
-    keys = frame.local().get(CONTEXT)
+    keys = context.local_values().get(KEY_NAME)
     if keys is None:
         return content_keys(x)
     if keys.shape != x.shape[:1] or keys.is_floating_point() or keys.dtype == torch.bool:
-        said = f"{keys.dtype} of shape {tuple(keys.shape)}"
-        raise ArgumentError(f"context[{CONTEXT!r}]", f"needs one whole number for each of {len(x)} rows", said)
+        rule = f"needs one whole number for each of {len(x)} rows"
+        keys_description = f"{keys.dtype} of shape {tuple(keys.shape)}"
+        fix = f"{KEY_NAME}=ids.long(), a tensor of shape ({len(x)},)"
+        raise ArgumentError(f"context[{KEY_NAME!r}]", rule, keys_description, fix)
     return keys.long()
 
 
 def content_keys(x: Float[Tensor, "T ..."]) -> Int[Tensor, " T"]:
-    """A number for each row that depends on nothing but its values: equal rows have equal keys, on any machine.
+    """A hash of each row's values: equal rows have equal keys, on any machine.
 
-    Values are taken in steps of 2⁻¹⁶, so that a number format or a rounding error does not rename a row of pixels.
+    Values are rounded to multiples of 2⁻¹⁶, so that a row of pixels keeps its key in another number format and despite
+    rounding errors.
 
     Example:
         >>> content_keys(torch.tensor([[0.5, 1.0], [1.0, 0.5], [0.5, 1.0]])).unique().numel()
         2
     """
-    whole = (x.detach().flatten(1).double() * 2**16).round().long()
-    # An odd factor for each place, from a multiplicative sequence: sums in whole numbers wrap round, in any order.
-    place = torch.arange(1, whole.shape[1] + 1, device=x.device)
-    return (mix_bits(whole + 1) * (2 * mix_bits(place) + 1)).sum(1)
+    quantized = (x.detach().flatten(1).double() * 2**16).round().long()
+    # Each feature has an odd factor of its own. Sums of whole numbers wrap round: their order makes no difference.
+    feature = torch.arange(1, quantized.shape[1] + 1, device=x.device)
+    return (mix_bits(quantized + 1) * (2 * mix_bits(feature) + 1)).sum(1)

@@ -1,80 +1,97 @@
-"""The two forms of a pool's state: a tensor for all experts, as a stack has it, or one for each, as a list has it."""
+"""The two forms of the experts' state: one tensor for all experts (a stack's), or one for each expert (a list's)."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from moebius.core.module_views import tensors_of
+from moebius.core.module_views import named_tensors
 
-# What a stack has under these names itself.
-_OF_STACKS = """
-    clauses count flat names of only particulars parts places quick renew reset_parameters template tensor tensors
-    unstacked _begin _differ _handed _put _take_settings
+# The attributes and methods of a stack. The last two lines are names of earlier versions: a tensor that avoids them
+# keeps its name, so that saved states still load.
+_STACK_ATTRIBUTES = """
+    count differing_experts distinct_names flat_names has_plain_template named_parts of part_tensors product_obstacles
+    refresh_views reset_parameters template temporary_views tensor tensors unstacked
+    _adopt_settings _allocate _copy_expert _has_changes _views
+    clauses flat names only particulars parts places quick renew
+    _begin _differ _handed _put _take_settings
 """
-_TAKEN = frozenset((*dir(nn.Module()), *_OF_STACKS.split(), "__getitem__", "__iter__", "__len__", "__setitem__"))
+_RESERVED_NAMES = frozenset(
+    (*dir(nn.Module()), *_STACK_ATTRIBUTES.split(), "__getitem__", "__iter__", "__len__", "__setitem__")
+)
 
 
 def flat_names(expert: nn.Module) -> dict[str, str]:
-    """Each name that a tensor has in an expert → its one name in a stack.
+    """Map each name that a tensor has in an expert to the one name that the tensor has in a stack.
+
+    Dots become underscores. A name that is taken, by another tensor or by an attribute of `Stack`, ends in further
+    underscores.
 
     Example:
         >>> flat_names(nn.Sequential(nn.Linear(2, 3)))
         {'0.weight': '0_weight', '0.bias': '0_bias'}
     """
     names: dict[str, str] = {}
-    of_tensor: dict[int, str] = {}
-    for name, *_, tensor in tensors_of(expert, every_name=True):
-        flat = name.replace(".", "_")
-        while id(tensor) not in of_tensor and (flat in of_tensor.values() or flat in _TAKEN):
-            flat += "_"
-        names[name] = of_tensor.setdefault(id(tensor), flat)
+    name_by_tensor: dict[int, str] = {}
+    for name, *_, tensor in named_tensors(expert, every_name=True):
+        flat_name = name.replace(".", "_")
+        while id(tensor) not in name_by_tensor and (
+            flat_name in name_by_tensor.values() or flat_name in _RESERVED_NAMES
+        ):
+            flat_name += "_"
+        names[name] = name_by_tensor.setdefault(id(tensor), flat_name)
     return names
 
 
 def accept_list_state(
-    stack: Any, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
+    stack: Any, state: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing_keys: list[str], *rest: Any
 ) -> None:
-    """Take the state of a list. What is missing or of another shape torch is told as of a list, and takes the rest."""
-    errors = rest[-1]
-    for flat, whole in stack.state_dict().items():
-        names = [name for name, other in stack.names.items() if other == flat]
-        keys = [[f"{prefix}{number}.{name}" for name in names] for number in range(len(stack))]
-        if prefix + flat in state or not any(key in state for of_one in keys for key in of_one):
+    """Before a stack loads a state dict: stack the tensors of a list's state, one key for each expert.
+
+    Missing keys and tensors of another shape are reported to torch under their names in the list; the stack keeps its
+    values for them and loads the others.
+    """
+    error_messages = rest[-1]
+    for flat_name, stacked in stack.state_dict().items():
+        names = [name for name, expert_flat_name in stack.flat_names.items() if expert_flat_name == flat_name]
+        keys_by_expert = [[f"{prefix}{number}.{name}" for name in names] for number in range(len(stack))]
+        if prefix + flat_name in state or not any(key in state for keys in keys_by_expert for key in keys):
             continue
-        missing += [of_one[0] for of_one in keys if not any(key in state for key in of_one)]
-        given = [[state.pop(key) for key in of_one if key in state][-1:] for of_one in keys]
-        rows = []
-        for (key, *_), values, old in zip(keys, given, whole, strict=True):
+        missing_keys += [keys[0] for keys in keys_by_expert if not any(key in state for key in keys)]
+        loaded = [[state.pop(key) for key in keys if key in state][-1:] for keys in keys_by_expert]
+        tensors = []
+        for (key, *_), values, old in zip(keys_by_expert, loaded, stacked, strict=True):
             new = values[0] if values else old
             if new.shape != old.shape:
-                errors.append(
+                error_messages.append(
                     f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, "
                     f"the shape in current model is {old.shape}."
                 )
                 new = old
-            rows.append(new)
-        kinds = {(row.dtype, row.device) for row in rows}
-        state[prefix + flat] = torch.stack(rows if len(kinds) == 1 else [row.to(whole) for row in rows])
+            tensors.append(new)
+        formats = {(tensor.dtype, tensor.device) for tensor in tensors}
+        if len(formats) > 1:
+            tensors = [tensor.to(stacked) for tensor in tensors]
+        state[prefix + flat_name] = torch.stack(tensors)
 
 
 def accept_stack_state(moe: nn.Module, state: dict[str, Any], prefix: str, metadata: Any, *_: Any) -> None:
-    """In a state dict for a list of experts: a stack's tensors become one for each expert."""
+    """Before a mixture with a list of experts loads a state dict: split a stack's tensors, one for each expert."""
     experts = moe.experts
     if not isinstance(experts, nn.ModuleList):
         return
-    before, names = f"{prefix}experts.", flat_names(experts[0])
-    assigned = metadata.get("assign_to_params_buffers", False)
-    for name, flat in names.items():
-        whole = state.get(before + flat)
-        if isinstance(whole, Tensor) and whole.shape[:1] == (len(experts),):
-            for number, tensor in enumerate(whole.unbind()):
-                state[f"{before}{number}.{name}"] = tensor.clone() if assigned else tensor
-    for flat in names.values():
-        if f"{before}0.{next(iter(names))}" in state:
-            state.pop(before + flat, None)
+    experts_prefix, names = f"{prefix}experts.", flat_names(experts[0])
+    assigns = metadata.get("assign_to_params_buffers", False)
+    for name, flat_name in names.items():
+        stacked = state.get(experts_prefix + flat_name)
+        if isinstance(stacked, Tensor) and stacked.shape[:1] == (len(experts),):
+            for number, tensor in enumerate(stacked.unbind()):
+                state[f"{experts_prefix}{number}.{name}"] = tensor.clone() if assigns else tensor
+    for flat_name in names.values():
+        if f"{experts_prefix}0.{next(iter(names))}" in state:
+            state.pop(experts_prefix + flat_name, None)
 
 
-def renew_parameters(stack: Any, *_: Any) -> None:
-    """Loading with `assign=True` puts other tensors in the place of a stack's."""
-    stack.renew()
+def refresh_views_after_load(stack: Any, *_: Any) -> None:
+    """After a stack has loaded a state dict: `assign=True` replaces its tensors, so its views need the new ones."""
+    stack.refresh_views()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from moebius.core.equality import HOOKS, difference, has_global_hooks
-from moebius.core.module_views import difference_of_view
+from moebius.core.equality import HOOK_TABLES, describe_difference, has_global_hooks
+from moebius.core.module_views import describe_view_difference
 from moebius.core.row_context import takes_context
 from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
@@ -66,7 +66,7 @@ class Pool:
 
     def __init__(self, experts: Sequence[nn.Module] | nn.ModuleList | Stack, numbers: Sequence[int] | None = None):
         self.stack = experts if isinstance(experts, Stack) else None
-        self.particulars = {} if self.stack is None else self.stack.particulars()
+        self.particulars = {} if self.stack is None else self.stack.differing_experts()
         self.modules: list[nn.Module] = [] if isinstance(experts, Stack) else list(experts)
         self.count = len(experts)
         self.whole, self.numbers = numbers is None, range(self.count) if numbers is None else numbers
@@ -82,7 +82,7 @@ class Pool:
     def some(self, numbers: Sequence[int]) -> Iterable[nn.Module]:
         """The experts with these numbers, to run them one by one."""
         if self.stack is not None:
-            return self.stack.only(numbers, self.particulars)
+            return self.stack.temporary_views(numbers, self.particulars)
         return [self.modules[number] for number in numbers]
 
     def every(self) -> Iterable[nn.Module]:
@@ -96,7 +96,9 @@ class Pool:
             return [self]
         groups: list[list[int]] = []
         for number, expert in enumerate(self.modules):
-            same = next((group for group in groups if difference([self.modules[group[0]], expert]) is None), None)
+            same = next(
+                (group for group in groups if describe_difference([self.modules[group[0]], expert]) is None), None
+            )
             groups.append([number]) if same is None else same.append(number)
         return [self] if len(groups) == 1 else [Pool([self.modules[n] for n in group], group) for group in groups]
 
@@ -114,7 +116,7 @@ class Pool:
         hooks, parametrisations, a forward of its own, tensors of a kind of their own.
         """
         for number, expert in self.particulars.items():
-            clause = difference_of_view(expert, self.first, f"experts.{number}")
+            clause = describe_view_difference(expert, self.first, f"experts.{number}")
             return clause, clause
         if has_global_hooks():
             return (clause := "hooks for every module wait for the experts to be called"), clause
@@ -123,8 +125,8 @@ class Pool:
             strange, dense, unknown = self._of_parts()
         else:
             # Nothing but a mode changes what a stack's experts are made of.
-            stack.clauses = stack.clauses or self._of_parts()
-            strange, dense, unknown = stack.clauses
+            stack.product_obstacles = stack.product_obstacles or self._of_parts()
+            strange, dense, unknown = stack.product_obstacles
         if strange is not None:
             return strange, strange
         kept = {} if self.stack is None else self.stack.tensors()
@@ -147,7 +149,7 @@ class Pool:
     def _parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module in the experts with its place; of a stack's experts, which are alike, those of one."""
         if self.stack is not None:
-            yield from self.stack.places
+            yield from self.stack.named_parts
             return
         for number, expert in zip(self.numbers, self.modules, strict=True):
             for path, part in expert.named_modules():
@@ -193,7 +195,7 @@ def _unknown(place: str, part: nn.Module) -> str | None:
 def _strange(part: nn.Module) -> str | None:
     """What was added to a module, as the end of a clause."""
     own = vars(part)
-    if any(own.get(hooks) for hooks in HOOKS):
+    if any(own.get(hooks) for hooks in HOOK_TABLES):
         return "has hooks"
     if "forward" in own:
         return "has a forward of its own"

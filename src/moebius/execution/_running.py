@@ -22,7 +22,7 @@ def expert_output(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Te
         ArgumentError: it has batch normalisation and gets a single row to train on, or gives no tensor with its rows.
     """
     try:
-        with row_context(current_context().at(rows)):
+        with row_context(current_context().select_rows(rows)):
             return checked_output(number, expert, x)
     except ValueError as error:
         if isinstance(error, ArgumentError) or len(x) != 1 or "more than 1 value per channel" not in str(error):

@@ -31,4 +31,4 @@ class Dense(Execution):
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or of what the router chose."""
         outputs = all_outputs(pool, x)
-        return outputs if routing.selection is None else routing.selection.of(outputs)
+        return outputs if routing.selection is None else routing.selection.select_outputs(outputs)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.core.equality import difference
+from moebius.core.equality import describe_difference
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._layers import outputs_of_all
@@ -66,7 +66,7 @@ def _together(pool: Pool, x: Tensor) -> Tensor:
         tensors = stacked_tensors(pool.modules)
     else:
         of_stack = stack.tensors()
-        tensors = {name: of_stack[flat] for name, flat in stack.flat.items()}
+        tensors = {name: of_stack[flat] for name, flat in stack.distinct_names.items()}
     outputs = vmapped_outputs(pool.first, tensors, x, axis=1)
     # One by one they say which expert gives something else.
     return outputs if has_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)
@@ -80,5 +80,5 @@ def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ...
 def _unequal(pool: Pool) -> str | None:
     if any(equal.at_once for equal in pool.alike):
         return None
-    why = None if pool.stack is not None else difference(pool.modules)
+    why = None if pool.stack is not None else describe_difference(pool.modules)
     return f"needs equal experts: {why}" if why else f"may differ from the loop: {pool.obstacle[1]}"

@@ -3,7 +3,7 @@
 import ctypes
 import platform
 
-# The numbers of mallopt's options in glibc's malloc.h.
+# The parameter numbers of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -11,24 +11,24 @@ def tune_allocator() -> str:
     """Make glibc keep freed memory instead of giving it back to the system.
 
     A training step on a CPU allocates and frees the same large activations and gradients again and again. By default
-    glibc maps each anew, and the step waits for the pages to be zeroed. Kept memory is reused as it is. The trade: the
-    process holds on to its largest use of memory until it ends, plus up to 256 MiB. The command line does this in its
-    own processes; a library user calls it once, early. It is never a side effect of importing.
+    glibc maps new pages for each, and the step waits until the system has zeroed them. Kept memory is reused as it is.
+    The cost: the process keeps its peak memory until it ends, plus up to 256 MiB. The command line calls this in its
+    own processes; a user of the library calls it once, early. Importing moebius never does.
 
     Returns:
-        What was done, as a sentence; elsewhere than on glibc nothing is, and the sentence says so.
+        A sentence about what was done. Without glibc nothing is done, and the sentence says so.
 
     Example:
         >>> tune_allocator().split(":")[0]
         'allocator'
 
-    Reference: mallopt(3); ours. benchmarks/steps.py measures what it brings.
+    Reference: mallopt(3); ours. benchmarks/steps.py measures the effect.
     """
     if platform.libc_ver()[0] != "glibc":
         return "allocator: left as it is, this is not glibc"
     mallopt = ctypes.CDLL(None).mallopt
     options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20))
-    taken = [mallopt(option, value) for option, value in options]
-    if not all(taken):
+    accepted = [mallopt(option, value) for option, value in options]
+    if not all(accepted):
         return "allocator: glibc refused the options"
     return "allocator: freed memory is kept"

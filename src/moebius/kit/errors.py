@@ -1,4 +1,4 @@
-"""The exception tree. Every error states the rule, the value that breaks it and a fix to paste.
+"""The exception tree. Every error states a rule, the value that breaks it, and a fix to paste.
 
 The command line prints these without a traceback and exits with code 2.
 """
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class MoebiusError(Exception):
-    """Base of all errors that a user can mend.
+    """Base class of the errors that a user can fix.
 
     Arguments:
         message: the rule and the value that breaks it.
-        fix: what to do or to type instead, if there is one thing to do.
+        fix: what to do or type instead; None where no single fix exists.
     """
 
     def __init__(self, message: str, fix: str | None = None):
@@ -21,16 +21,16 @@ class MoebiusError(Exception):
         self.fix = fix
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are unpickled by calling their class with the message, and some classes take other arguments.
-        return _restored, (type(self), self.args, vars(self))
+        # By default unpickling calls the class with the message, and some classes take other arguments.
+        return _restore_error, (type(self), self.args, vars(self))
 
     def __str__(self) -> str:
         return self.message if self.fix is None else f"{self.message}\n  fix: {self.fix}"
 
 
-def _restored(kind: type[MoebiusError], args: tuple[Any, ...], fields: dict[str, Any]) -> MoebiusError:
+def _restore_error(kind: type[MoebiusError], args: tuple[Any, ...], attributes: dict[str, Any]) -> MoebiusError:
     error = kind.__new__(kind, *args)
-    vars(error).update(fields)
+    vars(error).update(attributes)
     return error
 
 
@@ -38,9 +38,9 @@ class ArgumentError(MoebiusError, ValueError):
     """An argument of a component breaks a rule.
 
     Arguments:
-        argument: its name; inside a recipe the path to it is put before (`variants.hidden.gate.hidden`).
+        argument: the argument's name; a recipe puts its path before it (`variants.hidden.gate.hidden`).
         rule: what must hold, as a clause ("needs at least one width").
-        value: what was given.
+        value: the value that breaks the rule.
         fix: what to type instead.
     """
 
@@ -49,20 +49,21 @@ class ArgumentError(MoebiusError, ValueError):
         self.argument, self.rule, self.value = argument, rule, value
 
     def inside(self, path: str) -> "ArgumentError":
-        """The same error with `path` put before the argument's name."""
+        """A copy of the error with `path` put before the argument's name."""
         return ArgumentError(f"{path}.{self.argument}", self.rule, self.value, self.fix)
 
 
 class UnknownKindError(MoebiusError, LookupError):
-    """No component, recipe or variant has this name; the message says which names come close."""
+    """No component, recipe or variant has this name; the fix names similar ones."""
 
 
 class RecipeError(MoebiusError):
-    """A recipe breaks one or more rules; all of them are reported together.
+    """A recipe breaks one or more rules; the message lists all of them.
 
     Arguments:
         source: the recipe's file or name.
-        problems: one line each, beginning with the path of the key.
+        problems: one line for each broken rule, beginning with the path of the key.
+        fix: what to type instead.
     """
 
     def __init__(self, source: str, problems: Sequence[str], fix: str | None = None):
@@ -71,16 +72,16 @@ class RecipeError(MoebiusError):
 
 
 class DataError(MoebiusError):
-    """Rows or files are missing, corrupt, truncated or wrongly labelled; names file, row and reason."""
+    """Rows or files are missing, corrupt, truncated or wrongly labelled; the message names file, row and reason."""
 
 
 class StudyError(MoebiusError):
-    """A study's folder cannot be used: busy, unwritable, or it holds another study."""
+    """A study's folder is in use, cannot be written, or holds another study."""
 
 
 class TrainingError(MoebiusError):
-    """Training cannot go on: a loss is NaN or infinite; names the step, the term and the expert."""
+    """Training cannot go on: a loss is NaN or infinite; the message names the step, the term and the expert."""
 
 
 class MissingExtraError(MoebiusError, ImportError):
-    """A name needs packages that an extra of the distribution brings; the fix is the line that installs it."""
+    """A component needs packages that only an extra installs; the fix is the command that installs the extra."""

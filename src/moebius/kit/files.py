@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that starts again after a crash, never sees half of one."""
+"""Writing files atomically: a reader, or a run that resumes after a crash, never sees a half-written file."""
 
 import json
 import os
@@ -10,24 +10,25 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; rename it to `path` when the block ends without an error.
+    """Yield a temporary path beside `path` to write to; rename it to `path` when the block ends without an error.
 
     Arguments:
+        path: the file to write; missing parent folders are created.
         sync: flush the file and its folder to the disk before returning, so that it also survives a power cut.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
         >>> with atomic_path(path) as temporary:
-        ...     _ = temporary.write_text("whole")
+        ...     _ = temporary.write_text("complete")
         >>> path.read_text()
-        'whole'
+        'complete'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some libraries write files that only their owner can read
+        temporary.chmod(0o666 & ~_umask())  # some libraries write files that only the owner can read
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -49,16 +50,20 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or nothing."""
+    """Write a text file atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a whole JSON file, or nothing. NaN and infinity are refused: JSON has neither."""
+    """Write a JSON file atomically.
+
+    Raises:
+        ValueError: the value contains NaN or infinity, which JSON has no numbers for.
+    """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file."""
+    """Read the value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

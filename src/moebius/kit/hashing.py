@@ -1,11 +1,11 @@
-"""Whole numbers that look random and are always the same."""
+"""Hashing of whole numbers, the same on every machine."""
 
 from jaxtyping import Int
 from torch import Tensor
 
 
 def mix_bits(keys: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Every bit of the result depends on every bit of the key: neighbours come out far apart.
+    """Hash each key so that every bit of the hash depends on every bit of the key.
 
     Example:
         >>> import torch
@@ -14,11 +14,11 @@ def mix_bits(keys: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
     Reference: Steele, Lea, Flood 2014, Fast Splittable Pseudorandom Number Generators (the finaliser of splitmix64).
     """
-    keys = (keys ^ _shifted(keys, 30)) * -4658895280553007687
-    keys = (keys ^ _shifted(keys, 27)) * -7723592293110705685
-    return keys ^ _shifted(keys, 31)
+    keys = (keys ^ _shift_right(keys, 30)) * -4658895280553007687
+    keys = (keys ^ _shift_right(keys, 27)) * -7723592293110705685
+    return keys ^ _shift_right(keys, 31)
 
 
-def _shifted(keys: Tensor, bits: int) -> Tensor:
-    """Shifted to the right with zeros from the left, which torch's signed numbers do not do by themselves."""
+def _shift_right(keys: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros; torch's `>>` on signed numbers fills with the sign."""
     return (keys >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,4 +1,4 @@
-"""Training and evaluation mode."""
+"""Switching a model to evaluation mode for a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside the block the model is in evaluation mode; then each of its parts has the mode back that it had.
+    """Put the model in evaluation mode inside the block; afterwards each part has its previous mode again.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())

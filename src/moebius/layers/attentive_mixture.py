@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.core.gate_call import score_rows
-from moebius.core.recording import outputs_wanted, record_routing
+from moebius.core.recording import is_recording_outputs, record_routing
 from moebius.core.routing import Router
 from moebius.core.row_context import row_context
 from moebius.execution._running import check_shapes, checked_output, with_gate_gradients
@@ -103,19 +103,21 @@ class AttentiveMixture(nn.Module):
         wanted = self.query.in_features
         rule = f"must give {wanted} features for each row of an input of shape {tuple(x.shape)}"
         rows = score_rows(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
-        with row_context(rows.frame):
+        with row_context(rows.context):
             bodies = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
             features_TEF = torch.stack(check_shapes(bodies, range(len(bodies)), "bodies"), 1)
-            routing = rows.routed(self.router, self._scores(rows.said, features_TEF))
+            routing = rows.route(self.router, self._scores(rows.scores, features_TEF))
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
             heads = [checked_output(number, head, features, "heads") for number, (head, features) in enumerate(pairs)]
             outputs = torch.stack(check_shapes(heads, range(len(heads)), "heads"), 1)
-            if outputs_wanted(self):
+            if is_recording_outputs(self):
                 routing = replace(routing, outputs=outputs)
             record_routing(self, routing)
-            y = self.combine(outputs if routing.selection is None else routing.selection.of(outputs), routing)
+            y = self.combine(
+                outputs if routing.selection is None else routing.selection.select_outputs(outputs), routing
+            )
         y = with_gate_gradients(y, self.router, [self.gate, self.query, self.key], self.training)
-        return rows.put_back(y)
+        return rows.restore_batch(y)
 
     def _scores(self, state: Tensor, features_TEF: Tensor) -> Tensor:
         if features_TEF.shape != (len(state), len(self.bodies), self.key.in_features):

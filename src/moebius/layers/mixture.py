@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moebius.combine.weighted_sum import WeightedSum
 from moebius.core.gate_call import ScoredRows, score_rows
 from moebius.core.processes import is_distributed
-from moebius.core.recording import outputs_wanted, record_routing
+from moebius.core.recording import is_recording_outputs, record_routing
 from moebius.core.routing import Router, Routing
 from moebius.core.row_context import row_context
 from moebius.core.stack import Stack
@@ -77,7 +77,7 @@ class Mixture(nn.Module):
             raise ArgumentError("experts", "needs at least one expert", list(self.experts), fix)
         self.router = Soft() if router is None else router
         self.combine = WeightedSum() if combine is None else combine
-        self.execution = execution_named(execution)
+        self.execution = resolve_execution(execution)
         self.register_load_state_dict_pre_hook(accept_stack_state)
 
     @property
@@ -102,15 +102,15 @@ class Mixture(nn.Module):
                 beneath another.
         """
         rows = self._asked(x, context, mask)
-        routing = rows.routed(self.router, rows.said)
-        with row_context(rows.frame):
+        routing = rows.route(self.router, rows.scores)
+        with row_context(rows.context):
             # Through the experts' own call, where they have one: what wraps or hooks a stack acts there.
             run = _Run(self, routing)
             y = self.experts(rows.x, run) if _called(self.experts) else run(self.experts, rows.x)
             record_routing(self, run.routing)
             if run.seen is not None:
                 y = self.combine(y, run.seen)
-        return rows.put_back(with_gate_gradients(y, self.router, [self.gate], self.training))
+        return rows.restore_batch(with_gate_gradients(y, self.router, [self.gate], self.training))
 
     @torch.no_grad()
     def chosen(
@@ -128,7 +128,7 @@ class Mixture(nn.Module):
             Choice(name='stacked', reason='equal experts all run: one product')
         """
         rows = self._asked(x, context, mask)
-        routing = rows.routed(self.router, rows.said)
+        routing = rows.route(self.router, rows.scores)
 
         def choice(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)
@@ -161,7 +161,7 @@ class _Run:
         pool, routing = Pool(experts), self.routing
         if routing.selection is not None and is_distributed():
             check_not_sharded(pool)
-        if outputs_wanted(self.moe):
+        if is_recording_outputs(self.moe):
             return self._with_outputs(pool, x)
         execution, _ = decide(self.moe.execution, pool, routing, x)
         if routing.selection is not None and execution.everyone:
@@ -194,10 +194,10 @@ class _Run:
         outputs = execution.run(pool, whole, x)
         self.routing = self.seen = replace(self.routing, outputs=outputs)
         selection = self.routing.selection
-        return outputs if selection is None else selection.of(outputs)
+        return outputs if selection is None else selection.select_outputs(outputs)
 
 
-def execution_named(execution: str | Execution) -> Execution:
+def resolve_execution(execution: str | Execution) -> Execution:
     """The execution of this name, or this one.
 
     Raises:

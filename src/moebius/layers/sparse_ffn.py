@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.core.routing import Router
-from moebius.core.row_context import context_around, row_context
+from moebius.core.row_context import calling_context, row_context
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
 from moebius.experts.ffn import FFN
@@ -105,8 +105,8 @@ class SparseFFN(nn.Module):
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        frame, x, padding = context_around(self).given(None, mask).real(x, x.ndim - 1)
+        frame, x, padding = calling_context(self).with_values(None, mask).remove_padding(x, x.ndim - 1)
         with row_context(frame):
             y = self.mixture(x)
         y = y if self.block is None else y + self.block(x)
-        return y if padding is None else padding.put_back(y)
+        return y if padding is None else padding.restore_rows(y)

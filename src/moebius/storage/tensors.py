@@ -24,7 +24,7 @@ def tensor_holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
             held |= {
                 f"{before}{number}.{name}": (whole[flat][0], number)
                 for number in range(len(part))
-                for name, flat in part.names.items()
+                for name, flat in part.flat_names.items()
                 if flat in whole
             }
     return held

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from moebius.core.equality import difference
+from moebius.core.equality import describe_difference
 from moebius.core.recording import Log
 from moebius.core.routing import Routing, Selection
 from moebius.core.row_context import takes_context
@@ -71,7 +71,7 @@ class CohortModel:
         if (
             len(experts) > 1
             and all("rowwise" in vars(type(expert)) for expert in experts)
-            and difference(experts) is None
+            and describe_difference(experts) is None
         ):
             return _Runs(_Part([_Pooled(list(model.experts)) for model in models], self.leaves))
         return _Runs(None)
@@ -89,7 +89,7 @@ class _Runs(Execution):
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
         values = one_by_one(pool, x) if self.together is None else self.together(x)
-        return values if routing.selection is None else routing.selection.of(values)
+        return values if routing.selection is None else routing.selection.select_outputs(values)
 
 
 class _Part(nn.Module):

@@ -131,7 +131,7 @@ def evaluate_runs(
     with evaluation_mode(model), torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
             x, labels, domains = (_repeated(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
-            with record(model) as log, memory.recalling(batch.rows):
+            with record(model) as log, memory.serve_rows(batch.rows):
                 output = model(x, {"domain": domains})
             probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
             probability, prediction = probs.max(-1)
@@ -179,6 +179,10 @@ def part_outputs(
     """
     memory = memory or OutputCache()
     for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
-        with autocast(), memory.recalling(batch.rows), row_context(current_context().given({"domain": batch.domains})):
+        with (
+            autocast(),
+            memory.serve_rows(batch.rows),
+            row_context(current_context().with_values({"domain": batch.domains})),
+        ):
             piece = module(batch.x)
         yield piece

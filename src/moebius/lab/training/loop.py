@@ -140,7 +140,7 @@ class Trainer:
             if (now_train := (settings.gate.trains(epoch), settings.experts.trains(epoch))) != modes:
                 set_modes(self.model, settings, epoch)
                 modes = now_train
-            with memory.recalling(batch.rows + first_row):
+            with memory.serve_rows(batch.rows + first_row):
                 terms, right = self._step(batch, epoch)
             rows = len(batch.labels)
             sums = [total + rows * term for total, term in zip(sums, terms, strict=True)]
