@@ -24,7 +24,7 @@ def test_when_every_row_chooses_the_same_k_it_is_experts_over_k_less_one(k):
 
 
 def test_a_router_without_an_estimate_is_refused_with_a_way_out():
-    with pytest.raises(ArgumentError, match=r"noisy_top_k, or the loss switch_balance"):
+    with pytest.raises(ArgumentError, match=r"noisy_top_k, k: 2}, or the loss switch_balance"):
         load(Soft()(torch.zeros(3, 2)))
 
 

@@ -1,4 +1,4 @@
-"""A loss does not depend on how many processes share its rows, nor on how they share them."""
+"""A loss does not depend on how many processes share its rows, nor on how the rows are split between them."""
 
 import runpy
 from pathlib import Path
@@ -13,26 +13,26 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, two_at_once):
-    """For each process, for each way to split the rows, the results of all losses."""
+def results_of_processes(tmp_path_factory, two_at_once):
+    """For each process, and for each split of the rows, the results of all losses."""
     folder = tmp_path_factory.mktemp("processes")
     two_at_once(SCRIPT, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def alone():
+def results_alone():
     return runpy.run_path(str(SCRIPT))["results"]()
 
 
 @pytest.mark.parametrize("kind", kinds("losses"))
-def test_values_and_gradients_are_those_of_one_process_with_all_rows(kind, both, alone):
-    for process in both:
-        for split in process:
-            torch.testing.assert_close(split[kind], alone[kind])
+def test_values_and_gradients_are_those_of_one_process_with_all_rows(kind, results_of_processes, results_alone):
+    for splits in results_of_processes:
+        for results in splits:
+            torch.testing.assert_close(results[kind], results_alone[kind])
 
 
 @pytest.mark.parametrize("kind", kinds("losses"))
-def test_the_rows_of_one_process_alone_would_give_something_else(kind, alone):
+def test_the_rows_of_one_process_alone_would_give_another_value(kind, results_alone):
     part = runpy.run_path(str(SCRIPT))["results"](slice(0, 5))
-    assert not torch.isclose(part[kind][0], alone[kind][0], rtol=1e-3)
+    assert not torch.isclose(part[kind][0], results_alone[kind][0], rtol=1e-3)

@@ -123,6 +123,7 @@ class Router(nn.Module):
         trains_gate: whether gradients of the output reach the scores.
         interchangeable: whether experts that swap their scores swap their weights, and nothing else happens.
         needs_keys: whether `forward` takes a second argument, a whole number for each row that names it (hash).
+        aux_names: the keys of `Routing.aux` that `forward` gives in training mode: what losses that need them rely on.
     """
 
     rows_sum_to: float | None = 1.0
@@ -130,6 +131,7 @@ class Router(nn.Module):
     trains_gate: bool = True
     interchangeable: bool = True
     needs_keys: bool = False
+    aux_names: tuple[str, ...] = ()
 
     def gate_outputs(self, experts: int) -> int:
         """How many numbers the gate has to give per row, for so many experts: G, which is E unless a router says more.

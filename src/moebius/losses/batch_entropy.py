@@ -3,20 +3,23 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
 
 
+@needs(distribution=True)
 def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when the batch as a whole uses all experts equally.
+    """The negated entropy of the mean gate distribution: smallest when the batch as a whole uses all experts equally.
 
     loss = −H(mean_i G(x_i)),  H(p) = −Σ_e p_e ln p_e
 
     Range [−ln E, 0], in nats; the minimum −ln E lies where the mean over rows is uniform, the maximum 0 where every row
-    has the same single expert. A mean over the rows given: under gradient accumulation, of the micro-batch.
+    gives all its probability to the same expert. The mean is over the rows of one call: under gradient accumulation,
+    over the micro-batch.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch
@@ -24,6 +27,6 @@ def batch_entropy(routing: Routing) -> Float[Tensor, ""]:
         >>> batch_entropy(Soft()(torch.zeros(3, 2)))
         tensor(-0.6931)
 
-    Reference: study 2's batch term of the entropy loss; the sign says that smaller is better.
+    Reference: study 2's batch term of the entropy loss, negated so that smaller is better.
     """
     return -entropy(mean_over_rows(gate_distribution(routing)))

@@ -3,21 +3,23 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows, variance
 
 
+@needs(distribution=True)
 def batch_variance(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when the batch as a whole uses all experts equally.
+    """The variance over experts of the mean gate distribution: smallest when the batch uses all experts equally.
 
     loss = Var_E(mean_i G(x_i)),  Var_E(p) = Σ_e (p_e − mean)² / E
 
-    Range [0, (E − 1)/E²]; the minimum 0 lies where the mean over rows is uniform, the maximum where every row has the
-    same single expert. The sign is the one that the study intends: variance over experts is low where entropy is high.
-    A mean over the rows given: under gradient accumulation, of the micro-batch.
+    Range [0, (E − 1)/E²]; the minimum 0 lies where the mean over rows is uniform, the maximum where every row gives all
+    its probability to the same expert. The sign is the one that the study intends: variance over experts is low where
+    entropy is high. The mean is over the rows of one call: under gradient accumulation, over the micro-batch.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch

@@ -1,30 +1,33 @@
-"""The loss that one expert, drawn by the gate, is expected to have."""
+"""The expected loss of one expert, drawn from the gate's distribution."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
 
 
+@needs(distribution=True, expert_losses=True)
 def expectation(routing: Routing, expert_losses: Float[Tensor, "T E"]) -> Float[Tensor, ""]:
-    """Is small when a row's probability lies on experts that do well alone: they compete.
+    """The expected loss of an expert drawn by the gate: smallest when probability lies on experts with a low loss.
 
     loss = mean_i Σ_e G_e(x_i) · loss_ie
 
-    G is `probs`, of all experts, also where the router runs only some of them. Gradients reach the gate and the
-    experts, each in proportion to its probability. An infinite loss counts nothing where the probability is exactly 0.
+    G is `probs` of all experts, even where the router runs only some of them. Gradients reach the gate, and each expert
+    in proportion to its probability: experts compete for rows. An infinite loss adds 0 where the probability is exactly
+    0.
 
-    Range [0, ∞) for losses of at least 0; for given losses the minimum mean_i min_e loss_ie lies where every row has
-    all its probability on an expert of least loss, the maximum where it has it on one of largest.
+    Range [0, ∞) for losses of at least 0; for fixed losses the minimum mean_i min_e loss_ie lies where every row has
+    all its probability on an expert with the smallest loss, the maximum where it lies on one with the largest.
 
     Arguments:
-        routing: whose gate is judged.
-        expert_losses: each expert's own loss on each row.
+        routing: its `probs` are G.
+        expert_losses: (T, E), the loss of each expert on each row.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch

@@ -3,23 +3,25 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
+from moebius.losses._aux import aux_value
 from moebius.losses._distribution import mean_over_rows
-from moebius.losses._extra import aux_value
 
 
+@needs(aux=("open",))
 def expected_l0(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when few experts are expected to have a weight that is not zero.
+    """The expected share of gates that are open: smallest when few experts are expected to have a weight above 0.
 
     loss = mean_i Σ_e P(z_ie ≠ 0) / E
 
-    The probability that a gate is open, `aux["open"]`, has a gradient where the number of open gates has none. The
-    paper sums; here it is a share, so that a weight means the same for any number of experts.
+    `aux["open"]` is P(z ≠ 0), the probability that a gate is open: it has a gradient, which the number of open gates
+    has not. The paper sums; here the loss is a share, so that a weight means the same for any number of experts.
 
-    Range [0, 1]; the minimum 0 lies where all gates are closed for sure, the maximum 1 where all are open for sure.
+    Range [0, 1]; the minimum 0 lies where all gates are certainly closed, the maximum 1 where all are certainly open.
 
     Raises:
-        ArgumentError: the router has no gates that open by chance.
+        ArgumentError: the router gives no `aux["open"]`, the probability that a gate is open.
 
     Example:
         >>> import torch

@@ -9,12 +9,12 @@ from moebius.losses._distribution import mean_over_rows
 
 
 def l1(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when the gate's activations are small and, for relu gates, few.
+    """The mean sum of the gate's activations: smallest when they are small and, for relu gates, few.
 
     loss = mean_i Σ_e |a_ie|
 
-    a are the gate's activations, `probs`, of all experts, also of those that a router then leaves out. For gates whose
-    activations are free to be 0 together, relu first of all; a distribution's sum is 1 whatever the gate says.
+    a are the gate's activations, `probs`, of all experts, including those that the router does not choose. The loss is
+    for gates whose activations may all be 0, above all relu; a distribution sums to 1 whatever the scores.
 
     Range [0, ∞); the minimum 0 lies where all activations are 0.
 
@@ -31,7 +31,7 @@ def l1(routing: Routing) -> Float[Tensor, ""]:
     regularisation of one layer; its factor, which follows the sparsity, is here the recipe's `weight` and schedule.
     """
     if routing.distribution:
-        rule = "must be False for the loss l1: it is 1 for any distribution over the experts"
+        rule = "must be False for the loss l1, which is 1 for every distribution over the experts"
         fix = "router: {kind: relu} or router: {kind: soft, normalisation: relu}"
         raise ArgumentError("routing.distribution", rule, True, fix)
     return mean_over_rows(routing.probs.abs().sum(-1))

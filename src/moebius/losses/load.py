@@ -3,25 +3,27 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
+from moebius.losses._aux import aux_value
 from moebius.losses._distribution import mean_over_rows, squared_variation
-from moebius.losses._extra import aux_value
 
 
+@needs(aux=("load",))
 def load(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when all experts can expect equally many rows of the batch.
+    """The squared variation of the experts' expected loads: smallest when all expect equally many rows of the batch.
 
     loss = CV²(Σ_i P_i),  CV²(a) = Var_E(a) / mean_E(a)²
 
-    P_ie is the probability that row i chooses expert e if its noise is drawn once more, `aux["load"]`: a smooth
-    estimate of a count, which itself would have no gradient. Var is the population variance.
+    `aux["load"]` is P: P_ie is the probability that row i chooses expert e if its noise is drawn again, a smooth
+    estimate of the number of rows, which has no gradient itself. Var is the population variance.
 
     Range [0, E − 1]; the minimum 0 lies where all experts expect the same number of rows, the maximum where one expert
-    has all of them (E / k − 1 is the most when every row chooses k). The sums are over the rows given: under gradient
-    accumulation, of the micro-batch. 0 for a single expert, whatever its router says.
+    has all of them (E / k − 1 is the most when every row chooses k). The sums are over the rows of one call: under
+    gradient accumulation, over the micro-batch. 0 for a single expert, also where the router gives no load.
 
     Raises:
-        ArgumentError: the router estimates no load.
+        ArgumentError: the router gives no `aux["load"]`, and has several experts.
 
     Example:
         >>> import torch
@@ -35,6 +37,5 @@ def load(routing: Routing) -> Float[Tensor, ""]:
     """
     if routing.experts == 1 and "load" not in routing.aux:
         return squared_variation(mean_over_rows(routing.weights))
-    return squared_variation(
-        mean_over_rows(aux_value(routing, "load", "take router noisy_top_k, or the loss switch_balance"))
-    )
+    fix = "router: {kind: noisy_top_k, k: 2}, or the loss switch_balance"
+    return squared_variation(mean_over_rows(aux_value(routing, "load", fix)))

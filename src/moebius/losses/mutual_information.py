@@ -3,24 +3,26 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.losses._distribution import entropy, gate_distribution, mean_over_rows
 
 
+@needs(distribution=True)
 def mutual_information(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when each row is sure of its expert and the rows together use all of them.
+    """The negated mutual information of row and expert: smallest when rows decide and together use all experts.
 
     loss = −I(expert; row) = mean_i H(G(x_i)) − H(mean_i G(x_i))
 
-    The sum of the losses `sample_entropy` and `batch_entropy`: how much a row tells about its expert.
+    I is how much a row tells about its expert. The loss is the sum of `sample_entropy` and `batch_entropy`.
 
-    Range [−ln E, 0], in nats; the minimum −ln E lies where every row has a single expert and all have equally many
-    rows, the maximum 0 where all rows have the same distribution (a single row among them). Descent on free scores may
-    stop before: rows that have decided stay, though another expert lacks some. The mean is over the rows given: under
-    gradient accumulation, of the micro-batch.
+    Range [−ln E, 0], in nats; the minimum −ln E lies where every row puts all probability on one expert and all experts
+    have equally many rows, the maximum 0 where all rows have the same distribution (also for a single row). Descent on
+    free scores may stop above the minimum: rows that have decided stay where they are, even if another expert has fewer
+    rows. The mean is over the rows of one call: under gradient accumulation, over the micro-batch.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch

@@ -3,31 +3,34 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.kit.arguments import non_negative
-from moebius.kit.errors import ArgumentError
+from moebius.losses._aux import aux_value
 from moebius.losses._distribution import mean_over_rows
 
 
+@needs(aux=("reconstruction", "kl"))
 def negative_elbo(routing: Routing, beta: float | int = 1.0) -> Float[Tensor, ""]:
-    """Is small when the code that the gate scores by describes the image well, and in few nats.
+    """The negative evidence lower bound of the gate's autoencoder: smallest when its code describes the image well.
 
     loss = mean_i (r_i + β · KL_i),  r_i = −ln p(x_i | z_i),  KL_i = KL(q(z | x_i) ‖ p(z))
 
-    r and KL are `aux["reconstruction"]` and `aux["kl"]` of a gate with an autoencoder, such as `vae`. With β = 1 it is
-    the bound itself, above 1 the code is pressed towards independent latent numbers.
+    r and KL are `aux["reconstruction"]` and `aux["kl"]` of a gate with an autoencoder, such as `vae`. With β = 1 the
+    loss is the bound itself; above 1 the latent numbers of the code become more independent.
 
-    Range [0, ∞), in nats per image: the sum over all pixels and channels, divided by nothing, so hundreds where the
-    cross-entropy of the classes is about 1, which the recipe's `weight` has to even out. The minimum 0 lies where every
-    pixel is 0 or 1 and told for sure by a code that knows nothing of the image; real images are above it.
+    Range [0, ∞), in nats per image: a sum over all pixels and channels, not a mean, so it is in the hundreds where the
+    cross-entropy of the classes is about 1; the recipe's `weight` has to make up for that. The minimum 0 lies where
+    every pixel is 0 or 1 and is predicted with probability 1 by a code that is independent of the image; real images
+    give more.
 
     Arguments:
-        routing: of a gate that gives its rows' reconstruction and kl. A `vae` gate does so while training or wherever
-            gradients are wanted.
+        routing: its gate gives `aux["reconstruction"]` and `aux["kl"]`, one number a row each. A `vae` gate gives both
+            in training mode and wherever gradients are enabled.
         beta: β, at least 0.
 
     Raises:
-        ArgumentError: the gate has no autoencoder, or its decoder did not run; or β is below 0.
+        ArgumentError: the gate has no autoencoder, its decoder did not run, or β is below 0.
 
     Example:
         >>> import torch
@@ -42,8 +45,5 @@ def negative_elbo(routing: Routing, beta: float | int = 1.0) -> Float[Tensor, ""
     Constrained Variational Framework, equation 4, for β.
     """
     beta = non_negative("beta", beta)
-    for name in ("reconstruction", "kl"):
-        if name not in routing.aux:
-            rule = f"needs {name!r}, which this gate does not give, or not without gradients"
-            raise ArgumentError("routing.aux", rule, sorted(routing.aux), "gate: {kind: vae}")
-    return mean_over_rows(routing.aux["reconstruction"] + beta * routing.aux["kl"])
+    reconstruction, kl = (aux_value(routing, name, "gate: {kind: vae}", "gate") for name in ("reconstruction", "kl"))
+    return mean_over_rows(reconstruction + beta * kl)

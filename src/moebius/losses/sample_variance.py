@@ -3,20 +3,22 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows, variance
 
 
+@needs(distribution=True)
 def sample_variance(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when each row is sure of its expert.
+    """The negated mean variance of the rows' gate distributions: smallest when each row puts all on one expert.
 
     loss = −mean_i Var_E(G(x_i)),  Var_E(p) = Σ_e (p_e − mean)² / E
 
-    Range [−(E − 1)/E², 0]; the minimum lies where every row has a single expert (not necessarily the same one), the
-    maximum 0 where every row is uniform. The sign is the one that the study intends.
+    Range [−(E − 1)/E², 0]; the minimum lies where every row puts all probability on one expert (which may differ
+    between rows), the maximum 0 where every row is uniform. The sign is the one that the study intends.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch

@@ -3,24 +3,26 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.routing import Routing
+from moebius.losses._aux import aux_value
 from moebius.losses._distribution import entropy, mean_over_rows
-from moebius.losses._extra import aux_value
 
 
+@needs(aux=("selectors",))
 def selector_entropy(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when each selector of a row has settled on one expert, so that at most k of them run.
+    """The entropy of the rows' selectors: smallest when each selects one expert, so that at most k experts run.
 
     loss = mean_i Σ_k H(r_k(x_i)),  H(p) = −Σ_e p_e ln p_e
 
-    r_k is the k-th selector's distribution over the experts, `aux["selectors"]`. It has no gradient where a selector's
-    binary code is settled, nor needs any.
+    r_k is the k-th selector's distribution over the experts, `aux["selectors"]`. It has no gradient where the digits of
+    a selector's code are exactly 0 or 1, and needs none there.
 
-    Range [0, K · ln E], in nats; the minimum 0 lies where every selector has a single expert, the maximum where all are
-    uniform.
+    Range [0, K · ln E], in nats; the minimum 0 lies where every selector puts all probability on one expert, the
+    maximum where all are uniform.
 
     Raises:
-        ArgumentError: the router has no selectors.
+        ArgumentError: the router gives no `aux["selectors"]`.
 
     Example:
         >>> import torch

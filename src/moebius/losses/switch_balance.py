@@ -4,29 +4,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.loss_needs import needs
 from moebius.core.processes import sum_over_processes
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
 from moebius.routers._normalisation import at_least_float32
 
 
+@needs(distribution=True)
 def switch_balance(routing: Routing) -> Float[Tensor, ""]:
-    """Moves the gate's probability away from experts that get more than their share of the rows.
+    """The Switch transformer's balance term: moves probability away from experts that get more rows than their share.
 
     loss = E · Σ_e f_e · P_e,  f_e = share of the assignments that went to e,  P = mean_i G(x_i)
 
-    f has no gradient. It counts assignments before any is dropped for lack of capacity, where the router says so
-    (`aux["assigned"]`), else the kept ones, else, where every expert sees every row, each row's largest weight. f sums
-    to 1 for any number of experts per row, so that balance is worth 1 for each k; the paper has k = 1.
+    f has no gradient. It counts the assignments before capacity drops any, if the router reports them
+    (`aux["assigned"]`); otherwise the kept assignments; or, if every expert sees every row, each row's largest weight.
+    f sums to 1 for any number k of experts per row, so balance gives a loss of 1 for every k; the paper has k = 1.
 
-    Range [0, E]; the maximum E lies where all is said of and sent to a single expert. The loss is 1 where f or P is
-    uniform, and that is the minimum among those with f = P (then it is E · Σ_e P_e²). It is not the minimum of all: the
-    loss is below 1 where the experts with many rows have little probability. With two experts, three rows in four that
-    barely choose the first (1/2, 1/2) and one that is sure of the second (0, 1), it is 0.875. Its use is its gradient,
-    E · f_e, not its value. The shares are of the rows given: under gradient accumulation, of the micro-batch.
+    Range [0, E]; the maximum E lies where a single expert has all probability and all rows. The loss is 1 where f or P
+    is uniform, which is the minimum among routings with f = P (there the loss is E · Σ_e P_e²). It is not the global
+    minimum: the loss is below 1 where the experts with many rows have little probability. With two experts and four
+    rows, three that narrowly choose the first (1/2, 1/2) and one that puts all on the second (0, 1), it is 0.875. What
+    balances is its gradient, E · f_e, not its value. The shares are over the rows of one call: under gradient
+    accumulation, over the micro-batch.
 
     Raises:
-        ArgumentError: the gate weights are no distribution (relu, elu …).
+        ArgumentError: the rows of `probs` are not distributions (relu, elu … gates).
 
     Example:
         >>> import torch
@@ -38,12 +41,13 @@ def switch_balance(routing: Routing) -> Float[Tensor, ""]:
     Efficient Sparsity, equations 4 to 6; its factor α is the recipe's `weight`.
     """
     mean = mean_over_rows(gate_distribution(routing))
-    assigned = sum_over_processes(_assigned(routing).to(mean.dtype))
-    return routing.experts * (assigned / assigned.sum().clamp(min=1) * mean).sum()
+    counts_E = sum_over_processes(_count_assignments(routing).to(mean.dtype))
+    return routing.experts * (counts_E / counts_E.sum().clamp(min=1) * mean).sum()
 
 
 @torch.no_grad()
-def _assigned(routing: Routing) -> Float[Tensor, " E"]:
+def _count_assignments(routing: Routing) -> Float[Tensor, " E"]:
+    """How many assignments each expert has."""
     if "assigned" in routing.aux:
         return at_least_float32(routing.aux["assigned"])
     weights, selection = routing.weights, routing.selection

@@ -10,12 +10,12 @@ from moebius.routers._normalisation import at_least_float32
 
 
 def z_loss(routing: Routing) -> Float[Tensor, ""]:
-    """Is small when the scores are small, so that rounding does not decide what a gate says.
+    """The mean square of the scores' log-normaliser: keeps scores small, where rounding changes them little.
 
     loss = mean_i (ln Σ_e exp(s_ie))²
 
-    s are the scores, before any normalisation; shifting all scores of a row, which no softmax sees, changes the loss.
-    In float32 at least. A row whose scores are all −∞ adds 0.
+    s are the scores, before any normalisation; a shift of all scores of a row, which leaves their softmax unchanged,
+    changes the loss. It is computed in float32 at least. A row whose scores are all −∞ adds 0.
 
     Range [0, ∞); the minimum 0 lies where every row's normaliser is 1: where its scores are log-probabilities.
 
@@ -29,7 +29,7 @@ def z_loss(routing: Routing) -> Float[Tensor, ""]:
     Sparse Expert Models, equation 5; its factor is the recipe's `weight`.
     """
     scores = at_least_float32(routing.scores)
-    # The gradient of logsumexp is NaN where all is −∞: give it other numbers there.
+    # The gradient of logsumexp is NaN where all scores are −∞: such rows get other scores, and then a loss of 0.
     empty = (scores == -torch.inf).all(-1)
     normaliser = torch.where(empty.unsqueeze(-1), 0, scores).logsumexp(-1)
     return mean_over_rows(torch.where(empty, 0, normaliser).square())

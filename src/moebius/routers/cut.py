@@ -41,6 +41,7 @@ class Cut(Router):
         self.rows_independent = router.rows_independent
         self.interchangeable = router.interchangeable
         self.needs_keys = router.needs_keys
+        self.aux_names = router.aux_names
 
     def gate_outputs(self, experts: int) -> int:
         """As many as the other router wants."""

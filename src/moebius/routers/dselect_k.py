@@ -47,6 +47,7 @@ class DSelectK(Router):
     """
 
     interchangeable = False
+    aux_names = ("selectors",)
     # A schedule changes what is called k, and the gate was made for just so many selectors.
     kept_as: ClassVar[dict[str, str]] = {"k": "selectors"}
 

@@ -41,6 +41,7 @@ class ExpertChoice(Router):
 
     rows_sum_to = None
     rows_independent = False
+    aux_names = ("assigned", "unchosen")
 
     def __init__(self, capacity: float | int = 2.0):
         super().__init__()

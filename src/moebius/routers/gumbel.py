@@ -36,6 +36,8 @@ class Gumbel(Router):
     Teh 2017, The Concrete Distribution.
     """
 
+    aux_names = ("assigned",)
+
     def __init__(self, temperature: float | int = 1.0):
         super().__init__()
         self.temperature = positive_number("temperature", temperature)

@@ -42,6 +42,8 @@ class HardConcrete(Router):
     13; gates for each row are ours, theirs belong to parameters.
     """
 
+    aux_names = ("open",)
+
     def __init__(
         self,
         temperature: float | int = 2 / 3,

@@ -34,6 +34,7 @@ class Hash(Router):
     trains_gate = False
     interchangeable = False
     needs_keys = True
+    aux_names = ("assigned",)
 
     def __init__(self, seed: int = 0):
         super().__init__()

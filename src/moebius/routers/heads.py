@@ -1,6 +1,6 @@
 """Several gate heads over one pool of experts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -11,8 +11,28 @@ from moebius.core.routing import Router, Routing, Selection
 from moebius.kit.arguments import positive_integer
 from moebius.routers._normalisation import safe_log
 
-_COUNTS = ("assigned", "dropped")
-_CHANCES = ("load", "open")
+
+def _add(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(values).sum(0)
+
+
+def _probability_of_any(values: Sequence[Float[Tensor, "T E"]]) -> Float[Tensor, "T E"]:
+    """1 − Π_h (1 − P_h): the heads' noises are independent, and so are their choices."""
+    return reduce(lambda first, second: first + second - first * second, values)
+
+
+def _concatenate(values: Sequence[Float[Tensor, "T K E"]]) -> Float[Tensor, "T HK E"]:
+    return torch.cat(values, 1)
+
+
+# Key of `aux` → how the values of several heads merge.
+_MERGES: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "assigned": _add,
+    "dropped": _add,
+    "load": _probability_of_any,
+    "open": _probability_of_any,
+    "selectors": _concatenate,
+}
 
 
 class Heads(Router):
@@ -20,23 +40,23 @@ class Heads(Router):
 
     weights_e = Σ_h w_he;  probs_e = mean_h p_he;  w_h, p_h = router(scores of head h)
 
-    The gate is one trunk whose last layer has all heads: head h's numbers are block h of the row. How the heads'
-    outputs merge is the combine's business: `weighted_sum` adds them up, `head_mean` takes their mean and
-    `head_maximum` the largest of each output. One head is the router itself.
+    The gate is one trunk whose last layer has all heads: block h of a row of its output belongs to head h. The combine
+    merges the heads' outputs: `weighted_sum` adds them, `head_mean` takes their mean and `head_maximum` the largest of
+    each output. With one head the result is the router's.
 
-    Of `aux`, counts (`assigned`, `dropped`) are the heads' sums, probabilities (`load`, `open`) those that any head
-    chooses the expert, `selectors` stand one head's after another's; other keys are left out. State that the router
-    keeps, such as a balance bias, is the heads' own in common: it counts the rows of them all, and moves once a step.
+    In `aux`, counts (`assigned`, `dropped`) are sums over heads, `load` and `open` are the probability that any head
+    chooses the expert, and `selectors` are concatenated; other keys are left out. The heads share the router's state,
+    such as a balance bias: it counts the rows of all heads, and moves once a step.
 
     Arguments:
-        router: routes each head's scores; all rows of one head at a time.
+        router: routes the scores of each head, all rows of one head in one call.
         heads: H, at least 1.
 
-    Shapes: scores (T, H·G), where the router takes (T, G) → Routing of T rows and E experts with `head_weights`
-        (T, H, E, C); with a selection of T·E assignments where the router selects, kept where any head keeps it.
+    Shapes: scores (T, H·G), where the router takes (T, G) → Routing of T rows and E experts with `head_weights` (T, H,
+        E, C); with a selection of T·E assignments where the router selects, each kept where any head keeps it.
 
     Raises:
-        ArgumentError: no head.
+        ArgumentError: `heads` below 1.
 
     Example:
         >>> from moebius.routers import Argmax
@@ -48,8 +68,8 @@ class Heads(Router):
                 [1., 0., 0.]])
 
     Reference: Ma, Zhao, Yi, Chen, Hong, Chi 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate
-    Mixture-of-Experts, for several gates over the same experts; theirs have a task each, ours merge into one output, as
-    study 3's `two-gates-sum` and `two-gates-max`.
+    Mixture-of-Experts, for several gates over the same experts; in the paper each has its task, here they merge into
+    one output, as study 3's `two-gates-sum` and `two-gates-max`.
     """
 
     def __init__(self, router: Router, heads: int):
@@ -60,62 +80,54 @@ class Heads(Router):
         self.trains_gate = router.trains_gate
         self.interchangeable = router.interchangeable
         self.needs_keys = router.needs_keys
+        self.aux_names = tuple(name for name in router.aux_names if heads == 1 or name in _MERGES)
 
     def gate_outputs(self, experts: int) -> int:
-        """As many as the router wants, for each head."""
+        """H times what the router takes from the gate."""
         return self.heads * self.router.gate_outputs(experts)
 
     def max_active(self, experts: int) -> int:
-        """As many as if no two heads chose the same."""
+        """The sum over heads, at most E: no two heads need choose the same expert."""
         return min(experts, self.heads * self.router.max_active(experts))
 
     def forward(self, scores: Float[Tensor, "T G"], keys: Int[Tensor, " T"] | None = None) -> Routing:
         """Route every row by every head."""
-        given = () if keys is None else (keys,)
-        # One head after another: a router whose rows compete compares a head's rows with each other only.
-        routings = [self.router(block, *given) for block in scores.chunk(self.heads, -1)]
+        more = () if keys is None else (keys,)
+        # One head after another: a router whose rows compete then compares rows of the same head only.
+        routings = [self.router(block, *more) for block in scores.chunk(self.heads, -1)]
         if self.heads == 1:
             return routings[0]
-        weights = torch.stack([one.weights for one in routings]).sum(0)
+        weights = torch.stack([routing.weights for routing in routings]).sum(0)
         return Routing(
-            torch.stack([one.scores for one in routings]).mean(0),
-            torch.stack([one.probs for one in routings]).mean(0),
+            torch.stack([routing.scores for routing in routings]).mean(0),
+            torch.stack([routing.probs for routing in routings]).mean(0),
             weights,
             safe_log(weights),
-            _together([one.selection for one in routings], weights),
-            head_weights=torch.cat([_full(one) for one in routings], 1),
-            aux=_merged([one.aux for one in routings]),
-            distribution=all(one.distribution for one in routings),
-            straight_through=any(one.straight_through for one in routings),
+            _merge_selections([routing.selection for routing in routings], weights),
+            head_weights=torch.cat([_head_weights(routing) for routing in routings], 1),
+            aux=_merge_aux([routing.aux for routing in routings]),
+            distribution=all(routing.distribution for routing in routings),
+            straight_through=any(routing.straight_through for routing in routings),
         )
 
 
-def _full(routing: Routing) -> Float[Tensor, "T H E C"]:
+def _head_weights(routing: Routing) -> Float[Tensor, "T H E C"]:
+    """The routing's `head_weights`; its `weights` as those of one head and one class where it has none."""
     return routing.weights[:, None, :, None] if routing.head_weights is None else routing.head_weights
 
 
-def _together(selections: Sequence[Selection | None], weights: Float[Tensor, "T E"]) -> Selection | None:
-    """All pairs of row and expert, kept where some head keeps them; None where some head has all experts run."""
+def _merge_selections(selections: Sequence[Selection | None], weights: Float[Tensor, "T E"]) -> Selection | None:
+    """All T·E pairs of row and expert, kept where any head keeps them; None where a head has no selection."""
     rows, experts = weights.shape
-    keeping = torch.zeros(rows * experts, dtype=torch.long, device=weights.device)
+    keeping_heads_A = torch.zeros(rows * experts, dtype=torch.long, device=weights.device)
     for selection in selections:
         if selection is None:
             return None
         place_A = selection.row_A * experts + selection.expert_A
-        keeping = keeping.index_add(0, place_A, selection.kept_A.long())
+        keeping_heads_A = keeping_heads_A.index_add(0, place_A, selection.kept_A.long())
     place_A = torch.arange(rows * experts, device=weights.device)
-    return Selection(place_A // experts, place_A % experts, weights.flatten(), keeping > 0)
+    return Selection(place_A // experts, place_A % experts, weights.flatten(), keeping_heads_A > 0)
 
 
-def _merged(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    merged = {}
-    for name in parts[0]:
-        values = [part[name] for part in parts]
-        if name in _COUNTS:
-            merged[name] = torch.stack(values).sum(0)
-        elif name in _CHANCES:
-            # Each head has a noise of its own, so that their choices are independent.
-            merged[name] = reduce(lambda one, other: one + other - one * other, values)
-        elif name == "selectors":
-            merged[name] = torch.cat(values, 1)
-    return merged
+def _merge_aux(auxes: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: merge([aux[name] for aux in auxes]) for name, merge in _MERGES.items() if name in auxes[0]}

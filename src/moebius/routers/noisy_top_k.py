@@ -44,6 +44,8 @@ class NoisyTopK(Router):
     Sparsely-Gated Mixture-of-Experts Layer, equations 3 to 5, and 8 to 10 for the load.
     """
 
+    aux_names = ("assigned", "load")
+
     def __init__(self, k: int, learned_noise: bool = True, noise: float | int = 1.0):
         super().__init__()
         self.k, self.learned_noise = positive_integer("k", k), learned_noise

@@ -42,6 +42,8 @@ class Sinkhorn(Router):
     Sinkhorn, Knopp 1967, Concerning Nonnegative Matrices and Doubly Stochastic Matrices.
     """
 
+    aux_names = ("assigned",)
+
     def __init__(self, k: int = 1, iterations: int = 8, temperature: float | int = 1.0):
         super().__init__()
         self.k, self.iterations = positive_integer("k", k), positive_integer("iterations", iterations)

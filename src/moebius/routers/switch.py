@@ -48,6 +48,7 @@ class Switch(Router):
     """
 
     rows_sum_to = None
+    aux_names = ("assigned", "dropped")
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class TopK(Router):
     DeepSeek-AI 2024, DeepSeek-V3 Technical Report, section 2.1.2.
     """
 
+    aux_names = ("assigned",)
     bias: Tensor | None
 
     def __init__(
