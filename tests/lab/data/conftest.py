@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 
-def png(value: int, size: int = 4) -> bytes:
+def encode_png(value: int, size: int = 4) -> bytes:
+    """A square PNG file of one grey level."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((size, size), value, dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -18,7 +19,7 @@ def png(value: int, size: int = 4) -> bytes:
 def write_parquet(
     path: Path, images: list, labels: list, names: list[str] | None = None, column: str = "image"
 ) -> Path:
-    """A file in the hub's layout: encoded images, and labels with class names in the schema's metadata."""
+    """Write a file in the hub's layout: encoded images, and labels with class names in the schema's metadata."""
     table = pa.table(
         {
             column: pa.array(
@@ -43,7 +44,7 @@ def make_parquet():
 
 @pytest.fixture
 def make_png():
-    return png
+    return encode_png
 
 
 @pytest.fixture
@@ -51,9 +52,14 @@ def toy_set(tmp_path: Path) -> Path:
     """A data folder with one set, `toy`: four training and two test images, each of one grey level."""
     write_parquet(
         tmp_path / "toy/train-00000-of-00001.parquet",
-        [png(v) for v in (0, 10, 20, 30)],
+        [encode_png(value) for value in (0, 10, 20, 30)],
         [0, 1, 0, 1],
         ["dark", "light"],
     )
-    write_parquet(tmp_path / "toy/test-00000-of-00001.parquet", [png(v) for v in (40, 50)], [1, 0], ["dark", "light"])
+    write_parquet(
+        tmp_path / "toy/test-00000-of-00001.parquet",
+        [encode_png(value) for value in (40, 50)],
+        [1, 0],
+        ["dark", "light"],
+    )
     return tmp_path

@@ -9,25 +9,25 @@ from moebius.lab.data.augmented_views import CHUNK, augmented_views
 from moebius.lab.data.split import Split
 
 
-def some_split(rows=7, channels=3, size=6):
+def random_split(rows=7, channels=3, size=6):
     generator = torch.Generator().manual_seed(rows)
     images = torch.randint(0, 256, (rows, channels, size, size), dtype=torch.uint8, generator=generator)
     return Split(images, torch.arange(rows), torch.arange(rows) % 2)
 
 
-def same(first, second):
+def are_equal(first, second):
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("images", "labels", "domains"))
 
 
-def test_views_lie_one_after_another_in_the_splits_order():
-    split = some_split(3)
+def test_views_follow_each_other_in_the_splits_order():
+    split = random_split(3)
     twice = augmented_views(split, [Flip(chance=1)], count=2, seed=0)
     assert twice.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert twice.domains.tolist() == [0, 1, 0, 0, 1, 0]
     assert torch.equal(twice.images, torch.cat([split.images.flip(-1)] * 2))
 
 
-def test_no_augmentation_gives_the_rows_back_to_the_bit():
+def test_without_augmentation_the_rows_are_unchanged_to_the_bit():
     """All 256 values of a byte come back from the interval [0, 1] unchanged."""
     images = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
     split = Split(images, torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
@@ -35,35 +35,35 @@ def test_no_augmentation_gives_the_rows_back_to_the_bit():
 
 
 def test_views_differ_and_are_rounded_to_the_nearest_byte():
-    split = some_split(50)
+    split = random_split(50)
     both = augmented_views(split, [Flip(), Shift(0.2)], count=2, seed=0).images
     assert both.dtype == torch.uint8
     assert not torch.equal(both[:50], both[50:])
-    white = Split(torch.full((20, 1, 20, 20), 100, dtype=torch.uint8), torch.arange(20), torch.arange(20))
-    noisy = augmented_views(white, [Noise(std=0.02)], count=1, seed=0).images.double()
-    assert abs(noisy.mean() - 100) < 0.25  # cutting off would give 99.5
+    grey = Split(torch.full((20, 1, 20, 20), 100, dtype=torch.uint8), torch.arange(20), torch.arange(20))
+    noisy = augmented_views(grey, [Noise(std=0.02)], count=1, seed=0).images.double()
+    assert abs(noisy.mean() - 100) < 0.25  # rounding down would give 99.5
 
 
-def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before():
-    split, changes = some_split(), [Flip(), Shift(), Noise()]
-    first = augmented_views(split, changes, count=2, seed=3)
+def test_the_seed_alone_decides_the_bits():
+    split, augmentations = random_split(), [Flip(), Shift(), Noise()]
+    first = augmented_views(split, augmentations, count=2, seed=3)
     torch.rand(5)
     torch.manual_seed(99)
-    assert same(augmented_views(split, changes, count=2, seed=3), first)
-    assert not same(augmented_views(split, changes, count=2, seed=4), first)
+    assert are_equal(augmented_views(split, augmentations, count=2, seed=3), first)
+    assert not are_equal(augmented_views(split, augmentations, count=2, seed=4), first)
 
 
 def test_the_global_generator_stays_as_it_was():
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    augmented_views(some_split(), [Noise()], count=2, seed=0)
+    augmented_views(random_split(), [Noise()], count=2, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_more_views_leave_the_first_ones_as_they_are():
-    split, changes = some_split(), [Flip(), Shift()]
-    three = augmented_views(split, changes, count=3, seed=0)
-    assert same(three.take(torch.arange(7)), augmented_views(split, changes, count=1, seed=0))
+    split, augmentations = random_split(), [Flip(), Shift()]
+    three = augmented_views(split, augmentations, count=3, seed=0)
+    assert are_equal(three.take(torch.arange(7)), augmented_views(split, augmentations, count=1, seed=0))
 
 
 def test_chunks_of_rows_are_joined_in_order():
@@ -77,10 +77,10 @@ def test_chunks_of_rows_are_joined_in_order():
 
 
 def test_a_split_without_rows():
-    assert len(augmented_views(some_split(0), [Flip()], count=3, seed=0)) == 0
+    assert len(augmented_views(random_split(0), [Flip()], count=3, seed=0)) == 0
 
 
 @pytest.mark.parametrize(("count", "seed", "argument"), [(0, 0, "count"), (1, -1, "seed")])
-def test_numbers_that_cannot_be(count, seed, argument):
+def test_numbers_out_of_range_are_refused(count, seed, argument):
     with pytest.raises(ArgumentError, match=f"^{argument}: "):
-        augmented_views(some_split(), [], count=count, seed=seed)
+        augmented_views(random_split(), [], count=count, seed=seed)

@@ -7,7 +7,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.lab.data import Batches, Split, in_order, scale
 
 
-def toy(rows: int) -> Split:
+def make_split(rows: int) -> Split:
     images = (torch.arange(rows) % 256).to(torch.uint8)[:, None, None, None].expand(rows, 2, 3, 3)
     return Split(images, torch.arange(rows), torch.arange(rows) % 2)
 
@@ -24,14 +24,14 @@ def test_every_byte_is_the_correctly_rounded_quotient():
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(0, 5))
 def test_an_epoch_is_a_permutation(rows, size, seed, epoch):
-    batches = list(Batches(toy(rows), size, seed, epoch))
+    batches = list(Batches(make_split(rows), size, seed, epoch))
     assert torch.cat([batch.rows for batch in batches]).sort().values.tolist() == list(range(rows))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     assert 1 <= len(batches[-1]) <= size
 
 
 def test_a_batch_is_the_rows_of_the_split():
-    split = toy(20)
+    split = make_split(20)
     for batch in Batches(split, 6, seed=0, epoch=0):
         assert torch.equal(batch.x, split.images[batch.rows] / 255)
         assert torch.equal(batch.labels, split.labels[batch.rows])
@@ -39,36 +39,37 @@ def test_a_batch_is_the_rows_of_the_split():
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
-    order = Batches(toy(50), 8, seed=1, epoch=2).order
-    assert torch.equal(order, Batches(toy(50), 3, seed=1, epoch=2, start=4).order)
-    assert not torch.equal(order, Batches(toy(50), 8, seed=2, epoch=1).order)
-    assert not torch.equal(order, Batches(toy(50), 8, seed=1, epoch=3).order)
+    order = Batches(make_split(50), 8, seed=1, epoch=2).order
+    assert torch.equal(order, Batches(make_split(50), 3, seed=1, epoch=2, start=4).order)
+    assert not torch.equal(order, Batches(make_split(50), 8, seed=2, epoch=1).order)
+    assert not torch.equal(order, Batches(make_split(50), 8, seed=1, epoch=3).order)
 
 
 def test_the_order_is_the_same_on_any_machine():
-    assert Batches(toy(8), 8, seed=0, epoch=1).order.tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
+    assert Batches(make_split(8), 8, seed=0, epoch=1).order.tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
 
 
 def test_start_skips_exactly():
-    whole = list(Batches(toy(23), 4, seed=3, epoch=1))
-    for start in range(len(whole) + 1):
-        rest = Batches(toy(23), 4, seed=3, epoch=1, start=start)
-        assert len(rest) == len(whole) - start
-        got = list(rest)
-        assert len(got) == len(rest)
+    epoch = list(Batches(make_split(23), 4, seed=3, epoch=1))
+    for start in range(len(epoch) + 1):
+        resumed = Batches(make_split(23), 4, seed=3, epoch=1, start=start)
+        assert len(resumed) == len(epoch) - start
+        batches = list(resumed)
+        assert len(batches) == len(resumed)
         assert all(
-            torch.equal(a.x, b.x) and torch.equal(a.rows, b.rows) for a, b in zip(got, whole[start:], strict=True)
+            torch.equal(batch.x, expected.x) and torch.equal(batch.rows, expected.rows)
+            for batch, expected in zip(batches, epoch[start:], strict=True)
         )
 
 
 def test_in_order_keeps_the_order():
-    batches = list(in_order(toy(7), 3, device="cpu"))
+    batches = list(in_order(make_split(7), 3, device="cpu"))
     assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert batches[1].labels.tolist() == [3, 4, 5]
 
 
 def test_channels_last_changes_the_layout_only():
-    plain, last = (next(iter(Batches(toy(9), 4, 0, 0, channels_last=flag))) for flag in (False, True))
+    plain, last = (next(iter(Batches(make_split(9), 4, 0, 0, channels_last=flag))) for flag in (False, True))
     assert torch.equal(plain.x, last.x)
     assert last.x.is_contiguous(memory_format=torch.channels_last)
     assert not plain.x.is_contiguous(memory_format=torch.channels_last)
@@ -76,16 +77,17 @@ def test_channels_last_changes_the_layout_only():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_split_on_a_gpu_gives_the_same_batches_there():
-    for here, there in zip(Batches(toy(50), 8, 0, 1), Batches(toy(50).to("cuda"), 8, 0, 1), strict=True):
-        assert there.x.is_cuda
-        assert torch.equal(here.x, there.x.cpu())
-        assert torch.equal(here.rows, there.rows.cpu())
+    split = make_split(50)
+    for on_cpu, on_gpu in zip(Batches(split, 8, 0, 1), Batches(split.to("cuda"), 8, 0, 1), strict=True):
+        assert on_gpu.x.is_cuda
+        assert torch.equal(on_cpu.x, on_gpu.x.cpu())
+        assert torch.equal(on_cpu.rows, on_gpu.rows.cpu())
 
 
 @pytest.mark.parametrize(
     ("argument", "value"), [("batch_size", 0), ("seed", -1), ("epoch", -1), ("start", -1), ("start", 4)]
 )
-def test_numbers_that_cannot_be_are_refused(argument, value):
-    given = {"batch_size": 4, "seed": 0, "epoch": 0, argument: value}
+def test_numbers_out_of_range_are_refused(argument, value):
+    arguments = {"batch_size": 4, "seed": 0, "epoch": 0, argument: value}
     with pytest.raises(ArgumentError, match=f"{argument}: must be"):
-        Batches(toy(12), **given)
+        Batches(make_split(12), **arguments)

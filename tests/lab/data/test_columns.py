@@ -5,21 +5,21 @@ import pytest
 from moebius.kit.errors import DataError
 from moebius.lab.data.columns import find_columns, table_rows
 
-IMAGE, NAMED = datasets.Image(), datasets.ClassLabel(names=["no", "yes"])
+IMAGE, CLASS_LABEL = datasets.Image(), datasets.ClassLabel(names=["no", "yes"])
 
 
-def find(features: dict, values: list | None = None, **given):
-    return find_columns(datasets.Features(features), lambda name: pa.chunked_array([values]), "toy", **given)
+def find(features: dict, labels: list | None = None, **columns):
+    return find_columns(datasets.Features(features), lambda name: pa.chunked_array([labels]), "toy", **columns)
 
 
 def test_columns_are_found_by_type():
     text = datasets.Value("string")
-    columns = find({"label": text, "picture": IMAGE, "kind": NAMED, "caption": text})
+    columns = find({"label": text, "picture": IMAGE, "kind": CLASS_LABEL, "caption": text})
     assert columns[:3] == ("picture", "kind", ("no", "yes"))
 
 
-def test_names_that_are_given_win():
-    columns = find({"a": IMAGE, "b": IMAGE, "coarse": NAMED, "fine": NAMED}, image="b", label="fine")
+def test_names_in_the_arguments_take_precedence():
+    columns = find({"a": IMAGE, "b": IMAGE, "coarse": CLASS_LABEL, "fine": CLASS_LABEL}, image="b", label="fine")
     assert columns[:2] == ("b", "fine")
 
 
@@ -29,34 +29,34 @@ def test_a_label_without_class_names_takes_the_values_as_names():
 
 
 def test_plain_bytes_with_a_path_are_images_too():
-    plain = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    assert find({"shot": plain, "label": NAMED}).image == "shot"
+    encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    assert find({"shot": encoded, "label": CLASS_LABEL}).image == "shot"
 
 
 @pytest.mark.parametrize(
-    ("features", "given", "message"),
+    ("features", "columns", "message"),
     [
-        ({"label": NAMED}, {}, "toy: no column holds the image"),
+        ({"label": CLASS_LABEL}, {}, "toy: no column holds the image"),
         ({"image": IMAGE}, {}, "toy: no column holds the label"),
         (
-            {"a": IMAGE, "b": IMAGE, "label": NAMED},
+            {"a": IMAGE, "b": IMAGE, "label": CLASS_LABEL},
             {},
             "more than one column may hold the image: a, b\n  fix: image: one of a, b",
         ),
         (
-            {"image": IMAGE, "label": NAMED},
+            {"image": IMAGE, "label": CLASS_LABEL},
             {"label": "fine"},
             "no column is called 'fine'\n  fix: label: one of image, label",
         ),
     ],
 )
-def test_what_cannot_be_found_is_told_with_what_there_is(features, given, message):
+def test_an_error_lists_the_columns_to_choose_from(features, columns, message):
     with pytest.raises(DataError, match=message):
-        find(features, **given)
+        find(features, **columns)
 
 
 def test_a_column_of_fractions_holds_no_labels():
-    with pytest.raises(DataError, match="column 'label' holds double, no labels"):
+    with pytest.raises(DataError, match="column 'label' holds double, and labels are whole numbers or text"):
         find({"image": IMAGE, "label": datasets.Value("float64")}, [0.5])
 
 
@@ -69,7 +69,7 @@ def test_rows_are_numbered_from_the_first(make_png, tmp_path):
         {"bytes": None, "path": "x"},
     ]
     table = pa.table({"image": images, "label": [1, 0, None, 1]})
-    columns = find({"image": IMAGE, "label": NAMED})
+    columns = find({"image": IMAGE, "label": CLASS_LABEL})
     rows = list(table_rows(table, columns, "f", 5))
     assert [row.image for row in rows] == [b"1", tmp_path / "a.png", None, None]
     assert [row.label for row in rows] == [1, 0, None, 1]

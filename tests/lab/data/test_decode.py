@@ -2,22 +2,24 @@ import numpy as np
 import pytest
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.decode import decode
+from moebius.lab.data.decode import decode_rows
 from moebius.lab.data.raw import Row, Rows
 
 
-def rows(*given: Row) -> Rows:
-    return Rows(len(given), lambda: given)
+def make_rows(*rows: Row) -> Rows:
+    return Rows(len(rows), lambda: rows)
 
 
-def grey(value: int) -> np.ndarray:
+def grey_image(value: int) -> np.ndarray:
     return np.full((2, 2), value, dtype=np.uint8)
 
 
 def test_images_and_labels_of_all_kinds(make_png, tmp_path):
     (tmp_path / "a.png").write_bytes(make_png(3))
-    images, labels = decode(
-        rows(Row(grey(1), 1, "f", 0), Row(make_png(2), "no", "f", 1), Row(tmp_path / "a.png", "yes", "a.png")),
+    images, labels = decode_rows(
+        make_rows(
+            Row(grey_image(1), 1, "f", 0), Row(make_png(2), "no", "f", 1), Row(tmp_path / "a.png", "yes", "a.png")
+        ),
         ("no", "yes"),
         2,
         "grey",
@@ -29,10 +31,10 @@ def test_images_and_labels_of_all_kinds(make_png, tmp_path):
 @pytest.mark.parametrize(
     ("image", "label", "reason"),
     [
-        (grey(0), 2, "the label 2 is none of the 2 classes"),
-        (grey(0), -1, "the label -1 is none of the 2 classes"),
-        (grey(0), None, "the label is missing"),
-        (grey(0), "maybe", "the label 'maybe' is none of the 2 classes"),
+        (grey_image(0), 2, "the label 2 is none of the 2 classes"),
+        (grey_image(0), -1, "the label -1 is none of the 2 classes"),
+        (grey_image(0), None, "the label is missing"),
+        (grey_image(0), "maybe", "the label 'maybe' is none of the 2 classes"),
         (None, 0, "the image is missing"),
         (b"", 0, "the image is missing"),
         (b"hello", 0, "the image cannot be decoded: no image in any known format"),
@@ -40,9 +42,14 @@ def test_images_and_labels_of_all_kinds(make_png, tmp_path):
 )
 def test_a_bad_row_is_refused_with_file_row_and_reason(image, label, reason):
     with pytest.raises(DataError, match=f"^f.parquet: row 1: {reason}"):
-        decode(rows(Row(grey(0), 0, "f.parquet", 0), Row(image, label, "f.parquet", 1)), ("no", "yes"), 2, "grey")
+        decode_rows(
+            make_rows(Row(grey_image(0), 0, "f.parquet", 0), Row(image, label, "f.parquet", 1)),
+            ("no", "yes"),
+            2,
+            "grey",
+        )
 
 
 def test_a_truncated_image_is_refused(make_png):
     with pytest.raises(DataError, match=r"^f.parquet: row 7: the image cannot be decoded"):
-        decode(rows(Row(make_png(0, 32)[:-25], 0, "f.parquet", 7)), ("no",), 2, "grey")
+        decode_rows(make_rows(Row(make_png(0, 32)[:-25], 0, "f.parquet", 7)), ("no",), 2, "grey")

@@ -29,19 +29,19 @@ def test_a_truncated_file_is_named(files, keep):
         read_parquet(files[:1], files[2:], None, None)
 
 
-def test_a_page_that_is_overwritten_is_told_when_read(files):
-    whole = bytearray(files[0].read_bytes())
-    whole[4:200] = b"\xff" * 196
-    files[0].write_bytes(whole)
+def test_an_overwritten_page_is_reported_when_it_is_read(files):
+    content = bytearray(files[0].read_bytes())
+    content[4:200] = b"\xff" * 196
+    files[0].write_bytes(content)
     contents = read_parquet(files[:1], files[1:2], None, None)
     with pytest.raises(DataError, match=r"a\.parquet: row 0"):
         list(contents.train)
 
 
 def test_splits_must_have_the_same_columns(files, tmp_path, make_parquet, make_png):
-    other = make_parquet(tmp_path / "d.parquet", [make_png(1)], [0], NAMES, column="img")
+    renamed = make_parquet(tmp_path / "d.parquet", [make_png(1)], [0], NAMES, column="img")
     with pytest.raises(DataError, match=r"d\.parquet: no column is called 'image', as it is in a\.parquet"):
-        read_parquet(files[:1], [other], None, None)
+        read_parquet(files[:1], [renamed], None, None)
 
 
 def test_labels_without_names_are_named_by_the_training_values(tmp_path, make_parquet, make_png):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from moebius.kit.errors import ArgumentError, DataError
 from moebius.lab.data import read_image
-from moebius.lab.data.picture import convert
+from moebius.lab.data.picture import convert_picture
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -26,47 +26,47 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     ],
 )
 def test_grey_is_itu_r_601(rgb, grey):
-    assert convert(encode(Image.new("RGB", (1, 1), rgb)), 1, "grey").tolist() == [[[grey]]]
+    assert convert_picture(encode(Image.new("RGB", (1, 1), rgb)), 1, "grey").tolist() == [[[grey]]]
 
 
 def test_rgb_is_channels_first():
-    assert convert(encode(Image.new("RGB", (1, 1), (1, 2, 3))), 1, "rgb").tolist() == [[[1]], [[2]], [[3]]]
+    assert convert_picture(encode(Image.new("RGB", (1, 1), (1, 2, 3))), 1, "rgb").tolist() == [[[1]], [[2]], [[3]]]
 
 
 def test_rgb_of_a_grey_image_repeats_it_and_grey_of_that_is_the_image():
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    rgb = convert(pixels, 4, "rgb")
+    rgb = convert_picture(pixels, 4, "rgb")
     assert (rgb == pixels).all()
-    assert (convert(np.ascontiguousarray(rgb.transpose(1, 2, 0)), 4, "grey")[0] == pixels).all()
+    assert (convert_picture(np.ascontiguousarray(rgb.transpose(1, 2, 0)), 4, "grey")[0] == pixels).all()
 
 
 def test_resize_is_bilinear():
     pixels = np.array([[0, 255], [0, 255]], dtype=np.uint8)
-    assert convert(pixels, 4, "grey")[0, 0].tolist() == [0, 64, 191, 255]  # 255 · (0, ¼, ¾, 1)
-    assert convert(pixels, 1, "grey").tolist() == [[[128]]]
+    assert convert_picture(pixels, 4, "grey")[0, 0].tolist() == [0, 64, 191, 255]  # 255 · (0, ¼, ¾, 1)
+    assert convert_picture(pixels, 1, "grey").tolist() == [[[128]]]
 
 
 def test_the_right_size_is_not_resampled():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
-    assert (convert(encode(Image.fromarray(pixels)), 8, "grey")[0] == pixels).all()
+    assert (convert_picture(encode(Image.fromarray(pixels)), 8, "grey")[0] == pixels).all()
 
 
 def test_sixteen_bits_keep_their_upper_eight():
     pixels = np.array([[0, 255], [256, 65535]], dtype=np.uint16)
-    assert convert(encode(Image.fromarray(pixels)), 2, "grey").tolist() == [[[0, 0], [1, 255]]]
+    assert convert_picture(encode(Image.fromarray(pixels)), 2, "grey").tolist() == [[[0, 0], [1, 255]]]
 
 
-def test_a_palette_with_transparency_gives_its_colours():
+def test_a_palette_with_transparency_becomes_its_colours():
     image = Image.new("RGB", (2, 2), (200, 100, 50)).quantize(2)
-    assert convert(encode(image, transparency=bytes([0, 255])), 2, "grey")[0, 0, 0] == 124
+    assert convert_picture(encode(image, transparency=bytes([0, 255])), 2, "grey")[0, 0, 0] == 124
 
 
 def test_a_photograph_is_turned_upright():
     image = Image.fromarray(np.array([[0] * 8, [255] * 8] * 4, dtype=np.uint8).repeat(4, 0)[:8])
-    turned = Image.Exif()
-    turned[0x0112] = 6  # the camera was turned by a quarter
-    upright = convert(encode(image, "JPEG", exif=turned.tobytes(), quality=100), 8, "grey")
-    plain = convert(encode(image, "JPEG", quality=100), 8, "grey")
+    orientation = Image.Exif()
+    orientation[0x0112] = 6  # the camera was turned by a quarter
+    upright = convert_picture(encode(image, "JPEG", exif=orientation.tobytes(), quality=100), 8, "grey")
+    plain = convert_picture(encode(image, "JPEG", quality=100), 8, "grey")
     assert (upright[0] == np.rot90(plain[0], -1)).all()
     assert (upright != plain).any()
 
@@ -74,7 +74,7 @@ def test_a_photograph_is_turned_upright():
 def test_a_file_is_read_as_its_bytes_are(tmp_path):
     content = encode(Image.new("RGB", (5, 3), (9, 8, 7)))
     (tmp_path / "a.png").write_bytes(content)
-    assert (read_image(tmp_path / "a.png", 4, "rgb").numpy() == convert(content, 4, "rgb")).all()
+    assert (read_image(tmp_path / "a.png", 4, "rgb").numpy() == convert_picture(content, 4, "rgb")).all()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""The rows of a stage: just those asked for, in every split, under the labels asked for."""
+"""Selection keeps exactly the selected rows of every split, and gives them the selected labels."""
 
 from dataclasses import replace
 
@@ -15,34 +15,34 @@ NAMES, SETS = ("cat", "dog", "3", "ship", "car"), ("one", "two", "three")
 
 
 def split_of(labels, domains, first=0):
-    """Row n's image holds n alone, by which it is known again."""
+    """A split in which the image of row n is the number n, which identifies the row."""
     images = torch.arange(first, first + len(labels), dtype=torch.float64).reshape(-1, 1)
     return Split(images, torch.tensor(labels, dtype=torch.int64), torch.tensor(domains, dtype=torch.int64))
 
 
 def rows_of(split):
-    """Each row's own number, label and set."""
+    """Number, label and set of each row."""
     numbers = [int(number) for number in split.images.flatten().tolist()]
     return list(zip(numbers, split.labels.tolist(), split.domains.tolist(), strict=True))
 
 
 def splits_of(data):
-    return {name: part for name in ("train", "validation", "test") if (part := getattr(data, name)) is not None}
+    return {name: split for name in ("train", "validation", "test") if (split := getattr(data, name)) is not None}
 
 
-EVERY = [(label, domain) for label in range(len(NAMES)) for domain in range(len(SETS))]
-# Rows of one split, (class, set) each: any, but every class of every set at least once.
-ROWS = st.lists(st.sampled_from(EVERY), max_size=20).flatmap(lambda more: st.permutations(EVERY + more))
+PAIRS = [(label, domain) for label in range(len(NAMES)) for domain in range(len(SETS))]
+# Rows of one split as pairs (class, set); every pair occurs at least once.
+ROWS = st.lists(st.sampled_from(PAIRS), max_size=20).flatmap(lambda pairs: st.permutations(PAIRS + pairs))
 DATA = st.tuples(ROWS, st.none() | ROWS, ROWS)
 
 
-def dataset(drawn):
-    """Rows that are all numbered apart, whatever the split."""
-    parts, first = [], 0
+def dataset_of(drawn):
+    """A data set in which no two rows, of whatever splits, have the same number."""
+    splits, first = [], 0
     for rows in drawn:
-        parts.append(rows and split_of([label for label, _ in rows], [domain for _, domain in rows], first))
+        splits.append(rows and split_of([label for label, _ in rows], [domain for _, domain in rows], first))
         first += len(rows or ())
-    return Dataset(*parts, NAMES, SETS, "whole")
+    return Dataset(*splits, NAMES, SETS, "fingerprint")
 
 
 @pytest.fixture
@@ -53,69 +53,69 @@ def data():
     )
 
 
-CHOSEN = st.lists(st.integers(0, len(NAMES) - 1), min_size=1, unique=True)
+CLASSES = st.lists(st.integers(0, len(NAMES) - 1), min_size=1, unique=True)
 
 
-@given(DATA, CHOSEN, st.sampled_from(["all", "own"]))
+@given(DATA, CLASSES, st.sampled_from(["all", "own"]))
 def test_classes_never_leak_rows_and_lose_none(drawn, classes, outputs):
-    data = dataset(drawn)
-    chosen = select_rows(data, classes=classes, outputs=outputs)
+    data = dataset_of(drawn)
+    selected = select_rows(data, classes=classes, outputs=outputs)
     for name, before in splits_of(data).items():
         expected = [
             (number, classes.index(label) if outputs == "own" else label, domain)
             for number, label, domain in rows_of(before)
             if label in classes
         ]
-        assert rows_of(getattr(chosen, name)) == expected
-    assert splits_of(chosen).keys() == splits_of(data).keys()
-    assert chosen.classes == (tuple(NAMES[place] for place in classes) if outputs == "own" else NAMES)
-    assert chosen.domains == data.domains
+        assert rows_of(getattr(selected, name)) == expected
+    assert splits_of(selected).keys() == splits_of(data).keys()
+    assert selected.classes == (tuple(NAMES[place] for place in classes) if outputs == "own" else NAMES)
+    assert selected.domains == data.domains
 
 
 @given(DATA, st.permutations(range(len(NAMES))), st.lists(st.integers(1, 2), min_size=2, max_size=3))
 def test_groups_are_classes_of_their_members(drawn, order, sizes):
-    data = dataset(drawn)
-    groups, rest = [], list(order)
+    data = dataset_of(drawn)
+    groups, remaining = [], list(order)
     for size in sizes:
-        groups.append(rest[:size])
-        rest = rest[size:]
+        groups.append(remaining[:size])
+        remaining = remaining[size:]
     groups = [group for group in groups if group]
-    belongs = {label: number for number, group in enumerate(groups) for label in group}
-    chosen = select_rows(data, groups=groups)
+    group_of = {label: number for number, group in enumerate(groups) for label in group}
+    selected = select_rows(data, groups=groups)
     for name, before in splits_of(data).items():
-        expected = [(n, belongs[label], domain) for n, label, domain in rows_of(before) if label in belongs]
-        assert rows_of(getattr(chosen, name)) == expected
-    assert chosen.classes == tuple(" + ".join(NAMES[label] for label in group) for group in groups)
+        expected = [(n, group_of[label], domain) for n, label, domain in rows_of(before) if label in group_of]
+        assert rows_of(getattr(selected, name)) == expected
+    assert selected.classes == tuple(" + ".join(NAMES[label] for label in group) for group in groups)
 
 
-@given(DATA, st.lists(st.integers(0, len(SETS) - 1), min_size=1, unique=True), st.none() | CHOSEN)
+@given(DATA, st.lists(st.integers(0, len(SETS) - 1), min_size=1, unique=True), st.none() | CLASSES)
 def test_sets_keep_their_numbers(drawn, domains, classes):
-    data = dataset(drawn)
-    chosen = select_rows(data, classes=classes, domains=domains)
+    data = dataset_of(drawn)
+    selected = select_rows(data, classes=classes, domains=domains)
     for name, before in splits_of(data).items():
         expected = [row for row in rows_of(before) if row[2] in domains and (classes is None or row[1] in classes)]
-        assert rows_of(getattr(chosen, name)) == expected
-    assert chosen.domains == SETS
+        assert rows_of(getattr(selected, name)) == expected
+    assert selected.domains == SETS
 
 
-@given(DATA, CHOSEN, st.integers(1, 3))
+@given(DATA, CLASSES, st.integers(1, 3))
 def test_fewer_training_rows_are_some_of_them_and_always_the_same(drawn, classes, count):
-    data = dataset(drawn)
-    whole, some = select_rows(data, classes=classes), select_rows(data, classes=classes, train_rows=count)
-    rows, every = rows_of(some.train), rows_of(whole.train)
+    data = dataset_of(drawn)
+    full, limited = select_rows(data, classes=classes), select_rows(data, classes=classes, train_rows=count)
+    rows, all_rows = rows_of(limited.train), rows_of(full.train)
     assert len(rows) == count
-    assert rows == [row for row in every if row in rows]  # in their order
+    assert rows == [row for row in all_rows if row in rows]  # in their order
     assert rows_of(select_rows(data, classes=classes, train_rows=count).train) == rows
-    if count < len(every):
+    if count < len(all_rows):
         assert set(rows) < set(rows_of(select_rows(data, classes=classes, train_rows=count + 1).train))
-    assert rows_of(some.test) == rows_of(whole.test)
+    assert rows_of(limited.test) == rows_of(full.test)
 
 
-def test_nothing_asked_for_leaves_all_rows(data):
-    chosen = select_rows(data)
-    assert torch.equal(chosen.train.images, data.train.images)
-    assert rows_of(chosen.test) == rows_of(data.test)
-    assert (chosen.classes, chosen.domains) == (NAMES, SETS)
+def test_without_a_choice_all_rows_are_kept(data):
+    selected = select_rows(data)
+    assert torch.equal(selected.train.images, data.train.images)
+    assert rows_of(selected.test) == rows_of(data.test)
+    assert (selected.classes, selected.domains) == (NAMES, SETS)
 
 
 def test_names_and_positions_are_the_same_choice(data):
@@ -143,7 +143,7 @@ DIFFERENT = [
     {"train_rows": 4},
     {"classes": ["cat", "dog"], "train_rows": 3},
 ]
-# The order of classes matters to nothing but their own outputs, and groups of one class each are just these.
+# The order of classes matters only where outputs are their own; groups of one class each are these classes.
 EQUAL = [
     ({"classes": ["dog", "cat"], "outputs": "own"}, {"groups": [["dog"], ["cat"]]}),
     ({"classes": ["cat", "dog"]}, {"classes": ["dog", "cat"]}),
@@ -153,18 +153,18 @@ EQUAL = [
 
 def test_fingerprints_differ_where_the_choice_does(data):
     data = replace(data, validation=None, test=split_of([0, 1, 3], [0, 0, 0], 200))
-    prints = [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
-    assert len(set(prints)) == len(prints)
-    assert prints == [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
-    other = replace(data, fingerprint="g")
-    assert not {select_rows(other, **choice).fingerprint for choice in DIFFERENT} & set(prints)
+    fingerprints = [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert fingerprints == [select_rows(data, **choice).fingerprint for choice in DIFFERENT]
+    changed = replace(data, fingerprint="g")
+    assert not {select_rows(changed, **choice).fingerprint for choice in DIFFERENT} & set(fingerprints)
 
 
-@pytest.mark.parametrize(("one", "same"), EQUAL)
-def test_fingerprints_are_equal_where_the_choice_is(one, same, data):
+@pytest.mark.parametrize(("choice", "equal_choice"), EQUAL)
+def test_fingerprints_are_equal_where_the_choice_is(choice, equal_choice, data):
     data = replace(data, validation=None)
-    assert select_rows(data, **one).fingerprint == select_rows(data, **same).fingerprint
-    assert rows_of(select_rows(data, **one).train) == rows_of(select_rows(data, **same).train)
+    assert select_rows(data, **choice).fingerprint == select_rows(data, **equal_choice).fingerprint
+    assert rows_of(select_rows(data, **choice).train) == rows_of(select_rows(data, **equal_choice).train)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_fingerprints_are_equal_where_the_choice_is(one, same, data):
     [
         ({"classes": ["cat", "dgo"]}, r"classes: must be names or positions of classes, got 'dgo'.*did you mean dog"),
         ({"classes": [0, 5]}, r"classes: must be positions 0 … 4, got 5"),
-        ({"classes": ["cat", 0]}, r"classes: must differ, got \['cat', 0\].*take one 0 out"),
+        ({"classes": ["cat", 0]}, r"classes: must differ from each other, got \['cat', 0\].*remove one 0"),
         ({"classes": []}, r"classes: needs at least one, got \[\].*classes: \["),
         ({"groups": [["cat"], ["ct"]]}, r"groups: .*got 'ct'.*did you mean cat"),
         ({"groups": [["cat", "dog"], ["dog"]]}, r"groups: must not share a class"),
@@ -181,11 +181,14 @@ def test_fingerprints_are_equal_where_the_choice_is(one, same, data):
         ({"domains": ["two", "for"]}, r"domains: must be names or positions of domains, got 'for'"),
         ({"classes": ["3"]}, r"classes: must leave test rows"),
         ({"classes": ["dog"], "domains": ["three"]}, r"must leave training rows"),
-        ({"classes": ["car"], "train_rows": 2}, r"train_rows: must be 1 … 1, the rows there are, got 2"),
+        (
+            {"classes": ["car"], "train_rows": 2},
+            r"train_rows: must be 1 … 1, the number of selected training rows, got 2",
+        ),
         ({"train_rows": 0}, r"train_rows: must be 1 … 7"),
     ],
 )
-def test_choices_that_cannot_be_are_refused(choice, message, data):
+def test_invalid_choices_are_refused(choice, message, data):
     with pytest.raises(ArgumentError, match=f"(?s){message}"):
         select_rows(data, **choice)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.shards import shards
+from moebius.lab.data.shards import find_shards
 
 
 def test_the_files_of_a_split_in_order(tmp_path):
@@ -14,12 +14,12 @@ def test_the_files_of_a_split_in_order(tmp_path):
     ]
     for name in names:
         (tmp_path / name).touch()
-    assert [path.name for path in shards(tmp_path, "train")] == sorted(names[:2])
-    assert [path.name for path in shards(tmp_path, "test")] == ["test.parquet"]
-    assert shards(tmp_path / "nowhere", "train") == []
+    assert [path.name for path in find_shards(tmp_path, "train")] == sorted(names[:2])
+    assert [path.name for path in find_shards(tmp_path, "test")] == ["test.parquet"]
+    assert find_shards(tmp_path / "nowhere", "train") == []
 
 
 def test_a_missing_shard_is_noticed(tmp_path):
     (tmp_path / "train-00000-of-00002.parquet").touch()
     with pytest.raises(DataError, match="train has 1 of 2 parquet files"):
-        shards(tmp_path, "train")
+        find_shards(tmp_path, "train")

@@ -42,8 +42,8 @@ def test_rows_that_are_not_bytes_may_have_any_shape(split):
     assert torch.equal(batch.x, rows.images)  # no pixels, so nothing to scale
 
 
-@pytest.mark.parametrize("wrong", ["labels", "domains"])
-def test_labels_and_domains_are_whole_numbers(wrong, split):
-    given = {"images": split.images, "labels": split.labels, "domains": split.domains}
-    with pytest.raises(Exception, match=wrong):
-        Split(**{**given, wrong: given[wrong].float()})
+@pytest.mark.parametrize("name", ["labels", "domains"])
+def test_labels_and_domains_are_whole_numbers(name, split):
+    tensors = {"images": split.images, "labels": split.labels, "domains": split.domains}
+    with pytest.raises(Exception, match=name):
+        Split(**{**tensors, name: tensors[name].float()})

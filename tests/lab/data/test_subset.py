@@ -39,6 +39,6 @@ def test_all_classes_in_order_change_nothing(split):
         ([], "classes: needs at least one"),
     ],
 )
-def test_classes_that_cannot_be_kept_are_refused(split, classes, message):
+def test_invalid_choices_of_classes_are_refused(split, classes, message):
     with pytest.raises(ArgumentError, match=message):
         keep_classes(NAMES, DOMAINS, split, split, classes)

@@ -1,4 +1,4 @@
-"""Augmented copies of a split that stay the same: what is computed of them once can be kept."""
+"""A fixed set of augmented copies of a split, so that outputs of frozen experts can be computed once and kept."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,30 +11,32 @@ from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import scale
 from moebius.lab.data.split import Split
 
-# Rows augmented at once, 2 times as fast as 1,024 of 32×32 pixels in colour. Another number draws other views.
+# Rows per call of the augmentations: twice as fast as 1,024 rows of 32×32 pixels in colour. Another value draws other
+# views.
 CHUNK = 256
 
 
 def augmented_views(split: Split, augmentations: Sequence[Callable[[Tensor], Tensor]], count: int, seed: int) -> Split:
-    """Every row of `split` augmented `count` times: rows v·T … (v+1)·T − 1 are view v, in the split's order.
+    """Augment every row of `split` `count` times: rows v·T … (v+1)·T − 1 are view v, in the split's order.
 
-    Drawn from the seed alone, on the CPU wherever the split is, so that on one machine the same seed gives the same
-    bits; torch's global generator stays as it was. More views leave the first ones as they are. Values are rounded to
-    bytes again.
+    The random numbers depend on the seed alone and are drawn on the CPU, whatever the split's device: on one machine
+    the same seed gives the same bits. The global generator of torch keeps its state. A larger `count` does not change
+    the first views. uint8 images are rounded to uint8 again after augmentation.
 
-    What frozen experts say of a fixed set of views can be computed once, where fresh draws in each step cannot.
+    The outputs of frozen experts for a fixed set of views can be computed once; for images that every step augments
+    anew they cannot.
 
     Arguments:
         split: T rows.
-        augmentations: from images in [0, 1] to images in [0, 1], one after another.
-        count: how many views of each row, at least 1.
-        seed: at least 0.
+        augmentations: functions from images in [0, 1] to images in [0, 1], applied in this order.
+        count: number of views of each row, at least 1.
+        seed: seed of the random numbers, at least 0.
 
     Returns:
         count · T rows, on the split's device.
 
     Raises:
-        ArgumentError: a count or a seed that is no such number.
+        ArgumentError: `count` is not a whole number of at least 1, or `seed` is negative or a boolean.
 
     Example:
         >>> from moebius.lab.data.augmentation.flip import Flip
@@ -47,19 +49,20 @@ def augmented_views(split: Split, augmentations: Sequence[Callable[[Tensor], Ten
     if isinstance(seed, bool) or seed < 0:
         raise ArgumentError("seed", "must be at least 0", seed, "seed: 0")
     rows, images = len(split), split.images.cpu()
-    copies = torch.empty((count * rows, *images.shape[1:]), dtype=images.dtype)
+    views = torch.empty((count * rows, *images.shape[1:]), dtype=images.dtype)
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the generators of other devices too.
+        # torch.manual_seed would also seed the generators of other devices.
         torch.default_generator.manual_seed(seed)
         for view in range(count):
             for first in range(0, rows, CHUNK):
                 chunk = images[first : first + CHUNK]
-                place = view * rows + first
-                copies[place : place + len(chunk)] = _augmented(chunk, augmentations)
-    return Split(copies.to(split.images.device), split.labels.repeat(count), split.domains.repeat(count))
+                start = view * rows + first
+                views[start : start + len(chunk)] = _augment(chunk, augmentations)
+    return Split(views.to(split.images.device), split.labels.repeat(count), split.domains.repeat(count))
 
 
-def _augmented(images: Tensor, augmentations: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+def _augment(images: Tensor, augmentations: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """The augmented images, in the dtype of `images`."""
     if images.dtype != torch.uint8:
         return apply_augmentations(images, augmentations)
     return apply_augmentations(scale(images), augmentations).mul(255).round().to(torch.uint8)

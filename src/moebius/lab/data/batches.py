@@ -1,4 +1,4 @@
-"""Batches straight from tensors."""
+"""Batches cut from the tensors of a split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ class Batch:
     """Some rows of a split.
 
     Arguments:
-        x: (T, channels, size, size), float32 in [0, 1]; or rows of any shape, where the split has such.
-        labels: (T,), 0 … C−1.
-        domains: (T,), index of the set that the row comes from.
-        rows: (T,), the row's position in its split.
+        x: inputs of the model: (T, channels, size, size), float32 in [0, 1]; for a split of floating-point rows, these
+            rows, of any shape.
+        labels: (T,), class of each row, 0 … C−1.
+        domains: (T,), index of the set that each row comes from.
+        rows: (T,), position of each row in its split.
     """
 
     x: Shaped[Tensor, "T ..."]
@@ -35,16 +36,21 @@ class Batch:
 class Batches:
     """One epoch of batches, in an order that depends only on the number of rows, the seed and the epoch.
 
-    The last batch holds what is left. The order is drawn on the CPU wherever the tensors are, so that it is the same.
+    The last batch holds the remaining rows and may be smaller. The order is drawn on the CPU, so that it is the same
+    for splits on every device.
 
     Arguments:
-        split: what to draw from; with its tensors on a GPU no data is moved in between.
+        split: the rows. Where its tensors are on a GPU, no data move between devices.
         batch_size: rows in a batch, at least 1.
-        seed: at least 0.
-        epoch: at least 0.
-        start: skip so many batches, as a run does that goes on in the middle of an epoch; skipped ones cost nothing.
-        device: where the batches go; None = where the split is.
-        channels_last: lay images out with channels innermost, as convolutions on CPU and GPU like it.
+        seed: seed of the order, at least 0.
+        epoch: number of the epoch, at least 0.
+        start: number of batches to skip, for a run that resumes in the middle of an epoch; a skipped batch costs
+            nothing.
+        device: device of the batches; None = the split's.
+        channels_last: give images the channels-last memory format, in which convolutions are faster.
+
+    Raises:
+        ArgumentError: a number outside its range.
 
     Example:
         >>> import torch
@@ -64,7 +70,7 @@ class Batches:
         device: torch.device | str | None = None,
         channels_last: bool = False,
     ):
-        total = _count(split, batch_size)
+        total = _count_batches(split, batch_size)
         for name, value in (("seed", seed), ("epoch", epoch)):
             if value < 0:
                 raise ArgumentError(name, "must be at least 0", value, f"{name}: 0")
@@ -80,7 +86,7 @@ class Batches:
 
     @property
     def order(self) -> Int64[Tensor, "T"]:
-        """The epoch's order of all rows, on the CPU."""
+        """Positions of all rows in the epoch's order, on the CPU."""
         return torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(len(self.split)))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -88,46 +94,65 @@ class Batches:
         order = self.order[self.start * self.batch_size :].to(images.device)
         labels, domains = self.split.labels[order], self.split.domains[order]
         for first in range(0, len(order), self.batch_size):
-            part = slice(first, first + self.batch_size)
-            rows = order[part]
-            chosen = images.index_select(0, rows)
-            yield _batch(chosen, labels[part], domains[part], rows, self.device, self.channels_last)
+            interval = slice(first, first + self.batch_size)
+            rows = order[interval]
+            batch_images = images.index_select(0, rows)
+            yield _make_batch(batch_images, labels[interval], domains[interval], rows, self.device, self.channels_last)
 
 
 def in_order(
     split: Split, batch_size: int, device: torch.device | str | None = None, channels_last: bool = False
 ) -> Iterator[Batch]:
-    """Batches of all rows in the split's own order, as evaluation wants them.
+    """Batches of all rows in the split's own order, for evaluation.
 
     Arguments:
         split, batch_size, device, channels_last: as in `Batches`.
+
+    Raises:
+        ArgumentError: `batch_size` is below 1.
     """
-    _count(split, batch_size)
-    every = torch.arange(len(split), device=split.images.device)
+    _count_batches(split, batch_size)
+    rows = torch.arange(len(split), device=split.images.device)
+    intervals = (slice(first, first + batch_size) for first in range(0, len(split), batch_size))
     return (
-        _batch(split.images[part], split.labels[part], split.domains[part], every[part], device, channels_last)
-        for part in (slice(first, first + batch_size) for first in range(0, len(split), batch_size))
+        _make_batch(
+            split.images[interval],
+            split.labels[interval],
+            split.domains[interval],
+            rows[interval],
+            device,
+            channels_last,
+        )
+        for interval in intervals
     )
 
 
 def scale(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -> Shaped[Tensor, "T ..."]:
-    """Pixels of 0 … 255 to float32 in [0, 1]: x / 255. What is no uint8 stays as it is."""
+    """Scale uint8 pixels 0 … 255 to float32 in [0, 1]: x / 255. Tensors of another dtype keep their values."""
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
     if images.dtype != torch.uint8:
         return images.contiguous(memory_format=layout)
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
-def _batch(
-    images: Tensor, labels: Tensor, domains: Tensor, rows: Tensor, device: torch.device | str | None, last: bool
+def _make_batch(
+    images: Tensor,
+    labels: Tensor,
+    domains: Tensor,
+    rows: Tensor,
+    device: torch.device | str | None,
+    channels_last: bool,
 ) -> Batch:
+    """Move the tensors to `device`, then scale the images."""
     if device is not None:
-        # Bytes travel, not floats: a quarter of the traffic.
-        images, labels, domains, rows = (each.to(device, non_blocking=True) for each in (images, labels, domains, rows))
-    return Batch(scale(images, last), labels, domains, rows)
+        # uint8 pixels are moved and scaled on the device: a quarter of the bytes of float32.
+        tensors = (images, labels, domains, rows)
+        images, labels, domains, rows = (tensor.to(device, non_blocking=True) for tensor in tensors)
+    return Batch(scale(images, channels_last), labels, domains, rows)
 
 
-def _count(split: Split, batch_size: int) -> int:
+def _count_batches(split: Split, batch_size: int) -> int:
+    """Number of batches in an epoch."""
     if batch_size < 1:
         raise ArgumentError("batch_size", "must be at least 1", batch_size, "batch_size: 128")
     return -(-len(split) // batch_size)

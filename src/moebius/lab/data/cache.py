@@ -1,4 +1,4 @@
-"""A decoded source as one file, beside the hash of its contents."""
+"""Decoded sets of images on disk: one safetensors file per set, size and colour, with a hash of its contents."""
 
 import contextlib
 import hashlib
@@ -17,97 +17,114 @@ from torch import Tensor
 
 from moebius.kit.errors import DataError
 from moebius.kit.files import atomic_path
-from moebius.lab.data.decode import VERSION, decode
+from moebius.lab.data.decode import VERSION, decode_rows
 from moebius.lab.data.raw import Source
 
 TENSORS = ("train.images", "train.labels", "test.images", "test.labels")
 
 
 class Decoded(NamedTuple):
-    """A decoded source: its tensors by the names in TENSORS, its classes, and the hash of both."""
+    """A decoded set.
+
+    Arguments:
+        tensors: images and labels of both splits, by the names in TENSORS.
+        classes: names of the classes; a label is a position in it.
+        digest: hash of the tensors and the names.
+    """
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
     digest: str
 
 
-def default_folder() -> Path:
+def default_cache_folder() -> Path:
     """`$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moebius"
 
 
-def cached_set(source: Source, size: int, color: str, data_dir: Path | None, cache_dir: Path | None) -> Decoded:
-    """The decoded source: from its cache file if that is whole, else decoded now and put there.
+def load_decoded(source: Source, size: int, color: str, data_dir: Path | None, cache_dir: Path | None) -> Decoded:
+    """Read the decoded set from its cache file, or decode it and write the file where there is no intact one.
 
-    The file is memory-mapped, so that processes on one machine share it. A folder that cannot be written to costs a
-    warning and the time to decode again, not the run.
+    The tensors of a cache file are memory-mapped, so that processes on one machine share them. Where the cache folder
+    cannot be written to, the function warns and returns the decoded set.
+
+    Arguments:
+        source: where the rows come from. Its `identity`, with the size and the colour, is the key of the cache file.
+        size: height and width of the images, in pixels.
+        color: "grey" (1 channel) or "rgb" (3).
+        data_dir: folder with the source's files; None = the source's default.
+        cache_dir: folder of the cache files; None = `default_cache_folder()`.
 
     Raises:
-        DataError: for files that are missing, and for rows that cannot be decoded; nothing is written then.
+        DataError: files are missing, a split has no rows, or a row cannot be decoded; no cache file is written then.
     """
     raw = source.open(data_dir)
     key = hashlib.sha256(repr((raw.identity, VERSION, size, color)).encode()).hexdigest()[:16]
-    readable = re.sub(r"[^\w.-]+", "-", source.name)
-    path = (cache_dir or default_folder()) / f"{readable}-{size}-{color}-{key}.safetensors"
-    found = _read(path)
-    if found:
-        return found
-    with _locked(path):
-        found = _read(path)
-        if found:
-            return found
+    readable_name = re.sub(r"[^\w.-]+", "-", source.name)
+    path = (cache_dir or default_cache_folder()) / f"{readable_name}-{size}-{color}-{key}.safetensors"
+    cached = _read_cache(path)
+    if cached:
+        return cached
+    with _lock(path):
+        # Another process may have written the file while this one waited for the lock.
+        cached = _read_cache(path)
+        if cached:
+            return cached
         contents = raw.read()
         for split, rows in (("train", contents.train), ("test", contents.test)):
             if not len(rows):
-                raise DataError(f"{source.name}: the {split} split has no rows")
-        train, test = (decode(rows, contents.classes, size, color) for rows in (contents.train, contents.test))
-        result = _with_digest(dict(zip(TENSORS, (*train, *test), strict=True)), contents.classes)
+                raise DataError(
+                    f"{source.name}: the {split} split has no rows", f"add rows to the {split} split of {source.name}"
+                )
+        train, test = (decode_rows(rows, contents.classes, size, color) for rows in (contents.train, contents.test))
+        decoded = _add_digest(dict(zip(TENSORS, (*train, *test), strict=True)), contents.classes)
         try:
             with atomic_path(path) as temporary:
-                metadata = {"classes": json.dumps(result.classes), "digest": result.digest}
-                save_file(result.tensors, temporary, metadata)
-        # safetensors tells of a full disk by an exception of its own.
+                metadata = {"classes": json.dumps(decoded.classes), "digest": decoded.digest}
+                save_file(decoded.tensors, temporary, metadata)
+        # safetensors raises its own exception for a full disk.
         except (OSError, safetensors.SafetensorError) as error:
             warnings.warn(f"decoded images are not cached: {error}", stacklevel=2)
-        return result
+        return decoded
 
 
-def _with_digest(tensors: dict[str, Tensor], classes: tuple[str, ...]) -> Decoded:
-    total = hashlib.sha256(json.dumps(classes).encode())
+def _add_digest(tensors: dict[str, Tensor], classes: tuple[str, ...]) -> Decoded:
+    digest = hashlib.sha256(json.dumps(classes).encode())
     for name in TENSORS:
-        total.update(repr(tuple(tensors[name].shape)).encode())
-        total.update(memoryview(tensors[name].numpy()))  # pyright: ignore[reportArgumentType]
-    return Decoded(tensors, classes, total.hexdigest())
+        digest.update(repr(tuple(tensors[name].shape)).encode())
+        digest.update(memoryview(tensors[name].numpy()))  # pyright: ignore[reportArgumentType]
+    return Decoded(tensors, classes, digest.hexdigest())
 
 
-def _read(path: Path) -> Decoded | None:
-    """What the file holds, or None if it is missing, cut short, or not what was written."""
+def _read_cache(path: Path) -> Decoded | None:
+    """The decoded set in the file; None where the file is missing or truncated, or its contents changed."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in TENSORS}
-        result = _with_digest(tensors, tuple(json.loads(metadata["classes"])))
+        decoded = _add_digest(tensors, tuple(json.loads(metadata["classes"])))
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return result if result.digest == metadata["digest"] else None
+    return decoded if decoded.digest == metadata["digest"] else None
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process decode while others wait for its file.
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock on the cache file, so that one process decodes and others wait.
 
-    The lock only saves work: files are written whole or not at all, so that going on without it is safe.
+    The lock only saves work. Where it cannot be had (a read-only folder, ten minutes of waiting), the block runs
+    without it, which is safe: a cache file appears complete or not at all.
     """
-    name = path.with_name(f".{path.name}.lock")
-    lock = FileLock(name, timeout=600)
+    lock_path = path.with_name(f".{path.name}.lock")
+    lock = FileLock(lock_path, timeout=600)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, Timeout, NotImplementedError):
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock)
-            stack.callback(_remove, name)
+            stack.callback(_remove_file, lock_path)
         yield
 
 
-def _remove(path: Path) -> None:
+def _remove_file(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the image and the label, and the rows of such a table."""
+"""The image column and the label column of a table, and the table's rows."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,15 @@ from moebius.lab.data.raw import Row
 
 
 class Columns(NamedTuple):
-    """Names of the image and label columns, the classes, and whether a label is an index (else the text of a name)."""
+    """The columns of a table that hold images and labels.
+
+    Arguments:
+        image: name of the image column.
+        label: name of the label column.
+        classes: names of the classes.
+        by_index: whether the label column holds positions in `classes`; if not, it holds values whose text is the
+            class name.
+    """
 
     image: str
     label: str
@@ -23,52 +31,66 @@ class Columns(NamedTuple):
 
 def find_columns(
     features: datasets.Features,
-    labels: Callable[[str], pa.ChunkedArray],
+    read_labels: Callable[[str], pa.ChunkedArray],
     where: str,
     image: str | None = None,
     label: str | None = None,
 ) -> Columns:
-    """Find the columns by the type of their features.
+    """Find the image column and the label column by the types of the features.
 
     Arguments:
-        features: the table's features.
-        labels: gives the values of a label column over all training rows; asked only for a column without class names.
-        where: the set, for messages.
-        image: name of the image column; None = the only one that holds images.
-        label: name of the label column; None = the only one with class names, else the one called label or labels.
+        features: features of the table.
+        read_labels: reads the values of a column over all training rows; called only for a label column without class
+            names.
+        where: name of the set, for error messages.
+        image: name of the image column; None = the only column that holds images.
+        label: name of the label column; None = the only column with class names, or else the one named label or
+            labels.
 
     Raises:
-        DataError: when there is none, or more than one.
+        DataError: no column fits, several do, or the label column holds neither whole numbers nor text.
     """
-    images = [
+    image_columns = [
         name
         for name, feature in features.items()
         if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and {"bytes", "path"} == set(feature))
     ]
-    named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    image = _one("image", image, images, features, where)
-    label = _one("label", label, named or [name for name in ("label", "labels") if name in features], features, where)
+    label_columns = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    label_columns = label_columns or [name for name in ("label", "labels") if name in features]
+    image = _choose_column("image", image, image_columns, features, where)
+    label = _choose_column("label", label, label_columns, features, where)
     feature = features[label]
     if isinstance(feature, datasets.ClassLabel) and feature.names:
         return Columns(image, label, tuple(feature.names), True)
-    values = pc.unique(labels(label).drop_null())  # pyright: ignore[reportAttributeAccessIssue]
+    values = pc.unique(read_labels(label).drop_null())  # pyright: ignore[reportAttributeAccessIssue]
     if not (
         pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     ):
-        raise DataError(f"{where}: column {label!r} holds {values.type}, no labels", "label: NAME OF THE LABEL COLUMN")
-    known = sorted(value for value in values.to_pylist() if isinstance(value, str) or value >= 0)
-    return Columns(image, label, tuple(map(str, known)), False)
+        raise DataError(
+            f"{where}: column {label!r} holds {values.type}, and labels are whole numbers or text",
+            "label: NAME OF THE LABEL COLUMN",
+        )
+    classes = sorted(value for value in values.to_pylist() if isinstance(value, str) or value >= 0)
+    return Columns(image, label, tuple(map(str, classes)), False)
 
 
 def table_rows(table: pa.Table, columns: Columns, file: str, first: int) -> Iterator[Row]:
-    """The rows of a table that holds `file`'s rows from number `first` on."""
+    """The rows of a table.
+
+    Arguments:
+        table: consecutive rows of `file`.
+        columns: the table's image and label columns.
+        file: name of the file, for error messages.
+        first: number of the table's first row in `file`, from 0.
+    """
     pairs = zip(table[columns.image].to_pylist(), table[columns.label].to_pylist(), strict=True)
-    for index, (image, label) in enumerate(pairs, first):
-        # A label of another type than its column's (a float among class indices) is told as such when decoding.
-        yield Row(_picture(image), label if columns.by_index or label is None else str(label), file, index)
+    for number, (image, label) in enumerate(pairs, first):
+        # A label of a wrong type (a float among class positions) passes here; decode_rows refuses it.
+        yield Row(_read_cell(image), label if columns.by_index or label is None else str(label), file, number)
 
 
-def _picture(value: object) -> bytes | Path | None:
+def _read_cell(value: object) -> bytes | Path | None:
+    """The image in a cell of the image column: its bytes, or the path of its file; None where it is missing."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, dict):
@@ -79,12 +101,15 @@ def _picture(value: object) -> bytes | Path | None:
     return None
 
 
-def _one(what: str, given: str | None, found: list[str], features: Iterable[str], where: str) -> str:
-    if given is not None:
-        if given not in features:
-            raise DataError(f"{where}: no column is called {given!r}", f"{what}: one of {', '.join(features)}")
-        return given
-    if len(found) == 1:
-        return found[0]
-    told = f"more than one column may hold the {what}: {', '.join(found)}" if found else f"no column holds the {what}"
-    raise DataError(f"{where}: {told}", f"{what}: one of {', '.join(found or features)}")
+def _choose_column(role: str, name: str | None, candidates: list[str], features: Iterable[str], where: str) -> str:
+    """The column `name`, or the only candidate where no name is given."""
+    if name is not None:
+        if name not in features:
+            raise DataError(f"{where}: no column is called {name!r}", f"{role}: one of {', '.join(features)}")
+        return name
+    if len(candidates) == 1:
+        return candidates[0]
+    rule = f"no column holds the {role}"
+    if candidates:
+        rule = f"more than one column may hold the {role}: {', '.join(candidates)}"
+    raise DataError(f"{where}: {rule}", f"{role}: one of {', '.join(candidates or features)}")

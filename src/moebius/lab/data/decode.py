@@ -1,4 +1,4 @@
-"""Rows of a source → uint8 tensors; the first bad row is refused with its file, number and reason."""
+"""Rows of a source → uint8 tensors; the first bad row is refused with its file, its number and the reason."""
 
 import numpy as np
 import torch
@@ -6,50 +6,51 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.picture import channels_of, convert_or_refuse
+from moebius.lab.data.picture import convert_or_raise, count_channels
 from moebius.lab.data.raw import Row, Rows
 
 # Part of every cache key: raise it when a change of this file or of picture.py changes any pixel.
 VERSION = 1
 
 
-def decode(
+def decode_rows(
     rows: Rows, classes: tuple[str, ...], size: int, color: str
 ) -> tuple[UInt8[Tensor, "T channels size size"], Int64[Tensor, "T"]]:
-    """Decode all rows.
+    """Decode the images and labels of all rows.
 
-    Single-threaded on purpose: small images take some 50 µs each, nearly all of it in Python, and two threads took
+    It runs in one thread on purpose: a small image takes some 50 µs, nearly all of it in Python, and two threads took
     1.7 times as long.
 
     Arguments:
         rows: T rows of a source.
-        classes: names of the classes that labels point at.
+        classes: names of the classes; a label is one of them, or a position among them.
         size: height and width of the images, in pixels.
         color: "grey" (1 channel) or "rgb" (3).
 
     Returns:
-        images (T, channels, size, size) and labels (T,).
+        images (T, channels, size, size), 0 … 255, and labels (T,), 0 … C−1.
 
     Raises:
-        DataError: for a missing, broken or wrongly labelled row.
+        DataError: an image is missing or broken, or a label is missing or no class.
     """
-    images = np.empty((len(rows), channels_of(color), size, size), dtype=np.uint8)
+    images = np.empty((len(rows), count_channels(color), size, size), dtype=np.uint8)
     labels = np.empty(len(rows), dtype=np.int64)
-    position = {name: index for index, name in enumerate(classes)}
+    positions = {name: position for position, name in enumerate(classes)}
     for t, row in enumerate(rows):
-        labels[t] = _label(row, position)
+        labels[t] = _decode_label(row, positions)
         if row.image is None or (isinstance(row.image, bytes) and not row.image):
-            raise DataError(f"{row.where}: the image is missing", "take the row out")
-        images[t] = convert_or_refuse(row.image, size, color, row.where)
+            raise DataError(f"{row.where}: the image is missing", "add the image, or remove the row")
+        images[t] = convert_or_raise(row.image, size, color, row.where)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def _label(row: Row, position: dict[str, int]) -> int:
+def _decode_label(row: Row, positions: dict[str, int]) -> int:
+    """Position of the row's class; `positions` maps the classes' names to their positions."""
     label = row.label
-    if isinstance(label, str) and label in position:
-        return position[label]
-    if isinstance(label, int) and 0 <= label < len(position):
+    if isinstance(label, str) and label in positions:
+        return positions[label]
+    if isinstance(label, int) and 0 <= label < len(positions):
         return label
-    reason = "the label is missing" if label is None else f"the label {label!r} is none of the {len(position)} classes"
-    known = f"0 … {len(position) - 1}" if isinstance(label, int) else ", ".join(position)
-    raise DataError(f"{row.where}: {reason}", f"label it with one of {known}, or take the row out")
+    reason = "the label is missing" if label is None else f"the label {label!r} is none of the {len(positions)} classes"
+    choices = f"0 … {len(positions) - 1}" if isinstance(label, int) else ", ".join(positions)
+    raise DataError(f"{row.where}: {reason}", f"change the label to one of {choices}, or remove the row")

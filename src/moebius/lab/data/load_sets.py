@@ -1,4 +1,4 @@
-"""Sets combined into one: labels offset in order, a domain each."""
+"""Several sets of images combined into one data set, in which every set is a domain."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.cache import Decoded, cached_set
-from moebius.lab.data.picture import channels_of
+from moebius.lab.data.cache import Decoded, load_decoded
+from moebius.lab.data.picture import count_channels
 from moebius.lab.data.raw import Source
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.data.subset import keep_classes
@@ -27,26 +27,26 @@ def load_sets(
     data_dir: Path | str | None = None,
     cache_dir: Path | str | None = None,
 ) -> Dataset:
-    """Read sets of images, decoded once and then from the cache, and combine them.
+    """Load sets of images and combine them; a set is decoded the first time and read from the cache afterwards.
 
-    Set d's labels are offset by the number of classes of the sets before it, and its rows have domain d. With several
-    sets a class is called as its set and itself ("mnist 3", "cifar10 cat").
+    The labels of set d are offset by the number of classes of the sets before it, and its rows have domain d. With
+    several sets, the name of a class begins with the name of its set ("mnist 3", "cifar10 cat").
 
     Arguments:
-        sources: one or more; each becomes a domain.
-        size: height and width that all images get, in pixels.
+        sources: one or more sets; each becomes a domain.
+        size: height and width of all images, in pixels.
         color: "grey" (1 channel) or "rgb" (3).
-        train_rows: how many rows to train on, drawn at random from all sets together, always the same; None = all.
-        test_rows: the same for the test split.
-        validation_rows: how many training rows to hold out. They do not depend on `train_rows`, and are no part of it.
-        classes: names or positions of the classes to keep, among the combined ones; labels then are positions in it.
-            None = all.
+        train_rows: number of rows to train on, drawn at random over all sets with a fixed seed; None = all.
+        test_rows: number of test rows, drawn likewise; None = all.
+        validation_rows: number of training rows to hold out. Which ones does not depend on `train_rows`, and
+            `train_rows` does not count them.
+        classes: names or positions of the combined classes to keep; labels become positions in this list. None = all.
         data_dir: folder with files in the hub's layout; None = download.
-        cache_dir: where decoded images are kept; None = `$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`.
+        cache_dir: folder of decoded images; None = `$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`.
 
     Raises:
-        ArgumentError: for numbers of rows that cannot be, unknown classes, or a set given twice.
-        DataError: for files that are missing, and for rows that are broken or wrongly labelled.
+        ArgumentError: a number out of its range, an unknown class, or the same set twice.
+        DataError: files are missing, or a row is broken or wrongly labelled.
 
     Example:
         >>> import tempfile
@@ -59,80 +59,83 @@ def load_sets(
         raise ArgumentError("sets", "needs at least one set", [], "sets: [{kind: digits}]")
     if size < 1:
         raise ArgumentError("size", "must be at least 1 pixel", size, "size: 32")
-    channels_of(color)
+    count_channels(color)
     for name, value in (("train_rows", train_rows), ("test_rows", test_rows)):
         if value is not None and value < 1:
             raise ArgumentError(name, "must be at least 1, or null for all rows", value, f"{name}: null")
     if validation_rows < 0:
         raise ArgumentError("validation_rows", "must be at least 0", validation_rows, "validation_rows: 0")
-    folder = Path(data_dir) if data_dir is not None else None
-    cache = Path(cache_dir) if cache_dir is not None else None
+    data_folder = Path(data_dir) if data_dir is not None else None
+    cache_folder = Path(cache_dir) if cache_dir is not None else None
 
-    parts: list[Decoded] = []
+    sets: list[Decoded] = []
     for position, source in enumerate(sources):
-        part = cached_set(source, size, color, folder, cache)
-        if any(part.digest == other.digest for other in parts):
-            raise ArgumentError("sets", "must differ", source.name, f"take set {position + 1} out, or name other files")
-        parts.append(part)
-    domains = _unique([source.name for source in sources])
+        decoded = load_decoded(source, size, color, data_folder, cache_folder)
+        if any(decoded.digest == earlier.digest for earlier in sets):
+            fix = f"remove set {position + 1} from the list, or name other files"
+            raise ArgumentError("sets", "must differ from each other", source.name, fix)
+        sets.append(decoded)
+    domains = _number_repeats([source.name for source in sources])
     names = tuple(
-        name if len(parts) == 1 else f"{domain} {name}"
-        for domain, part in zip(domains, parts, strict=True)
-        for name in part.classes
+        name if len(sets) == 1 else f"{domain} {name}"
+        for domain, decoded in zip(domains, sets, strict=True)
+        for name in decoded.classes
     )
-    train, test = _combine(parts, "train"), _combine(parts, "test")
+    train, test = _combine_sets(sets, "train"), _combine_sets(sets, "test")
     if classes is not None:
         names, train, test = keep_classes(names, domains, train, test, classes)
     validation, train = _hold_out(train, validation_rows, train_rows)
     if test_rows is not None and test_rows > len(test):
-        raise ArgumentError(
-            "test_rows", f"must be at most {len(test)}, the rows there are", test_rows, "test_rows: null"
-        )
+        rule = f"must be at most {len(test)}, the number of test rows"
+        raise ArgumentError("test_rows", rule, test_rows, "test_rows: null")
     if test_rows is not None and test_rows < len(test):
-        test = test.take(_drawn(len(test))[:test_rows].sort().values)
+        test = test.take(_draw_order(len(test))[:test_rows].sort().values)
     choice = (names, domains, size, color, train_rows, test_rows, validation_rows)
-    content = repr(([part.digest for part in parts], choice)).encode()
+    content = repr(([decoded.digest for decoded in sets], choice)).encode()
     return Dataset(train, validation, test, names, domains, hashlib.sha256(content).hexdigest())
 
 
-def _combine(parts: list[Decoded], split: str) -> Split:
+def _combine_sets(sets: list[Decoded], split: str) -> Split:
+    """One split ("train" or "test") of all sets, with offset labels."""
     images, labels, domains, offset = [], [], [], 0
-    for position, part in enumerate(parts):
-        images.append(part.tensors[f"{split}.images"])
-        labels.append(part.tensors[f"{split}.labels"] + offset)
-        domains.append(torch.full_like(labels[-1], position))
-        offset += len(part.classes)
-    # A single set stays memory-mapped.
+    for domain, decoded in enumerate(sets):
+        images.append(decoded.tensors[f"{split}.images"])
+        labels.append(decoded.tensors[f"{split}.labels"] + offset)
+        domains.append(torch.full_like(labels[-1], domain))
+        offset += len(decoded.classes)
+    # The images of a single set are not copied, and stay memory-mapped.
     return Split(images[0] if len(images) == 1 else torch.cat(images), torch.cat(labels), torch.cat(domains))
 
 
 def _hold_out(train: Split, validation_rows: int, train_rows: int | None) -> tuple[Split | None, Split]:
+    """The validation split, if any, and the rows to train on; both keep the order of the rows."""
     total = len(train)
     if validation_rows >= total:
-        rule = f"must leave rows to train on, of {total}"
+        rule = f"must be below {total}, the number of training rows"
         raise ArgumentError("validation_rows", rule, validation_rows, "validation_rows: 0")
-    left = total - validation_rows
-    if train_rows is not None and train_rows > left:
-        rule = f"must be at most {left}, the rows there are without validation rows"
+    remaining = total - validation_rows
+    if train_rows is not None and train_rows > remaining:
+        rule = f"must be at most {remaining}, the number of training rows that are not validation rows"
         raise ArgumentError("train_rows", rule, train_rows, "train_rows: null")
-    if left == total and train_rows in (None, total):
+    if remaining == total and train_rows in (None, total):
         return None, train
-    order = _drawn(total)
-    held, kept = order[:validation_rows], order[validation_rows:][:train_rows]
-    validation = train.take(held.sort().values) if validation_rows else None
-    return validation, train.take(kept.sort().values)
+    order = _draw_order(total)
+    validation_index, train_index = order[:validation_rows], order[validation_rows:][:train_rows]
+    validation = train.take(validation_index.sort().values) if validation_rows else None
+    return validation, train.take(train_index.sort().values)
 
 
-def _drawn(total: int) -> Tensor:
+def _draw_order(total: int) -> Tensor:
+    """A random order of `total` rows, the same in every call."""
     return torch.from_numpy(np.random.default_rng(0).permutation(total))
 
 
-def _unique(names: list[str]) -> tuple[str, ...]:
-    """The names, those that are taken already with the first free number behind."""
-    taken: list[str] = []
+def _number_repeats(names: list[str]) -> tuple[str, ...]:
+    """The names, with the first free number after each repeated one."""
+    unique: list[str] = []
     for name in names:
-        free, number = name, 2
-        while free in taken:
-            free, number = f"{name} {number}", number + 1
-        taken.append(free)
-    return tuple(taken)
+        candidate, number = name, 2
+        while candidate in unique:
+            candidate, number = f"{name} {number}", number + 1
+        unique.append(candidate)
+    return tuple(unique)

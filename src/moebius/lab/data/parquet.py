@@ -1,4 +1,4 @@
-"""Rows of parquet files with a column of images and one of labels."""
+"""Rows of parquet files with an image column and a label column."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,42 +13,46 @@ from moebius.lab.data.raw import Contents, Row, Rows
 
 
 def read_parquet(train: list[Path], test: list[Path], image: str | None, label: str | None) -> Contents:
-    """Rows of parquet files, read some at a time.
+    """Open parquet files and find their columns; the rows are read in batches, when they are iterated over.
 
     Arguments:
         train, test: the files of each split.
-        image, label: names of the columns; None = found by the type of their features.
+        image, label: names of the columns; None = the columns that `find_columns` finds by their types.
 
     Raises:
-        DataError: for a file that is truncated or no parquet file, or without these columns; while iterating too.
+        DataError: a file is truncated, is no parquet file, or lacks one of the columns. Iterating over the rows raises
+            it too, for a page that cannot be read.
     """
-    opened = {path: _open(path) for path in (*train, *test)}
-    features = datasets.Features.from_arrow_schema(opened[train[0]].schema_arrow)
+    files = {path: _open_parquet(path) for path in (*train, *test)}
+    features = datasets.Features.from_arrow_schema(files[train[0]].schema_arrow)
 
-    def labels(column: str) -> pa.ChunkedArray:
-        return pa.chunked_array([chunk for path in train for chunk in opened[path].read([column])[column].chunks])
+    def read_labels(column: str) -> pa.ChunkedArray:
+        return pa.chunked_array([chunk for path in train for chunk in files[path].read([column])[column].chunks])
 
-    columns = find_columns(features, labels, str(train[0]), image, label)
-    for path, file in opened.items():
+    columns = find_columns(features, read_labels, str(train[0]), image, label)
+    for path, file in files.items():
         missing = {columns.image, columns.label} - set(file.schema_arrow.names)
         if missing:
-            raise DataError(f"{path}: no column is called {missing.pop()!r}, as it is in {train[0].name}")
+            raise DataError(
+                f"{path}: no column is called {missing.pop()!r}, as it is in {train[0].name}",
+                f"rename the columns of {path.name} to those of {train[0].name}",
+            )
 
-    def rows(files: list[Path]) -> Rows:
-        count = sum(opened[path].metadata.num_rows for path in files)
-        return Rows(count, lambda: (row for path in files for row in _rows(path, columns)))
+    def make_rows(paths: list[Path]) -> Rows:
+        count = sum(files[path].metadata.num_rows for path in paths)
+        return Rows(count, lambda: (row for path in paths for row in _read_rows(path, columns)))
 
-    return Contents(columns.classes, rows(train), rows(test))
+    return Contents(columns.classes, make_rows(train), make_rows(test))
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: truncated, or no parquet file: {error}", "download the file again") from error
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _read_rows(path: Path, columns: Columns) -> Iterator[Row]:
     first = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -57,5 +61,5 @@ def _rows(path: Path, columns: Columns) -> Iterator[Row]:
                 first += batch.num_rows
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: row {first} or one soon after cannot be read: {error}", "download the file again"
+            f"{path}: row {first} or one of the next 1,024 cannot be read: {error}", "download the file again"
         ) from error

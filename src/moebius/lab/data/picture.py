@@ -1,4 +1,4 @@
-"""One image, as bytes, file or array, to uint8 channels."""
+"""One picture (bytes of a file, a path, or an array) → uint8 channels."""
 
 import io
 import warnings
@@ -17,22 +17,25 @@ Color = Literal["grey", "rgb"]
 MODES = {"grey": ("L", 1), "rgb": ("RGB", 3)}
 
 
-def channels_of(color: str) -> int:
-    """1 for "grey", 3 for "rgb".
+def count_channels(color: str) -> int:
+    """Number of channels of a colour: 1 for "grey", 3 for "rgb".
 
     Raises:
-        ArgumentError: for anything else.
+        ArgumentError: another colour.
     """
     if color not in MODES:
         raise ArgumentError("color", "must be grey or rgb", color, "color: grey")
     return MODES[color][1]
 
 
-def convert(picture: bytes | Path | np.ndarray, size: int, color: str) -> UInt8[np.ndarray, "channels size size"]:
-    """Decode, turn upright, change colour, then resize.
+def convert_picture(
+    picture: bytes | Path | np.ndarray, size: int, color: str
+) -> UInt8[np.ndarray, "channels size size"]:
+    """Decode a picture, turn it upright, convert its colour, then resize it.
 
-    Grey is ITU-R 601 luma, L = (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶, rounded down; grey images become RGB by
-    repetition. The resize is bilinear (with antialiasing where it shrinks) and squeezes images that are not square.
+    Grey is ITU-R 601 luma, L = (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶, rounded down. A grey picture becomes RGB by
+    repetition of its channel. The resize is bilinear, with antialiasing where it shrinks, and does not keep the aspect
+    ratio of a picture that is not square.
 
     Arguments:
         picture: bytes of an image file, its path, or a uint8 array (height, width[, 3]).
@@ -40,9 +43,9 @@ def convert(picture: bytes | Path | np.ndarray, size: int, color: str) -> UInt8[
         color: "grey" (1 channel) or "rgb" (3).
 
     Raises:
-        ValueError, OSError, SyntaxError, …: whatever Pillow raises for bytes that are no whole image.
+        ValueError, OSError, SyntaxError, …: any exception that Pillow raises for bytes that are no complete image.
     """
-    image = _open(picture)
+    image = _open_picture(picture)
     if "exif" in image.info:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
@@ -61,7 +64,7 @@ def convert(picture: bytes | Path | np.ndarray, size: int, color: str) -> UInt8[
 
 
 def read_image(path: Path | str, size: int, color: str = "grey") -> UInt8[Tensor, "channels size size"]:
-    """Read one image file in the way that data sets are read.
+    """Read one image file as data sets are read: decoded, converted to the colour, and resized.
 
     Arguments:
         path: an image file of any format that Pillow reads.
@@ -72,7 +75,8 @@ def read_image(path: Path | str, size: int, color: str = "grey") -> UInt8[Tensor
         (channels, size, size), 0 … 255.
 
     Raises:
-        DataError: when the file is missing, or is no whole image.
+        ArgumentError: an unknown colour.
+        DataError: the file is missing, or is no complete image.
 
     Example:
         >>> import tempfile
@@ -81,30 +85,30 @@ def read_image(path: Path | str, size: int, color: str = "grey") -> UInt8[Tensor
         >>> read_image(path, size=1).tolist()
         [[[76]]]
     """
-    channels_of(color)
+    count_channels(color)
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such image file", "give the path of an image")
-    return torch.from_numpy(np.array(convert_or_refuse(path, size, color, str(path))))
+        raise DataError(f"{path}: there is no such image file", "check the path of the image")
+    return torch.from_numpy(np.array(convert_or_raise(path, size, color, str(path))))
 
 
-def convert_or_refuse(
+def convert_or_raise(
     picture: bytes | Path | np.ndarray, size: int, color: str, where: str
 ) -> UInt8[np.ndarray, "channels size size"]:
-    """`convert`, with whatever goes wrong told as a DataError that begins with `where`."""
+    """Convert a picture as `convert_picture` does; a failure becomes a DataError whose message begins with `where`."""
     try:
-        return convert(picture, size, color)
-    # Pillow's decoders raise nearly anything on bad bytes (OSError, SyntaxError, struct.error, zlib.error, KeyError …).
+        return convert_picture(picture, size, color)
+    # On bad bytes Pillow's decoders raise many types: OSError, SyntaxError, struct.error, zlib.error, KeyError …
     except Exception as error:
         reason = "no image in any known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise DataError(f"{where}: the image cannot be decoded: {reason}", "mend the image or take it out") from error
+        raise DataError(f"{where}: the image cannot be decoded: {reason}", "replace the image, or remove it") from error
 
 
-def _open(picture: bytes | Path | np.ndarray) -> Image.Image:
+def _open_picture(picture: bytes | Path | np.ndarray) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture)
     with warnings.catch_warnings():
-        # Warnings on odd metadata say nothing on the pixels; a set of millions would repeat them for ever.
+        # Warnings about unusual metadata do not concern the pixels, and a set of millions of images would repeat them.
         warnings.simplefilter("ignore", UserWarning)
         image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else picture.read_bytes()))
         image.load()

@@ -1,4 +1,4 @@
-"""What a source gives: rows not yet decoded, and an identity that is cheap to get."""
+"""The contract of data sources: `Source.open` finds the files, `Raw` identifies the rows, and reads them on demand."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -13,13 +13,13 @@ from moebius.kit.errors import ArgumentError
 
 
 class Row(NamedTuple):
-    """One undecoded row.
+    """One row before decoding.
 
     Arguments:
-        image: the bytes of an image file, its path, a uint8 array (height, width[, 3]), or None where it is missing.
-        label: index or name of the class, None where it is missing.
-        file: the file it stands in.
-        number: which row of that file, from 0; None where the file is the image itself.
+        image: the bytes of an image file, its path, or a uint8 array (height, width[, 3]); None where it is missing.
+        label: position or name of the class; None where it is missing.
+        file: name of the file that holds the row, for error messages.
+        number: number of the row in that file, from 0; None where the file is the image itself.
     """
 
     image: bytes | Path | np.ndarray | None
@@ -29,17 +29,22 @@ class Row(NamedTuple):
 
     @property
     def where(self) -> str:
-        """File and row, for messages."""
+        """File and number of the row, for error messages."""
         return self.file if self.number is None else f"{self.file}: row {self.number}"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A split that is read when iterated.
+    """The rows of one split, read while they are iterated over.
 
     Arguments:
-        count: how many rows the iterator gives.
-        iterate: starts a new pass over the rows.
+        count: number of rows.
+        iterate: starts a new pass over the rows; every pass gives the same ones.
+
+    Example:
+        >>> rows = Rows(1, lambda: [Row(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
+        >>> len(rows), [row.label for row in rows]
+        (1, [0])
     """
 
     count: int
@@ -53,7 +58,13 @@ class Rows:
 
 
 class Contents(NamedTuple):
-    """Names of the classes, and both splits."""
+    """The classes and the rows of a set.
+
+    Arguments:
+        classes: names of the classes; a label of the rows is one of them, or a position among them.
+        train: rows to train on.
+        test: rows to test on.
+    """
 
     classes: tuple[str, ...]
     train: Rows
@@ -61,11 +72,13 @@ class Contents(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A source that has been found.
+    """A set whose files are found, and whose rows are not read yet.
 
     Arguments:
-        identity: the same text if and only if the rows are the same (a hash of the files' bytes and of the options).
-        read: gives the rows; called only if they are not in the cache.
+        identity: text that is the same if and only if the rows are: `hash_content` of the files, with the source's kind
+            and all options that change rows, classes or splits. It is the key of the cache file, so that two sources
+            must never share one.
+        read: reads the rows; called only where the cache does not hold them.
     """
 
     identity: str
@@ -73,39 +86,54 @@ class Raw(NamedTuple):
 
 
 class Source(ABC):
-    """A named set of images: one file in the room `data.sources`.
+    """The contract of a data source: a set of images with a name.
+
+    A source is one file in the room `data.sources`, or a class that another distribution or `mb.register` adds to it.
+    The options of a recipe are the arguments of its constructor.
 
     Arguments:
-        name: short name of the domain ("mnist"), a read-only attribute of every source.
+        name: short name of the set ("mnist"), which becomes the name of the domain; a read-only attribute.
+
+    Example:
+        >>> class Zeros(Source):
+        ...     name = "zeros"
+        ...     def open(self, data_dir=None):
+        ...         rows = Rows(1, lambda: [Row(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
+        ...         return Raw(hash_content([], "zeros"), lambda: Contents(("zero",), rows, rows))
+        >>> Zeros().open().read().classes
+        ('zero',)
     """
 
     name: str
 
     @abstractmethod
     def open(self, data_dir: Path | None = None) -> Raw:
-        """Find the files, in the folder `data_dir` if the source reads files and one is given.
+        """Find the set's files, without decoding them.
+
+        Arguments:
+            data_dir: folder with local files; None = download them. A source without files ignores it.
 
         Raises:
-            DataError: when there are none; it names what was looked for and where.
+            DataError: files are missing; the message names them and the folders that were searched.
         """
 
 
-def text(argument: str, value: str) -> str:
-    """`value` if it is text of at least one character."""
+def check_text(argument: str, value: str) -> str:
+    """Return `value` if it is text with at least one character that is no white space."""
     if not isinstance(value, str) or not value.strip():
-        raise ArgumentError(argument, "needs some text", value)
+        raise ArgumentError(argument, "needs some text", value, f"{argument}: {argument.upper()}")
     return value
 
 
-def identify(files: Iterable[Path], *options: object) -> str:
-    """A hash of the files' bytes, in order, and of the options: renaming or touching a file does not change it.
+def hash_content(files: Iterable[Path], *options: object) -> str:
+    """A hash of the bytes of the files, in this order, and of the options; names and dates of files do not change it.
 
     Example:
-        >>> identify([], "a") == identify([], "b")
+        >>> hash_content([], "a") == hash_content([], "b")
         False
     """
-    total = hashlib.sha256(repr(options).encode())
+    digest = hashlib.sha256(repr(options).encode())
     for path in files:
         with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Sets read by the `datasets` library: downloaded from the hub, or from a local folder of any layout it knows."""
+"""Sets that the `datasets` library loads: from the hub, or from a local folder in a layout that it supports."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ PROBE_SECONDS = 8.0
 def load_splits(
     path: str, config: str | None, revision: str | None, names: tuple[str, ...]
 ) -> tuple[datasets.Dataset, ...]:
-    """The splits `names` of a set, downloaded unless they have been before.
+    """Load splits of a set; files of the hub that were downloaded before are not downloaded again.
 
     Arguments:
         path: "organisation/set" on the hub, or a local folder.
-        config, revision: as `datasets.load_dataset` takes them.
-        names: of the splits.
+        config, revision: arguments of `datasets.load_dataset`.
+        names: names of the splits.
 
     Raises:
-        DataError: when the hub cannot be reached, or does not have the set or a split.
+        DataError: the hub cannot be reached, or it has no such set or split.
     """
     name = path.rstrip("/").rsplit("/", 1)[-1]
     try:
@@ -38,17 +38,17 @@ def load_splits(
             f"{path}: the Hugging Face hub cannot be reached, and the set has not been downloaded before",
             f"--data-dir FOLDER, where FOLDER/{name} holds train-*.parquet and test-*.parquet",
         ) from error
-    # The hub's clients raise many types; all of them say that the set cannot be had, and why.
+    # The hub's clients raise many types; each means that the set cannot be loaded, and its text gives the reason.
     except Exception as error:
         raise DataError(
             f"{path}: the set cannot be loaded ({type(error).__name__}): {error}",
-            f"check its name, configuration and splits on the hub, or --data-dir FOLDER with FOLDER/{name}",
+            f"check its name, configuration and splits on the hub, or pass --data-dir FOLDER with FOLDER/{name}",
         ) from error
     for split in names:
         if split not in loaded:
             raise DataError(
                 f"{path}: the set has no split called {split!r}, it has {', '.join(map(str, loaded))}",
-                "name another in the recipe (test: validation)",
+                "name another split in the recipe (test: validation)",
             )
     return tuple(loaded[split] for split in names)
 
@@ -56,18 +56,21 @@ def load_splits(
 def read_splits(
     path: str, train: datasets.Dataset, test: datasets.Dataset, image: str | None, label: str | None
 ) -> Contents:
-    """The rows of both splits, undecoded.
+    """The rows of both splits, before decoding.
 
     Arguments:
-        path: name of the set, for messages.
+        path: name of the set, for error messages.
         train, test: the splits.
-        image, label: names of the columns; None = found by the type of their features.
+        image, label: names of the columns; None = the columns that `find_columns` finds by their types.
+
+    Raises:
+        DataError: a column cannot be found.
     """
     columns = find_columns(train.features, train.data.table.column, path, image, label)
-    return Contents(columns.classes, _rows(path, train, columns), _rows(path, test, columns))
+    return Contents(columns.classes, _make_rows(path, train, columns), _make_rows(path, test, columns))
 
 
-def _rows(path: str, split: datasets.Dataset, columns: Columns) -> Rows:
+def _make_rows(path: str, split: datasets.Dataset, columns: Columns) -> Rows:
     def iterate() -> Iterator[Row]:
         first, table = 0, split.data.table.select([columns.image, columns.label])
         for batch in table.to_batches(max_chunksize=1024):
@@ -79,11 +82,11 @@ def _rows(path: str, split: datasets.Dataset, columns: Columns) -> Rows:
 
 @contextlib.contextmanager
 def _offline_if_unreachable(path: str) -> Iterator[None]:
-    """Where the hub does not answer one short question, let its clients look only at what was downloaded before.
+    """Inside the block the hub's clients use downloaded files only, where the hub does not answer one short request.
 
-    Left to themselves they ask six times for each file, which takes from half a minute to several.
+    Without this they send six requests for each file, which takes from half a minute to several minutes.
     """
-    if huggingface_hub.constants.HF_HUB_OFFLINE or Path(path).is_dir() or _answers(path):
+    if huggingface_hub.constants.HF_HUB_OFFLINE or Path(path).is_dir() or _is_reachable(path):
         yield
         return
     before = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -94,13 +97,14 @@ def _offline_if_unreachable(path: str) -> Iterator[None]:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
-def _answers(path: str) -> bool:
+def _is_reachable(path: str) -> bool:
+    """Whether the hub answers a request within PROBE_SECONDS."""
     try:
         huggingface_hub.HfApi().dataset_info(path, timeout=PROBE_SECONDS)
     except huggingface_hub.errors.HfHubHTTPError:
-        # It does answer, if only with a refusal, which load_dataset tells better.
+        # The hub answers with a refusal, which load_dataset reports in more detail.
         return True
-    # What a connection that fails raises depends on the HTTP library below.
+    # The type of the exception for a failed connection depends on the HTTP library.
     except Exception:
         return False
     return True

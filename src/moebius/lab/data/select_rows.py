@@ -1,4 +1,4 @@
-"""The rows that one stage trains on."""
+"""Selection of the rows that one stage trains on and is tested on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset, Split
-from moebius.lab.data.subset import positions_of
+from moebius.lab.data.subset import find_positions
 
 
 def select_rows(
@@ -21,18 +21,23 @@ def select_rows(
     train_rows: int | None = None,
     outputs: str = "all",
 ) -> Dataset:
-    """The data with some of their rows, in all splits alike; what is left out of a split is seen by nobody.
+    """Select rows of the data by class, group of classes, or set, in all splits alike.
 
     Arguments:
         data: all rows.
-        classes: names or positions of the classes to keep; None for all.
-        groups: labels become the group that a class belongs to; rows of classes in no group are left out.
-        domains: names or positions of the sets to keep; None for all.
-        train_rows: how many of the training rows to keep, drawn at random, always the same; None for all.
-        outputs: what labels count: "all" classes as before, or the "own" ones, in the order of `classes`.
+        classes: names or positions of the classes to keep; None = all.
+        groups: lists of names or positions of classes. A row's label becomes the position of the group that holds its
+            class; rows of classes in no group are left out.
+        domains: names or positions of the sets to keep; None = all.
+        train_rows: number of training rows to keep, drawn at random with a fixed seed; None = all.
+        outputs: "all": labels stay positions among all classes; "own": labels become positions in `classes`.
+
+    Returns:
+        The selected rows, with a fingerprint that depends on the choice.
 
     Raises:
-        ArgumentError: an unknown class or set, one given twice, classes beside groups, or a split left without rows.
+        ArgumentError: an unknown class or set, a repeated one, both `classes` and `groups`, groups that share a class,
+            a number of training rows out of range, or a split without rows.
 
     Example:
         >>> import tempfile
@@ -44,58 +49,62 @@ def select_rows(
         (('3', '8'), [0, 1])
     """
     if classes is not None and groups is not None:
-        raise ArgumentError(
-            "groups", "cannot stand beside classes: they are classes themselves", list(groups), "one of the two"
-        )
+        rule = "cannot stand beside classes, because both choose the classes to keep"
+        raise ArgumentError("groups", rule, list(groups), "remove classes, or remove groups")
     relabel, names = torch.arange(len(data.classes)), data.classes
     if classes is not None:
-        kept = positions_of(classes, data.classes, "classes")
-        inside = torch.zeros(len(data.classes), dtype=torch.bool)
-        inside[list(kept)] = True
-        relabel[~inside] = -1
+        positions = find_positions(classes, data.classes, "classes")
+        is_kept = torch.zeros(len(data.classes), dtype=torch.bool)
+        is_kept[positions] = True
+        relabel[~is_kept] = -1
         if outputs == "own":
-            relabel[list(kept)] = torch.arange(len(kept))
-            names = tuple(data.classes[place] for place in kept)
+            relabel[positions] = torch.arange(len(positions))
+            names = tuple(data.classes[position] for position in positions)
     elif groups is not None:
-        members = [positions_of(group, data.classes, "groups") for group in groups]
-        everyone = [place for group in members for place in group]
-        if len(set(everyone)) < len(everyone):
-            rule, fix = "must not share a class", "each class in one of them"
+        members = [find_positions(group, data.classes, "groups") for group in groups]
+        grouped = [position for group in members for position in group]
+        if len(set(grouped)) < len(grouped):
+            rule, fix = "must not share a class", "leave each class in one group only"
             raise ArgumentError("groups", rule, [list(group) for group in groups], fix)
         relabel[:] = -1
         for number, group in enumerate(members):
-            relabel[list(group)] = number
-        names = tuple(" + ".join(data.classes[place] for place in group) for group in members)
-    sets = None if domains is None else torch.tensor(positions_of(domains, data.domains, "domains"))
-    train, test = _kept("training", data.train, relabel, sets), _kept("test", data.test, relabel, sets)
-    validation = None if data.validation is None else _kept("validation", data.validation, relabel, sets)
+            relabel[group] = number
+        names = tuple(" + ".join(data.classes[position] for position in group) for group in members)
+    sets = None if domains is None else torch.tensor(find_positions(domains, data.domains, "domains"))
+    train, test = _keep_rows("training", data.train, relabel, sets), _keep_rows("test", data.test, relabel, sets)
+    validation = None if data.validation is None else _keep_rows("validation", data.validation, relabel, sets)
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
-            raise ArgumentError(
-                "train_rows", f"must be 1 … {len(train)}, the rows there are", train_rows, "train_rows: null"
-            )
-        drawn = torch.from_numpy(np.random.default_rng(0).permutation(len(train)))
-        train = train.take(drawn[:train_rows].sort().values)
+            rule = f"must be 1 … {len(train)}, the number of selected training rows"
+            raise ArgumentError("train_rows", rule, train_rows, "train_rows: null")
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(train)))
+        train = train.take(order[:train_rows].sort().values)
     choice = (relabel.tolist(), None if sets is None else sets.tolist(), train_rows, names)
     fingerprint = hashlib.sha256(repr((data.fingerprint, choice)).encode()).hexdigest()
     return replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
 
 
 def known_classes(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:
-    """Positions of the classes that a network knows, as an adapter wants them; None for all."""
-    return None if classes is None else positions_of(classes, tuple(names))
+    """Positions of the classes that a network has outputs for, as an `Adapter` takes them; None for all classes."""
+    return None if classes is None else find_positions(classes, tuple(names))
 
 
-def _kept(name: str, split: Split, relabel: Tensor, sets: Tensor | None) -> Split:
+def _keep_rows(name: str, split: Split, relabel: Tensor, sets: Tensor | None) -> Split:
+    """The rows of a split whose class and set are kept, with their new labels.
+
+    Arguments:
+        name: name of the split, for error messages.
+        split: all rows.
+        relabel: (C,), the new label of each class; −1 for classes to leave out.
+        sets: positions of the sets to keep; None = all.
+    """
     labels = relabel[split.labels]
-    inside = labels >= 0
+    is_kept = labels >= 0
     if sets is not None:
-        inside &= torch.isin(split.domains, sets)
-    rows = inside.nonzero().squeeze(1)
+        is_kept &= torch.isin(split.domains, sets)
+    rows = is_kept.nonzero().squeeze(1)
     if not len(rows):
-        raise ArgumentError(
-            "classes", f"must leave {name} rows", 0, "further classes or sets, or more rows of the data"
-        )
+        raise ArgumentError("classes", f"must leave {name} rows", 0, "add classes, sets, or rows of the data")
     if len(rows) == len(split):
         return Split(split.images, labels, split.domains)
     return Split(split.images[rows], labels[rows], split.domains[rows])

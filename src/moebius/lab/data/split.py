@@ -1,4 +1,4 @@
-"""Images, labels and domains in memory."""
+"""A data set in memory: tensors of images, labels and domains."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """One split: row t is image `images[t]` of class `labels[t]` from set `domains[t]`.
+    """The rows of one split: row t is image `images[t]` of class `labels[t]` from set `domains[t]`.
 
     Arguments:
-        images: (T, channels, size, size), uint8 of 0 … 255; or rows of any shape as floating-point numbers, which go to
-            the model as they are.
-        labels: (T,), 0 … C−1.
-        domains: (T,), index of the set that the row comes from.
+        images: (T, channels, size, size), uint8, 0 … 255; or rows of any shape as floating-point numbers, which the
+            model receives unscaled.
+        labels: (T,), class of each row, 0 … C−1.
+        domains: (T,), index of the set that each row comes from.
 
     Example:
         >>> import torch
@@ -33,25 +33,25 @@ class Split:
         return len(self.labels)
 
     def take(self, index: Int[Tensor, "rows"]) -> "Split":
-        """The rows `index`, in its order."""
+        """The rows at the positions `index`, in this order."""
         return Split(self.images[index], self.labels[index], self.domains[index])
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split with all tensors on `device`; tensors that are there already are not copied."""
+        """The split with all tensors on `device`; tensors that are on it already are not copied."""
         return Split(self.images.to(device), self.labels.to(device), self.domains.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of one or several sets combined.
+    """The splits of one or several combined sets.
 
     Arguments:
         train: rows to train on.
-        validation: rows held out of the training rows, or None.
+        validation: rows held out of the training rows; None = none.
         test: rows to test on.
         classes: names of the classes; a label is a position in it.
         domains: names of the combined sets; a row's domain is a position in it.
-        fingerprint: changes whenever any image, label, name or choice of rows does.
+        fingerprint: hash that changes whenever an image, a label, a name or the choice of rows changes.
     """
 
     train: Split
@@ -63,12 +63,12 @@ class Dataset:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """What figures by data set call the domains: their names, or "all" where there is but one."""
+        """Names of the groups of rows in figures by domain: the domains, or "all" where there is one domain."""
         return self.domains if len(self.domains) > 1 else ("all",)
 
     @property
     def facts(self) -> dict[str, int]:
-        """What components need to know of the data: features, channels, size, classes, domains."""
+        """Numbers that constructors of components take from the data: features, channels, size, classes, domains."""
         shape = self.train.images.shape[1:]
         channels, size = shape[0], shape[-1]
         return {

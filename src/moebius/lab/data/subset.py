@@ -1,4 +1,4 @@
-"""Some of the classes only."""
+"""Selection of classes, by their names or positions."""
 
 from collections.abc import Sequence
 
@@ -12,64 +12,74 @@ from moebius.lab.data.split import Split
 def keep_classes(
     names: tuple[str, ...], domains: tuple[str, ...], train: Split, test: Split, classes: Sequence[str | int]
 ) -> tuple[tuple[str, ...], Split, Split]:
-    """Keep the rows of some classes, and number the classes in the order given.
+    """Keep the rows of some classes; labels become positions in `classes`.
 
     Arguments:
-        names: all classes.
+        names: names of all classes.
         domains: names of the combined sets.
-        train, test: splits labelled by position in `names`.
-        classes: names or positions of those to keep.
+        train, test: splits whose labels are positions in `names`.
+        classes: names or positions of the classes to keep.
 
     Returns:
-        the names of the kept classes, and both splits labelled by position in them.
+        The names of the kept classes, and both splits, whose labels are positions in these names.
 
     Raises:
-        ArgumentError: for a class that is unknown or given twice, or a set or split left without rows.
+        ArgumentError: an unknown or repeated class, or a set without rows in one of the splits.
     """
-    chosen = positions_of(classes, names)
+    positions = find_positions(classes, names)
     relabel = torch.full((len(names),), -1)
-    relabel[chosen] = torch.arange(len(chosen))
-    kept = []
+    relabel[positions] = torch.arange(len(positions))
+    splits = []
     for split in (train, test):
         labels = relabel[split.labels]
         rows = (labels >= 0).nonzero().squeeze(1)
-        taken = split.take(rows)
-        for position, domain in enumerate(domains):
-            if not (taken.domains == position).any():
-                fix = f"keep a class of {domain}, or take the set out"
+        kept = split.take(rows)
+        for number, domain in enumerate(domains):
+            if not (kept.domains == number).any():
+                fix = f"add a class of {domain} to classes, or remove the set {domain}"
                 raise ArgumentError("classes", f"must leave rows of {domain}", list(classes), fix)
-        kept.append(Split(taken.images, labels[rows], taken.domains))
-    return tuple(names[position] for position in chosen), kept[0], kept[1]
+        splits.append(Split(kept.images, labels[rows], kept.domains))
+    return tuple(names[position] for position in positions), splits[0], splits[1]
 
 
-def positions_of(entries: Sequence[str | int], names: tuple[str, ...], argument: str = "classes") -> list[int]:
-    """The positions of classes (or sets), in the order given.
+def find_positions(entries: Sequence[str | int], names: tuple[str, ...], argument: str = "classes") -> list[int]:
+    """The positions of classes or sets, in the order of `entries`.
+
+    Arguments:
+        entries: names or positions.
+        names: names of all classes or sets.
+        argument: name of the argument that holds `entries`, for error messages.
 
     Raises:
-        ArgumentError: one that is unknown or given twice, or none at all.
+        ArgumentError: an unknown or repeated entry, or no entry.
     """
-    chosen: list[int] = []
+    positions: list[int] = []
     for entry in entries:
-        position = position_of(entry, names, argument)
-        if position in chosen:
-            raise ArgumentError(argument, "must differ", list(entries), f"take one {entry!r} out")
-        chosen.append(position)
-    if not chosen:
+        position = find_position(entry, names, argument)
+        if position in positions:
+            raise ArgumentError(argument, "must differ from each other", list(entries), f"remove one {entry!r}")
+        positions.append(position)
+    if not positions:
         raise ArgumentError(argument, "needs at least one", list(entries), f"{argument}: [{names[0]}]")
-    return chosen
+    return positions
 
 
-def position_of(entry: str | int, names: tuple[str, ...], argument: str = "classes") -> int:
-    """The position of a class (or a set), given by its name or by the position itself.
+def find_position(entry: str | int, names: tuple[str, ...], argument: str = "classes") -> int:
+    """The position of one class or set.
+
+    Arguments:
+        entry: its name, or the position itself.
+        names: names of all classes or sets.
+        argument: name of the argument that holds `entry`, for error messages.
 
     Raises:
-        ArgumentError: there is no such one.
+        ArgumentError: no class or set has this name or position.
 
     Example:
-        >>> position_of("ship", ("cat", "ship")), position_of(0, ("cat", "ship"))
+        >>> find_position("ship", ("cat", "ship")), find_position(0, ("cat", "ship"))
         (1, 0)
     """
-    # Digit sets have classes called "3": text is a name, a number is a position.
+    # Text is always a name and a number always a position, because sets of digits have classes called "3".
     if isinstance(entry, str):
         if entry in names:
             return names.index(entry)

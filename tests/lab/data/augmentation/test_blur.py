@@ -12,22 +12,22 @@ def test_is_scipys_gaussian_filter():
     torch.testing.assert_close(Blur(chance=1, low=1, high=1)(image[None, None])[0, 0], expected, atol=1e-6, rtol=0)
 
 
-def test_what_is_even_stays_and_what_is_not_gets_evener_the_more_the_larger_sigma():
-    even = torch.full((4, 3, 8, 8), 0.7)
-    torch.testing.assert_close(Blur(chance=1)(even), even)
+def test_a_constant_image_stays_and_a_larger_sigma_leaves_less_contrast():
+    constant = torch.full((4, 3, 8, 8), 0.7)
+    torch.testing.assert_close(Blur(chance=1)(constant), constant)
     images = torch.rand(4, 3, 16, 16)
-    spread = [Blur(chance=1, low=sigma, high=sigma)(images).std() for sigma in (0.3, 0.6, 1.2, 2.4)]
-    assert sorted(spread, reverse=True) == spread
+    contrasts = [Blur(chance=1, low=sigma, high=sigma)(images).std() for sigma in (0.3, 0.6, 1.2, 2.4)]
+    assert sorted(contrasts, reverse=True) == contrasts
 
 
-def test_some_rows_stay_as_they_are():
+def test_the_share_of_blurred_rows_is_the_chance():
     torch.manual_seed(0)
     images = torch.rand(2000, 1, 6, 6)
-    same = (Blur(chance=0.25, low=0.5)(images) == images).flatten(1).all(1)
-    assert abs(same.double().mean() - 0.75) < 0.04
+    is_unchanged = (Blur(chance=0.25, low=0.5)(images) == images).flatten(1).all(1)
+    assert abs(is_unchanged.double().mean() - 0.75) < 0.04
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (2, 1)])
-def test_widths_that_cannot_be(low, high):
+def test_invalid_sigmas_are_refused(low, high):
     with pytest.raises(ArgumentError, match=r"^low: "):
         Blur(low=low, high=high)

@@ -13,19 +13,19 @@ PADDED = {
 
 
 @pytest.mark.parametrize("fill", ["zeros", "nearest"])
-def test_all_nine_windows_of_a_padded_image_come_up_equally_often_and_no_other(fill):
+def test_the_nine_windows_of_a_padded_image_are_equally_frequent(fill):
     torch.manual_seed(0)
     windows = PADDED[fill][0, 0].unfold(0, 3, 1).unfold(1, 3, 1).reshape(9, 9)
-    cut = Crop(padding=1, fill=fill)(IMAGE.expand(4500, -1, -1, -1)).flatten(1)
-    same = (cut[:, None] == windows).all(-1)
-    assert torch.equal(same.sum(1), torch.ones(4500, dtype=torch.int64))
-    assert (same.sum(0) - 500).abs().max() < 80
+    crops = Crop(padding=1, fill=fill)(IMAGE.expand(4500, -1, -1, -1)).flatten(1)
+    matches = (crops[:, None] == windows).all(-1)
+    assert torch.equal(matches.sum(1), torch.ones(4500, dtype=torch.int64))
+    assert (matches.sum(0) - 500).abs().max() < 80
 
 
 def test_pixels_are_moved_and_not_mixed():
     images = torch.rand(100, 3, 32, 32)
-    cut = Crop(padding=4)(images)
-    for before, after in zip(images, cut, strict=True):
+    crops = Crop(padding=4)(images)
+    for before, after in zip(images, crops, strict=True):
         assert torch.isin(after[after > 0], before).all()
         assert (after > 0).float().mean() >= (28 / 32) ** 2 - 1e-6
 
@@ -37,6 +37,6 @@ def test_pixels_are_moved_and_not_mixed():
         ({"fill": "black"}, r"fill: needs one of zeros, nearest, got 'black'\n  fix: one of zeros, nearest"),
     ],
 )
-def test_arguments_that_cannot_be(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         Crop(**arguments)

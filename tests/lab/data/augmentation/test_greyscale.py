@@ -12,19 +12,19 @@ def test_the_weights_are_those_of_itu_r_601():
     torch.testing.assert_close(grey.flatten(1), expected)
 
 
-def test_grey_in_colours_stays_and_so_does_grey():
+def test_grey_images_are_not_changed():
     grey = torch.rand(5, 1, 4, 4)
     torch.testing.assert_close(Greyscale(chance=1)(grey.expand(-1, 3, -1, -1)), grey.expand(-1, 3, -1, -1))
     assert torch.equal(Greyscale(chance=1)(grey), grey)
 
 
-def test_some_rows_keep_their_colours():
+def test_the_share_of_converted_rows_is_the_chance():
     torch.manual_seed(0)
     images = torch.rand(2000, 3, 2, 2)
-    same = (Greyscale(chance=0.25)(images) == images).flatten(1).all(1)
-    assert abs(same.double().mean() - 0.75) < 0.04
+    is_unchanged = (Greyscale(chance=0.25)(images) == images).flatten(1).all(1)
+    assert abs(is_unchanged.double().mean() - 0.75) < 0.04
 
 
-def test_images_that_have_neither_one_nor_three_channels():
+def test_two_channels_are_refused():
     with pytest.raises(ArgumentError, match="images: need 1 channel"):
         Greyscale()(torch.rand(2, 2, 4, 4))

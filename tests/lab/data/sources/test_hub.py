@@ -11,7 +11,7 @@ from moebius.kit.errors import ArgumentError, DataError
 from moebius.lab.data import load_sets
 from moebius.lab.data.sources.hub import Hub
 
-ASK = """
+OPEN = """
 import sys
 from moebius.lab.data.sources.hub import Hub
 from moebius.kit.errors import DataError
@@ -22,13 +22,15 @@ except DataError as error:
 """
 
 
-def ask(tmp_path, **environment: str) -> str:
-    """What a process says that has no data folder and nothing downloaded."""
-    home = {"HF_HOME": str(tmp_path / "hub"), **environment}
-    clean = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
-    done = subprocess.run([sys.executable, "-c", ASK], env=clean | home, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def open_in_a_process(tmp_path, **environment: str) -> str:
+    """What a process prints that opens a set without a data folder and without earlier downloads."""
+    changes = {"HF_HOME": str(tmp_path / "hub"), **environment}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
+    process = subprocess.run(
+        [sys.executable, "-c", OPEN], env=inherited | changes, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_the_name_is_the_last_part():
@@ -61,7 +63,7 @@ def test_another_split_may_be_tested_on(toy_set, tmp_path):
     )
 
 
-def test_a_folder_without_the_set_is_named_with_what_is_looked_for(tmp_path):
+def test_a_folder_without_the_set_is_named_with_the_missing_files(tmp_path):
     with pytest.raises(DataError, match=r"neither .*/mnist nor .* holds train-\*\.parquet\n  fix: put .* --data-dir"):
         Hub("ylecun/mnist").open(tmp_path)
     with pytest.raises(DataError, match="nowhere/mnist"):
@@ -72,14 +74,14 @@ def test_a_local_folder_through_load_dataset_gives_the_same_rows(toy_set, tmp_pa
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
-    here = load_sets([Hub("any/toy")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache")
-    there = load_sets([Hub(str(toy_set / "toy"))], 4, cache_dir=tmp_path / "cache")
-    assert there.classes == here.classes
-    assert torch.equal(there.train.images, here.train.images)
-    assert torch.equal(there.test.labels, here.test.labels)
-    assert there.test.domains.tolist() == [0, 0]
-    # Not of where the files lie, nor of the container they come in.
-    assert there.fingerprint == here.fingerprint
+    read = load_sets([Hub("any/toy")], 4, data_dir=toy_set, cache_dir=tmp_path / "cache")
+    prepared = load_sets([Hub(str(toy_set / "toy"))], 4, cache_dir=tmp_path / "cache")
+    assert prepared.classes == read.classes
+    assert torch.equal(prepared.train.images, read.train.images)
+    assert torch.equal(prepared.test.labels, read.test.labels)
+    assert prepared.test.domains.tolist() == [0, 0]
+    # The fingerprint depends neither on the folder of the files nor on their format.
+    assert prepared.fingerprint == read.fingerprint
     with pytest.raises(DataError, match="no split called 'validation', it has train, test"):
         load_sets([Hub(str(toy_set / "toy"), test="validation")], 4, cache_dir=tmp_path / "cache")
 
@@ -99,20 +101,20 @@ def test_an_image_changed_in_a_local_folder_is_noticed(tmp_path, make_png, monke
     assert after.test.images[:, 0, 0, 0].tolist() == [3, 200]
 
 
-def test_offline_says_so_and_names_the_option(tmp_path):
-    said = ask(tmp_path, HF_HUB_OFFLINE="1")
-    assert "ylecun/mnist: the Hugging Face hub cannot be reached" in said
-    assert "--data-dir FOLDER, where FOLDER/mnist holds train-*.parquet" in said
+def test_offline_the_error_names_the_option(tmp_path):
+    output = open_in_a_process(tmp_path, HF_HUB_OFFLINE="1")
+    assert "ylecun/mnist: the Hugging Face hub cannot be reached" in output
+    assert "--data-dir FOLDER, where FOLDER/mnist holds train-*.parquet" in output
 
 
-def test_a_refused_connection_says_the_same(tmp_path):
-    said = ask(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "ylecun/mnist: the Hugging Face hub cannot be reached" in said
-    assert "--data-dir FOLDER" in said
+def test_a_refused_connection_gives_the_same_error(tmp_path):
+    output = open_in_a_process(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert "ylecun/mnist: the Hugging Face hub cannot be reached" in output
+    assert "--data-dir FOLDER" in output
 
 
-def test_a_hub_without_the_set_says_that_it_has_none(tmp_path):
-    class Nothing(http.server.BaseHTTPRequestHandler):
+def test_a_hub_without_the_set_gives_another_error(tmp_path):
+    class EmptyHub(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -124,9 +126,9 @@ def test_a_hub_without_the_set_says_that_it_has_none(tmp_path):
         def log_message(self, format, *arguments):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), EmptyHub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        said = ask(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        output = open_in_a_process(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
-    assert "ylecun/mnist: the set cannot be loaded (DatasetNotFoundError)" in said
-    assert "check its name" in said
+    assert "ylecun/mnist: the set cannot be loaded (DatasetNotFoundError)" in output
+    assert "check its name" in output

@@ -6,27 +6,28 @@ from sklearn.linear_model import LogisticRegression
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data import load_sets
-from moebius.lab.data.sources.textures import CLASSES, Textures, draw
+from moebius.lab.data.sources.textures import CLASSES, Textures, draw_texture
 
 DIGEST = "8ee3499187901492441293fb97c9fdabd86612803b10708983e9d8f992214007"
 
 
 def test_the_bits_are_the_same_on_any_machine():
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in CLASSES:
-        total.update(draw(name, 50, 8, 0).tobytes())
-    assert total.hexdigest() == DIGEST
+        digest.update(draw_texture(name, 50, 8, 0).tobytes())
+    assert digest.hexdigest() == DIGEST
 
 
 def test_seed_and_class_change_every_image():
-    images = [draw(name, 5, 8, seed) for name in CLASSES for seed in (0, 1)]
+    images = [draw_texture(name, 5, 8, seed) for name in CLASSES for seed in (0, 1)]
     assert len({image.tobytes() for group in images for image in group}) == 100
 
 
 def test_more_rows_do_not_change_what_a_texture_is():
     """Means over many images of one class agree between seeds, and differ between classes."""
-    ramp, other, blob = (draw(name, 2000, 8, seed).mean(0) for name, seed in (("ramp", 0), ("ramp", 1), ("blob", 0)))
-    assert np.abs(ramp - other).max() < 8
+    draws = (("ramp", 0), ("ramp", 1), ("blob", 0))
+    ramp, second_ramp, blob = (draw_texture(name, 2000, 8, seed).mean(0) for name, seed in draws)
+    assert np.abs(ramp - second_ramp).max() < 8
     assert np.abs(ramp - blob).max() > 40
 
 
@@ -48,6 +49,6 @@ def test_a_linear_classifier_is_far_from_chance_and_far_from_right(tmp_path):
 
 
 @pytest.mark.parametrize(("argument", "value"), [("rows_per_class", 1), ("size", 3), ("seed", -1), ("share", 1.0)])
-def test_numbers_that_cannot_be_are_refused(argument, value):
+def test_numbers_out_of_range_are_refused(argument, value):
     with pytest.raises(ArgumentError, match=argument):
         Textures(**{argument: value})

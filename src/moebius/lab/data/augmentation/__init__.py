@@ -1,4 +1,4 @@
-"""Random changes of whole batches of images that leave their classes alone, drawn for every row by itself."""
+"""Augmentations: random changes of images that keep their classes, drawn separately for every row of a batch."""
 
 from moebius.kit.registry import open_room
 

@@ -1,4 +1,4 @@
-"""Several augmentations, one after another."""
+"""The application of several augmentations, one after another."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,11 @@ from torch import Tensor
 def apply_augmentations(
     images: Float[Tensor, "T channels height width"], augmentations: Sequence[Callable[[Tensor], Tensor]]
 ) -> Float[Tensor, "T channels height width"]:
-    """The images after all augmentations, in their order, without gradients; none gives the images themselves.
+    """Apply the augmentations to the images, in this order and without gradients.
+
+    Arguments:
+        images: (T, channels, height, width), values in [0, 1].
+        augmentations: functions of such images; for an empty list the result is `images` itself.
 
     Example:
         >>> from moebius.lab.data.augmentation.flip import Flip

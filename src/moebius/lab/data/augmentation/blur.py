@@ -1,4 +1,4 @@
-"""Blurred images."""
+"""Gaussian blur."""
 
 import math
 
@@ -7,18 +7,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.kit.arguments import positive_number
-from moebius.lab.data.augmentation._augmentation import Augmentation, ascending, chosen, share, uniform
+from moebius.lab.data.augmentation._augmentation import (
+    Augmentation,
+    check_fraction,
+    check_interval,
+    draw_mask,
+    draw_uniform,
+)
 
 
 class Blur(Augmentation):
-    """Blurs some of the images with a Gaussian.
+    """Blurs some of the images with a Gaussian kernel.
 
-    x' = x ∗ N(0, σ²),  σ ~ U(low, high), out to three times the largest σ; the border's pixels are repeated outside
+    x' = x ∗ N(0, σ²) with probability `chance`, else x;  σ ~ U(low, high) for each image
+
+    The kernel reaches to three times the largest σ. Outside of the image, the nearest pixel of the border is repeated.
 
     Arguments:
-        chance: the probability for each image, 0 … 1.
+        chance: probability that an image is blurred, 0 … 1.
         low: the smallest σ, in pixels, above 0.
-        high: the largest, at least `low`.
+        high: the largest σ, in pixels, at least `low`.
 
     Shapes: images (T, channels, height, width), values in [0, 1] → the same.
 
@@ -34,15 +42,15 @@ class Blur(Augmentation):
     """
 
     def __init__(self, chance: float | int = 0.5, low: float | int = 0.1, high: float | int = 1.0):
-        self.chance = share("chance", chance)
+        self.chance = check_fraction("chance", chance)
         self.low, self.high = positive_number("low", low), positive_number("high", high)
-        ascending(self.low, self.high)
+        check_interval(self.low, self.high)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
-        """Draw which rows are blurred, and by how much."""
+        """Draw which rows are blurred, and the σ of each row."""
         from kornia.filters import gaussian_blur2d
 
-        hit, sigma = chosen(images, self.chance), uniform(images, self.low, self.high)
+        is_blurred, sigma = draw_mask(images, self.chance), draw_uniform(images, self.low, self.high)
         width = 2 * math.ceil(3 * self.high) + 1
         blurred = gaussian_blur2d(images, width, sigma.expand(-1, 2), border_type="replicate")
-        return torch.where(hit, blurred, images)
+        return torch.where(is_blurred, blurred, images)

@@ -1,4 +1,4 @@
-"""Images in other light."""
+"""Changes of brightness, contrast, saturation and hue."""
 
 import math
 
@@ -6,29 +6,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.augmentation._augmentation import Augmentation, is_grey, share, uniform
+from moebius.lab.data.augmentation._augmentation import Augmentation, check_fraction, draw_uniform, is_grey
 
 
 class Color(Augmentation):
     """Changes each image's brightness, contrast, saturation and hue, in this order.
 
     brightness: x·b · contrast: m + (x − m)·c with m the mean of the grey image ·
-    saturation: g + (x − g)·s with g the grey image · hue: turned by h of the colour circle
+    saturation: g + (x − g)·s with g the grey image · hue: rotated by the share h of the colour circle
 
-    b, c, s ~ U(1 − amount, 1 + amount), h ~ U(−hue, hue), each cut off at 0 and 1. The order is fixed, where the paper
-    draws one, so that rows do not share a draw. An amount of 0 leaves that step out.
+    b, c, s ~ U(1 − amount, 1 + amount), h ~ U(−hue, hue); each step clamps its result to [0, 1]. The paper draws an
+    order of the steps for the whole batch; here the order is fixed, so that rows share no random number. A step whose
+    amount is 0 is skipped.
 
     Arguments:
-        brightness: 0 … 1.
-        contrast: 0 … 1.
-        saturation: 0 … 1; 0 for grey images, which have none.
-        hue: a share of the colour circle, 0 … 0.5; 0 for grey images.
+        brightness: largest relative change of the brightness, 0 … 1.
+        contrast: largest relative change of the contrast, 0 … 1.
+        saturation: largest relative change of the saturation, 0 … 1; must be 0 for grey images.
+        hue: largest rotation, as a share of the colour circle, 0 … 0.5; must be 0 for grey images.
 
     Shapes: images (T, channels, height, width) with 1 or 3 channels, values in [0, 1] → the same.
 
     Raises:
-        ArgumentError: an amount out of its range; at the call, saturation or hue of grey images, or 2 or more than 3
-            channels.
+        ArgumentError: an amount outside its range. A call raises it for grey images where saturation or hue is above
+            0, and for images with neither 1 nor 3 channels.
 
     Example:
         >>> import torch
@@ -46,18 +47,18 @@ class Color(Augmentation):
         saturation: float | int = 0.0,
         hue: float | int = 0.0,
     ):
-        self.brightness, self.contrast = share("brightness", brightness), share("contrast", contrast)
-        self.saturation, self.hue = share("saturation", saturation), share("hue", hue)
+        self.brightness, self.contrast = check_fraction("brightness", brightness), check_fraction("contrast", contrast)
+        self.saturation, self.hue = check_fraction("saturation", saturation), check_fraction("hue", hue)
         if self.hue > 0.5:
-            raise ArgumentError("hue", "needs at most 0.5, half the colour circle", hue, "hue: 0.5")
+            raise ArgumentError("hue", "needs at most 0.5, half of the colour circle", hue, "hue: 0.5")
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
-        """Draw the amounts for each row and change it."""
+        """Draw the factors and the rotation of each row, and apply them."""
         from kornia import enhance
 
-        grey = is_grey(images)
+        images_are_grey = is_grey(images)
         for name in ("saturation", "hue"):
-            if grey and getattr(self, name):
+            if images_are_grey and getattr(self, name):
                 raise ArgumentError(name, "must be 0 for grey images", getattr(self, name), f"{name}: 0")
         steps = (
             (self.brightness, enhance.adjust_brightness_accumulative),
@@ -66,8 +67,8 @@ class Color(Augmentation):
         )
         for amount, adjust in steps:
             if amount:
-                images = adjust(images, uniform(images, 1 - amount, 1 + amount).squeeze(1))
+                images = adjust(images, draw_uniform(images, 1 - amount, 1 + amount).squeeze(1))
         if self.hue:
             angle = 2 * math.pi * self.hue
-            images = enhance.adjust_hue(images, uniform(images, -angle, angle).squeeze(1))
+            images = enhance.adjust_hue(images, draw_uniform(images, -angle, angle).squeeze(1))
         return images

@@ -1,4 +1,4 @@
-"""Images cut out of padded ones."""
+"""Random crops of padded images."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -6,24 +6,24 @@ from torch import Tensor
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.data.augmentation._augmentation import Augmentation, uniform
+from moebius.lab.data.augmentation._augmentation import Augmentation, draw_uniform
 
 FILLS = {"zeros": "zeros", "nearest": "border"}
 
 
 class Crop(Augmentation):
-    """Pads each image on all sides and cuts the old size out again, anywhere: a shift by whole pixels.
+    """Pads each image on all sides and crops it to its size at a random position: a shift by whole pixels.
 
     x'[v, u] = padded[v + a, u + b],  a, b ~ U{0, 1, …, 2·padding}
 
     Arguments:
-        padding: how many pixels are put on each side, at least 1.
-        fill: what they are: `zeros` (black), or `nearest`, the pixel of the border that is closest.
+        padding: number of pixels added on each side, at least 1.
+        fill: values of the added pixels: `zeros` (black), or `nearest`, the nearest pixel of the border.
 
     Shapes: images (T, channels, height, width), values in [0, 1] → the same.
 
     Raises:
-        ArgumentError: a padding that is no whole number of at least 1, or an unknown fill.
+        ArgumentError: `padding` is not a whole number of at least 1, or `fill` is unknown.
 
     Example:
         >>> import torch
@@ -40,10 +40,10 @@ class Crop(Augmentation):
         self.fill = fill
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
-        """Draw a place for each row and cut it out."""
+        """Draw a position for each row and crop the row there."""
         from kornia.geometry.transform import translate
 
-        # Padding and cutting in one: nearest pixels of a whole offset are the pixels themselves, to the bit.
-        places = 2 * self.padding + 1
-        offset = uniform(images, 0, places, each=2).floor().clamp(max=places - 1) - self.padding
+        # One translation pads and crops: with whole offsets, nearest-pixel interpolation copies pixels to the bit.
+        positions = 2 * self.padding + 1
+        offset = draw_uniform(images, 0, positions, count=2).floor().clamp(max=positions - 1) - self.padding
         return translate(images, offset, mode="nearest", padding_mode=FILLS[self.fill])

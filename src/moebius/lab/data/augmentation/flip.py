@@ -1,19 +1,19 @@
-"""Mirrored images."""
+"""Horizontal flips."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moebius.lab.data.augmentation._augmentation import Augmentation, chosen, share
+from moebius.lab.data.augmentation._augmentation import Augmentation, check_fraction, draw_mask
 
 
 class Flip(Augmentation):
-    """Mirrors some of the images, left for right.
+    """Mirrors some of the images, so that left and right change places.
 
     x'[v, u] = x[v, width − 1 − u] with probability p, else x
 
     Arguments:
-        chance: p, the probability for each image, 0 … 1.
+        chance: p, probability that an image is mirrored, 0 … 1.
 
     Shapes: images (T, channels, height, width), values in [0, 1] → the same.
 
@@ -29,10 +29,10 @@ class Flip(Augmentation):
     """
 
     def __init__(self, chance: float | int = 0.5):
-        self.chance = share("chance", chance)
+        self.chance = check_fraction("chance", chance)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
         """Draw which rows are mirrored."""
         from kornia.geometry.transform import hflip
 
-        return torch.where(chosen(images, self.chance), hflip(images), images)
+        return torch.where(draw_mask(images, self.chance), hflip(images), images)

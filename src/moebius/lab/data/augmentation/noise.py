@@ -1,4 +1,4 @@
-"""Noisy images."""
+"""Additive Gaussian noise."""
 
 import torch
 from jaxtyping import Float
@@ -9,12 +9,12 @@ from moebius.lab.data.augmentation._augmentation import Augmentation
 
 
 class Noise(Augmentation):
-    """Adds Gaussian noise to each value, and cuts the sum off at 0 and 1.
+    """Adds Gaussian noise to each value and clamps the sum to [0, 1].
 
     x' = min(1, max(0, x + std·ε)),  ε ~ N(0, 1)
 
     Arguments:
-        std: the noise's standard deviation, at least 0; 1 is the distance from black to white.
+        std: standard deviation of the noise, at least 0; the distance from black to white is 1.
 
     Shapes: images (T, channels, height, width), values in [0, 1] → the same.
 
@@ -33,5 +33,5 @@ class Noise(Augmentation):
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
         """Draw the noise and add it."""
-        # Not randn_like, which fills channels-last memory in another order, and nine times slower.
+        # randn_like would fill channels-last memory in another order, and nine times slower.
         return images + self.std * torch.randn(images.shape, device=images.device).to(images.dtype)

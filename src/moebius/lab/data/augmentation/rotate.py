@@ -1,15 +1,15 @@
-"""Turned images."""
+"""Rotations."""
 
 from jaxtyping import Float
 from torch import Tensor
 
 from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.augmentation._augmentation import Augmentation, uniform
+from moebius.lab.data.augmentation._augmentation import Augmentation, draw_uniform
 
 
 class Rotate(Augmentation):
-    """Turns each image about its centre; what comes in repeats the nearest pixel of the border.
+    """Rotates each image about its centre; pixels from outside of it repeat the nearest pixel of the border.
 
     x'(p) = x(R(θ) (p − centre) + centre),  θ ~ U(−degrees, degrees), interpolated bilinearly
 
@@ -37,7 +37,7 @@ class Rotate(Augmentation):
         self.degrees = float(degrees)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
-        """Draw an angle for each row and turn it."""
+        """Draw an angle for each row and rotate it."""
         from kornia.geometry.transform import rotate
 
-        return rotate(images, uniform(images, -self.degrees, self.degrees).squeeze(1), padding_mode="border")
+        return rotate(images, draw_uniform(images, -self.degrees, self.degrees).squeeze(1), padding_mode="border")

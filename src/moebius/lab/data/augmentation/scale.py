@@ -1,27 +1,27 @@
-"""Images seen from nearer or farther."""
+"""Zooms."""
 
 from jaxtyping import Float
 from torch import Tensor
 
 from moebius.kit.arguments import positive_number
-from moebius.lab.data.augmentation._augmentation import Augmentation, ascending, uniform
+from moebius.lab.data.augmentation._augmentation import Augmentation, check_interval, draw_uniform
 
 
 class Scale(Augmentation):
-    """Enlarges or shrinks what each image shows, about its centre and alike in both directions; the size stays.
+    """Zooms into or out of each image about its centre, equally in both directions; its size in pixels stays the same.
 
     x'(p) = x((p − centre) / s + centre),  s ~ U(low, high), interpolated bilinearly
 
-    Above 1 the margins are lost; below 1 new ones repeat the nearest pixel of the border.
+    For s > 1 the margins are lost; for s < 1 the new margins repeat the nearest pixel of the border.
 
     Arguments:
         low: the smallest factor s, above 0.
-        high: the largest, at least `low`.
+        high: the largest factor s, at least `low`.
 
     Shapes: images (T, channels, height, width), values in [0, 1] → the same.
 
     Raises:
-        ArgumentError: factors that are not above 0, or in the wrong order.
+        ArgumentError: a factor that is not above 0, or `low` above `high`.
 
     Example:
         >>> import torch
@@ -35,10 +35,10 @@ class Scale(Augmentation):
 
     def __init__(self, low: float | int = 0.8, high: float | int = 1.2):
         self.low, self.high = positive_number("low", low), positive_number("high", high)
-        ascending(self.low, self.high)
+        check_interval(self.low, self.high)
 
     def change(self, images: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels height width"]:
         """Draw a factor for each row and scale it."""
         from kornia.geometry.transform import scale
 
-        return scale(images, uniform(images, self.low, self.high), padding_mode="border")
+        return scale(images, draw_uniform(images, self.low, self.high), padding_mode="border")

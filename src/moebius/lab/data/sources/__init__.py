@@ -1,4 +1,4 @@
-"""Where images come from: each source becomes one domain of the data."""
+"""Data sources: sets of images with their classes; each set becomes one domain of the data."""
 
 from moebius.kit.registry import open_room
 

@@ -1,20 +1,23 @@
-"""scikit-learn's handwritten digits, which need no download."""
+"""Handwritten digits that come with scikit-learn and need no download."""
 
 from pathlib import Path
 
 import numpy as np
 
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, identify
-from moebius.lab.data.stratify import check_share, held_out
+from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, hash_content
+from moebius.lab.data.stratify import check_share, mark_test_rows
 
 
 class Digits(Source):
     """1,797 real handwritten digits of 8×8 pixels, from the test part of UCI's optical recognition set.
 
-    Pixels of 0 … 16 become round(255/16 · value). The split is stratified and always the same.
+    A pixel value 0 … 16 becomes round(255/16 · value). The split is stratified and fixed.
 
     Arguments:
-        share: share of each class to test on, 0 to 1; 0.2 gives 1,438 and 359 rows.
+        share: share of each class to test on, strictly between 0 and 1; 0.2 gives 1,438 training and 359 test rows.
+
+    Raises:
+        ArgumentError: `share` does not lie between 0 and 1.
 
     Example:
         >>> Digits().name
@@ -31,20 +34,20 @@ class Digits(Source):
         self.share = share
 
     def open(self, data_dir: Path | None = None) -> Raw:
-        """The digits come with scikit-learn; `data_dir` is not looked at."""
-        return Raw(identify([], "digits", 1, self.share), self._contents)
+        """Identify the set. The digits come with scikit-learn, and `data_dir` is ignored."""
+        return Raw(hash_content([], "digits", 1, self.share), self._read)
 
-    def _contents(self) -> Contents:
+    def _read(self) -> Contents:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         images = ((bunch.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
         labels = bunch.target.astype(np.int64)  # pyright: ignore[reportAttributeAccessIssue]
         rows = [
-            Row(image, int(label), "scikit-learn's digits", index)
-            for index, (image, label) in enumerate(zip(images, labels, strict=True))
+            Row(image, int(label), "scikit-learn's digits", number)
+            for number, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
-        mark = held_out(labels, self.share)
-        train = [row for row, held in zip(rows, mark, strict=True) if not held]
-        test = [row for row, held in zip(rows, mark, strict=True) if held]
+        is_test = mark_test_rows(labels, self.share)
+        train = [row for row, held_out in zip(rows, is_test, strict=True) if not held_out]
+        test = [row for row, held_out in zip(rows, is_test, strict=True) if held_out]
         return Contents(tuple("0123456789"), Rows(len(train), lambda: train), Rows(len(test), lambda: test))
