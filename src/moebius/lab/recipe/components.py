@@ -45,8 +45,8 @@ def check_component(
         return [Problem((*path, "kind"), "is missing", ABSENT, f"one of {', '.join(known)}")]
     try:
         component = find(room, str(value["kind"]))
-    except UnknownKindError as error:
-        return [Problem((*path, "kind"), "no such kind", value["kind"], error.fix)]
+    except UnknownKindError:
+        return [Problem((*path, "kind"), "no such kind", value["kind"], suggest_kind(room, value["kind"]))]
     keywords = {name: given for name, given in value.items() if name != "kind" and name not in besides}
     first = int(inspect.isfunction(component)) if first is None else first
     problems = check_keywords(component, keywords, path, first, besides, str(value["kind"]))
@@ -56,6 +56,14 @@ def check_component(
         except ArgumentError as error:
             problems.append(from_argument_error(error, path))
     return problems
+
+
+def suggest_kind(room: str, kind: Any) -> str:
+    """The fix for a kind that a room does not have: the closest kinds, or all of them and how to add one."""
+    known = kinds(room)
+    fix = did_you_mean(str(kind), known)
+    all_kinds = did_you_mean("", known)
+    return f"{fix}, or --plugin FILE where a file of yours registers it" if fix == all_kinds else fix
 
 
 def check_keywords(
