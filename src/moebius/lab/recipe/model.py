@@ -139,7 +139,7 @@ def _check_stage(value: Mapping[str, Any], path: Path, stages: Collection[str]) 
         for name, given in value.items()
         if name not in ("kind", *known)
     ]
-    problems += check_keywords(Adapter, {**keywords, "network": None}, path, called="stage")
+    problems += check_keywords(Adapter, keywords, path, excluded=("network",), called="stage")
     name = value.get("stage")
     if name is None:
         fix = f"one of {', '.join(stages)}" if stages else AN_EXAMPLE
