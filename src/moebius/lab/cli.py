@@ -27,6 +27,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to change, such as training.epochs=2.")
 ]
 Preset = Annotated[str | None, typer.Option(metavar="NAME", help="One of the recipe's presets, such as quick.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file that registers kinds. May be repeated."),
+]
 
 
 def main() -> None:
@@ -64,6 +68,13 @@ def _ending(note: str = "the same command begins anew") -> Callable[[Callable[..
 def _complain(what: str, text: str) -> None:
     # Soft wrapping leaves lines whole, so that a fix can be pasted.
     Console(stderr=True, highlight=False).print(f"[bold red]{what}:[/] {escape(text)}", soft_wrap=True)
+
+
+def _run_plugins(files: list[Path] | None) -> None:
+    from moebius.kit.plugins import load_plugin
+
+    for file in files or ():
+        load_plugin(file)
 
 
 def _version(asked: bool | None) -> None:
@@ -104,19 +115,22 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Where finished stages are kept and looked for.", show_default="OUT/stages"),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train what RECIPE compares and write the report; interrupted, the same command goes on."""
     from moebius.kit.allocator import tune_allocator
 
     tune_allocator()
     from moebius.lab.recipe.load import load_recipe
+    from moebius.lab.recipe.plugins import load_plugins
 
+    plugins = load_plugins(plugin or ())
     loaded = load_recipe(recipe, overrides or (), preset, seeds)
     from moebius.lab import study
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    given = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
-    study.run(loaded, out=folder, **given)
+    options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
+    study.run(loaded, out=folder, plugins=plugins, **options)
 
 
 @app.command()
@@ -140,10 +154,12 @@ def recipes() -> None:
 @_ending()
 def list_kinds(
     room: Annotated[str, typer.Argument(metavar="ROOM", help="Such as gates, routers, losses, experts.")],
+    plugin: Plugins = None,
 ) -> None:
     """List the kinds of a room: what a recipe may name there, each with its source."""
     from moebius.kit.registry import catalogue
 
+    _run_plugins(plugin)
     table = Table(title=f"{{kind: …}} in room {room}", title_justify="left", show_lines=True)
     for heading in ("kind", "what it does", "source"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "kind")
@@ -154,7 +170,7 @@ def list_kinds(
 
 @app.command()
 @_ending()
-def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None) -> None:
+def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None, plugin: Plugins = None) -> None:
     """Print RECIPE with all values filled in, and how large its models are.
 
     The YAML goes to standard output and is a recipe again: `moebius show RECIPE > mine.yaml`. The table goes to
@@ -164,6 +180,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None)
     from moebius.lab.recipe.sizes import sizes
     from moebius.lab.recipe.text import write_yaml
 
+    _run_plugins(plugin)
     loaded = load_recipe(recipe, overrides or (), preset)
     typer.echo(write_yaml(loaded.resolved()))
     table = Table("variant", title=f"{loaded.name}, with 10 classes assumed for each data set", title_justify="left")
@@ -176,10 +193,14 @@ def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None)
 
 @app.command()
 @_ending("the same command writes the report anew")
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder, as given to --out.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder, as given to --out.")],
+    plugin: Plugins = None,
+) -> None:
     """Write a study's report, tables and figures anew."""
     from moebius.lab import report as room
 
+    _run_plugins(plugin)
     typer.echo(room.build(folder))
 
 
@@ -192,14 +213,19 @@ def predict(
     domain: Annotated[
         str | None, typer.Option(metavar="SET", help="The data set that the images are from, for gates that are told.")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Print class, probability and the experts used for each image."""
     from moebius.lab import predict as room
+    from moebius.lab.recipe.plugins import naming_plugins
 
+    _run_plugins(plugin)
+    with naming_plugins(run):
+        predictions = room.predict(run, images, top=top, domain=domain)
     table = Table("image", "class")
     table.add_column("probability", justify="right")
     table.add_column("experts (weight)")
-    for prediction in room.predict(run, images, top=top, domain=domain):
+    for prediction in predictions:
         experts = ", ".join(f"{expert} ({weight:.3f})" for expert, weight in prediction.experts)
         for place, (label, probability) in enumerate(prediction.top):
             row = (escape(str(prediction.path)), escape(label), f"{probability:.4f}", experts)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.model.build import stage_names
 from moebius.lab.recipe.components import check_component
+from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, KEYS, check_model, dry_build
 from moebius.lab.recipe.problems import Path, Problem, mapping, unique_problems
@@ -93,6 +94,7 @@ def _check_variant(
     merged = merge(base, dict(changes))
     found = check_training(merged, ())
     found += check_annealing(mapping(merged, "router"), mapping(spec, "router"))
+    found += check_loss_needs(merged.get("losses"), spec)
     result, more = _validated(TrainingSpec, merged, ())
     problems += [_placed(problem, name, "training", base, dict(changes)) for problem in more + found]
     return (Variant(name, spec, result) if isinstance(result, TrainingSpec) else None), problems

@@ -5,8 +5,7 @@ Rules about values live in the constructors; here are only names and types, read
 
 import inspect
 import json
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from moebius.core.routing import Router
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.model.build import FACTS
+from moebius.lab.recipe.keywords import caller_arguments, read_annotations
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.lab.recipe.wording import describe_type
 
@@ -26,7 +26,6 @@ def check_component(
     path: Path,
     besides: tuple[str, ...] = (),
     construct: bool = False,
-    first: int | None = None,
 ) -> list[Problem]:
     """What is wrong with a component of `room` as the recipe has it at `path`.
 
@@ -36,7 +35,6 @@ def check_component(
         path: where it stands.
         besides: keys that are not the constructor's (`count` of experts, `weight` of losses).
         construct: also call the constructor, for components that need no facts of the data.
-        first: how many leading parameters are not the recipe's; unless given, a function's routing.
     """
     known = kinds(room)
     if not isinstance(value, Mapping):
@@ -45,11 +43,10 @@ def check_component(
         return [Problem((*path, "kind"), "is missing", ABSENT, f"one of {', '.join(known)}")]
     try:
         component = find(room, str(value["kind"]))
-    except UnknownKindError as error:
-        return [Problem((*path, "kind"), "no such kind", value["kind"], error.fix)]
+    except UnknownKindError:
+        return [Problem((*path, "kind"), "no such kind", value["kind"], suggest_kind(room, value["kind"]))]
     keywords = {name: given for name, given in value.items() if name != "kind" and name not in besides}
-    first = int(inspect.isfunction(component)) if first is None else first
-    problems = check_keywords(component, keywords, path, first, besides, str(value["kind"]))
+    problems = check_keywords(component, keywords, path, caller_arguments(component), besides, str(value["kind"]))
     if construct and not problems:
         try:
             component(**keywords)
@@ -58,11 +55,19 @@ def check_component(
     return problems
 
 
+def suggest_kind(room: str, kind: Any) -> str:
+    """The fix for a kind that a room does not have: the closest kinds, or all of them and how to add one."""
+    known = kinds(room)
+    fix = did_you_mean(str(kind), known)
+    all_kinds = did_you_mean("", known)
+    return f"{fix}, or --plugin FILE where a file of yours registers it" if fix == all_kinds else fix
+
+
 def check_keywords(
     component: Callable[..., Any],
     keywords: Mapping[str, Any],
     path: Path,
-    first: int = 0,
+    excluded: Collection[str] = (),
     besides: tuple[str, ...] = (),
     called: str | None = None,
 ) -> list[Problem]:
@@ -72,18 +77,20 @@ def check_keywords(
         component: the class or function.
         keywords: what the recipe gives.
         path: where.
-        first: how many leading parameters are not the recipe's (a loss's routing).
+        excluded: names of parameters that no recipe gives (a loss's routing).
         besides: keys that may stand beside the keywords; a typo may have meant one.
         called: the kind's name; the component's own unless given.
     """
-    parameters = dict(list(inspect.signature(component).parameters.items())[first:])
+    parameters = {
+        name: parameter for name, parameter in inspect.signature(component).parameters.items() if name not in excluded
+    }
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = {
         name: parameter
         for name, parameter in parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    annotations = _annotations(component)
+    annotations = read_annotations(component)
     called = called or component.__name__
     problems = []
     for name, value in keywords.items():
@@ -135,14 +142,6 @@ def _type_rule(annotation: Any, value: Any) -> str | None:
     except (PydanticSchemaGenerationError, PydanticUserError):
         return None
     return None
-
-
-def _annotations(component: Callable[..., Any]) -> dict[str, Any]:
-    target = component.__init__ if inspect.isclass(component) else component
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):
-        return {}
 
 
 def _example(value: Any, known: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, kinds
 from moebius.lab.model.build import StageNetworks, build_mixture
-from moebius.lab.recipe.components import check_component, check_keywords
+from moebius.lab.recipe.components import check_component, check_keywords, suggest_kind
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
@@ -46,7 +46,7 @@ def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str
         problems.append(_missing(path, "experts", "{kind: linear, count: 2}"))
     execution = spec.get("execution", "auto")
     if execution not in kinds("execution"):
-        fix = did_you_mean(str(execution), kinds("execution"))
+        fix = suggest_kind("execution", execution)
         problems.append(Problem((*path, "execution"), "no such execution", execution, fix))
     return problems
 
@@ -139,7 +139,7 @@ def _check_stage(value: Mapping[str, Any], path: Path, stages: Collection[str]) 
         for name, given in value.items()
         if name not in ("kind", *known)
     ]
-    problems += check_keywords(Adapter, {**keywords, "network": None}, path, called="stage")
+    problems += check_keywords(Adapter, keywords, path, excluded=("network",), called="stage")
     name = value.get("stage")
     if name is None:
         fix = f"one of {', '.join(stages)}" if stages else AN_EXAMPLE

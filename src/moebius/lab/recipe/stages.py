@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moebius.lab.model.build import stage_names
+from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, check_experts, check_model, dry_build
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, mapping
@@ -96,11 +97,9 @@ def _check_stage(
         settled: TrainingSpec | None = TrainingSpec.model_validate(training)
     except ValidationError as error:
         settled, found = None, found + problems_of(error, TrainingSpec, ())
-    for problem in found:
-        if not comes_from_base(base, dict(own_training), problem.path):
-            problems.append(problem.at((*place, "training", *problem.path)))
-        elif not comes_from_base(mapping(raw, "training"), mapping(shared, "training"), problem.path):
-            problems.append(problem.at(("pretraining", "training", *problem.path)))
+    placed = [_placed_training(problem, place, base, dict(own_training), raw) for problem in found]
+    # What is wrong with the training that variants share is reported of the variants.
+    problems += [problem for problem in placed if problem.path[0] != "training"]
 
     if file is None:
         return None, problems
@@ -120,6 +119,8 @@ def _check_stage(
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
     if facts is not None and not found and not set(stage_names(spec)) & set(wrong_above):
         found = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
+    for problem in check_loss_needs(training.get("losses"), spec):
+        problems.append(_placed_training(problem, place, base, dict(own_training), raw))
     for problem in found:
         if file.model is not None:
             problems.append(problem.at((*where, *problem.path)))
@@ -128,6 +129,18 @@ def _check_stage(
             base_wrote = comes_from_base(network_base, dict(own_network), key)
             problems.append(problem.at((*(("pretraining",) if base_wrote else place), "network", *key)))
     return (Stage(name, spec, part, rows, settled) if settled is not None else None), problems
+
+
+def _placed_training(
+    problem: Problem, place: Path, base: Mapping[str, Any], own: Mapping[str, Any], raw: Mapping[str, Any]
+) -> Problem:
+    """The problem at the key that its author wrote: the stage's training, pretraining's or the recipe's."""
+    if not comes_from_base(base, own, problem.path):
+        return problem.at((*place, "training", *problem.path))
+    shared = mapping(mapping(raw, "pretraining"), "training")
+    if not comes_from_base(mapping(raw, "training"), shared, problem.path):
+        return problem.at(("pretraining", "training", *problem.path))
+    return problem.at(("training", *problem.path))
 
 
 def unused_stages(stages: Sequence[Stage], models: Sequence[Mapping[str, Any]]) -> list[str]:

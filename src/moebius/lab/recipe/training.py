@@ -9,7 +9,6 @@ import torch
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.recipe.components import check_amount, check_component, check_keywords
 from moebius.lab.recipe.problems import Path, Problem, mapping
-from moebius.lab.training.objective import compares_experts
 from moebius.lab.training.optimizer import OPTIMIZERS
 
 
@@ -51,12 +50,7 @@ def _check_loss(loss: Mapping[str, Any], path: Path) -> list[Problem]:
     for name, value in changing.items():
         problems += check_component("schedules", value, (*path, name), construct=True)
     settled = {name: 0.0 if name in changing else value for name, value in loss.items()}
-    return problems + check_component("losses", settled, path, besides=("weight",), first=1 + _compares(loss["kind"]))
-
-
-def _compares(kind: Any) -> int:
-    """Whether a loss has a second parameter that is not the recipe's: the experts' own losses."""
-    return int(kind in kinds("losses") and compares_experts(find("losses", kind)))
+    return problems + check_component("losses", settled, path, besides=("weight",))
 
 
 def check_annealing(schedules: Mapping[str, Any], router: Mapping[str, Any]) -> list[Problem]:
@@ -80,7 +74,7 @@ def _check_optimizer(optimizer: Mapping[str, Any], path: Path) -> list[Problem]:
     if str(kind) not in OPTIMIZERS:
         return [*problems, Problem((*path, "kind"), "no such kind", kind, did_you_mean(str(kind), OPTIMIZERS))]
     keywords = {key: value for key, value in optimizer.items() if key not in ("kind", "lr")}
-    found = check_keywords(OPTIMIZERS[kind], keywords, path, first=1, besides=("lr",), called=kind)
+    found = check_keywords(OPTIMIZERS[kind], keywords, path, excluded=("params",), besides=("lr",), called=kind)
     if not found:
         try:
             # As training makes it: every optimizer here has fused kernels.

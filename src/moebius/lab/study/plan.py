@@ -15,6 +15,7 @@ from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import StageNetworks, build_mixture, stage_names
+from moebius.lab.recipe.plugins import Plugin, check_plugins
 from moebius.lab.recipe.schema import Recipe, Variant
 from moebius.lab.study.cohorts import Job, Stacking, form_cohorts
 from moebius.lab.study.run_spec import RunSpec
@@ -43,6 +44,7 @@ class Plan:
         threads: for the products of each. Part of the plan because sums in another order have other bits.
         stacks: runs that train as one, those that take longest first; part of the plan for the same reason.
         reasons: variant → why it is in no stack, as the end of a sentence.
+        plugins: files that every process runs before it builds anything.
     """
 
     stages: tuple[RunSpec, ...]
@@ -54,6 +56,7 @@ class Plan:
     threads: int
     stacks: tuple[Job, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
 
     def jobs(self, runs: Sequence[RunSpec]) -> list[Job]:
         """What is done at one go so that these runs get finished: their stacks, whole, then each of the others."""
@@ -77,6 +80,7 @@ def make_plan(
     out: Path,
     stages_dir: Path | None = None,
     stacking: Stacking = "auto",
+    plugins: Sequence[Plugin] = (),
 ) -> Plan:
     """Plan the study, or take up the plan that the folder holds.
 
@@ -87,19 +91,24 @@ def make_plan(
         out: the study's folder.
         stages_dir: where finished stages are kept, for other studies too; None for `stages` in the study's folder.
         stacking: of the runs that the folder's plan does not hold yet.
+        plugins: the plugin files that are loaded; results depend on their content.
 
     Raises:
-        StudyError: the folder holds a study of another recipe or other data, or runs that are to be stacked cannot be.
+        StudyError: the folder holds a study of another recipe, other data or other plugins, or runs that are to be
+            stacked cannot be.
         ArgumentError: a stage names classes that the data do not have.
     """
-    specs, hashes = plan_stages(recipe, data)
+    specs, hashes = plan_stages(recipe, data, plugins)
     kept = (stages_dir or out / "stages").absolute()
-    settled = _settled(recipe, data, hashes)
+    settled = _settled(recipe, data, hashes, plugins)
     path = out / "study.json"
     before = _read(path) if path.exists() else None
+    if before is not None:
+        check_plugins(out, before.get("plugins", ()), plugins)
     if before is not None and not _goes_on(before["settled"], settled):
+        why = _differences(before, recipe, data, {plugin.digest for plugin in plugins})
         fix = f"--out {out}-2" + (f" --stages {kept}    # keeps the stages that are the same" if specs else "")
-        raise StudyError(f"{out}: holds another study ({_differences(before, recipe, data)})", fix)
+        raise StudyError(f"{out}: holds another study ({why})", fix)
     if before is None:
         cores = _cores()
         count = max(len(recipe.variants), len(recipe.stages)) * recipe.seeds
@@ -151,7 +160,7 @@ def make_plan(
     reasons = {**({} if before is None else before.get("alone", {})), **reasons}
     spec = recipe.data.model_dump(mode="json")
     shared = (spec, data.facts, device, together, threads)
-    plan = Plan(tuple(stages), tuple(runs), *shared, (*stacks, *added), reasons)
+    plan = Plan(tuple(stages), tuple(runs), *shared, (*stacks, *added), reasons, tuple(plugins))
     write_json(path, {**_study_json(recipe, data, plan, settled), "jobs": [*planned, *_names(plan.jobs(new))]})
     return plan
 
@@ -169,7 +178,7 @@ def _planned(before: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str], plugins: Sequence[Plugin]) -> dict[str, Any]:
     """Hashes of all that the results depend on; variants and seeds may be added, and words may change."""
     variants = {
         variant.name: digest(
@@ -181,7 +190,9 @@ def _settled(recipe: Recipe, data: Dataset, hashes: Mapping[str, str]) -> dict[s
         )
         for variant in recipe.variants
     }
-    return {"data": data.fingerprint, "variants": variants}
+    settled: dict[str, Any] = {"data": data.fingerprint, "variants": variants}
+    # Only where there are plugins: other studies keep the record that they have.
+    return {**settled, "plugins": sorted(plugin.digest for plugin in plugins)} if plugins else settled
 
 
 def _goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -190,7 +201,7 @@ def _goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return before["data"] == now["data"] and all(now["variants"].get(name) == settled for name, settled in begun)
 
 
-def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset) -> str:
+def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset, digests: set[str]) -> str:
     if before["data"]["fingerprint"] != data.fingerprint:
         return "its data differ"
     old, new = (_flat({key: whole[key] for key in SETTLING}) for whole in (before["recipe"], recipe.resolved()))
@@ -199,7 +210,11 @@ def _differences(before: Mapping[str, Any], recipe: Recipe, data: Dataset) -> st
     changed = [key for key in {**old, **new} if old.get(key, ABSENT) != new.get(key, ABSENT)]
     changed = [key for key in changed if not any(key.startswith(f"variants.{name}") for name in added)]
     said = [f"{key}: {old.get(key, ABSENT)} there, {new.get(key, ABSENT)} here" for key in changed[:3]]
-    return "; ".join(said) or "its models differ"
+    if said:
+        return "; ".join(said)
+    # Stages depend on all plugins that are loaded.
+    recorded = {record["sha256"] for record in before.get("plugins", ())}
+    return "its stages were trained without some of these plugins" if digests - recorded else "its models differ"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:
@@ -239,6 +254,7 @@ def _study_json(recipe: Recipe, data: Dataset, plan: Plan, settled: Mapping[str,
         "overrides": list(recipe.overrides),
         "recipe": recipe.resolved(),
         "settled": settled,
+        **({"plugins": [plugin.record() for plugin in plan.plugins]} if plan.plugins else {}),
         "precision": {
             run.variant if run.rows is None else f"stages/{run.variant}": [
                 run.training["precision"],

@@ -1,6 +1,6 @@
 """Running a study from its recipe to its report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from moebius.kit.files import write_json
 from moebius.kit.registry import find
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
+from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.report.terminal import results_table, stages_line
 from moebius.lab.study.cohorts import Stacking, describe_cohorts
@@ -57,6 +58,7 @@ def run(
     console: Console | None = None,
     stages_dir: Path | None = None,
     stacking: Stacking = "auto",
+    plugins: Sequence[Plugin] = (),
 ) -> Path:
     """Train every variant at every seed, then write results and report; finished runs are kept.
 
@@ -70,6 +72,7 @@ def run(
         stages_dir: where finished stages are kept and looked for; None for `stages` in the study's folder.
         stacking: whether runs of equal models train as one: "auto" where that is faster, "never" or "always". A study
             that is gone on with keeps the stacks that it has; this is for seeds and variants that it did not have.
+        plugins: from `load_plugins`: worker processes load these files, too.
 
     Returns:
         The path of the report.
@@ -88,10 +91,10 @@ def run(
         f"data: {' + '.join(data.domains)}, {len(data.train):,} training rows{held}, {len(data.test):,} test rows",
         highlight=False,
     )
-    plan_stages(recipe, data)  # what it refuses is refused before the folder is made
+    plan_stages(recipe, data, plugins)  # what it refuses is refused before the folder is made
     with folder_lock(out):
         remove_leftovers(out)
-        plan = make_plan(recipe, data, device, workers, out, stages_dir, stacking)
+        plan = make_plan(recipe, data, device, workers, out, stages_dir, stacking, plugins)
         todo = [one for one in plan.everything if not result_path(out, one).exists()]
         of_stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         stacks = describe_cohorts(plan.stacks, plan.runs, plan.reasons)

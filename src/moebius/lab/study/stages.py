@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.select_rows import known_classes, select_rows
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import stage_names
+from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 
 # Raise it when the same stage would come out otherwise.
@@ -17,11 +18,13 @@ VERSION = 1
 UNSETTLED = {"checkpoint_seconds", "remember"}
 
 
-def plan_stages(recipe: Recipe, data: Dataset) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def plan_stages(
+    recipe: Recipe, data: Dataset, plugins: Sequence[Plugin] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """What `moebius.lab.model.build.Stages` is given for each stage, and a hash of all that its weights depend on.
 
-    The hash names the data, the rows of them, the network, the training and the hashes of the stages that it uses: a
-    finished stage is kept as long as none of these changes, whatever becomes of the models that use it.
+    The hash names the data, the rows of them, the network, the training, the plugins and the hashes of the stages that
+    it uses: a finished stage is kept as long as none of these changes, whatever becomes of the models that use it.
 
     Raises:
         ArgumentError: a stage names classes or sets that the data do not have.
@@ -44,7 +47,9 @@ def plan_stages(recipe: Recipe, data: Dataset) -> tuple[dict[str, dict[str, Any]
         }
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
         used = {name: hashes[name] for name in stage_names(stage.model)}
-        hashes[stage.name] = digest([VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used])
+        described = [VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used]
+        # Without plugins nothing is added: stages from before there were any keep their hash.
+        hashes[stage.name] = digest([*described, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes
 
 

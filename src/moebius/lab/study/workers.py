@@ -235,7 +235,11 @@ def _work(life: Connection, link: Connection, plan: Plan, out: Path, load: Calla
 
     for job in _given(link):
         try:
-            data = load() if data is None else data
+            if data is None:
+                # Also a recipe's sources may be a plugin's.
+                for plugin in plan.plugins:
+                    plugin.load()
+                data = load()
         except MoebiusError as error:
             for run in job:
                 tell(run, error)

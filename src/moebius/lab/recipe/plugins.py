@@ -1,0 +1,97 @@
+"""The plugin files of a command: which ones it loads, and whether they are those that a study began with."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moebius.kit.errors import StudyError, UnknownKindError
+from moebius.kit.files import read_json
+from moebius.kit.plugins import load_plugin
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A Python file that registers kinds, in the version that this process has run.
+
+    Arguments:
+        file: its path as the user typed it.
+        path: its absolute path, for processes with another working directory.
+        digest: the SHA-256 of its content.
+    """
+
+    file: str
+    path: Path
+    digest: str
+
+    def load(self) -> None:
+        """Run the file in this process, unless it has run already.
+
+        Raises:
+            StudyError: the file has changed since the command began.
+            MoebiusError: the file cannot be read, or running it fails.
+        """
+        if load_plugin(self.path) != self.digest:
+            rule = f"plugin {self.file}: the file has changed since the command began"
+            raise StudyError(rule, "run the same command again when the file is finished")
+
+    def record(self) -> dict[str, str]:
+        """The entry of this plugin in study.json."""
+        return {"file": self.file, "sha256": self.digest}
+
+
+def load_plugins(files: Iterable[str | Path]) -> tuple[Plugin, ...]:
+    """Run plugin files in order; a file that is named twice counts once.
+
+    Arguments:
+        files: paths of Python files.
+
+    Raises:
+        MoebiusError: a file cannot be read, or running it fails.
+    """
+    plugins = [Plugin(str(file), Path(file).absolute(), load_plugin(file)) for file in files]
+    return tuple({plugin.digest: plugin for plugin in plugins}.values())
+
+
+def check_plugins(folder: Path, records: Sequence[Mapping[str, Any]], plugins: Sequence[Plugin]) -> None:
+    """Refuse to continue a study without the plugins that it began with. Further plugins are allowed.
+
+    Arguments:
+        folder: the study's folder, for messages.
+        records: the `plugins` of its study.json.
+        plugins: those that this command has loaded.
+
+    Raises:
+        StudyError: a plugin is missing, or its content differs.
+    """
+    digests = {plugin.digest for plugin in plugins}
+    by_name = {plugin.path.name: plugin for plugin in plugins}
+    for record in records:
+        if record["sha256"] in digests:
+            continue
+        plugin = by_name.get(Path(record["file"]).name)
+        if plugin is None:
+            rule = f"{folder}: the study began with the plugin {record['file']}, and this command does not load it"
+            raise StudyError(rule, f"--plugin {record['file']}")
+        change = f"SHA-256 {record['sha256'][:12]}… then, {plugin.digest[:12]}… now"
+        rule = f"{folder}: the plugin {plugin.file} has changed since the study began ({change})"
+        raise StudyError(rule, f"--out {folder}-2    # or restore the file")
+
+
+@contextmanager
+def naming_plugins(run: Path) -> Iterator[None]:
+    """Inside, an unknown kind in a run's folder is reported with the plugins that its study began with.
+
+    Arguments:
+        run: the folder of a run, OUT/VARIANT/seed-N.
+    """
+    try:
+        yield
+    except UnknownKindError as error:
+        study = run.absolute().parent.parent / "study.json"
+        records = read_json(study).get("plugins", ()) if study.is_file() else ()
+        if not records:
+            raise
+        fix = " ".join(f"--plugin {record['file']}" for record in records)
+        raise UnknownKindError(error.message, fix) from None
