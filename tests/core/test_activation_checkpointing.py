@@ -1,4 +1,4 @@
-"""What a forward knows of the activation checkpoint around it."""
+"""What a forward can tell about the activation checkpoint around it."""
 
 import pytest
 import torch
@@ -8,69 +8,69 @@ from torch.utils.checkpoint import checkpoint
 from moebius.core.activation_checkpointing import is_replay, loses_graph, will_be_replayed
 
 
-class Asking(nn.Linear):
-    """Asks in each forward, and keeps the answers."""
+class AnsweringLinear(nn.Linear):
+    """Keeps what each forward can tell."""
 
     def __init__(self):
         super().__init__(3, 3)
-        self.answers = []
+        self.results = []
 
     def forward(self, x):
-        self.answers.append((is_replay(), will_be_replayed(), loses_graph()))
+        self.results.append((is_replay(), will_be_replayed(), loses_graph()))
         return super().forward(x)
 
 
-def answers(run, **options):
-    asking = Asking()
-    y = run(asking, torch.ones(2, 3, **options))
+def collect_answers(run, **options):
+    linear = AnsweringLinear()
+    y = run(linear, torch.ones(2, 3, **options))
     if y.requires_grad:
         y.sum().backward()
-    return asking.answers
+    return linear.results
 
 
 def test_outside_of_checkpoints():
-    assert answers(lambda block, x: block(x)) == [(False, False, False)]
+    assert collect_answers(lambda block, x: block(x)) == [(False, False, False)]
     with torch.no_grad():
-        assert answers(lambda block, x: block(x)) == [(False, False, False)]
+        assert collect_answers(lambda block, x: block(x)) == [(False, False, False)]
 
 
 def test_not_reentrant():
     run = lambda block, x: checkpoint(block, x, use_reentrant=False)  # noqa: E731
-    assert answers(run) == [(False, False, False), (True, False, False)]
+    assert collect_answers(run) == [(False, False, False), (True, False, False)]
 
 
 def test_reentrant():
     run = lambda block, x: checkpoint(block, x, use_reentrant=True)  # noqa: E731
-    assert answers(run, requires_grad=True) == [(False, True, True), (True, False, False)]
+    assert collect_answers(run, requires_grad=True) == [(False, True, True), (True, False, False)]
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
 def test_reentrant_where_no_input_wants_gradients():
     """It is never repeated, so that nothing in it is trained; a loss of its records still loses its gradient."""
     run = lambda block, x: checkpoint(block, x, use_reentrant=True)  # noqa: E731
-    assert answers(run) == [(False, False, True)]
+    assert collect_answers(run) == [(False, False, True)]
 
 
 def test_reentrant_without_gradients():
     run = lambda block, x: checkpoint(block, x, use_reentrant=True)  # noqa: E731
     with torch.no_grad():
-        assert answers(run, requires_grad=True) == [(False, False, False)]
+        assert collect_answers(run, requires_grad=True) == [(False, False, False)]
     with torch.inference_mode():
-        assert answers(lambda block, x: block(x)) == [(False, False, False)]
+        assert collect_answers(lambda block, x: block(x)) == [(False, False, False)]
 
 
 def test_a_checkpoint_inside_a_checkpoint_is_a_first_time_only_once():
     def run(block, x):
         return checkpoint(lambda x: checkpoint(block, x, use_reentrant=True), x, use_reentrant=True)
 
-    first, *others = answers(run, requires_grad=True)
+    first, *replays = collect_answers(run, requires_grad=True)
     assert first == (False, True, True)
-    assert len(others) == 2
-    assert all(again for again, _, _ in others)
+    assert len(replays) == 2
+    assert all(replayed for replayed, _, _ in replays)
 
 
 def test_a_function_of_ones_own_that_repeats_its_forward():
-    class Repeating(torch.autograd.Function):
+    class RepeatingFunction(torch.autograd.Function):
         @staticmethod
         def forward(ctx, block, x):
             ctx.block = block
@@ -85,5 +85,5 @@ def test_a_function_of_ones_own_that_repeats_its_forward():
                 ctx.block(x).backward(gradient)
             return None, x.grad
 
-    found = answers(lambda block, x: Repeating.apply(block, x), requires_grad=True)
-    assert found == [(False, True, True), (True, False, False)]
+    results = collect_answers(lambda block, x: RepeatingFunction.apply(block, x), requires_grad=True)
+    assert results == [(False, True, True), (True, False, False)]

@@ -1,4 +1,4 @@
-"""A gate or an expert whose `forward` has a parameter `context` is given what is known of its own rows."""
+"""A gate or an expert whose `forward` has a parameter `context` receives the values of its rows."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from moebius.kit.errors import ArgumentError
 
 ROWS = 12
 X = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-NUMBER = torch.arange(ROWS, dtype=torch.float64)
+NUMBERS = torch.arange(ROWS, dtype=torch.float64)
 ROUTERS = {
     "soft": mb.routers.Soft,
     "top_1": lambda: mb.routers.TopK(1),
@@ -21,51 +21,51 @@ ROUTERS = {
 }
 
 
-class Wanting(nn.Module):
-    """Its rows' numbers times a factor, to which each row adds nothing; fails where it is told of other rows."""
+class NumberExpert(nn.Module):
+    """The numbers of its rows times a factor, plus the rows; fails where the context has other rows."""
 
     def __init__(self, factor=1.0):
         super().__init__()
         self.factor = nn.Parameter(torch.tensor([factor]))
 
-    def said(self, x, context):
+    def compute(self, x, context):
         assert len(context["number"]) == len(x)
         return self.factor * context["number"].unsqueeze(-1) + x
 
 
-class Positional(Wanting):
+class PositionalExpert(NumberExpert):
     def forward(self, x, context):
-        return self.said(x, context)
+        return self.compute(x, context)
 
 
-class KeywordOnly(Wanting):
+class KeywordExpert(NumberExpert):
     def forward(self, x, *, context=None):
-        return self.said(x, context)
+        return self.compute(x, context)
 
 
-class Unaware(Wanting):
-    """What the others are, asked of the library."""
+class AskingExpert(NumberExpert):
+    """Computes the same, but asks the library for the context."""
 
     def forward(self, x):
-        return self.said(x, current_context().local_values())
+        return self.compute(x, current_context().local_values())
 
 
-def pool(kind, form):
+def make_experts(kind, container):
     experts = [kind(factor) for factor in (1.0, 2.0, 4.0)]
-    if form == "adapter":
+    if container == "adapter":
         return [mb.experts.Adapter(expert) for expert in experts]
-    if form == "mixture":
+    if container == "mixture":
         return [mb.Mixture(mb.gates.Linear(4, 2), [expert, kind(8.0)], mb.routers.TopK(1)) for expert in experts]
-    if form == "sequential":
-        return [nn.Sequential(nn.Identity(), inner) for inner in pool(kind, "mixture")]
-    return mb.Stack(experts) if form == "stack" else experts
+    if container == "sequential":
+        return [nn.Sequential(nn.Identity(), inner) for inner in make_experts(kind, "mixture")]
+    return mb.Stack(experts) if container == "stack" else experts
 
 
-def mixture(kind, form, router="top_1", execution="auto", combine=None):
+def make_mixture(kind, container, router_name="top_1", execution="auto", combine=None):
     torch.manual_seed(0)
-    made = ROUTERS[router]()
-    gate = mb.gates.Linear(4, made.gate_outputs(3))
-    return mb.Mixture(gate, pool(kind, form), made, combine, execution).double()
+    router = ROUTERS[router_name]()
+    gate = mb.gates.Linear(4, router.gate_outputs(3))
+    return mb.Mixture(gate, make_experts(kind, container), router, combine, execution).double()
 
 
 def gradients(moe, y):
@@ -74,54 +74,57 @@ def gradients(moe, y):
 
 @pytest.mark.parametrize("execution", ["auto", "loop", "sorted", "dense"])
 @pytest.mark.parametrize("router", ROUTERS)
-@pytest.mark.parametrize("form", ["list", "stack", "adapter", "mixture", "sequential"])
-@pytest.mark.parametrize("kind", [Positional, KeywordOnly])
-def test_each_expert_is_told_of_its_own_rows(kind, form, router, execution):
-    """Like one that asks for them; which in turn is worked out by hand for a list."""
-    moe, expected = (mixture(one, form, router, execution) for one in (kind, Unaware))
-    y, other = moe(X, context={"number": NUMBER}), expected(X, context={"number": NUMBER})
-    torch.testing.assert_close(y, other)
-    torch.testing.assert_close(gradients(moe, y), gradients(expected, other))
-    with mb.context(number=NUMBER):
+@pytest.mark.parametrize("container", ["list", "stack", "adapter", "mixture", "sequential"])
+@pytest.mark.parametrize("kind", [PositionalExpert, KeywordExpert])
+def test_each_expert_is_told_of_its_own_rows(kind, container, router, execution):
+    """Its outputs are those of an expert that asks for the context, which the next test works out by hand."""
+    moe, reference = (
+        make_mixture(kind, container, router, execution),
+        make_mixture(AskingExpert, container, router, execution),
+    )
+    y, expected = moe(X, context={"number": NUMBERS}), reference(X, context={"number": NUMBERS})
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(gradients(moe, y), gradients(reference, expected))
+    with mb.context(number=NUMBERS):
         torch.testing.assert_close(moe(X), y)
 
 
 @pytest.mark.parametrize("router", ["soft", "top_1", "top_2", "switch", "choice"])
 def test_worked_by_hand(router):
-    moe = mixture(Positional, "list", router)
+    moe = make_mixture(PositionalExpert, "list", router)
     with mb.record(moe) as log:
-        y = moe(X, context={"number": NUMBER})
+        y = moe(X, context={"number": NUMBERS})
     weights = log[""][0].weights
     factor = (weights * torch.tensor([1.0, 2.0, 4.0])).sum(1, keepdim=True)
-    torch.testing.assert_close(y, factor * NUMBER.unsqueeze(1) + weights.sum(1, keepdim=True) * X)
+    torch.testing.assert_close(y, factor * NUMBERS.unsqueeze(1) + weights.sum(1, keepdim=True) * X)
 
 
 def test_each_expert_sees_just_the_rows_it_was_sent():
-    seen = []
+    row_numbers = []
 
-    class Seeing(nn.Linear):
+    class RecordingLinear(nn.Linear):
         def forward(self, x, context):
-            seen.append(context["number"].tolist())
+            row_numbers.append(context["number"].tolist())
             return super().forward(x)
 
-    moe = mb.Mixture(mb.gates.Domain(3, 3), [Seeing(4, 2) for _ in range(3)], mb.routers.Argmax()).double()
+    moe = mb.Mixture(mb.gates.Domain(3, 3), [RecordingLinear(4, 2) for _ in range(3)], mb.routers.Argmax()).double()
     domain = torch.tensor([2, 0, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2])
-    moe(X, context={"number": NUMBER, "domain": domain})
-    assert seen == [[1, 4, 8, 9], [3, 7, 10], [0, 2, 5, 6, 11]]
+    moe(X, context={"number": NUMBERS, "domain": domain})
+    assert row_numbers == [[1, 4, 8, 9], [3, 7, 10], [0, 2, 5, 6, 11]]
 
 
 def test_a_stack_of_such_experts_runs_one_by_one_and_says_so():
     for router in ("soft", "top_1"):
-        moe = mixture(Positional, "stack", router)
-        name, reason = moe.chosen(X, context={"number": NUMBER})
+        moe = make_mixture(PositionalExpert, "stack", router)
+        name, reason = moe.chosen(X, context={"number": NUMBERS})
         assert name in ("loop", "sorted")
-        assert "Positional" in reason
-    known = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack([Known(4, 3) for _ in range(2)]))
-    assert known.chosen(X.float()).name == "loop"
+        assert "PositionalExpert" in reason
+    moe = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack([PosingExpert(4, 3) for _ in range(2)]))
+    assert moe.chosen(X.float()).name == "loop"
 
 
-class Known(nn.Linear):
-    """Called a class of torch's own, and wants context all the same."""
+class PosingExpert(nn.Linear):
+    """Claims to be a class of torch, and takes a context all the same."""
 
     __module__ = "torch.nn.modules.linear"
 
@@ -133,59 +136,63 @@ class Known(nn.Linear):
 def test_the_gate_is_told_of_all_rows_and_of_those_of_a_branch(router):
     class Gate(nn.Module):
         def forward(self, x, *, context):
-            told.append(context["number"].tolist())
+            row_numbers.append(context["number"].tolist())
             return torch.stack([context["number"], 6 - context["number"]], 1)
 
-    told = []
+    row_numbers = []
     inner = mb.Mixture(Gate(), [nn.Identity(), nn.Identity()], ROUTERS[router]())
     outer = mb.Mixture(Gate(), [inner, nn.Sequential(nn.Identity(), inner)], mb.routers.TopK(1))
-    outer(X, context={"number": NUMBER})
-    assert told == [NUMBER.tolist(), NUMBER[3:].tolist(), NUMBER[:3].tolist()]
-    told.clear()
-    mb.Mixture(mb.experts.Adapter(Gate()), [nn.Identity(), nn.Identity()])(X, context={"number": NUMBER})
-    assert told == [NUMBER.tolist()]
+    outer(X, context={"number": NUMBERS})
+    assert row_numbers == [NUMBERS.tolist(), NUMBERS[3:].tolist(), NUMBERS[:3].tolist()]
+    row_numbers.clear()
+    mb.Mixture(mb.experts.Adapter(Gate()), [nn.Identity(), nn.Identity()])(X, context={"number": NUMBERS})
+    assert row_numbers == [NUMBERS.tolist()]
 
 
 @pytest.mark.parametrize("execution", ["loop", "sorted", "dense"])
 def test_tokens_are_told_of_their_sequence(execution):
     x, number = X.view(3, 4, 4), torch.tensor([10.0, 20.0, 30.0], dtype=torch.float64)
-    moe = mixture(Positional, "list", "top_1", execution)
+    moe = make_mixture(PositionalExpert, "list", "top_1", execution)
     expected = moe(X, context={"number": number.repeat_interleave(4)})
     torch.testing.assert_close(moe(x, context={"number": number}), expected.view(3, 4, 4))
 
 
 @pytest.mark.parametrize("layer", ["attentive", "soft_moe"])
 def test_bodies_heads_and_slots(layer):
-    seen = []
+    row_numbers = []
 
-    class Seeing(nn.Linear):
+    class RecordingLinear(nn.Linear):
         def forward(self, x, context):
-            seen.append(context["number"].tolist())
+            row_numbers.append(context["number"].tolist())
             return super().forward(x)
 
     if layer == "attentive":
-        moe = mb.layers.AttentiveMixture(nn.Linear(4, 5), [Seeing(4, 6)], [Seeing(6, 2)], 5, 6).double()
-        moe(X, context={"number": NUMBER})
-        assert seen == [NUMBER.tolist()] * 2
+        moe = mb.layers.AttentiveMixture(
+            nn.Linear(4, 5), [RecordingLinear(4, 6)], [RecordingLinear(6, 2)], 5, 6
+        ).double()
+        moe(X, context={"number": NUMBERS})
+        assert row_numbers == [NUMBERS.tolist()] * 2
     else:
-        moe = mb.layers.SoftMoE(4, [Seeing(4, 4), nn.Linear(4, 4)], slots=2).double()
-        with mb.context(number=NUMBER[:3]):
+        moe = mb.layers.SoftMoE(4, [RecordingLinear(4, 4), nn.Linear(4, 4)], slots=2).double()
+        with mb.context(number=NUMBERS[:3]):
             moe(X.view(3, 4, 4))
-        assert seen == [NUMBER[:3].tolist()]
+        assert row_numbers == [NUMBERS[:3].tolist()]
 
 
 def test_without_side_information_it_is_empty():
-    class Told(nn.Linear):
+    class EmptyContextLinear(nn.Linear):
         def forward(self, x, context):
             assert context == {}
             return super().forward(x)
 
-    assert mb.Mixture(Told(4, 2), [Told(4, 3), Told(4, 3)], mb.routers.TopK(1)).double()(X).shape == (ROWS, 3)
+    assert mb.Mixture(
+        EmptyContextLinear(4, 2), [EmptyContextLinear(4, 3), EmptyContextLinear(4, 3)], mb.routers.TopK(1)
+    ).double()(X).shape == (ROWS, 3)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (12,), (1, 3)])
 def test_entries_for_other_rows_are_refused(shape):
     """One for each token would silently be taken for sequences'."""
-    moe = mixture(Positional, "list")
+    moe = make_mixture(PositionalExpert, "list")
     with pytest.raises(ArgumentError, match=r"^context\['number'\]: needs one entry for each of the 3 of the input's"):
         moe(X.view(3, 4, 4), context={"number": torch.zeros(shape)})

@@ -1,4 +1,4 @@
-"""Which modules are one computation with other numbers."""
+"""Which modules compute the same with other values of parameters."""
 
 import pytest
 import torch
@@ -8,51 +8,55 @@ import moebius as mb
 from moebius.core.equality import describe_difference, has_hooks
 
 
-def tied():
+def make_tied():
     module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     module[1].weight = module[0].weight
     return module
 
 
-class Told(nn.Module):
-    """A module that keeps whatever it is given."""
+class Holder(nn.Module):
+    """A module with a value as an attribute."""
 
     def __init__(self, value):
         super().__init__()
         self.value = value
 
 
-class Counting(nn.Module):
-    """A module with a buffer of a length of its own."""
+class SizedBuffer(nn.Module):
+    """A module with a buffer of this length."""
 
     def __init__(self, length):
         super().__init__()
-        self.register_buffer("seen", torch.zeros(length))
+        self.register_buffer("counts", torch.zeros(length))
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "why"),
+    ("left", "right", "difference"),
     [
         (nn.Linear(2, 3), nn.Linear(2, 3), None),
-        (tied(), tied(), None),
-        (Told({"a": [1, 2]}), Told({"a": [1, 2]}), None),
+        (make_tied(), make_tied(), None),
+        (Holder({"a": [1, 2]}), Holder({"a": [1, 2]}), None),
         (mb.experts.MLP(4, 3, [5]), mb.experts.MLP(4, 3, [5]), None),
         (nn.Linear(2, 3), mb.experts.Linear(2, 3), "their classes differ"),
         (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), "their parameters' shapes differ"),
-        (Counting(2), Counting(3), "their parameters' shapes differ"),
+        (SizedBuffer(2), SizedBuffer(3), "their parameters' shapes differ"),
         (nn.Linear(2, 3), nn.Linear(2, 3).double(), "their tensors' formats, devices or kinds differ"),
         (nn.Linear(2, 3), nn.Linear(2, 3, device="meta"), "their tensors' formats, devices or kinds differ"),
-        (tied(), nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(2))), "their parameters' shapes differ"),
+        (
+            make_tied(),
+            nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(2))),
+            "their parameters' shapes differ",
+        ),
         (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh()), "their structures differ"),
         (nn.Linear(2, 3), nn.Linear(2, 3).eval(), "their structures differ"),
         (mb.experts.FFN(4, 5), mb.experts.FFN(4, 5, "relu2"), "their structures differ"),
-        (Told({"a": 1}), Told({"b": 1}), "their structures differ"),
-        (Told(1), Told(1.0), "their structures differ"),
-        (Told(torch.ones(1)), Told(torch.ones(1)), "their structures differ"),
+        (Holder({"a": 1}), Holder({"b": 1}), "their structures differ"),
+        (Holder(1), Holder(1.0), "their structures differ"),
+        (Holder(torch.ones(1)), Holder(torch.ones(1)), "their structures differ"),
     ],
 )
-def test_in_what_two_modules_differ(one, other, why):
-    assert describe_difference([one, one, other]) == describe_difference([other, one]) == why
+def test_in_what_two_modules_differ(left, right, difference):
+    assert describe_difference([left, left, right]) == describe_difference([right, left]) == difference
 
 
 @pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook"])

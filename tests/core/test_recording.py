@@ -12,12 +12,12 @@ import moebius as mb
 X = torch.linspace(-1, 1, 20).view(5, 4)
 
 
-def mixture(outputs=3, experts=2):
+def make_mixture(outputs=3, experts=2):
     return mb.Mixture(mb.gates.Linear(4, experts), [nn.Linear(4, outputs) for _ in range(experts)])
 
 
 def test_every_call_is_recorded_in_order():
-    moe = mixture()
+    moe = make_mixture()
     with mb.record(moe) as log:
         moe(X)
         moe(X[:2])
@@ -27,7 +27,7 @@ def test_every_call_is_recorded_in_order():
 
 
 def test_nothing_is_recorded_outside_the_block():
-    moe = mixture()
+    moe = make_mixture()
     with mb.record(moe) as log:
         pass
     moe(X)
@@ -36,7 +36,7 @@ def test_nothing_is_recorded_outside_the_block():
 
 
 def test_a_recorded_routing_has_gradients():
-    moe = mixture()
+    moe = make_mixture()
     with mb.record(moe) as log:
         moe(X)
     log[""][-1].weights[:, 0].sum().backward()
@@ -44,7 +44,7 @@ def test_a_recorded_routing_has_gradients():
 
 
 def test_a_model_that_holds_two_mixtures():
-    model = nn.Sequential(mixture(outputs=4), nn.ReLU(), mixture(experts=3))
+    model = nn.Sequential(make_mixture(outputs=4), nn.ReLU(), make_mixture(experts=3))
     with mb.record(model) as log:
         model(X)
     assert {path: [routing.experts for routing in calls] for path, calls in log.items()} == {"0": [2], "2": [3]}
@@ -54,7 +54,7 @@ def test_a_model_that_holds_two_mixtures():
 
 
 def test_a_mixture_used_twice_is_recorded_twice_under_its_first_place():
-    shared = mixture(outputs=4)
+    shared = make_mixture(outputs=4)
     model = nn.Sequential(shared, nn.ReLU(), shared)
     with mb.record(model) as log:
         model(X)
@@ -64,7 +64,7 @@ def test_a_mixture_used_twice_is_recorded_twice_under_its_first_place():
 
 
 def test_a_record_inside_a_record():
-    model = nn.Sequential(mixture(outputs=4), mixture())
+    model = nn.Sequential(make_mixture(outputs=4), make_mixture())
     with mb.record(model) as outer:
         with mb.record(model[1]) as inner:
             model(X)
@@ -75,7 +75,7 @@ def test_a_record_inside_a_record():
 
 
 def test_recording_ends_when_the_block_raises():
-    moe = mixture()
+    moe = make_mixture()
     with pytest.raises(KeyError), mb.record(moe) as log:
         raise KeyError
     moe(X)
@@ -83,10 +83,10 @@ def test_recording_ends_when_the_block_raises():
 
 
 def test_a_copy_is_another_module():
-    moe = mixture()
-    other = copy.deepcopy(moe)
+    moe = make_mixture()
+    twin = copy.deepcopy(moe)
     with mb.record(moe) as log:
-        other(X)
+        twin(X)
     assert log == {}
 
 
@@ -108,7 +108,7 @@ def test_call_reaches_mixtures_inside_modules_that_know_no_context():
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_forward_that_a_checkpoint_repeats_is_recorded_once(reentrant):
-    moe = mixture()
+    moe = make_mixture()
     with mb.record(moe) as log:
         checkpoint(moe, X.clone().requires_grad_(), use_reentrant=reentrant).sum().backward()
     assert len(log[""]) == 1
@@ -119,7 +119,7 @@ def test_a_loss_of_a_checkpointed_forward_has_its_gradient():
     gradients = []
     for run in (lambda moe: moe(X), lambda moe: checkpoint(moe, X, use_reentrant=False)):
         torch.manual_seed(0)
-        moe = mixture()
+        moe = make_mixture()
         with mb.record(moe) as log:
             y = run(moe)
         (y.sum() + mb.losses.importance(log[""][0]) + mb.losses.z_loss(log[""][0])).backward()
@@ -138,12 +138,12 @@ LOSSES = {
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
-@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("input_requires_grad", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_loss_that_reentrant_checkpointing_takes_the_gradient_of_is_refused(loss, wanted):
+def test_a_loss_that_reentrant_checkpointing_takes_the_gradient_of_is_refused(loss, input_requires_grad):
     moe = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 3) for _ in range(2)], mb.routers.TopK(1))
     with mb.record(moe, outputs=True) as log:
-        y = checkpoint(moe, X.clone().requires_grad_(wanted), use_reentrant=True)
+        y = checkpoint(moe, X.clone().requires_grad_(input_requires_grad), use_reentrant=True)
     total = y.sum() + LOSSES[loss](log[""][0])
     with pytest.raises(mb.MoebiusError, match=r"^use_reentrant: .*\n  fix: .*use_reentrant=False"):
         total.backward()
@@ -163,11 +163,11 @@ def test_what_reentrant_checkpointing_records_can_be_looked_at():
 
 def test_a_recorder_changes_no_gradient_of_reentrant_checkpointing():
     gradients = []
-    for recorded in (False, True):
+    for is_recorded in (False, True):
         torch.manual_seed(0)
-        moe = mixture()
+        moe = make_mixture()
         x = X.clone().requires_grad_()
-        with mb.record(moe if recorded else mixture()):
+        with mb.record(moe if is_recorded else make_mixture()):
             checkpoint(moe, x, use_reentrant=True).square().sum().backward()
         gradients.append([x.grad, *(parameter.grad for parameter in moe.parameters())])
     torch.testing.assert_close(*gradients, rtol=0, atol=0)

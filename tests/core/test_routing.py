@@ -10,16 +10,16 @@ import moebius as mb
 from moebius.core.routing import Router, Routing, Selection
 
 
-def select(rows, experts, pairs, weights, kept):
+def make_routing(rows, experts, pairs, weights, kept):
     scores = torch.zeros(rows, experts, dtype=torch.float64)
-    row_A = torch.tensor([t for t, _ in pairs], dtype=torch.long)
-    expert_A = torch.tensor([e for _, e in pairs], dtype=torch.long)
+    row_A = torch.tensor([row for row, _ in pairs], dtype=torch.long)
+    expert_A = torch.tensor([expert for _, expert in pairs], dtype=torch.long)
     selection = Selection(row_A, expert_A, torch.as_tensor(weights).double(), torch.tensor(kept, dtype=torch.bool))
     return Routing.from_selection(scores, scores.softmax(-1), selection, {"load": torch.ones(experts)})
 
 
 def test_worked_literal():
-    routing = select(2, 3, [(0, 2), (1, 0), (0, 1), (0, 2)], [0.5, 0.25, 1.0, 0.25], [True, True, False, True])
+    routing = make_routing(2, 3, [(0, 2), (1, 0), (0, 1), (0, 2)], [0.5, 0.25, 1.0, 0.25], [True, True, False, True])
     assert routing.weights.tolist() == [[0.0, 0.0, 0.75], [0.25, 0.0, 0.0]]
     torch.testing.assert_close(routing.log_weights.exp(), routing.weights)
     assert routing.experts == 3
@@ -29,14 +29,14 @@ def test_worked_literal():
 @given(st.data())
 def test_weights_are_the_sums_of_the_kept_assignments(data):
     rows, experts = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
-    pair = st.tuples(st.integers(0, rows - 1), st.integers(0, experts - 1))
-    pairs = data.draw(st.lists(pair, max_size=12))
+    assignments = st.tuples(st.integers(0, rows - 1), st.integers(0, experts - 1))
+    pairs = data.draw(st.lists(assignments, max_size=12))
     weights = data.draw(st.lists(st.floats(0.01, 1.0), min_size=len(pairs), max_size=len(pairs)))
     kept = data.draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
-    routing = select(rows, experts, pairs, weights, kept)
+    routing = make_routing(rows, experts, pairs, weights, kept)
     by_hand = torch.zeros(rows, experts, dtype=torch.float64)
-    for place, weight, there in zip(pairs, weights, kept, strict=True):
-        by_hand[place] += weight * there
+    for pair, weight, is_kept in zip(pairs, weights, kept, strict=True):
+        by_hand[pair] += weight * is_kept
     torch.testing.assert_close(routing.weights, by_hand)
     torch.testing.assert_close(routing.log_weights, by_hand.log())
 
@@ -49,19 +49,19 @@ def test_gradients_are_finite_where_nothing_was_chosen():
     assert weight_A.grad.tolist() == [2.0, 0.0]
 
 
-def test_at_gives_the_rows_and_leaves_the_rest():
+def test_with_rows_sets_the_rows_and_leaves_the_rest():
     routing = mb.routers.Argmax()(torch.eye(3))
-    there = routing.with_rows(torch.tensor([5, 1, 7]))
-    assert there.rows.tolist() == [5, 1, 7]
+    numbered = routing.with_rows(torch.tensor([5, 1, 7]))
+    assert numbered.rows.tolist() == [5, 1, 7]
     assert routing.rows is None
-    assert there.weights is routing.weights
-    assert there.selection is routing.selection
+    assert numbered.weights is routing.weights
+    assert numbered.selection is routing.selection
 
 
 ROUTINGS = {
     "dense": mb.routers.Soft()(torch.eye(3)),
     "selected": mb.routers.Argmax()(torch.eye(3)).with_rows(torch.tensor([2, 0, 4])),
-    "with aux": select(2, 3, [(0, 1)], [0.5], [True]),
+    "with aux": make_routing(2, 3, [(0, 1)], [0.5], [True]),
     "with heads": Routing(*[torch.eye(3)] * 4, head_weights=torch.ones(3, 2, 3, 4)),
 }
 
@@ -71,20 +71,20 @@ def test_it_is_a_pytree(name):
     routing = ROUTINGS[name]
     leaves, spec = pytree.tree_flatten(routing)
     assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)
-    again = pytree.tree_unflatten(leaves, spec)
-    assert pytree.tree_structure(again) == spec
+    rebuilt = pytree.tree_unflatten(leaves, spec)
+    assert pytree.tree_structure(rebuilt) == spec
     for field in ("scores", "probs", "weights", "log_weights", "rows", "head_weights"):
-        assert getattr(again, field) is getattr(routing, field)
-    assert (again.selection is None) == (routing.selection is None)
-    assert again.aux == routing.aux
+        assert getattr(rebuilt, field) is getattr(routing, field)
+    assert (rebuilt.selection is None) == (routing.selection is None)
+    assert rebuilt.aux == routing.aux
 
 
 @pytest.mark.parametrize("name", ROUTINGS)
 def test_tree_map_reaches_every_tensor(name):
     copied = pytree.tree_map(torch.clone, ROUTINGS[name])
-    ours, theirs = pytree.tree_leaves(copied), pytree.tree_leaves(ROUTINGS[name])
-    assert len(ours) == len(theirs)
-    for copy, original in zip(ours, theirs, strict=True):
+    copies, originals = pytree.tree_leaves(copied), pytree.tree_leaves(ROUTINGS[name])
+    assert len(copies) == len(originals)
+    for copy, original in zip(copies, originals, strict=True):
         assert copy is not original
         assert torch.equal(copy, original)
 

@@ -1,8 +1,8 @@
-"""Activation checkpointing, seen from inside a forward: the same rows come by twice, with a graph only once.
+"""What a forward can tell about activation checkpointing around it, which runs the same rows twice.
 
-Non-reentrant checkpointing runs a block with a graph whose tensors it throws away, and runs it again in backward for
-their values. Reentrant checkpointing runs it inside an autograd function, without a graph, and again in backward with
-one. What a forward leaves behind (counts, records) belongs to the first of both.
+Non-reentrant checkpointing runs a block with a graph, throws the graph's tensors away, and runs the block again in
+backward to recompute them. Reentrant checkpointing runs the block inside an autograd function without a graph, and
+again in backward with a graph. Side effects of a forward (counts, records) belong to the first run only.
 """
 
 import sys
@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx
 
 
 def is_replay() -> bool:
-    """Whether this forward repeats an earlier one: it happens in a backward, for the tensors of activation checkpoints.
+    """Whether this forward repeats an earlier one: it runs in a backward, which recomputes a checkpoint's tensors.
 
     False in compiled code, which cannot ask at run time.
 
@@ -23,118 +23,126 @@ def is_replay() -> bool:
         >>> is_replay()
         False
     """
-    return backward_under_way() != -1
+    return backward_number() != -1
 
 
-def backward_under_way() -> int:
-    """The number of the backward pass that this code runs in; -1 for none, and in compiled code.
+def backward_number() -> int:
+    """The number of the backward pass that this code runs in; −1 outside of backward passes and in compiled code.
 
     Example:
-        >>> backward_under_way()
+        >>> backward_number()
         -1
     """
     return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
-def replayed_value(key: Hashable, value: Any, matters: bool) -> Any:
-    """A value that comes from around a forward, as it was when activation checkpoints ran this the first time.
+def replayed_value(key: Hashable, value: Any, is_set: bool) -> Any:
+    """In a replay the value that the first run of the same forward saw; otherwise `value` itself.
 
-    A forward is repeated in backward, when blocks that were around it (`with mb.context(…)`) may have ended, and on a
-    GPU by another thread. So a checkpoint keeps what a forward inside saw, and its replay is given that again: of each
-    key the first value for the first call, and so on.
+    A forward is repeated in backward, when blocks around it (`with mb.context(…)`) may have ended, and on a GPU by
+    another thread. So a checkpoint records the values that forwards inside it saw. Its replay gets these again: for
+    each key the first call gets the first value, the second call the second, and so on.
 
     Arguments:
-        key: who asks for what.
-        value: as it is now.
-        matters: whether it is more than nothing, so that it has to be kept. To look for checkpoints takes time.
+        key: which value this is, of which module.
+        value: the present value.
+        is_set: whether the value differs from its default and has to be recorded. Looking for checkpoints takes time.
 
     Example:
-        >>> replayed_value("who", "now", True)
-        'now'
+        >>> replayed_value("key", "present", True)
+        'present'
     """
-    if torch.compiler.is_compiling() or not (matters or is_replay()):
+    if torch.compiler.is_compiling() or not (is_set or is_replay()):
         return value
-    checkpoints = list(_checkpoints_around())
-    repeated = next((kept for kept, repeats in checkpoints if repeats), None)
-    if repeated is not None:
-        task = backward_under_way()
-        place = repeated.counts.setdefault(task, Counter())
-        values = repeated.values.get(key, [])
-        value = values[place[key]] if place[key] < len(values) else value
-        place[key] += 1
-    for kept, repeats in checkpoints:
-        if repeats:
+    checkpoints = list(_enclosing_checkpoints())
+    replay = next((record for record, is_replayed in checkpoints if is_replayed), None)
+    if replay is not None:
+        calls = replay.calls.setdefault(backward_number(), Counter())
+        recorded = replay.values.get(key, [])
+        value = recorded[calls[key]] if calls[key] < len(recorded) else value
+        calls[key] += 1
+    for record, is_replayed in checkpoints:
+        if is_replayed:
             break
-        kept.values.setdefault(key, []).append(value)
+        record.values.setdefault(key, []).append(value)
     return value
 
 
-class _Kept:
-    """What forwards inside of one activation checkpoint saw, and how far each backward pass has come with it."""
+class _CheckpointRecord:
+    """The values that forwards inside one activation checkpoint saw.
+
+    Attributes:
+        values: key → the values of its calls, in order.
+        calls: number of a backward pass → key → how many calls that pass has replayed.
+    """
 
     def __init__(self):
         self.values: dict[Hashable, list[Any]] = {}
-        self.counts: dict[int, Counter[Hashable]] = {}
+        self.calls: dict[int, Counter[Hashable]] = {}
 
 
-def _checkpoints_around() -> Iterator[tuple[_Kept, bool]]:
-    """What is kept of the activation checkpoints that this code runs in, innermost first; whether that repeats it."""
+def _enclosing_checkpoints() -> Iterator[tuple[_CheckpointRecord, bool]]:
+    """The activation checkpoints that this code runs in, the innermost first.
+
+    Yields:
+        The checkpoint's record, and whether this code is a replay of the checkpoint.
+    """
     frame = sys._getframe(1)
     while frame is not None:
-        code, found = frame.f_code, None
+        code, checkpoint = frame.f_code, None
         if code.co_name in ("forward", "backward"):
-            context = frame.f_locals.get("ctx") if "ctx" in code.co_varnames else None
-            found = context if isinstance(context, FunctionCtx) else None
+            ctx = frame.f_locals.get("ctx") if "ctx" in code.co_varnames else None
+            checkpoint = ctx if isinstance(ctx, FunctionCtx) else None
         elif frame.f_globals.get("__name__") == "torch.utils.checkpoint":
-            # Private to torch: what its hooks for saved tensors hold on to.
+            # Private to torch: the object that its hooks for saved tensors share.
             if code.co_name == "unpack_hook":
-                found = frame.f_locals.get("frame")
+                checkpoint = frame.f_locals.get("frame")
             elif code.co_name == "checkpoint" and (inner := getattr(frame.f_locals.get("gen"), "gi_frame", None)):
-                found = inner.f_locals.get("new_frame")
-        if found is not None:
-            if not hasattr(found, _NAME):
-                setattr(found, _NAME, _Kept())
-            yield getattr(found, _NAME), code.co_name in ("backward", "unpack_hook")
+                checkpoint = inner.f_locals.get("new_frame")
+        if checkpoint is not None:
+            if not hasattr(checkpoint, _RECORD_ATTRIBUTE):
+                setattr(checkpoint, _RECORD_ATTRIBUTE, _CheckpointRecord())
+            yield getattr(checkpoint, _RECORD_ATTRIBUTE), code.co_name in ("backward", "unpack_hook")
         frame = frame.f_back
 
 
-_NAME = "_kept_by_moebius"
+_RECORD_ATTRIBUTE = "_moebius_record"
 
 
 def will_be_replayed() -> bool:
-    """Whether this forward has no graph because backward will repeat it with one: reentrant checkpointing's first pass.
+    """Whether this forward has no graph because backward will repeat it with one: reentrant checkpointing's first run.
 
     Example:
         >>> with torch.no_grad():
         ...     will_be_replayed()
         False
     """
-    return any(context.next_functions for context in _functions_around())
+    return any(ctx.next_functions for ctx in _enclosing_functions())
 
 
 def loses_graph() -> bool:
     """Whether this forward has no graph although the code around it may want gradients.
 
-    So it is in reentrant checkpointing's first pass, also where no input of the block requires gradients: then nothing
-    in the block is trained, of which torch only warns. False where gradients are switched off around the checkpoint,
-    as far as that can be known.
+    This holds in reentrant checkpointing's first run, even where no input of the block requires gradients: then
+    nothing in the block is trained, and torch only warns. False where gradients are switched off around the
+    checkpoint, as far as that can be told.
     """
-    contexts = _functions_around()
-    if any(context.next_functions for context in contexts):
+    functions = _enclosing_functions()
+    if any(ctx.next_functions for ctx in functions):
         return True
-    return bool(contexts) and not any(any(context.needs_input_grad) for context in contexts)
+    return bool(functions) and not any(any(ctx.needs_input_grad) for ctx in functions)
 
 
-def _functions_around() -> list[Any]:
+def _enclosing_functions() -> list[Any]:
     """The contexts of the autograd functions whose forward runs now, the innermost first."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return []
-    found = []
+    contexts = []
     frame = sys._getframe(1)
     while frame is not None:
-        # By name first: to read a frame's variables is to copy them.
-        context = frame.f_locals.get("ctx") if "ctx" in frame.f_code.co_varnames else None
-        if isinstance(context, FunctionCtx):
-            found.append(context)
+        # The name is checked first, because reading a frame's variables copies all of them.
+        ctx = frame.f_locals.get("ctx") if "ctx" in frame.f_code.co_varnames else None
+        if isinstance(ctx, FunctionCtx):
+            contexts.append(ctx)
         frame = frame.f_back
-    return found
+    return contexts

@@ -1,4 +1,4 @@
-"""What a gate loss needs beside a routing's weights: declared by the loss, read by objectives, recipes and tests."""
+"""What a gate loss needs besides a routing's weights: the loss declares it; objectives, recipes and tests read it."""
 
 import inspect
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class LossNeeds:
     """What a loss needs of a routing, of its model and of the training.
 
     Arguments:
-        distribution: rows of `Routing.probs` that are distributions over the experts (no relu or elu gates).
-        aux: keys of `Routing.aux` that it reads: a router or a gate has to give them.
-        expert_losses: each expert's own loss on each row, (T, E), as an argument of this name: then all experts run on
-            all rows, whatever the router chooses.
+        distribution: whether the rows of `Routing.probs` must be distributions over the experts (no relu or elu gates).
+        aux: keys of `Routing.aux` that the loss reads; a router or a gate must set them.
+        expert_losses: whether the loss has an argument `expert_losses`, each expert's loss on each row (T, E). Then all
+            experts run on all rows, whatever the router selects.
 
     Example:
         >>> LossNeeds(aux=("load",)).aux
@@ -29,7 +29,10 @@ class LossNeeds:
 
 
 def needs(distribution: bool = False, aux: tuple[str, ...] = (), expert_losses: bool = False) -> Callable[[Loss], Loss]:
-    """Decorate a gate loss: declare what it needs; see `LossNeeds`.
+    """Decorate a gate loss to declare what it needs.
+
+    Arguments:
+        distribution, aux, expert_losses: as in `LossNeeds`.
 
     Example:
         >>> @needs(aux=("load",))
@@ -49,10 +52,10 @@ def needs(distribution: bool = False, aux: tuple[str, ...] = (), expert_losses: 
 
 
 def loss_needs(loss: Callable[..., Any]) -> LossNeeds:
-    """What a loss declares; for one that declares nothing, what its parameters tell.
+    """The needs that a loss declares; a loss without a declaration needs what its parameters name.
 
     Arguments:
-        loss: the function, also with keywords bound by `functools.partial`.
+        loss: the function, possibly with keywords bound by `functools.partial`.
     """
     function = loss
     while hasattr(function, "func"):

@@ -1,4 +1,4 @@
-"""What modules give that were made for something else: its description, and which part of it is the output."""
+"""Describing the outputs of modules that return no single tensor, and adapting such modules."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-# The name of the part that classifiers and language models are called for.
-_USUAL = "logits"
+# The entry that holds the output of classifiers and language models.
+_USUAL_ENTRY = "logits"
 
 
 def describe_output(output: Any) -> str:
-    """The value as a clause.
+    """Describe a module's output as a clause.
 
     Example:
         >>> import torch
@@ -24,12 +24,17 @@ def describe_output(output: Any) -> str:
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {', '.join(map(describe_output, output))}"
-    names = ", ".join(repr(name) for name, _ in _parts(output))
+    names = ", ".join(repr(name) for name, _ in _entries(output))
     return f"{type(output).__name__} with {names}" if names else type(output).__name__
 
 
 def adapter_line(name: str, output: Any, rows: int) -> str:
-    """The line that makes one tensor, with so many rows, of what the module that goes by a name gave.
+    """The line of code that adapts a module so that it returns one tensor with an entry for each row.
+
+    Arguments:
+        name: the module's name in that line.
+        output: what the module returned.
+        rows: how many rows it was called with.
 
     Example:
         >>> import torch
@@ -38,20 +43,20 @@ def adapter_line(name: str, output: Any, rows: int) -> str:
     """
     if output is None:
         return "a forward that returns its tensor"
-    places = [place for place, part in _parts(output) if isinstance(part, Tensor) and part.shape[:1] == (rows,)]
-    if not places:
+    keys = [key for key, value in _entries(output) if isinstance(value, Tensor) and value.shape[:1] == (rows,)]
+    if not keys:
         return f"mb.experts.Adapter({name}, output=function), a function that makes one tensor of what it is given"
-    place = _USUAL if _USUAL in places else places[0]
-    quoted = f'"{place}"' if isinstance(place, str) else place
-    return f"mb.experts.Adapter({name}, output={quoted})"
+    key = _USUAL_ENTRY if _USUAL_ENTRY in keys else keys[0]
+    quoted_key = f'"{key}"' if isinstance(key, str) else key
+    return f"mb.experts.Adapter({name}, output={quoted_key})"
 
 
-def _parts(output: Any) -> Iterable[tuple[Any, Any]]:
-    """Its parts by what `Adapter(output=…)` calls them."""
+def _entries(output: Any) -> Iterable[tuple[Any, Any]]:
+    """The entries of a mapping, a sequence or a dataclass, with the keys that `Adapter(output=…)` takes."""
     if isinstance(output, Mapping):
-        return [(name, part) for name, part in output.items() if isinstance(name, str)]
+        return [(key, value) for key, value in output.items() if isinstance(key, str)]
     if isinstance(output, tuple | list):
         return list(enumerate(output))
     if is_dataclass(output):
-        return [(one.name, getattr(output, one.name)) for one in fields(output)]
+        return [(item.name, getattr(output, item.name)) for item in fields(output)]
     return []

@@ -1,4 +1,4 @@
-"""Seeing what mixtures did, without a trace left on the modules."""
+"""Recording what mixtures did, without leaving anything on the modules."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -8,72 +8,70 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from moebius.core.activation_checkpointing import backward_under_way, loses_graph, replayed_value
+from moebius.core.activation_checkpointing import backward_number, loses_graph, replayed_value
 from moebius.core.routing import Routing
 from moebius.core.row_context import ThreadValue, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
 Log = dict[str, list[Routing]]
 
-# Paths of mixtures, the log, whether outputs are wanted, and the backward pass that the recorder was opened in.
+# Module id → path, the log, whether to record outputs, and the number of the backward pass that it began in.
 _Recording = tuple[dict[int, str], Log, bool, int]
-_recorders = ThreadValue(())
+_active_recordings = ThreadValue(())
 
 
 def is_recording_outputs(module: nn.Module) -> bool:
-    """Whether a recorder that watches this mixture asks for the outputs of all its experts."""
-    wanted = any(outputs and id(module) in paths for paths, _, outputs, _ in _recorders.value)
-    return replayed_value((id(module), "outputs"), wanted, wanted)
+    """Whether an active recording of this mixture asks for the outputs of all its experts."""
+    records_outputs = any(outputs and id(module) in paths for paths, _, outputs, _ in _active_recordings.value)
+    return replayed_value((id(module), "outputs"), records_outputs, records_outputs)
 
 
 def record_routing(module: nn.Module, routing: Routing) -> None:
-    """Hand a mixture's routing to the recorders that watch it, once for a forward that activation checkpoints repeat.
+    """Append a mixture's routing to the active recordings of it, once for a forward that checkpoints repeat.
 
-    The first pass of reentrant checkpointing has no graph. What is recorded of it can be looked at, and refuses a
-    backward: a loss of it would have no gradient, and nobody would know. A recorder inside of what is repeated sees
-    the repetition, too: it is another one then.
+    The first run of reentrant checkpointing has no graph. Its routing can be read, but its backward raises an error: a
+    loss of it would silently have no gradient. A recording that begins inside a checkpoint also records the replay,
+    which begins a recording of its own.
     """
-    if not _recorders.value:
+    if not _active_recordings.value:
         return
     if loses_graph():
-        routing = _refusing(routing)
-    task = backward_under_way()
-    for paths, log, _, opened in _recorders.value:
-        path = paths.get(id(module)) if opened == task else None
+        routing = _without_gradients(routing)
+    current_backward = backward_number()
+    for paths, log, _, first_backward in _active_recordings.value:
+        path = paths.get(id(module)) if first_backward == current_backward else None
         if path is not None:
             log.setdefault(path, []).append(routing)
 
 
-def _refusing(routing: Routing) -> Routing:
-    """The same values, whose backward raises; what was one tensor under two names is one again."""
-    made: dict[int, Tensor] = {}
+def _without_gradients(routing: Routing) -> Routing:
+    """A copy of the routing whose backward raises an error; two fields that are one tensor stay one tensor."""
+    copies: dict[int, Tensor] = {}
 
-    def refusing(value: Any) -> Any:
+    def refuse_gradient(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        if id(value) not in made:
+        if id(value) not in copies:
             with torch.enable_grad():
-                made[id(value)] = _Refused.apply(value.detach().requires_grad_())  # type: ignore[assignment]
-        return made[id(value)]
+                copies[id(value)] = _RefuseBackward.apply(value.detach().requires_grad_())  # type: ignore[assignment]
+        return copies[id(value)]
 
-    return pytree.tree_map(refusing, routing)
+    return pytree.tree_map(refuse_gradient, routing)
 
 
-class _Refused(torch.autograd.Function):
+class _RefuseBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value):
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx, *gradients):
-        rule = (
-            "a recorded routing has no gradient to give: its forward ran without a graph, under reentrant checkpointing"
-        )
+        rule = "a recorded routing has no gradient: its forward ran without a graph, under reentrant checkpointing"
         raise ArgumentError("use_reentrant", rule, True, "torch.utils.checkpoint.checkpoint(…, use_reentrant=False)")
 
 
 class Recorder:
-    """Watches one module again and again, and finds its mixtures' paths only once.
+    """Records one module many times, and looks its mixtures' paths up only once.
 
     Arguments:
         module: as for `record`; its parts must stay the same objects.
@@ -84,28 +82,29 @@ class Recorder:
 
     @contextmanager
     def recording(self, outputs: bool = False) -> Iterator[Log]:
-        """`record`, for the module that this recorder watches."""
+        """`record` for the recorder's module."""
         log: Log = {}
-        before = _recorders.value
-        _recorders.value = (*before, (self.paths, log, outputs, backward_under_way()))
+        previous = _active_recordings.value
+        _active_recordings.value = (*previous, (self.paths, log, outputs, backward_number()))
         try:
             yield log
         finally:
-            _recorders.value = before
+            _active_recordings.value = previous
 
 
 def record(module: nn.Module, outputs: bool = False) -> AbstractContextManager[Log]:
     """Collect the routings of every mixture in `module` that is called inside the block.
 
     Arguments:
-        module: a mixture, or any module that holds some.
-        outputs: run all experts on all rows, whatever the router chose, and keep what they say as `Routing.outputs`:
-            for losses that compare experts. The mixture's own output stays that of the chosen ones.
+        module: a mixture, or any module that contains some.
+        outputs: run all experts on all rows, whatever the router selected, and keep their outputs as
+            `Routing.outputs`, for losses that compare experts. The mixture's own output stays that of the selected
+            experts.
 
     Returns:
-        module path → one Routing per call; the path of `module` itself is "". Nothing is detached: losses of a
-        recorded routing have gradients. Activation checkpointing, which repeats calls in backward, adds nothing; with
-        `use_reentrant=True` it leaves a loss of a recorded routing without a gradient, so that backward refuses it.
+        Module path → one Routing for each call; the path of `module` itself is "". Nothing is detached: losses of a
+        recorded routing have gradients. Activation checkpointing, which repeats calls in backward, adds no routings.
+        With `use_reentrant=True` a recorded routing has no gradient, and its backward raises an error.
 
     Example:
         >>> import torch, moebius as mb
@@ -122,7 +121,7 @@ def call(module: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None = No
     """Run `module` on `x` and return the output together with the log: `record` as a pure function.
 
     Arguments:
-        module: a mixture, or any module that holds some.
+        module: a mixture, or any module that contains some.
         x: its input.
         context: side information for the gates, as in `mb.context`.
 

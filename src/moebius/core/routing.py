@@ -1,8 +1,8 @@
-"""`Routing`: the one frozen object between a router and everything after it.
+"""`Routing`: the frozen object that a router returns and everything after it reads.
 
 Axis letters, here and as suffixes of local names everywhere:
-T rows (images or tokens) · D features · E experts · K chosen per row · A assignments · C classes · H gate heads ·
-G numbers that the gate gives per row (E, unless the router wants more)
+T rows (images or tokens) · D features · E experts · K experts selected per row · A assignments · C classes ·
+H gate heads · G numbers that the gate returns for each row (E, unless the router needs more)
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,16 +17,17 @@ from torch.utils import _pytree as pytree
 
 @dataclass(frozen=True)
 class Selection:
-    """Which expert sees which row: one assignment per entry.
+    """Which expert runs on which row: one assignment per entry.
 
-    The length A does not depend on the data (T·K for routers that choose K experts per row, E·capacity for routers
-    whose experts choose rows, T·E where the count varies), so that shapes stay fixed; what is not kept is not run.
+    The length A does not depend on the data, so that shapes stay fixed: T·K for routers that select K experts for each
+    row, E·capacity for routers whose experts select rows, T·E where the number of experts of a row varies. Assignments
+    that are not kept do not run.
 
     Arguments:
         row_A: the row of each assignment.
         expert_A: its expert.
-        weight_A: what the mixture multiplies with.
-        kept_A: False for assignments that were dropped (no capacity) or not needed.
+        weight_A: the factor of the expert's output.
+        kept_A: False for assignments that were dropped for lack of capacity, or are not needed.
     """
 
     row_A: Int[Tensor, " A"]
@@ -35,30 +36,32 @@ class Selection:
     kept_A: Bool[Tensor, " A"]
 
     def select_outputs(self, outputs: Float[Tensor, "T E ..."]) -> Float[Tensor, "A ..."]:
-        """What the assignments get of every expert's outputs; zero where they were not kept."""
-        values = outputs[self.row_A, self.expert_A]
-        return torch.where(self.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)
+        """Select each assignment's output from those of every expert for every row; 0 where it was not kept."""
+        selected = outputs[self.row_A, self.expert_A]
+        return torch.where(self.kept_A.view(-1, *[1] * (selected.ndim - 1)), selected, 0)
 
 
 @dataclass(frozen=True)
 class Routing:
-    """What the gate said and what the router made of it, for T rows and E experts.
+    """A gate's scores for T rows and E experts, and the weights that a router made of them.
 
     Losses and diagnostics read `probs` and `weights` only, so they need no branch for the kind of gate or router.
 
     Arguments:
-        scores: what the gate said of each expert, before any normalisation.
-        probs: the gate's distribution (or activation, for gates that are no distribution): what losses regularise.
-        weights: what the mixture multiplies with; exactly 0 where an expert was not chosen.
-        log_weights: the same in log space, −inf where not chosen, so that mixtures of probabilities never take log 0.
-        selection: None when every expert sees every row, else the assignments.
-        rows: index of each row in the outermost batch, for nested mixtures; None for the outermost itself.
-        head_weights: the full weights (T, H, E, C) of several gate heads (H) or of weights per class (C); None when
-            H = C = 1. `weights` is then their view: summed over heads, averaged over classes; and a selection holds
-            each pair of row and expert at most once.
-        outputs: what every expert says of every row, where `record(…, outputs=True)` asks for it.
-        aux: what a loss needs and only the router knows: load estimates, L0 logits, drops …
-        distribution: whether the rows of `probs` are distributions over the experts: not so for relu or elu gates.
+        scores: the gate's scores, before any normalisation.
+        probs: the gate's distribution over the experts (or activations, for gates without one), which losses
+            regularise.
+        weights: the factors of the experts' outputs; exactly 0 where an expert was not selected.
+        log_weights: log(weights), −inf where an expert was not selected, so that mixtures of probabilities never take
+            the logarithm of 0.
+        selection: the assignments; None when every expert runs on every row.
+        rows: number of each row in the outermost batch, for nested mixtures; None for the outermost mixture itself.
+        head_weights: the weights (T, H, E, C) of several gate heads (H) or of weights per class (C); None when
+            H = C = 1. `weights` is then their sum over heads and mean over classes, and a selection contains each pair
+            of row and expert at most once.
+        outputs: every expert's output for every row, where `record(…, outputs=True)` asks for it.
+        aux: values that losses need and only the router or the gate can give: load estimates, L0 logits, drops …
+        distribution: whether the rows of `probs` are distributions over the experts; false for relu and elu gates.
         straight_through: whether gradients reach weights that are exactly 0, so that every expert has to run.
     """
 
@@ -76,11 +79,11 @@ class Routing:
 
     @property
     def experts(self) -> int:
-        """E."""
+        """E, the number of experts."""
         return self.weights.shape[-1]
 
     def with_rows(self, rows: Int[Tensor, " T"]) -> "Routing":
-        """The same routing, with the place of its rows in the outermost batch."""
+        """The same routing with the numbers of its rows in the outermost batch."""
         return replace(self, rows=rows)
 
     @classmethod
@@ -92,38 +95,42 @@ class Routing:
         aux: Mapping[str, Tensor] | None = None,
         distribution: bool = True,
     ) -> "Routing":
-        """The routing whose weights are those of the kept assignments and exactly 0 elsewhere.
+        """The routing whose weights are those of the kept assignments, and exactly 0 elsewhere.
 
-        Several kept assignments of one row to one expert add up.
+        The weights of several kept assignments of one row to one expert add up.
+
+        Arguments:
+            scores, probs, aux, distribution: fields of the routing.
+            selection: the assignments.
 
         Example:
             >>> scores = torch.tensor([[2.0, 1.0]])
-            >>> chosen = Selection(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.25]), torch.tensor([True]))
-            >>> Routing.from_selection(scores, scores.softmax(-1), chosen).weights
+            >>> selection = Selection(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.25]), torch.tensor([True]))
+            >>> Routing.from_selection(scores, scores.softmax(-1), selection).weights
             tensor([[0.0000, 0.2500]])
         """
         weight_A = torch.where(selection.kept_A, selection.weight_A, 0)
-        place_A = selection.row_A * scores.shape[1] + selection.expert_A
-        weights = torch.zeros_like(probs).flatten().index_add(0, place_A, weight_A.to(probs.dtype)).view_as(probs)
-        # log of the zeros would give NaN gradients: take it only where a weight is positive.
-        chosen = weights > 0
-        log_weights = torch.where(chosen, torch.where(chosen, weights, 1).log(), -torch.inf)
+        index_A = selection.row_A * scores.shape[1] + selection.expert_A
+        weights = torch.zeros_like(probs).flatten().index_add(0, index_A, weight_A.to(probs.dtype)).view_as(probs)
+        # The logarithm is taken of positive weights only: that of 0 would give NaN gradients.
+        positive = weights > 0
+        log_weights = torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
         return cls(scores, probs, weights, log_weights, selection, aux=aux or {}, distribution=distribution)
 
 
 class Router(nn.Module):
-    """The contract of routers: `forward(scores (T, E)) → Routing`, and what can be relied on.
+    """The contract of routers: `forward(scores (T, E)) → Routing`, and properties of the routing.
 
-    A subclass declares these attributes (an instance may set its own, where they follow from its arguments); the
-    conformance tests hold it to them.
+    A subclass declares these attributes; an instance may set its own, where they depend on its arguments. The
+    conformance tests check them.
 
     Attributes:
-        rows_sum_to: what a row's weights sum to, or None when that varies.
-        rows_independent: whether a row's routing is the same whatever rows stand beside it.
+        rows_sum_to: the sum of a row's weights; None where it varies.
+        rows_independent: whether a row's routing does not depend on the other rows of the batch.
         trains_gate: whether gradients of the output reach the scores.
-        interchangeable: whether experts that swap their scores swap their weights, and nothing else happens.
-        needs_keys: whether `forward` takes a second argument, a whole number for each row that names it (hash).
-        aux_names: the keys of `Routing.aux` that `forward` gives in training mode: what losses that need them rely on.
+        interchangeable: whether exchanging the scores of two experts exchanges their weights and changes nothing else.
+        needs_keys: whether `forward` takes a second argument, a whole number for each row (see `row_keys`).
+        aux_names: the keys of `Routing.aux` that `forward` gives in training mode, for losses that need them.
     """
 
     rows_sum_to: float | None = 1.0
@@ -134,39 +141,46 @@ class Router(nn.Module):
     aux_names: tuple[str, ...] = ()
 
     def gate_outputs(self, experts: int) -> int:
-        """How many numbers the gate has to give per row, for so many experts: G, which is E unless a router says more.
+        """G, how many numbers the gate must return for each row: E, unless the router needs more.
 
-        A router that wants more (several heads, the scale of a noise) takes them from the gate's last layer.
+        A router that needs more (for several heads, or the scale of a noise) takes them from the gate's last layer.
+
+        Arguments:
+            experts: E, the number of experts.
         """
         return experts
 
     def max_active(self, experts: int) -> int:
-        """The most experts that one row can have, of so many."""
+        """The most of E `experts` that a router can select for one row."""
         return experts
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
-        """Route T rows by what the gate said of them.
+        """Route T rows by the gate's scores.
 
-        A forward may count what it sees, and moves no state that routes: activation checkpointing repeats it.
+        A forward may count rows, but must not change state that routing depends on: activation checkpointing repeats
+        it.
+
+        Raises:
+            TypeError: the subclass has no forward.
         """
         raise TypeError(f"{type(self).__name__} is a router without a forward")
 
     def step(self) -> None:
-        """Move what training moves besides parameters, by what forwards counted since the last step; here nothing."""
+        """Update routing state other than parameters by the counts since the last step; by default there is none."""
 
 
 def step_routers(model: nn.Module) -> None:
-    """Let every router in `model` take its step: the one line that a training loop has after `optimizer.step()`.
+    """Call `step` of every router in `model`: the line that a training loop adds after `optimizer.step()`.
 
-    A router with a balance bias (`TopK(bias_rate=…)`) moves it here, once for all rows that the optimizer's step saw:
-    several micro-batches, the rows of all processes. `mb.fit` and recipes do this by themselves. In a distributed
-    training every process has to call it.
+    A router with a balance bias (`TopK(bias_rate=…)`) updates it here, once for all rows of the optimizer's step: those
+    of several micro-batches and of all processes. `mb.fit` and recipes call this themselves. In distributed training
+    every process has to call it.
 
-    Where another tool owns the loop, or leaves out steps (to accumulate gradients, to scale losses), the optimizer
-    calls it: `optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))`.
+    Where another tool runs the loop, or skips steps (to accumulate gradients, to scale losses), let the optimizer call
+    it: `optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))`.
 
     Arguments:
-        model: a mixture, or any module that holds some.
+        model: a mixture, or any module that contains some.
 
     Example:
         >>> import moebius as mb
@@ -184,21 +198,22 @@ def step_routers(model: nn.Module) -> None:
             part.step()
 
 
-_Context = tuple[type, tuple[str, ...], tuple[tuple[str, bool], ...]]
+# The class, the names of the fields that are tensors or mappings, and the flags with their names.
+_TreeContext = tuple[type, tuple[str, ...], tuple[tuple[str, bool], ...]]
 
 
-def _flatten(part: Selection | Routing) -> tuple[list[Any], _Context]:
-    """The tensors that are there: pytrees take None for a leaf, and a function of tensors would trip over it."""
-    there = {one.name: value for one in fields(part) if (value := getattr(part, one.name)) is not None}
-    flags = {name: value for name, value in there.items() if isinstance(value, bool)}
-    names = tuple(name for name in there if name not in flags)
-    return [there[name] for name in names], (type(part), names, tuple(flags.items()))
+def _flatten(node: Selection | Routing) -> tuple[list[Any], _TreeContext]:
+    """The fields that are set, as children: a pytree takes None for a leaf, and functions of tensors fail on it."""
+    values = {item.name: value for item in fields(node) if (value := getattr(node, item.name)) is not None}
+    flags = {name: value for name, value in values.items() if isinstance(value, bool)}
+    names = tuple(name for name in values if name not in flags)
+    return [values[name] for name in names], (type(node), names, tuple(flags.items()))
 
 
-def _unflatten(values: Iterable[Any], context: _Context) -> Any:
-    part, names, flags = context
-    return part(**dict(zip(names, values, strict=True)), **dict(flags))
+def _unflatten(children: Iterable[Any], tree_context: _TreeContext) -> Any:
+    node_class, names, flags = tree_context
+    return node_class(**dict(zip(names, children, strict=True)), **dict(flags))
 
 
-for _part in (Selection, Routing):
-    pytree.register_pytree_node(_part, _flatten, _unflatten)
+for _node_class in (Selection, Routing):
+    pytree.register_pytree_node(_node_class, _flatten, _unflatten)

@@ -1,4 +1,4 @@
-"""What operators of ours do not see through: transforms of torch.func, forward mode, second derivatives."""
+"""Whether code runs where our own operators cannot: transforms of torch.func, forward mode, second derivatives."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ from torch.autograd import forward_ad
 
 
 def transform_active() -> bool:
-    """Whether `torch.func` or forward-mode differentiation is at work on this thread.
+    """Whether a `torch.func` transform or forward-mode differentiation is active on this thread.
 
-    Neither sees through an operator, and under `vmap` no shape may depend on values: then all experts run on all rows.
+    Neither can differentiate our operators, and under `vmap` no shape may depend on values. So all experts run on all
+    rows.
 
     Example:
         >>> torch.func.vmap(lambda x: x * transform_active())(torch.ones(2))
@@ -25,7 +26,7 @@ def transform_active() -> bool:
 
 
 def is_vmapped(tensor: Tensor) -> bool:
-    """Whether `vmap` goes over this tensor, at any level of transforms.
+    """Whether `vmap` maps over this tensor, at any level of transforms.
 
     Example:
         >>> torch.func.vmap(lambda x: x * is_vmapped(x))(torch.ones(2))

@@ -1,4 +1,4 @@
-"""Ready-made layers: what mixes rows or reads the experts, and so is no router under a gate."""
+"""Ready-made layers: mixtures that mix rows, or whose gate reads the experts, and blocks for transformers."""
 
 from moebius.kit.registry import open_room
 

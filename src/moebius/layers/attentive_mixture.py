@@ -1,4 +1,4 @@
-"""Attentive gating: the gate attends to what the experts make of the row."""
+"""Attentive gating: the gate attends to the experts' features of a row."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -19,29 +19,29 @@ from moebius.routers.soft import Soft
 
 
 class AttentiveMixture(nn.Module):
-    """A mixture whose gate scores an expert by what the expert makes of the row, as attention does.
+    """A mixture whose gate scores an expert by the expert's features of the row, as attention does.
 
     score_e = (W_q g(x)) · (W_k h_e(x)) / √d;  y = combine(router(scores), head_e(h_e(x)))
 
-    An expert is a body, x → features, and a head, features → output. The gate's state is the query and the bodies'
-    features are the keys, so every body and every head runs on every row: a router that chooses decides what is
-    combined and saves no computation.
+    An expert consists of a body, x → features, and a head, features → output. The gate's state makes the query and the
+    bodies' features make the keys, so every body and every head runs on every row: a router that selects experts
+    determines which outputs are combined, and saves no computation.
 
     Arguments:
         gate: any module x → state (…, G); its batch axes are the rows, as in `Mixture`.
         bodies: E modules, x → features (T, F).
         heads: E modules, features (T, F) → outputs of equal shapes.
-        gate_features: G.
-        expert_features: F.
-        dim: d, of queries and keys.
-        router: scores (T, E) → Routing; every expert for every row unless given.
-        combine: (outputs, routing) → y; the weighted sum unless given.
+        gate_features: G, width of the gate's state.
+        expert_features: F, width of the bodies' features.
+        dim: d, width of queries and keys.
+        router: scores (T, E) → Routing; by default `Soft`, every expert for every row.
+        combine: (outputs, routing) → y; by default the weighted sum.
 
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: no bodies, not one head for each; a size below 1; a router that wants more than one score per
-            expert; a gate or bodies that give another width or other rows than they should.
+        ArgumentError: there are no bodies, or not one head for each; a size is below 1; the router needs more than one
+            score per expert; the gate or a body returns another width or other rows.
 
     Example:
         >>> bodies = [nn.Sequential(nn.Linear(4, 6), nn.ReLU()) for _ in range(3)]
@@ -69,9 +69,11 @@ class AttentiveMixture(nn.Module):
         self.gate, self.bodies, self.heads = gate, nn.ModuleList(bodies), nn.ModuleList(heads)
         experts = len(self.bodies)
         if not experts:
-            raise ArgumentError("bodies", "needs at least one expert", list(self.bodies))
+            bodies_fix = f"bodies=[nn.Linear(features, {expert_features})], and one head for each"
+            raise ArgumentError("bodies", "needs at least one expert", [], bodies_fix)
         if len(self.heads) != experts:
-            raise ArgumentError("heads", f"needs one head for each of {experts} bodies", len(self.heads))
+            heads_fix = f"heads=[nn.Linear({expert_features}, outputs) for _ in range({experts})]"
+            raise ArgumentError("heads", f"needs one head for each of {experts} bodies", len(self.heads), heads_fix)
         self.gate_features = positive_integer("gate_features", gate_features)
         self.expert_features, self.dim = (
             positive_integer("expert_features", expert_features),
@@ -82,7 +84,7 @@ class AttentiveMixture(nn.Module):
         self.router = Soft() if router is None else router
         if self.router.gate_outputs(experts) != experts:
             rule = "needs a router that takes one score per expert: attention gives no more"
-            raise ArgumentError("router", rule, type(self.router).__name__)
+            raise ArgumentError("router", rule, type(self.router).__name__, "router=mb.routers.TopK(2)")
         self.combine = WeightedSum() if combine is None else combine
 
     def forward(
@@ -95,31 +97,30 @@ class AttentiveMixture(nn.Module):
 
         Arguments:
             x: rows.
-            context: side information for gates and experts that want it, first axis that of x; also
-                `with mb.context(…)`.
-            mask: which rows are real, with the batch axes; also `with mb.context(mask=…)`. The outputs of the others
-                are 0.
+            context: side information for gates and experts whose forward takes a context: tensors with x's first axis;
+                also `with mb.context(…)`.
+            mask: True for real rows, with the batch axes; also `with mb.context(mask=…)`. The outputs of padding are 0.
         """
-        wanted = self.query.in_features
-        rule = f"must give {wanted} features for each row of an input of shape {tuple(x.shape)}"
-        rows = score_rows(self.gate, x, context, mask, wanted, rule, f"a gate whose last layer has {wanted} outputs")
+        width = self.query.in_features
+        rule = f"must give {width} features for each row of an input of shape {tuple(x.shape)}"
+        rows = score_rows(self.gate, x, context, mask, width, rule, f"a gate whose last layer has {width} outputs")
         with row_context(rows.context):
-            bodies = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
-            features_TEF = torch.stack(check_shapes(bodies, range(len(bodies)), "bodies"), 1)
-            routing = rows.route(self.router, self._scores(rows.scores, features_TEF))
+            features = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
+            features_TEF = torch.stack(check_shapes(features, range(len(features)), "bodies"), 1)
+            routing = rows.route(self.router, self._attention_scores(rows.scores, features_TEF))
             pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
-            heads = [checked_output(number, head, features, "heads") for number, (head, features) in enumerate(pairs)]
-            outputs = torch.stack(check_shapes(heads, range(len(heads)), "heads"), 1)
+            outputs = [checked_output(number, head, x_TF, "heads") for number, (head, x_TF) in enumerate(pairs)]
+            all_outputs = torch.stack(check_shapes(outputs, range(len(outputs)), "heads"), 1)
             if is_recording_outputs(self):
-                routing = replace(routing, outputs=outputs)
+                routing = replace(routing, outputs=all_outputs)
             record_routing(self, routing)
-            y = self.combine(
-                outputs if routing.selection is None else routing.selection.select_outputs(outputs), routing
-            )
+            selection = routing.selection
+            y = self.combine(all_outputs if selection is None else selection.select_outputs(all_outputs), routing)
         y = with_gate_gradients(y, self.router, [self.gate, self.query, self.key], self.training)
         return rows.restore_batch(y)
 
-    def _scores(self, state: Tensor, features_TEF: Tensor) -> Tensor:
+    def _attention_scores(self, state: Tensor, features_TEF: Tensor) -> Tensor:
+        """The scores (T, E): query · key / √d for each row and expert."""
         if features_TEF.shape != (len(state), len(self.bodies), self.key.in_features):
             rule = f"must give {self.key.in_features} features for each of {len(state)} rows"
             fix = f"expert_features={features_TEF.shape[-1]}"

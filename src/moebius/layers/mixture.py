@@ -31,26 +31,27 @@ class Mixture(nn.Module):
     The gate scores, the router selects, the execution moves rows to experts, each expert computes, combine merges.
 
     Arguments:
-        gate: any module x → scores (…, E), or as many numbers a row as the router wants. The batch axes are those it
-            keeps: a convolutional gate on images (T, channels, height, width) gives (T, E), so rows are images; a
-            linear gate on (B, S, D) gives (B, S, E), so rows are tokens. A gate whose attribute `gives_aux` is true
-            gives a pair: scores, and by name what losses need of its rows, tensors whose first axes are those batch
-            axes; they become part of `Routing.aux`, where the router's own keys win.
-        experts: any modules, also unlike ones, also mixtures. Each gives one tensor whose first axis is that of its
-            rows, all of equal shapes (`mb.experts.Adapter(expert, output=…)` picks it out of a tuple or a mapping). An
-            `mb.Stack` is kept as it is: equal experts that share stacked parameters, which sparse executions want.
-        router: scores (T, E) → Routing; every expert for every row unless given.
-        combine: (outputs, routing) → y; the weighted sum unless given.
-        execution: how experts run: a kind of room `execution`, or an `mb.Execution`. "auto" picks by a rule, and
-            `moe.chosen(x)` says what and why.
+        gate: any module x → scores (…, E), or as many numbers for each row as the router needs. The axes that the gate
+            keeps are the batch axes: a convolutional gate on images (T, channels, height, width) returns (T, E), so
+            rows are images; a linear gate on (B, S, D) returns (B, S, E), so rows are tokens. A gate whose attribute
+            `gives_aux` is true returns a pair: the scores, and a mapping of names to tensors with the same batch axes,
+            for losses. The mapping becomes part of `Routing.aux`; the router's keys take precedence.
+        experts: any modules, of equal or different classes, mixtures included. Each returns one tensor whose first axis
+            is that of its rows, all of equal shapes (`mb.experts.Adapter(expert, output=…)` picks the tensor out of a
+            tuple or a mapping). An `mb.Stack`, equal experts that share stacked parameters, stays one: sparse
+            executions need it.
+        router: scores (T, E) → Routing; by default `Soft`, every expert for every row.
+        combine: (outputs, routing) → y; by default the weighted sum.
+        execution: how experts run: a kind of room `execution`, or an `mb.Execution`. "auto" picks by a rule;
+            `moe.chosen(x)` returns the choice and its reason.
 
-    A gate or an expert whose `forward` has a parameter `context` is given the side information of its own rows there.
+    A gate or an expert whose `forward` has a parameter `context` receives the side information of its rows in it.
 
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: no experts; a gate whose scores are not one per row and expert, or whose aux is not per row; an
-            expert that gives something else than one tensor with its rows, or another shape than the others.
+        ArgumentError: there are no experts; the gate's scores are not one per row and expert, or its aux is not per
+            row; an expert returns something else than one tensor with its rows, or another shape than the others.
 
     Example:
         >>> import torch, moebius as mb
@@ -82,8 +83,8 @@ class Mixture(nn.Module):
 
     @property
     def count(self) -> int:
-        """E, how many experts there are."""
-        return len(_pool(self.experts))
+        """E, the number of experts."""
+        return len(_find_pool(self.experts))
 
     def forward(
         self,
@@ -95,21 +96,21 @@ class Mixture(nn.Module):
 
         Arguments:
             x: rows.
-            context: side information for gates and experts that want it, first axis that of x; also
-                `with mb.context(…)`.
-            mask: which rows are real, with the batch axes; also `with mb.context(mask=…)`. The others go to no expert
-                and count in no capacity, loss, load or record; their outputs are 0. The gate sees the real rows one
-                beneath another.
+            context: side information for gates and experts whose forward takes a context: tensors with x's first axis;
+                also `with mb.context(…)`.
+            mask: True for real rows, with the batch axes; also `with mb.context(mask=…)`. Padding goes to no expert and
+                counts in no capacity, loss, load or record; its outputs are 0. The gate receives the real rows with one
+                batch axis.
         """
-        rows = self._asked(x, context, mask)
+        rows = self._score_rows(x, context, mask)
         routing = rows.route(self.router, rows.scores)
         with row_context(rows.context):
-            # Through the experts' own call, where they have one: what wraps or hooks a stack acts there.
-            run = _Run(self, routing)
-            y = self.experts(rows.x, run) if _called(self.experts) else run(self.experts, rows.x)
+            # A stack is called like any module, so that its wrappers and hooks act.
+            run = _ExpertRun(self, routing)
+            y = self.experts(rows.x, run) if _is_callable_pool(self.experts) else run(self.experts, rows.x)
             record_routing(self, run.routing)
-            if run.seen is not None:
-                y = self.combine(y, run.seen)
+            if run.combine_routing is not None:
+                y = self.combine(y, run.combine_routing)
         return rows.restore_batch(with_gate_gradients(y, self.router, [self.gate], self.training))
 
     @torch.no_grad()
@@ -119,7 +120,10 @@ class Mixture(nn.Module):
         context: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> Choice:
-        """Which execution these rows run by, and why: a name and a sentence. Gate and router are asked, experts not.
+        """The name of the execution that runs these rows, and the reason. The gate and the router run, no expert does.
+
+        Arguments:
+            x, context, mask: as for a call of the mixture.
 
         Example:
             >>> import moebius as mb
@@ -127,81 +131,81 @@ class Mixture(nn.Module):
             >>> moe.chosen(torch.zeros(5, 4))
             Choice(name='stacked', reason='equal experts all run: one product')
         """
-        rows = self._asked(x, context, mask)
+        rows = self._score_rows(x, context, mask)
         routing = rows.route(self.router, rows.scores)
 
-        def choice(experts: Any, x: Tensor) -> Choice:
+        def choose(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)
             return Choice(execution.name, reason)
 
-        return self.experts(rows.x, choice) if _called(self.experts) else choice(self.experts, rows.x)
+        return self.experts(rows.x, choose) if _is_callable_pool(self.experts) else choose(self.experts, rows.x)
 
-    def _asked(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> ScoredRows:
+    def _score_rows(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> ScoredRows:
         experts = self.count
-        wanted = self.router.gate_outputs(experts)
+        width = self.router.gate_outputs(experts)
         rule = f"must give one score for each of the {experts} experts"
-        if wanted != experts:
-            rule = f"must give {wanted} numbers a row, which {type(self.router).__name__} needs for its experts"
-        return score_rows(self.gate, x, context, mask, wanted, rule, f"a gate with experts={wanted}")
+        if width != experts:
+            rule = f"must give {width} numbers a row, which {type(self.router).__name__} needs for its experts"
+        return score_rows(self.gate, x, context, mask, width, rule, f"a gate with experts={width}")
 
 
-class _Run:
+class _ExpertRun:
     """One run of a mixture's experts.
 
     Attributes:
-        routing: for the record.
-        seen: what combine is to see beside the outputs; None where the result is combined already.
+        routing: the routing to record.
+        combine_routing: the routing that combine reads; None where the run's result is combined already.
     """
 
     def __init__(self, moe: Mixture, routing: Routing):
         self.moe, self.routing = moe, routing
-        self.seen: Routing | None = routing
+        self.combine_routing: Routing | None = routing
 
     def __call__(self, experts: Any, x: Tensor) -> Tensor:
         pool, routing = Pool(experts), self.routing
         if routing.selection is not None and is_distributed():
             check_not_sharded(pool)
         if is_recording_outputs(self.moe):
-            return self._with_outputs(pool, x)
+            return self._run_and_keep_outputs(pool, x)
         execution, _ = decide(self.moe.execution, pool, routing, x)
         if routing.selection is not None and execution.everyone:
-            return self._unchosen_zero(execution, pool, x)
-        plain = routing.selection is not None and routing.head_weights is None and _plain_sum(self.moe.combine)
-        y = execution.sum(pool, routing, x) if plain else None
+            return self._run_every_expert(execution, pool, x)
+        can_sum = routing.selection is not None and routing.head_weights is None and _is_plain_sum(self.moe.combine)
+        y = execution.sum(pool, routing, x) if can_sum else None
         if y is None:
             return execution.run(pool, routing, x)
-        self.seen = None
+        self.combine_routing = None
         return y
 
-    def _unchosen_zero(self, execution: Execution, pool: Pool, x: Tensor) -> Tensor:
-        """Every expert's output for every row, 0 where it was not chosen.
+    def _run_every_expert(self, execution: Execution, pool: Pool, x: Tensor) -> Tensor:
+        """Every expert's output for every row, 0 where the expert was not selected.
 
-        Of all outputs combine needs no selection, since weights are 0 where an expert was not chosen; and of T rows and
-        E experts compilers and exported graphs make less than of assignments.
+        With all outputs combine needs no selection, because weights are 0 where an expert was not selected. Compilers
+        and exported graphs handle T rows and E experts more simply than assignments.
         """
         routing = self.routing
-        self.seen = replace(routing, selection=None)
-        outputs = execution.run(pool, self.seen, x)
+        self.combine_routing = replace(routing, selection=None)
+        outputs = execution.run(pool, self.combine_routing, x)
         weights = routing.weights if routing.head_weights is None else routing.head_weights.abs().sum((1, 3))
-        # Not only a weight of 0: that times an infinite output would be NaN.
-        chosen = (weights != 0).view(*weights.shape, *[1] * (outputs.ndim - 2))
-        return torch.where(chosen, outputs, 0)
+        # The outputs are set to 0 as well: a weight of 0 times an infinite output would be NaN.
+        selected = (weights != 0).view(*weights.shape, *[1] * (outputs.ndim - 2))
+        return torch.where(selected, outputs, 0)
 
-    def _with_outputs(self, pool: Pool, x: Tensor) -> Tensor:
-        """What the router chose of every expert's outputs, which are kept in the routing."""
-        whole = replace(self.routing, selection=None)
-        execution, _ = decide(self.moe.execution, pool, whole, x)
-        outputs = execution.run(pool, whole, x)
-        self.routing = self.seen = replace(self.routing, outputs=outputs)
+    def _run_and_keep_outputs(self, pool: Pool, x: Tensor) -> Tensor:
+        """Run every expert on every row, keep the outputs in the routing, and return those that the router selected."""
+        dense_routing = replace(self.routing, selection=None)
+        execution, _ = decide(self.moe.execution, pool, dense_routing, x)
+        outputs = execution.run(pool, dense_routing, x)
+        self.routing = self.combine_routing = replace(self.routing, outputs=outputs)
         selection = self.routing.selection
         return outputs if selection is None else selection.select_outputs(outputs)
 
 
 def resolve_execution(execution: str | Execution) -> Execution:
-    """The execution of this name, or this one.
+    """The execution with this name, or `execution` itself if it is one.
 
     Raises:
-        ArgumentError: it is neither.
+        ArgumentError: it is neither a name nor an execution.
     """
     if isinstance(execution, str):
         return find("execution", execution)()
@@ -212,22 +216,23 @@ def resolve_execution(execution: str | Execution) -> Execution:
 
 
 def execution_kind(execution: Execution) -> str | None:
-    """The name of an execution that the registry knows; None for another one."""
+    """The kind of an execution that the registry has; None for others."""
     name = execution.name
     return name if name in kinds("execution") and find("execution", name) is type(execution) else None
 
 
-def _called(experts: nn.Module) -> bool:
-    """Whether the experts are called as one module: a stack, or what somebody wrapped around one."""
+def _is_callable_pool(experts: nn.Module) -> bool:
+    """Whether the experts are called as one module: a stack, or a wrapper around one."""
     return not isinstance(experts, nn.ModuleList)
 
 
-def _pool(experts: nn.Module) -> nn.ModuleList | Stack:
-    """The list or the stack, also inside of what wraps one."""
-    found = (part for part in experts.modules() if isinstance(part, Stack | nn.ModuleList))
-    return experts if isinstance(experts, Stack | nn.ModuleList) else next(found)
+def _find_pool(experts: nn.Module) -> nn.ModuleList | Stack:
+    """The list or the stack of experts, which may be inside a wrapper."""
+    pools = (part for part in experts.modules() if isinstance(part, Stack | nn.ModuleList))
+    return experts if isinstance(experts, Stack | nn.ModuleList) else next(pools)
 
 
-def _plain_sum(combine: Any) -> bool:
-    plain = isinstance(combine, WeightedSum) and type(combine).__call__ is WeightedSum.__call__
-    return plain and combine.activation == "none"
+def _is_plain_sum(combine: Any) -> bool:
+    """Whether combine is the weighted sum without an activation, which an execution may compute itself."""
+    is_weighted_sum = isinstance(combine, WeightedSum) and type(combine).__call__ is WeightedSum.__call__
+    return is_weighted_sum and combine.activation == "none"

@@ -1,4 +1,4 @@
-"""A sparse layer in the place of a transformer's feed-forward block."""
+"""A sparse layer that replaces a transformer's feed-forward block."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,28 +16,29 @@ from moebius.routers.top_k import TopK
 
 
 class SparseFFN(nn.Module):
-    """Each token goes through k of E feed-forward experts, and through those that all tokens share.
+    """Runs each token through k of E feed-forward experts, and through the experts that all tokens share.
 
-    y = Σ_{e chosen} w_e ffn_e(x) + ffn_shared(x),   w = router(W x)
+    y = Σ_{e selected} w_e ffn_e(x) + ffn_shared(x),   w = router(W x)
 
-    No token is dropped. The experts are one `mb.Stack`: `layer.mixture.experts[3]` is one of them. What the layer did
-    is seen as of any mixture: `with mb.record(layer) as log`.
+    No token is dropped. The experts are one `mb.Stack`: `layer.mixture.experts[3]` is one of them. The layer's routings
+    are recorded like those of any mixture: `with mb.record(layer) as log`.
 
     Arguments:
         dim: D, width of a token.
         hidden: width inside each expert.
-        experts: E, how many; those of all tokens not counted.
-        k: how many a token goes through.
-        activation: of the experts, one of gelu (by erf), relu2, swiglu, geglu.
+        experts: E, the number of experts, without the shared ones.
+        k: how many experts a token goes through.
+        activation: the experts' activation, one of gelu (by erf), relu2, swiglu, geglu.
         bias: whether the experts' layers have biases; the gate has none.
-        shared: how many experts all tokens go through, one wide block in the place of several, without weights.
-        router: which experts a token has, in the place of the k with the largest scores, by softmax weights over these.
-        execution: as of `mb.Mixture`; "auto" picks by rows, experts, number format and device.
+        shared: how many experts all tokens go through: one block of width shared · hidden, without weights.
+        router: scores (T, E) → Routing; by default the k experts with the largest scores, weighted by a softmax over
+            these.
+        execution: as for `mb.Mixture`; "auto" picks by rows, experts, number format and device.
 
     Shapes: x (…, D) → (…, D).
 
     Raises:
-        ArgumentError: a size below 1 (shared: below 0), or an unknown activation.
+        ArgumentError: a size is below 1 (shared: below 0), or the activation is unknown.
 
     Example:
         >>> import torch
@@ -66,10 +67,10 @@ class SparseFFN(nn.Module):
             raise ArgumentError("shared", "needs a whole number of at least 0", shared, "shared=1")
         self.dim, self.hidden = positive_integer("dim", dim), positive_integer("hidden", hidden)
         self.activation, self.bias, self.shared = activation, bias, shared
-        pool = Stack.of(lambda: FFN(dim, hidden, activation, bias), positive_integer("experts", experts))
-        self._k, self._given = positive_integer("k", k), router is not None
+        stack = Stack.of(lambda: FFN(dim, hidden, activation, bias), positive_integer("experts", experts))
+        self._k, self._has_custom_router = positive_integer("k", k), router is not None
         router = TopK(k) if router is None else router
-        self.mixture = Mixture(Linear(dim, experts, bias=False), pool, router, execution=execution)
+        self.mixture = Mixture(Linear(dim, experts, bias=False), stack, router, execution=execution)
         self.block = FFN(dim, shared * hidden, activation, bias) if shared else None
 
     @property
@@ -79,34 +80,34 @@ class SparseFFN(nn.Module):
 
     @property
     def k(self) -> float | int:
-        """How many a token goes through; a schedule changes that of the router."""
+        """How many experts a token goes through: the k of the default router, which a schedule may change."""
         router = self.mixture.router
         return router.k if self.router is None and isinstance(router, TopK) else self._k
 
     @property
     def router(self) -> Router | None:
-        """The router that was given; None where it is the k best by softmax."""
-        return self.mixture.router if self._given or type(self.mixture.router) is not TopK else None
+        """The router, if it is not the default one; None for the k largest scores by softmax."""
+        return self.mixture.router if self._has_custom_router or type(self.mixture.router) is not TopK else None
 
     @property
     def execution(self) -> str | Execution:
-        """How the experts run: its name, or an execution of your own."""
+        """How the experts run: the name of a kind, or an execution that the registry does not have."""
         execution = self.mixture.execution
         return execution if (name := execution_kind(execution)) is None else name
 
     def forward(self, x: Float[Tensor, "... D"], mask: Tensor | None = None) -> Float[Tensor, "... D"]:
-        """Each token through its experts.
+        """Run the layer.
 
         Arguments:
             x: tokens.
-            mask: which of them are real, with their batch axes or the first of these; also `with mb.context(mask=…)`.
-                What the others get is 0.
+            mask: True for real tokens, with the tokens' batch axes or the first of these; also
+                `with mb.context(mask=…)`. The outputs of padding are 0.
         """
         if x.shape[-1] != self.dim:
             rule = f"the tokens, of shape {tuple(x.shape)}, have another width"
             raise ArgumentError("dim", rule, self.dim, f"SparseFFN(dim={x.shape[-1]}, …)")
-        frame, x, padding = calling_context(self).with_values(None, mask).remove_padding(x, x.ndim - 1)
-        with row_context(frame):
+        context, x, padding = calling_context(self).with_values(None, mask).remove_padding(x, x.ndim - 1)
+        with row_context(context):
             y = self.mixture(x)
         y = y if self.block is None else y + self.block(x)
         return y if padding is None else padding.restore_rows(y)
