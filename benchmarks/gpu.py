@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moebius.core.routing import Selection
-from moebius.execution._triton import fused_ffn, why_not
+from moebius.execution._triton import fused_ffn, obstacle
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 
@@ -262,7 +262,7 @@ def main() -> None:
     options = arguments.parse_args()
     device, dtype = ("cpu", torch.float32) if options.interpret else ("cuda", torch.bfloat16)
     why = (
-        "needs a GPU" if device == "cuda" and not torch.cuda.is_available() else why_not(torch.zeros(1, device=device))
+        "needs a GPU" if device == "cuda" and not torch.cuda.is_available() else obstacle(torch.zeros(1, device=device))
     )
     if why is not None:
         print(f"benchmarks/gpu.py {why}; --interpret checks tiny shapes without one")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moebius.core.routing import Selection
-from moebius.execution._triton import fused_ffn, why_not
+from moebius.execution._triton import fused_ffn, obstacle
 from moebius.execution._triton.tile_order import order_tiles
 from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
@@ -63,7 +63,7 @@ def test_nothing_loads_triton_before_it_is_used():
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter takes tensors of a CPU")
 def test_what_cannot_run_says_why():
-    assert why_not(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
+    assert obstacle(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
     problem = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="execution: fused needs"):
         fused_ffn(*problem.parts[:5], "gelu", problem.selection)
@@ -278,9 +278,9 @@ def check_operators_are_what_they_say():
 
 def check_reasons():
     x = torch.zeros(2, 3, device=DEVICE)
-    assert why_not(x, x, None) is None
-    assert why_not(x.double()) == "needs float32, bfloat16 or float16, not float64"
-    assert why_not(x, x.bfloat16()) == "needs rows and experts of one type"
+    assert obstacle(x, x, None) is None
+    assert obstacle(x.double()) == "needs float32, bfloat16 or float16, not float64"
+    assert obstacle(x, x.bfloat16()) == "needs rows and experts of one type"
     problem = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="swiglu needs"):
         fused_ffn(*problem.parts[:5], "swiglu", problem.selection)

@@ -1,4 +1,4 @@
-"""Executions move rows to experts and collect their outputs: plain functions, not modules."""
+"""Executions move rows to experts and collect their outputs; they are plain objects without state, not modules."""
 
 from moebius.kit.registry import open_room
 

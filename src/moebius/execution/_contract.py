@@ -1,4 +1,4 @@
-"""What an execution is."""
+"""The contract of executions."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -12,60 +12,60 @@ from moebius.kit.errors import ArgumentError
 
 
 class Execution:
-    """The contract of executions: moving rows to experts and collecting their outputs.
+    """The contract of executions: an execution moves rows to experts and collects their outputs.
 
-    A subclass says in `refuses` what it cannot run, and runs everything else in `run` exactly as `loop` does. One that
-    adds up what the chosen experts say of a row by itself has a method `sum` besides. It lives in a file of its name,
-    keeps no state, and `mb.Mixture(…, execution=…)` takes its name or an instance; the conformance tests hold it to
-    this by its being there.
+    In `refuses` a subclass names what it cannot run; everything else it runs in `run`, with the results of `loop`. A
+    subclass that adds up the weighted outputs of each row's experts itself also has a method `sum`. A subclass keeps no
+    state and stands in a file of its name; `mb.Mixture(…, execution=…)` takes that name or an instance. The conformance
+    tests run for every file of this package.
 
     Attributes:
-        everyone: whether it computes every expert's output for every row, whatever the router chose.
+        everyone: whether `run` computes every expert's output for every row, whatever the router chose.
     """
 
     everyone: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
-        """The kind, which is the name of its file; outside of this room the name of the class."""
+        """The kind, which is the name of the file; for a class outside of this package the name of the class."""
         room, _, file = type(self).__module__.rpartition(".")
         return file if room == "moebius.execution" else type(self).__name__
 
     def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
-        """Why it cannot run these experts on these rows, as the end of a sentence; None where it can."""
+        """Why this execution cannot run these experts on these rows, as the end of a sentence; None where it can."""
         return None
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
         """The experts' outputs: (T, E, …) without a selection, else one for each assignment, (A, …), 0 where dropped.
 
-        An expert that no row chose has gradients of zero, not None.
+        The parameters of an expert without rows get gradients of zero, not None.
         """
         raise TypeError(f"{type(self).__name__} is an execution without a method run")
 
     def sum(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor | None:
-        """Σ_a weight_a · expert_a(x_a) over the assignments a of each row, (T, …); None where that is no work saved.
+        """Σ_a weight_a · expert_a(x_a) over the assignments a of each row, (T, …); None where this saves no work.
 
-        A mixture asks for it where the combine is a plain weighted sum and the router selects, so that the outputs of
-        single assignments need not be written.
+        A mixture calls it where the combine is a plain weighted sum and the router selects: then the outputs of single
+        assignments need not be written to memory.
         """
         return None
 
     def __call__(self, experts: Sequence[nn.Module] | nn.ModuleList | Stack, routing: Routing, x: Tensor) -> Tensor:
-        """`run` for experts that are in no mixture.
+        """Call `run` for experts outside of a mixture.
 
         Raises:
-            ArgumentError: it refuses.
+            ArgumentError: `refuses` gives a reason.
         """
         pool = Pool(experts)
         self.insist(pool, routing, x)
         return self.run(pool, routing, x)
 
     def insist(self, pool: Pool, routing: Routing, x: Tensor) -> None:
-        """Raise what it refuses, for somebody who named it.
+        """Raise the reason of `refuses` as an error.
 
         Raises:
-            ArgumentError: it refuses.
+            ArgumentError: `refuses` gives a reason.
         """
-        why = self.refuses(pool, routing, x)
-        if why is not None:
-            raise ArgumentError("execution", f"{self.name} {why}", self.name, 'execution="auto"')
+        reason = self.refuses(pool, routing, x)
+        if reason is not None:
+            raise ArgumentError("execution", f"{self.name} {reason}", self.name, 'execution="auto"')

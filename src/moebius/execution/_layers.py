@@ -1,8 +1,9 @@
 """Experts computed dense layer by dense layer, for the rows of several experts at once.
 
-Such an expert treats every row by itself, and all its parameters are those of dense layers. An execution then says how
-a layer of all experts meets the rows, and the rest of the expert computes as it is. A class declares it by a method
-`rowwise(x, layer)` beside its `forward`, which computes the same with `layer(linear, x)` in the place of `linear(x)`.
+Such an expert treats every row by itself, and all its parameters belong to dense layers. An execution then computes
+each dense layer for the rows of all experts, and the expert's other modules run unchanged. A class declares itself such
+an expert by a method `rowwise(x, layer)` beside its `forward`: it computes the same, with `layer(linear, x)` instead of
+`linear(x)`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ Layer = Callable[[nn.Linear, Tensor], Tensor]
 
 
 def apply_with_layers(module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
-    """What the module's forward computes, with `layer(linear, x)` in the place of each dense layer.
+    """The output of the module's forward, computed with `layer(linear, x)` instead of each dense layer's own call.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -30,14 +31,14 @@ def apply_with_layers(module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
     if type(module) is nn.Linear:
         return layer(module, x)
     if type(module) is nn.Sequential:
-        for part in module:
-            x = apply_with_layers(part, x, layer)
+        for submodule in module:
+            x = apply_with_layers(submodule, x, layer)
         return x
     return cast(Any, module).rowwise(x, layer) if "rowwise" in vars(type(module)) else module(x)
 
 
 def stacked_weights(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Weights (E, C, D) and biases (E, C) of all experts in the place of a dense layer of the template."""
+    """Weights (E, C, D) and biases (E, C) of all experts for a dense layer of the stack's template."""
     weight = stack.tensor(linear, "weight")
     assert weight is not None
     return weight, stack.tensor(linear, "bias")
@@ -45,62 +46,66 @@ def stacked_weights(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | N
 
 def outputs_of_all(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts of dense layers on the same rows, (T, E, …)."""
-    return apply_with_layers(pool.first, x, _Stacked(pool.stack) if pool.stack is not None else _Listed(pool.modules))
+    layers = _StackLayers(pool.stack) if pool.stack is not None else _ListLayers(pool.modules)
+    return apply_with_layers(pool.template, x, layers)
 
 
-class _Columns(ABC):
-    """A dense layer of all experts: of the rows as they come at first, then of each expert's own column."""
+class _ExpertLayers(ABC):
+    """Computes a dense layer of all experts: the first call (T, …, D) → (T, E, …, C), later calls expert by expert."""
 
     def __init__(self, experts: int):
-        self.experts, self.begun = experts, False
+        self.experts, self.was_called = experts, False
 
     def __call__(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        if self.begun:
-            return self.each(linear, x)
-        self.begun = True
-        return F.linear(x, *self.joined(linear)).unflatten(-1, (self.experts, -1)).movedim(-2, 1)
+        if self.was_called:
+            return self.apply_by_expert(linear, x)
+        self.was_called = True
+        return F.linear(x, *self.concatenate(linear)).unflatten(-1, (self.experts, -1)).movedim(-2, 1)
 
     @abstractmethod
-    def joined(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-        """The weights and the biases of all experts one beneath another: a single product for shared rows."""
+    def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+        """Weights (E·C, D) and biases (E·C,) of all experts, for a single product with the rows that they share."""
 
     @abstractmethod
-    def each(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def apply_by_expert(self, linear: nn.Linear, x: Tensor) -> Tensor:
         """Layer e of the rows of expert e, for all e: (T, E, …, D) → (T, E, …, C)."""
 
 
-class _Stacked(_Columns):
+class _StackLayers(_ExpertLayers):
     def __init__(self, stack: Stack):
         super().__init__(len(stack))
         self.stack = stack
 
-    def joined(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
         weight, bias = stacked_weights(self.stack, linear)
         return weight.flatten(0, 1), None if bias is None else bias.flatten()
 
-    def each(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def apply_by_expert(self, linear: nn.Linear, x: Tensor) -> Tensor:
         weight, bias = stacked_weights(self.stack, linear)
-        by_expert = x.transpose(0, 1)
-        rows = by_expert.flatten(1, -2)
+        x_by_expert = x.transpose(0, 1)
+        rows = x_by_expert.flatten(1, -2)
         if bias is None:
             y = torch.bmm(rows, weight.transpose(1, 2))
         else:
             y = torch.baddbmm(bias.unsqueeze(1), rows, weight.transpose(1, 2))
-        return y.unflatten(1, by_expert.shape[1:-1]).transpose(0, 1)
+        return y.unflatten(1, x_by_expert.shape[1:-1]).transpose(0, 1)
 
 
-class _Listed(_Columns):
+class _ListLayers(_ExpertLayers):
     def __init__(self, experts: list[nn.Module]):
         super().__init__(len(experts))
-        parts = zip(*(expert.modules() for expert in experts), strict=True)
-        self.layers = {same[0]: cast(list[nn.Linear], list(same)) for same in parts if type(same[0]) is nn.Linear}
+        columns = zip(*(expert.modules() for expert in experts), strict=True)
+        # Dense layer of the first expert → that layer of all experts.
+        self.layers = {
+            modules[0]: cast(list[nn.Linear], list(modules)) for modules in columns if type(modules[0]) is nn.Linear
+        }
 
-    def joined(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
         layers = self.layers[linear]
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
         return torch.cat([layer.weight for layer in layers]), bias
 
-    def each(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        # One batched product would need the weights stacked anew in every step and the values laid out by expert: on
-        # CPUs that costs as much as it saves, and more for wide layers.
+    def apply_by_expert(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        # A batched product would need the weights stacked in every step and the values ordered by expert: on CPUs this
+        # costs as much as it saves, and more for wide layers.
         return torch.stack([layer(rows) for layer, rows in zip(self.layers[linear], x.unbind(1), strict=True)], 1)

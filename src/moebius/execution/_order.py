@@ -1,4 +1,4 @@
-"""Assignments in the order of their experts."""
+"""Orders assignments by expert."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -8,9 +8,9 @@ from torch import Tensor
 def sort_by_expert(
     expert_A: Int[Tensor, " A"], kept_A: Bool[Tensor, " A"], experts: int
 ) -> tuple[Int[Tensor, " A"], Int[Tensor, " E"]]:
-    """The places of the assignments, those of expert 0 first, and how many each expert has.
+    """The indices of the assignments, those of expert 0 first, and the number of kept assignments of each expert.
 
-    What is not kept stands at the end and is not counted; within an expert the order is that of the assignments.
+    Assignments that are not kept come last and are not counted; those of one expert stay in their order.
 
     Example:
         >>> order, counts = sort_by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
@@ -25,15 +25,15 @@ def sort_by_expert(
 def sort_few_by_expert(
     expert_A: Int[Tensor, " A"], kept_A: Bool[Tensor, " A"], experts: int
 ) -> tuple[list[int], list[int]]:
-    """The same as lists, of kept assignments alone: for a handful on a CPU, where tensors would take longer.
+    """`sort_by_expert` of the kept assignments only, as lists: faster than tensors for a few assignments on a CPU.
 
     Example:
         >>> sort_few_by_expert(torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, True, False]), 3)
         ([1, 0, 2], [1, 2, 0])
     """
-    chosen = expert_A.tolist()
-    order = sorted((place for place, kept in enumerate(kept_A.tolist()) if kept), key=chosen.__getitem__)
+    expert_numbers = expert_A.tolist()
+    order = sorted((index for index, kept in enumerate(kept_A.tolist()) if kept), key=expert_numbers.__getitem__)
     counts = [0] * experts
-    for place in order:
-        counts[chosen[place]] += 1
+    for index in order:
+        counts[expert_numbers[index]] += 1
     return order, counts

@@ -1,4 +1,4 @@
-"""A mixture's experts in one forward, and what stands in the way of computing several of them at once."""
+"""A mixture's experts in one forward, and what prevents computing several of them at once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
@@ -35,30 +35,30 @@ _ELEMENTWISE = (
     nn.Hardswish,
 )
 _DENSE = (nn.Linear, nn.Sequential, nn.ModuleList, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
-# Rooms whose classes compute what their forward says, with nothing but their tensors.
-_ROOMS = ("torch.nn.modules.", "moebius.experts.", "moebius.networks.")
+# Packages whose classes compute what their forward says, from nothing but their inputs and tensors.
+_PACKAGES = ("torch.nn.modules.", "moebius.experts.", "moebius.networks.")
 _OPAQUE = (Adapter, nn.RNNBase, nn.RNNCellBase)
 
 
-def _once(question: Callable[[Any], Any]) -> Any:
-    """A property that is worked out once: functools' own has a lock, which no compiler follows."""
-    name = f"_{question.__name__}"
+def _computed_once(compute: Callable[[Any], Any]) -> Any:
+    """A property that is computed at first use: functools.cached_property has a lock, which no compiler follows."""
+    attribute = f"_{compute.__name__}_value"
 
-    @wraps(question)
-    def answer(self: Any) -> Any:
-        if name not in vars(self):
-            setattr(self, name, question(self))
-        return getattr(self, name)
+    @wraps(compute)
+    def read(self: Any) -> Any:
+        if attribute not in vars(self):
+            setattr(self, attribute, compute(self))
+        return getattr(self, attribute)
 
-    return property(answer)
+    return property(read)
 
 
 class Pool:
-    """The experts as an execution meets them: modules of their own, or a stack. Each question is answered once.
+    """The experts that an execution runs, a list of modules or a stack; each property is computed once per forward.
 
     Arguments:
         experts: E modules, or a stack of them.
-        numbers: which of a mixture's experts they are; all of them unless given.
+        numbers: the numbers that these experts have in their mixture; None if they are all of its experts.
 
     Raises:
         MoebiusError: an expert of a stack was changed in a way that a stack cannot hold.
@@ -69,162 +69,176 @@ class Pool:
         self.particulars = {} if self.stack is None else self.stack.differing_experts()
         self.modules: list[nn.Module] = [] if isinstance(experts, Stack) else list(experts)
         self.count = len(experts)
-        self.whole, self.numbers = numbers is None, range(self.count) if numbers is None else numbers
+        self.is_complete, self.numbers = numbers is None, range(self.count) if numbers is None else numbers
 
     def __len__(self) -> int:
         return self.count
 
     @property
-    def first(self) -> nn.Module:
-        """What stands for all where they are equal: the stack's template, or the first of them."""
+    def template(self) -> nn.Module:
+        """The module that represents all experts where they are equal: the stack's template, or the first expert."""
         return self.modules[0] if self.stack is None else self.stack.template
 
-    def some(self, numbers: Sequence[int]) -> Iterable[nn.Module]:
+    def select(self, numbers: Sequence[int]) -> Iterable[nn.Module]:
         """The experts with these numbers, to run them one by one."""
         if self.stack is not None:
             return self.stack.temporary_views(numbers, self.particulars)
         return [self.modules[number] for number in numbers]
 
-    def every(self) -> Iterable[nn.Module]:
-        """All of them, to run them one by one."""
-        return self.some(range(self.count))
+    def all_experts(self) -> Iterable[nn.Module]:
+        """All experts, to run them one by one."""
+        return self.select(range(self.count))
 
-    @_once
-    def alike(self) -> list["Pool"]:
-        """The experts in groups that are equal but for their values; `numbers` says which they are."""
+    @_computed_once
+    def groups(self) -> list["Pool"]:
+        """The experts in groups that are equal except for the values of their tensors."""
         if self.stack is not None:
             return [self]
         groups: list[list[int]] = []
         for number, expert in enumerate(self.modules):
-            same = next(
+            equals = next(
                 (group for group in groups if describe_difference([self.modules[group[0]], expert]) is None), None
             )
-            groups.append([number]) if same is None else same.append(number)
+            groups.append([number]) if equals is None else equals.append(number)
         return [self] if len(groups) == 1 else [Pool([self.modules[n] for n in group], group) for group in groups]
 
     @property
-    def at_once(self) -> bool:
-        """Whether nothing stands in the way of computing them at once, and it is not one among others."""
-        return None in self.obstacle and (self.whole or len(self) > 1)
+    def runs_at_once(self) -> bool:
+        """Whether these equal experts can be computed at once, and are not a single one of a mixture of several."""
+        return None in self._obstacles and (self.is_complete or len(self) > 1)
 
-    @_once
-    def obstacle(self) -> tuple[str | None, str | None]:
-        """What stands in the way of a product of dense layers, and of running equal experts at once in another way.
+    @property
+    def product_obstacle(self) -> str | None:
+        """What prevents a product of dense layers, as a clause that names a module; None if nothing does.
 
-        Each names a module, as a clause; None where nothing does. A product takes the place of the forward of every
-        module in an expert. So each has to be exactly of a class that the product knows, with nothing added to it:
-        hooks, parametrisations, a forward of its own, tensors of a kind of their own.
+        A product replaces the forward of every module in an expert. So the class of each module must be exactly one
+        that the product implements, and nothing may be added to a module: no hooks, no parametrisations, no forward on
+        the instance, no tensors of a subclass.
         """
+        return self._obstacles[0]
+
+    @property
+    def vmap_obstacle(self) -> str | None:
+        """What prevents running equal experts at once without dense products, as a clause that names a module."""
+        return self._obstacles[1]
+
+    @_computed_once
+    def _obstacles(self) -> tuple[str | None, str | None]:
+        """`product_obstacle` and `vmap_obstacle`."""
         for number, expert in self.particulars.items():
-            clause = describe_view_difference(expert, self.first, f"experts.{number}")
+            clause = describe_view_difference(expert, self.template, f"experts.{number}")
             return clause, clause
         if has_global_hooks():
             return (clause := "hooks for every module wait for the experts to be called"), clause
         stack = None if torch.compiler.is_compiling() else self.stack
         if stack is None:
-            strange, dense, unknown = self._of_parts()
+            addition, product, vmap = self._inspect_modules()
         else:
-            # Nothing but a mode changes what a stack's experts are made of.
-            stack.product_obstacles = stack.product_obstacles or self._of_parts()
-            strange, dense, unknown = stack.product_obstacles
-        if strange is not None:
-            return strange, strange
-        kept = {} if self.stack is None else self.stack.tensors()
-        odd = next((flat for flat, tensor in kept.items() if not _usual(tensor)), None)
-        if odd is not None:
-            return (clause := f"experts.{odd} is a {type(kept[odd]).__name__}"), clause
-        return (None, None) if dense is None else (dense, unknown)
+            # Only a change of mode changes what the experts of a stack consist of.
+            stack.product_obstacles = stack.product_obstacles or self._inspect_modules()
+            addition, product, vmap = stack.product_obstacles
+        if addition is not None:
+            return addition, addition
+        tensors = {} if self.stack is None else self.stack.tensors()
+        unusual = next((name for name, tensor in tensors.items() if not _is_plain_tensor(tensor)), None)
+        if unusual is not None:
+            return (clause := f"experts.{unusual} is a {type(tensors[unusual]).__name__}"), clause
+        return (None, None) if product is None else (product, vmap)
 
-    def _of_parts(self) -> tuple[str | None, str | None, str | None]:
-        """What was added to a module; which one no product of dense layers knows; which cannot run at once at all."""
-        dense = unknown = None
-        for place, part in self._parts():
-            strange = _strange(part)
-            if strange is not None:
-                return f"{place} {strange}", None, None
-            dense = _no_dense_layer(place, part) if dense is None else dense
-            unknown = _unknown(place, part) if unknown is None else unknown
-        return None, dense, unknown
+    def _inspect_modules(self) -> tuple[str | None, str | None, str | None]:
+        """Clauses on the first module with an addition, that prevents a product, and that prevents vmap.
 
-    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module in the experts with its place; of a stack's experts, which are alike, those of one."""
+        Each is None if there is no such module. After an addition the other two are not looked for.
+        """
+        product = vmap = None
+        for path, module in self._modules_with_paths():
+            addition = _describe_addition(module)
+            if addition is not None:
+                return f"{path} {addition}", None, None
+            product = _describe_product_obstacle(path, module) if product is None else product
+            vmap = _describe_vmap_obstacle(path, module) if vmap is None else vmap
+        return None, product, vmap
+
+    def _modules_with_paths(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module in the experts with its path; for a stack those of one expert, since all are equal."""
         if self.stack is not None:
             yield from self.stack.named_parts
             return
         for number, expert in zip(self.numbers, self.modules, strict=True):
-            for path, part in expert.named_modules():
-                yield f"experts.{number}.{path}".rstrip("."), part
+            for path, module in expert.named_modules():
+                yield f"experts.{number}.{path}".rstrip("."), module
 
-    @_once
-    def layered(self) -> str | None:
+    @_computed_once
+    def layers_obstacle(self) -> str | None:
         """Why the experts cannot be computed dense layer by dense layer, as the end of a sentence; else None."""
-        if self.obstacle[0] is not None:
-            return f"needs experts of dense layers alone: {self.obstacle[0]}"
-        if not _by_rows(self.first):
-            return f"needs experts of dense layers that treat rows alike, and {type(self.first).__name__} merges axes"
+        if self.product_obstacle is not None:
+            return f"needs experts of dense layers alone: {self.product_obstacle}"
+        if not _flattens_only_first(self.template):
+            kind = type(self.template).__name__
+            return f"needs experts of dense layers that treat rows alike, and {kind} merges axes"
         return None
 
     def refuses_rows(self, x: Tensor) -> str | None:
         """Why dense layers of stacked experts cannot be computed for such rows, as the end of a sentence; else None."""
         if self.stack is None:
             return "needs experts that share stacked parameters: mb.Stack(experts)"
-        if self.layered is None and x.ndim != 2 and not _makes_vectors(self.first, x):
+        if self.layers_obstacle is None and x.ndim != 2 and not _flattens_rows(self.template, x):
             return f"needs rows that are vectors, and these are of shape {tuple(x.shape[1:])}"
-        return self.layered
+        return self.layers_obstacle
 
 
-def _no_dense_layer(place: str, part: nn.Module) -> str | None:
-    if type(part) not in _DENSE and "rowwise" not in vars(type(part)):
-        return f"{place} is a {type(part).__name__}, which no product of dense layers knows"
-    if isinstance(part, nn.Dropout) and part.training and part.p:
-        return f"{place} is active dropout, which draws for other rows than the loop"
+def _describe_product_obstacle(path: str, module: nn.Module) -> str | None:
+    if type(module) not in _DENSE and "rowwise" not in vars(type(module)):
+        return f"{path} is a {type(module).__name__}, which no product of dense layers knows"
+    if isinstance(module, nn.Dropout) and module.training and module.p:
+        return f"{path} is active dropout, which draws for other rows than the loop"
     return None
 
 
-def _unknown(place: str, part: nn.Module) -> str | None:
-    kind = type(part)
-    if not f"{kind.__module__}.".startswith(_ROOMS) or isinstance(part, _OPAQUE) or takes_context(kind):
-        return f"{place} is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
-    if isinstance(part, _NormBase) and part.training:
-        return f"{place} is a {kind.__name__}, which updates batch statistics"
-    if isinstance(part, _DropoutNd) and part.training and part.p:
-        return f"{place} is active dropout, which draws for other rows than the loop"
+def _describe_vmap_obstacle(path: str, module: nn.Module) -> str | None:
+    kind = type(module)
+    if not f"{kind.__module__}.".startswith(_PACKAGES) or isinstance(module, _OPAQUE) or takes_context(kind):
+        return f"{path} is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
+    if isinstance(module, _NormBase) and module.training:
+        return f"{path} is a {kind.__name__}, which updates batch statistics"
+    if isinstance(module, _DropoutNd) and module.training and module.p:
+        return f"{path} is active dropout, which draws for other rows than the loop"
     return None
 
 
-def _strange(part: nn.Module) -> str | None:
-    """What was added to a module, as the end of a clause."""
-    own = vars(part)
-    if any(own.get(hooks) for hooks in HOOK_TABLES):
+def _describe_addition(module: nn.Module) -> str | None:
+    """What was added to a module beyond its class, as the end of a clause."""
+    attributes = vars(module)
+    if any(attributes.get(hooks) for hooks in HOOK_TABLES):
         return "has hooks"
-    if "forward" in own:
+    if "forward" in attributes:
         return "has a forward of its own"
-    if "parametrizations" in own["_modules"]:
+    if "parametrizations" in attributes["_modules"]:
         return "is parametrised"
     for table in ("_parameters", "_buffers"):
-        for key, tensor in own[table].items():
-            if tensor is not None and not _usual(tensor):
-                return f"has a {key} that is a {type(tensor).__name__}"
+        for name, tensor in attributes[table].items():
+            if tensor is not None and not _is_plain_tensor(tensor):
+                return f"has a {name} that is a {type(tensor).__name__}"
     return None
 
 
-def _usual(tensor: Any) -> bool:
-    # A compiler has tensors of its own in the place of any.
+def _is_plain_tensor(tensor: Any) -> bool:
+    # While compiling, tensors of the compiler's own classes replace all others.
     return type(tensor) in (Tensor, nn.Parameter) or torch.compiler.is_compiling()
 
 
-def _by_rows(module: nn.Module, first: bool = True) -> bool:
-    """Whether axes are merged at the beginning alone: behind a dense layer of all experts it would merge these."""
+def _flattens_only_first(module: nn.Module, is_first: bool = True) -> bool:
+    """Whether axes are merged by the first layer at most: after a layer of all experts it would merge their axis."""
     if type(module) is nn.Sequential:
-        return all(_by_rows(part, first and place == 0) for place, part in enumerate(module))
+        return all(_flattens_only_first(layer, is_first and place == 0) for place, layer in enumerate(module))
     if type(module) is nn.Flatten:
-        return first and (module.start_dim, module.end_dim) == (1, -1)
+        return is_first and (module.start_dim, module.end_dim) == (1, -1)
     return type(module) is not nn.ModuleList
 
 
-def _makes_vectors(module: nn.Module, x: Tensor) -> bool:
-    """Whether it merges the axes of its rows before anything else."""
+def _flattens_rows(module: nn.Module, x: Tensor) -> bool:
+    """Whether the module first merges all axes of a row into one."""
     if type(module) is nn.Sequential and len(module):
-        return _makes_vectors(module[0], x)
+        return _flattens_rows(module[0], x)
     features = getattr(module, "features", None)
     return type(module) is nn.Flatten or (x.shape[-1] != features and prod(x.shape[1:]) == features)

@@ -1,4 +1,4 @@
-"""x Wᵀ + b, by the library that is fastest for it on this processor."""
+"""x Wᵀ + b, computed by the fastest library for this processor."""
 
 import functools
 
@@ -13,16 +13,22 @@ def product(
     bias: Float[Tensor, " C"] | None = None,
     out: Float[Tensor, "A C"] | None = None,
 ) -> Float[Tensor, "A C"]:
-    """A dense layer of rows, without gradients; into `out` too, where it is given.
+    """The output of a dense layer, x Wᵀ + b, without gradients.
 
-    torch's own float32 products are MKL's, which on AMD processors reach about three quarters of what oneDNN's reach
-    where the weights are not in the cache yet. torch uses oneDNN for lower precision by itself.
+    torch computes float32 products by MKL. On AMD processors MKL reaches about three quarters of oneDNN's speed where
+    the weights are not in the cache yet. For lower precision torch uses oneDNN itself.
+
+    Arguments:
+        x: A rows.
+        weight: W.
+        bias: b; None for none.
+        out: where the result is written; None for a new tensor.
 
     Example:
         >>> product(torch.ones(1, 2), torch.ones(3, 2))
         tensor([[2., 2., 2.]])
     """
-    if x.dtype == torch.float32 and not x.is_cuda and len(x) and _onednn():
+    if x.dtype == torch.float32 and not x.is_cuda and len(x) and _has_onednn():
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return y if out is None else out.copy_(y)
     if bias is None:
@@ -31,6 +37,6 @@ def product(
 
 
 @functools.cache
-def _onednn() -> bool:
-    """Whether this build of torch has oneDNN's dense layer, which its compiler uses; a private operator of torch."""
+def _has_onednn() -> bool:
+    """Whether this build of torch has oneDNN's dense layer, a private operator that torch's compiler uses."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -1,4 +1,4 @@
-"""What the operators compute, in operations that torch differentiates: for derivatives of their derivatives."""
+"""The operators' results in operations that torch differentiates: for derivatives of the operators' gradients."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,24 +11,29 @@ from moebius.networks.feed_forward import feed_forward_activation
 
 
 def readable_gradients(
-    readable: Callable[..., Tensor], gradient: Tensor, wanted: Sequence[bool], *inputs: Tensor | None
+    function: Callable[..., Tensor], gradient: Tensor, needs_gradient: Sequence[bool], *inputs: Tensor | None
 ) -> list[Tensor | None]:
-    """The gradients of the inputs, by plain operations, so that they have gradients themselves.
+    """The gradients of the inputs by plain operations, so that these gradients have gradients themselves.
 
     Arguments:
-        readable: the function of the inputs, in operations that torch differentiates.
-        gradient: of its value.
-        wanted: of which inputs gradients are asked for.
-        inputs: as they were saved.
+        function: of the inputs, in operations that torch differentiates.
+        gradient: of the function's value.
+        needs_gradient: for each input, whether its gradient is computed.
+        inputs: as the forward saved them.
+
+    Returns:
+    For each input its gradient, or None.
     """
     with torch.enable_grad():
-        # One input may be a function of another, as the weights of assignments are of the rows. Of aliases none is, and
-        # gradients are those of this function alone.
+        # One input may be a function of another: the weights of assignments are one of the rows. Aliases are not, so
+        # that the gradients are those of this function alone.
         aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-        y = readable(*aliases)
-    asked = [tensor for tensor, wants in zip(aliases, wanted, strict=True) if wants and tensor is not None]
-    found = iter(torch.autograd.grad(y, asked, gradient.to(y), create_graph=True, materialize_grads=True))
-    return [next(found) if wants and x is not None else None for x, wants in zip(inputs, wanted, strict=True)]
+        y = function(*aliases)
+    leaves = [tensor for tensor, needs in zip(aliases, needs_gradient, strict=True) if needs and tensor is not None]
+    gradients = iter(torch.autograd.grad(y, leaves, gradient.to(y), create_graph=True, materialize_grads=True))
+    return [
+        next(gradients) if needs and x is not None else None for x, needs in zip(inputs, needs_gradient, strict=True)
+    ]
 
 
 def readable_ffn(
@@ -50,22 +55,22 @@ def readable_ffn(
     Arguments:
         order_P: the kept assignments, expert after expert.
         row_P: their rows.
-        counts: how many each expert has.
+        counts: the number of kept assignments of each expert.
         activation: of the experts.
-        dtype: in which they compute.
+        dtype: the number format of the products.
         assignments: A.
         x: T rows.
-        inner, inner_bias, outer, outer_bias: of all experts.
-        weight_A: the router's weights; None for the outputs themselves.
+        inner, inner_bias, outer, outer_bias: the parameters of all experts.
+        weight_A: the router's weights; None for each assignment's unweighted output.
     """
     outputs = []
-    for expert, piece in enumerate(x.index_select(0, row_P).to(dtype).split(list(counts))):
+    for expert, rows in enumerate(x.index_select(0, row_P).to(dtype).split(list(counts))):
         biases = [None if bias is None else bias[expert].to(dtype) for bias in (inner_bias, outer_bias)]
-        hidden = feed_forward_activation(activation, F.linear(piece, inner[expert].to(dtype), biases[0]))
+        hidden = feed_forward_activation(activation, F.linear(rows, inner[expert].to(dtype), biases[0]))
         outputs.append(F.linear(hidden, outer[expert].to(dtype), biases[1]))
     output = torch.cat(outputs)
     if weight_A is None:
         return output.new_zeros(assignments, output.shape[1]).index_copy(0, order_P, output)
-    wide = torch.promote_types(dtype, torch.float32)
-    y = output.new_zeros(len(x), output.shape[1], dtype=wide)
-    return y.index_add(0, row_P, output * weight_A[order_P].to(wide).unsqueeze(1)).to(dtype)
+    sum_dtype = torch.promote_types(dtype, torch.float32)
+    y = output.new_zeros(len(x), output.shape[1], dtype=sum_dtype)
+    return y.index_add(0, row_P, output * weight_A[order_P].to(sum_dtype).unsqueeze(1)).to(dtype)

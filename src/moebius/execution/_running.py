@@ -1,4 +1,4 @@
-"""What executions share that call experts one after another."""
+"""Calls experts one by one and checks their outputs; shared by executions and layers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,10 +16,17 @@ from moebius.kit.errors import ArgumentError
 
 
 def expert_output(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
-    """What expert `number` says of the rows with these numbers, of which a mixture inside it is told.
+    """The output of expert `number` for some rows; a mixture inside the expert sees them as these rows of the batch.
+
+    Arguments:
+        number: of the expert, for errors.
+        expert: the module.
+        x: its rows.
+        rows: their indices in the batch of the surrounding mixture.
 
     Raises:
-        ArgumentError: it has batch normalisation and gets a single row to train on, or gives no tensor with its rows.
+        ArgumentError: the expert has batch normalisation and receives a single row in training, or its output is not
+            one tensor with an entry for each row.
     """
     try:
         with row_context(current_context().select_rows(rows)):
@@ -32,17 +39,23 @@ def expert_output(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Te
 
 
 def checked_output(number: int, expert: nn.Module, x: Tensor, pool: str = "experts") -> Tensor:
-    """What expert `number` of a pool says of the rows of this call.
+    """The output of expert `number` for the rows of this call.
+
+    Arguments:
+        number: of the expert, for errors.
+        expert: the module.
+        x: its rows.
+        pool: the name of the list of experts, for errors.
 
     Raises:
-        ArgumentError: it is no tensor, or has not one output for each row.
+        ArgumentError: the output is not a tensor, or does not have one entry for each row.
     """
     output = call_with_context(expert, x)
     if has_rows(output, x):
         return output
     rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
-    one_by_one = isinstance(output, Tensor)
-    fix = "an expert that treats its rows one by one" if one_by_one else adapter_line("expert", output, len(x))
+    is_tensor = isinstance(output, Tensor)
+    fix = "an expert that treats its rows one by one" if is_tensor else adapter_line("expert", output, len(x))
     raise ArgumentError(f"{pool}.{number}", rule, describe_output(output), fix)
 
 
@@ -52,28 +65,33 @@ def has_rows(output: Any, x: Tensor) -> bool:
 
 
 def check_not_sharded(pool: Pool) -> None:
-    """Hold the experts of a list to being sharded with the whole mixture, where a router selects.
+    """Check that no expert of a list is sharded on its own, where a router selects.
 
     Raises:
-        ArgumentError: one is sharded by itself: a process without rows for it would not join in gathering it.
+        ArgumentError: an expert is: a process without rows for it would not take part in gathering its parameters.
     """
     for number, expert in enumerate(pool.modules):
-        for part in expert.modules():
-            if any(base.__name__ in _SHARDS for base in type(part).__mro__):
+        for module in expert.modules():
+            if any(base.__name__ in _SHARDED_CLASSES for base in type(module).__mro__):
                 rule = (
                     "is an expert that is sharded by itself: processes without rows for it would leave others waiting"
                 )
-                raise ArgumentError(f"experts.{number}", rule, type(part).__name__, "fully_shard(mixture)")
+                raise ArgumentError(f"experts.{number}", rule, type(module).__name__, "fully_shard(mixture)")
 
 
-_SHARDS = ("FSDPModule", "FullyShardedDataParallel")
+_SHARDED_CLASSES = ("FSDPModule", "FullyShardedDataParallel")
 
 
 def check_shapes(outputs: Sequence[Tensor], numbers: Sequence[int], pool: str = "experts") -> list[Tensor]:
-    """The outputs of the experts with these numbers in a pool.
+    """`outputs` as a list, whose shapes agree in all but the first axis.
+
+    Arguments:
+        outputs: of several experts.
+        numbers: of these experts, for errors.
+        pool: the name of the list of experts, for errors.
 
     Raises:
-        ArgumentError: they differ in more than their first axis.
+        ArgumentError: two shapes differ in another axis.
     """
     for output, number in zip(outputs, numbers, strict=False):
         if output.shape[1:] != outputs[0].shape[1:]:
@@ -84,27 +102,37 @@ def check_shapes(outputs: Sequence[Tensor], numbers: Sequence[int], pool: str = 
 
 
 def with_zero_gradients(values: Tensor, idle: Iterable[nn.Module]) -> Tensor:
-    """`values`, in whose backward pass modules that took no part get gradients of zero, not None.
+    """`values`, whose backward pass gives the parameters of idle modules gradients of zero, not None.
 
-    An optimizer treats the two differently, and data-parallel training waits for every parameter.
+    Optimizers treat zero and None differently, and data-parallel training waits for the gradient of every parameter.
+
+    Arguments:
+        values: the result of the modules that ran.
+        idle: modules that did not run.
     """
     if not torch.is_grad_enabled():
         return values
-    trained = [parameter for module in idle for parameter in _tensors(module) if parameter.requires_grad]
-    return _WithZeroGradients.apply(values, *trained) if trained else values  # type: ignore[return-value]
+    trainable = [parameter for module in idle for parameter in _parameters(module) if parameter.requires_grad]
+    return _WithZeroGradients.apply(values, *trainable) if trainable else values  # type: ignore[return-value]
 
 
 def with_gate_gradients(y: Tensor, router: Router, parts: Iterable[nn.Module], training: bool) -> Tensor:
-    """`y`, in whose backward pass a gate that its router does not train gets gradients of zero among processes.
+    """`y`, whose backward pass gives a gate that its router does not train gradients of zero, among several processes.
 
-    Data-parallel training waits for every parameter.
+    Data-parallel training waits for the gradient of every parameter.
+
+    Arguments:
+        y: the mixture's output.
+        router: of the mixture.
+        parts: the modules of the gate.
+        training: whether the mixture is in training mode.
     """
-    idle = training and not router.trains_gate and is_distributed()
-    return with_zero_gradients(y, parts) if idle else y
+    is_idle = training and not router.trains_gate and is_distributed()
+    return with_zero_gradients(y, parts) if is_idle else y
 
 
-def _tensors(module: nn.Module) -> Iterable[Tensor]:
-    # Those of a stack may be parametrised, and gradients go through that.
+def _parameters(module: nn.Module) -> Iterable[Tensor]:
+    # The tensors of a stack may be parametrised, and gradients pass through the parametrisation.
     return module.tensors().values() if isinstance(module, Stack) else module.parameters()
 
 

@@ -1,4 +1,4 @@
-"""Equal modules of any architecture at once: one of them, called with the stacked tensors of all."""
+"""Runs equal modules of any architecture at once: one of them is vmapped over the stacked tensors of all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,15 +16,15 @@ def vmapped_outputs(
     axis: int = 0,
     around: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
 ) -> Any:
-    """The outputs of S equal modules, of which one is at hand and the tensors of all.
+    """The outputs of S equal modules, from one of the modules and the tensors of all.
 
     Arguments:
-        module: stands for all: what computes, with any tensors in their place.
-        tensors: name in the module → (S, …).
-        inputs: of each of them if `shared`, else with an axis (S, …) first.
-        shared: whether all have the same inputs.
-        axis: where the axis of the modules stands in the outputs.
-        around: a wrapper for the call of one.
+        module: one of them, which is called with the tensors of each.
+        tensors: name in the module → tensor (S, …).
+        inputs: of every module if `shared`, else (S, …), the first axis that of the modules.
+        shared: whether all modules have the same inputs.
+        axis: position of the axis of the modules in the outputs.
+        around: a wrapper for the function that calls one module with its tensors and inputs.
 
     Example:
         >>> weights = {"weight": torch.ones(5, 3, 2), "bias": torch.zeros(5, 3)}
@@ -32,30 +32,34 @@ def vmapped_outputs(
         torch.Size([7, 5, 3])
     """
 
-    def one(tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
+    def call_module(tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
         return functional_call(module, dict(tensors), inputs, tie_weights=False)
 
-    call = around(one)
+    call = around(call_module)
     if torch.compiler.is_exporting() and shared:
-        # torch.export does not get through a vmapped module.
-        columns = {name: tensor.unbind() for name, tensor in tensors.items()}
-        count = len(next(iter(columns.values())))
-        return torch.stack([call({n: column[e] for n, column in columns.items()}, *inputs) for e in range(count)], axis)
+        # torch.export cannot trace a vmapped module.
+        unbound = {name: tensor.unbind() for name, tensor in tensors.items()}
+        count = len(next(iter(unbound.values())))
+        each = [call({name: slices[e] for name, slices in unbound.items()}, *inputs) for e in range(count)]
+        return torch.stack(each, axis)
     return torch.vmap(call, in_dims=(0, *[None if shared else 0] * len(inputs)), out_dims=axis)(dict(tensors), *inputs)
 
 
-def tensors_by_part(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors in every part, each part once: torch does not put back what it swaps twice in one part."""
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Path → tensor for all parameters and buffers; a shared submodule counts once.
+
+    torch.func.functional_call would not restore a tensor that it replaces twice in the same submodule.
+    """
     return {
         f"{path}.{name}".removeprefix("."): tensor
-        for path, part in module.named_modules()
-        for table in (part._parameters, part._buffers)
+        for path, submodule in module.named_modules()
+        for table in (submodule._parameters, submodule._buffers)
         for name, tensor in table.items()
         if tensor is not None
     }
 
 
 def stacked_tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """The tensors of equal modules, one on another."""
-    named = [tensors_by_part(module) for module in modules]
-    return {name: torch.stack([tensors[name] for tensors in named]) for name in named[0]}
+    """Path → tensor (S, …) of S equal modules."""
+    by_module = [named_tensors(module) for module in modules]
+    return {name: torch.stack([tensors[name] for tensors in by_module]) for name in by_module[0]}

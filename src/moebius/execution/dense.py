@@ -1,4 +1,4 @@
-"""All experts on all rows, of which the routing's choice is taken: no shape depends on the data."""
+"""The execution that runs all experts on all rows and then selects: no shape depends on the data."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,11 +10,11 @@ from moebius.execution.stacked import all_outputs
 
 
 class Dense(Execution):
-    """Run every expert on every row, and take what the router chose.
+    """Run every expert on every row, and select the outputs that the router chose.
 
-    It costs E / k times what the chosen experts cost, and knows no branch: this is what exports to ONNX, what any
-    module compiles in, what transforms of torch.func go through, and the fastest where experts are few and so small
-    that moving rows costs more than they do.
+    It costs E / k times as much as the chosen experts alone, and has no branch that depends on data. So it exports to
+    ONNX, compiles for any expert and works under the transforms of torch.func; and it is the fastest where experts are
+    few and so small that moving rows costs more than running them.
 
     Example:
         >>> import torch
@@ -29,6 +29,6 @@ class Dense(Execution):
     everyone = True
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
-        """The outputs of all experts, or of what the router chose."""
+        """The outputs of all experts, or one for each assignment."""
         outputs = all_outputs(pool, x)
         return outputs if routing.selection is None else routing.selection.select_outputs(outputs)

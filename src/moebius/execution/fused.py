@@ -1,4 +1,4 @@
-"""Feed-forward experts on a GPU, with gather and scatter inside the matrix products."""
+"""The execution of feed-forward experts on a GPU with gather and scatter inside the matrix products."""
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,9 @@ from moebius.execution.stacked import all_outputs
 class Fused(Execution):
     """Run stacked feed-forward experts by Triton kernels that gather rows and scatter results themselves.
 
-    Indices are padded to tiles, tensors are not; activation and router weight are applied in the kernels, and the
-    backward pass keeps no copy of gathered rows. Where a mixture adds up weighted outputs no assignment's own output is
-    ever written; other ways to combine get them, from rows that are gathered for them.
+    Indices are padded to tiles, tensors are not; the kernels apply activation and router weight, and the backward pass
+    keeps no copy of gathered rows. Where the combine is a weighted sum the outputs of single assignments are never
+    written; for other combines they are, from rows gathered beforehand.
 
     Example:
         >>> import moebius as mb
@@ -29,12 +29,12 @@ class Fused(Execution):
     """
 
     def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
-        """Where the router selects, all but stacks of `experts.FFN` on a GPU, with Triton."""
+        """Where the router selects, everything but stacks of `experts.FFN` on a GPU, with Triton installed."""
         if routing.selection is None:
             return None
-        why = ffn_obstacle(pool, x)
-        if why is not None:
-            return why
+        reason = ffn_obstacle(pool, x)
+        if reason is not None:
+            return reason
         weights = ffn_weights(pool, x)
         return _triton.obstacle(x.to(weights.dtype), *weights.cast())
 
@@ -43,17 +43,18 @@ class Fused(Execution):
         selection = routing.selection
         if selection is None:
             return all_outputs(pool, x)
-        one_each = torch.arange(len(selection.row_A), device=x.device)
-        plain = Selection(one_each, selection.expert_A, torch.ones_like(selection.weight_A), selection.kept_A)
-        return _run(pool, x[selection.row_A].flatten(1), plain)
+        # As if each assignment had a row of its own, with weight 1: the sum over its assignments is then its output.
+        row_A = torch.arange(len(selection.row_A), device=x.device)
+        separate = Selection(row_A, selection.expert_A, torch.ones_like(selection.weight_A), selection.kept_A)
+        return _weighted_sum(pool, x[selection.row_A].flatten(1), separate)
 
     def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
-        """Σ_a weight_a · expert_a(x_a) over the assignments a of each row: the whole of it inside the kernels."""
+        """Σ_a weight_a · expert_a(x_a) over the assignments a of each row, computed inside the kernels."""
         selection = routing.selection
         assert selection is not None
-        return _run(pool, x.flatten(1), selection)
+        return _weighted_sum(pool, x.flatten(1), selection)
 
 
-def _run(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
+def _weighted_sum(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
     weights = ffn_weights(pool, x)
     return _triton.fused_ffn(x.to(weights.dtype), *weights.cast(), weights.activation, selection)

@@ -1,4 +1,4 @@
-"""Each row's own weights, for very few rows."""
+"""The execution for very few rows: each row reads the weights of its expert."""
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,8 @@ from moebius.execution.stacked import all_outputs
 class Gather(Execution):
     """Multiply each assignment's row with the weights of its expert.
 
-    No rows are sorted and nothing is counted, which for a row or a few is most of the work. On a CPU the weights are
-    read where they lie; on a GPU they are gathered, a copy for each assignment, so that the host waits for nothing.
+    No rows are sorted or counted, which for one row or a few would be most of the work. On a CPU the weights are read
+    in place; on a GPU they are gathered, one copy for each assignment, so that the host need not wait for the device.
 
     Example:
         >>> from moebius.routers import TopK
@@ -30,7 +30,7 @@ class Gather(Execution):
     """
 
     def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
-        """Where the router selects, all but stacks of dense layers, and rows that are no vectors for them."""
+        """Where the router selects, everything but stacks of dense layers on rows that are vectors."""
         return None if routing.selection is None else pool.refuses_rows(x)
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
@@ -39,36 +39,42 @@ class Gather(Execution):
         if selection is None or stack is None:
             return all_outputs(pool, x)
         kept = selection.kept_A.view(-1, *[1] * (x.ndim - 1))
-        # What was dropped is computed, too, and its values must not reach a gradient.
+        # Dropped assignments are computed too, and their values must not reach a gradient.
         rows = torch.where(kept, x[selection.row_A], 0)
-        copied = x.is_cuda or not len(rows)
-        layer = _copied(stack, selection.expert_A) if copied else _in_place(stack, selection.expert_A.tolist())
+        copies = x.is_cuda or not len(rows)
+        layer = (
+            _copying_layer(stack, selection.expert_A) if copies else _reading_layer(stack, selection.expert_A.tolist())
+        )
         values = apply_with_layers(stack.template, rows, layer)
         return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
 
 
-def _in_place(stack: Stack, chosen: list[int]) -> Layer:
+def _reading_layer(stack: Stack, expert_numbers: list[int]) -> Layer:
+    """A dense layer in which the row of each assignment reads the weights of its expert in place."""
+
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
         weight, bias = stacked_weights(stack, linear)
         if not torch.is_grad_enabled():
-            biases = [None] * len(chosen) if bias is None else [bias[e] for e in chosen]
-            pairs = zip(chosen, biases, strict=True)
+            biases = [None] * len(expert_numbers) if bias is None else [bias[e] for e in expert_numbers]
+            pairs = zip(expert_numbers, biases, strict=True)
             return torch.cat([_product(x[place : place + 1], weight[e], b) for place, (e, b) in enumerate(pairs)])
-        # One unbind: the gradient of each t[e] would be as large as all experts together.
+        # unbind, since the gradient of each weight[e] would be as large as the weights of all experts.
         weights, biases = weight.unbind(), None if bias is None else bias.unbind()
-        pairs = zip(x.unbind(), chosen, strict=True)
+        pairs = zip(x.unbind(), expert_numbers, strict=True)
         return torch.stack([F.linear(row, weights[e], None if biases is None else biases[e]) for row, e in pairs])
 
     return layer
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.dtype != weight.dtype:  # autocast, which `product` knows nothing of
+    if x.dtype != weight.dtype:  # under autocast, which `product` does not apply
         return F.linear(x, weight, bias)
     return product(x, weight, bias)
 
 
-def _copied(stack: Stack, expert_A: Tensor) -> Layer:
+def _copying_layer(stack: Stack, expert_A: Tensor) -> Layer:
+    """A dense layer for which the weights of each assignment's expert are copied."""
+
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
         weight, bias = stacked_weights(stack, linear)
         y = torch.bmm(weight[expert_A], x.unsqueeze(-1)).squeeze(-1)

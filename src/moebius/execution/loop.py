@@ -1,4 +1,4 @@
-"""The readable execution, which every faster one is compared with."""
+"""The readable execution, with whose results tests compare every faster one."""
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,9 @@ from moebius.execution._running import check_shapes, checked_output, expert_outp
 
 
 class Loop(Execution):
-    """Run the experts one after another, each on just the rows sent to it.
+    """Run the experts one after another, each on only the rows that the router sends to it.
 
-    An expert that no row chose is not run and gets gradients of zero, not None.
+    An expert without rows is not run, and its parameters get gradients of zero, not None.
 
     Example:
         >>> from moebius.routers import Argmax
@@ -28,29 +28,30 @@ class Loop(Execution):
         """The outputs of all experts, or one for each assignment.
 
         Raises:
-            ArgumentError: an expert gives something else than one tensor with an output for each row, or another shape
-                than the others; or one with batch normalisation gets a single row to train on.
+            ArgumentError: an expert's output is not one tensor with an entry for each row, or its shape differs from
+                those of the others; or an expert with batch normalisation receives a single row in training.
         """
         if routing.selection is None:
             return all_outputs(pool, x)
-        selection, experts = routing.selection, list(pool.every())
-        places, outputs, busy = [], [], []
+        selection, experts = routing.selection, list(pool.all_experts())
+        places, outputs, active = [], [], []
         for number, expert in enumerate(experts):
             place_A = torch.nonzero((selection.expert_A == number) & selection.kept_A).squeeze(1)
             if len(place_A):
                 rows = selection.row_A[place_A]
                 outputs.append(expert_output(number, expert, x[rows], rows))
                 places.append(place_A)
-                busy.append(number)
-        if not outputs:  # nothing to run, yet the shape of an output has to be known
-            none = selection.row_A[:0]
-            outputs, places = [expert_output(0, experts[0], x[none], none)], [none]
-        output = torch.cat(check_shapes(outputs, busy))
+                active.append(number)
+        if not outputs:  # no expert has rows, but the shape of an output is needed
+            no_rows = selection.row_A[:0]
+            outputs, places = [expert_output(0, experts[0], x[no_rows], no_rows)], [no_rows]
+        output = torch.cat(check_shapes(outputs, active))
         values = output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, torch.cat(places), output)
-        return with_zero_gradients(values, (expert for number, expert in enumerate(experts) if number not in busy))
+        idle = (expert for number, expert in enumerate(experts) if number not in active)
+        return with_zero_gradients(values, idle)
 
 
 def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows, one after another."""
-    outputs = [checked_output(number, expert, x) for number, expert in enumerate(pool.every())]
+    outputs = [checked_output(number, expert, x) for number, expert in enumerate(pool.all_experts())]
     return torch.stack(check_shapes(outputs, range(len(outputs))), 1)

@@ -1,4 +1,4 @@
-"""Rows sorted by expert: each expert runs on one contiguous segment."""
+"""The execution that sorts rows by expert and runs each expert on one contiguous segment."""
 
 import torch
 from jaxtyping import Float
@@ -12,16 +12,16 @@ from moebius.execution._pool import Pool
 from moebius.execution._running import check_shapes, expert_output, with_zero_gradients
 from moebius.execution.stacked import all_outputs
 
-# Up to so many assignments are ordered as plain numbers.
+# Up to this number, assignments are sorted as a list of Python numbers.
 _FEW = 16
 
 
 class Sorted(Execution):
     """Sort the assignments by expert, once, and run each expert on its segment of the gathered rows.
 
-    Any experts, also unlike ones; what was dropped is not gathered. A `Stack` of `experts.FFN` on a CPU runs by an
-    operator of its own, piece by piece from the first product to the last while a piece is in the cache; it goes
-    through `torch.compile` whole. Other experts are called one by one, which a compiler cannot follow.
+    It runs any experts, also unlike ones, and does not gather dropped assignments. For a `Stack` of `experts.FFN` on a
+    CPU it uses a special operator, which computes both layers of a block of rows while the block is in the cache, and
+    which `torch.compile` takes without a graph break. Other experts are called one by one, which no compiler follows.
 
     Example:
         >>> from moebius.routers import TopK
@@ -36,14 +36,14 @@ class Sorted(Execution):
         """The outputs of all experts, or one for each assignment.
 
         Raises:
-            ArgumentError: as of `loop`.
+            ArgumentError: as in `loop`.
         """
         selection = routing.selection
         if selection is None:
             return all_outputs(pool, x)
         if ffn_obstacle(pool, x) is None:
-            return _ffn(pool, x, selection, None)
-        output, order = _segments(pool, x, selection)
+            return _run_ffn(pool, x, selection, None)
+        output, order = _run_segments(pool, x, selection)
         return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
 
     def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
@@ -51,17 +51,17 @@ class Sorted(Execution):
         selection = routing.selection
         assert selection is not None
         if ffn_obstacle(pool, x) is None:
-            return _ffn(pool, x, selection, selection.weight_A)
+            return _run_ffn(pool, x, selection, selection.weight_A)
         if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
-            return _alone(pool, x, selection)
-        output, order = _segments(pool, x, selection)
+            return _run_single(pool, x, selection)
+        output, order = _run_segments(pool, x, selection)
         weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
-        rows = output.new_zeros(len(x), *output.shape[1:])
-        return rows.index_add(0, selection.row_A[order], weight * output)
+        sums = output.new_zeros(len(x), *output.shape[1:])
+        return sums.index_add(0, selection.row_A[order], weight * output)
 
 
-def _ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -> Tensor:
-    # Defining an operator imports a good part of torch's compiler, which most mixtures never need.
+def _run_ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -> Tensor:
+    # Imported here: defining an operator imports much of torch's compiler, which most mixtures do not need.
     from moebius.execution._sorted_ffn import sorted_ffn
 
     weights = ffn_weights(pool, x)
@@ -84,31 +84,33 @@ def _ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -
     return y
 
 
-def _alone(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
-    """One row for one expert: nothing is to be moved."""
+def _run_single(pool: Pool, x: Tensor, selection: Selection) -> Tensor:
+    """The weighted output of one expert for a single row, without moving the row."""
     number = int(selection.expert_A)
-    (expert,) = pool.some([number])
+    (expert,) = pool.select([number])
     output = expert_output(number, expert, x, selection.row_A)
     y = output * selection.weight_A.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
-    return with_zero_gradients(y, _idle(pool, [int(other == number) for other in range(len(pool))]))
+    counts = [int(expert_number == number) for expert_number in range(len(pool))]
+    return with_zero_gradients(y, _idle_modules(pool, counts))
 
 
-def _segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
-    """What the experts say of the kept assignments, expert after expert, and which assignments those are."""
-    order, counts = _ordered(selection, len(pool))
+def _run_segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+    """The outputs for the kept assignments, expert after expert, and the indices of these assignments."""
+    order, counts = _sort_kept(selection, len(pool))
     rows = selection.row_A[order]
-    gathered, layout = x.index_select(0, rows), _layout(x)
+    gathered, layout = x.index_select(0, rows), _memory_layout(x)
     if layout is not None:
         gathered = gathered.contiguous(memory_format=layout)
-    # Where there is nothing to run, the shape of an output has to be known all the same.
-    busy = [number for number, count in enumerate(counts) if count] or [0]
-    lengths = [counts[number] for number in busy]
-    pieces = zip(busy, pool.some(busy), gathered.split(lengths), rows.split(lengths), strict=False)
-    outputs = [expert_output(*piece) for piece in pieces]
-    return with_zero_gradients(torch.cat(check_shapes(outputs, busy)), _idle(pool, counts)), order
+    # Where no expert has rows, one runs on none: the shape of an output is needed.
+    active = [number for number, count in enumerate(counts) if count] or [0]
+    lengths = [counts[number] for number in active]
+    segments = zip(active, pool.select(active), gathered.split(lengths), rows.split(lengths), strict=False)
+    outputs = [expert_output(*segment) for segment in segments]
+    return with_zero_gradients(torch.cat(check_shapes(outputs, active)), _idle_modules(pool, counts)), order
 
 
-def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
+def _sort_kept(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
+    """The indices of the kept assignments, sorted by expert, and the number of each expert's."""
     expert_A, kept_A = selection.expert_A, selection.kept_A
     if len(expert_A) <= _FEW and not expert_A.is_cuda:
         order, counts = sort_few_by_expert(expert_A, kept_A, experts)
@@ -118,14 +120,17 @@ def _ordered(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
     return order[: sum(counts)], counts
 
 
-def _idle(pool: Pool, counts: list[int]) -> list[nn.Module]:
-    """The experts without rows, whose gradients have to be made zero; parts of a stack's are so by themselves."""
+def _idle_modules(pool: Pool, counts: list[int]) -> list[nn.Module]:
+    """The modules that no row reaches, whose gradients have to be zero.
+
+    Of a stack this is the whole stack or nothing: its tensors hold all experts, and a part without rows gets zeros.
+    """
     if pool.stack is not None:
         return [] if any(counts) else [pool.stack]
     return [expert for expert, count in zip(pool.modules, counts, strict=True) if not count]
 
 
-def _layout(x: Tensor) -> torch.memory_format | None:
-    """Channels-last, where images are: gathering would make them channels-first."""
-    channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else None
+def _memory_layout(x: Tensor) -> torch.memory_format | None:
+    """channels_last for images in that memory format, else None: gathering would make them channels-first."""
+    is_channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_channels_last else None

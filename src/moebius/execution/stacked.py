@@ -1,4 +1,4 @@
-"""Equal experts that all run, as one product."""
+"""The execution that computes equal experts on the same rows at once."""
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,15 @@ from moebius.execution._contract import Execution
 from moebius.execution._layers import outputs_of_all
 from moebius.execution._pool import Pool
 from moebius.execution._running import check_shapes, checked_output, has_rows
-from moebius.execution._vmapped import stacked_tensors, tensors_by_part, vmapped_outputs
-from moebius.execution.loop import all_outputs as one_by_one
+from moebius.execution._vmapped import named_tensors, stacked_tensors, vmapped_outputs
+from moebius.execution.loop import all_outputs as loop_outputs
 
 
 class Stacked(Execution):
-    """Run equal experts on the same rows at once; of unlike ones, those that are equal.
+    """Run equal experts on the same rows at once; among unlike experts, each group of equal ones.
 
-    Experts of dense layers become one product for each layer; others one vmapped call over stacked tensors, which lie
-    ready in a `Stack` and are laid together in every call for a list of modules.
+    Experts of dense layers take one product for each layer; others one vmapped call over stacked tensors. A `Stack`
+    holds these tensors; for a list of modules every call stacks them.
 
     Example:
         >>> from moebius.routers import Soft
@@ -30,55 +30,57 @@ class Stacked(Execution):
     """
 
     def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
-        """Routers that select, experts of which no two are equal, and what would differ from the loop."""
+        """Routers that select, experts of which no two are equal, and experts that may differ from the loop."""
         if routing.selection is not None:
             return "needs every expert to see every row: the router selects"
-        return _unequal(pool)
+        return _refuse_unequal(pool)
 
     def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
         """The outputs of all experts for all rows."""
-        return _all(pool, x)
+        return _grouped_outputs(pool, x)
 
 
-def _all(pool: Pool, x: Tensor) -> Tensor:
-    if pool.alike == [pool]:
-        return _together(pool, x)
+def _grouped_outputs(pool: Pool, x: Tensor) -> Tensor:
+    """The outputs of all experts on the same rows, (T, E, …), each group of equal experts at once."""
+    if pool.groups == [pool]:
+        return _outputs_at_once(pool, x)
     outputs: list[Tensor] = [x] * len(pool)
-    for equal in pool.alike:
-        several = _together(equal, x).unbind(1) if equal.at_once else _one_by_one(equal, x)
-        for output, number in zip(several, equal.numbers, strict=True):
+    for group in pool.groups:
+        group_outputs = _outputs_at_once(group, x).unbind(1) if group.runs_at_once else _outputs_one_by_one(group, x)
+        for output, number in zip(group_outputs, group.numbers, strict=True):
             outputs[number] = output
     return torch.stack(check_shapes(outputs, range(len(outputs))), 1)
 
 
-def _one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:
-    return [checked_output(number, expert, x) for number, expert in zip(pool.numbers, pool.every(), strict=True)]
+def _outputs_one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:
+    numbered = zip(pool.numbers, pool.all_experts(), strict=True)
+    return [checked_output(number, expert, x) for number, expert in numbered]
 
 
-def _together(pool: Pool, x: Tensor) -> Tensor:
+def _outputs_at_once(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts on the same rows, (T, E, …)."""
-    if not tensors_by_part(pool.first):
-        return torch.stack([checked_output(pool.numbers[0], pool.first, x)] * len(pool), 1)
-    if pool.layered is None:
+    if not named_tensors(pool.template):
+        return torch.stack([checked_output(pool.numbers[0], pool.template, x)] * len(pool), 1)
+    if pool.layers_obstacle is None:
         return outputs_of_all(pool, x)
     stack = pool.stack
     if stack is None:
         tensors = stacked_tensors(pool.modules)
     else:
-        of_stack = stack.tensors()
-        tensors = {name: of_stack[flat] for name, flat in stack.distinct_names.items()}
-    outputs = vmapped_outputs(pool.first, tensors, x, axis=1)
-    # One by one they say which expert gives something else.
-    return outputs if has_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)
+        stacked = stack.tensors()
+        tensors = {name: stacked[flat_name] for name, flat_name in stack.distinct_names.items()}
+    outputs = vmapped_outputs(pool.template, tensors, x, axis=1)
+    # Run one by one, the expert with a wrong output is named in the error.
+    return outputs if has_rows(outputs, x) else torch.stack(_outputs_one_by_one(pool, x), 1)
 
 
 def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
-    """The outputs of all experts for all rows, as one product where that is the loop's result."""
-    return one_by_one(pool, x) if _unequal(pool) else _all(pool, x)
+    """The outputs of all experts for all rows: at once where the result is that of the loop, else by the loop."""
+    return loop_outputs(pool, x) if _refuse_unequal(pool) else _grouped_outputs(pool, x)
 
 
-def _unequal(pool: Pool) -> str | None:
-    if any(equal.at_once for equal in pool.alike):
+def _refuse_unequal(pool: Pool) -> str | None:
+    if any(group.runs_at_once for group in pool.groups):
         return None
-    why = None if pool.stack is not None else describe_difference(pool.modules)
-    return f"needs equal experts: {why}" if why else f"may differ from the loop: {pool.obstacle[1]}"
+    reason = None if pool.stack is not None else describe_difference(pool.modules)
+    return f"needs equal experts: {reason}" if reason else f"may differ from the loop: {pool.vmap_obstacle}"

@@ -12,21 +12,21 @@ from moebius.kit.arguments import positive_integer
 from moebius.routers._normalisation import safe_log
 
 
-def _add(values: Sequence[Tensor]) -> Tensor:
+def _add(values: list[Tensor]) -> Tensor:
     return torch.stack(values).sum(0)
 
 
-def _probability_of_any(values: Sequence[Float[Tensor, "T E"]]) -> Float[Tensor, "T E"]:
+def _probability_of_any(values: list[Float[Tensor, "T E"]]) -> Float[Tensor, "T E"]:
     """1 − Π_h (1 − P_h): the heads' noises are independent, and so are their choices."""
     return reduce(lambda first, second: first + second - first * second, values)
 
 
-def _concatenate(values: Sequence[Float[Tensor, "T K E"]]) -> Float[Tensor, "T HK E"]:
+def _concatenate(values: list[Float[Tensor, "T K E"]]) -> Float[Tensor, "T HK E"]:
     return torch.cat(values, 1)
 
 
 # Key of `aux` → how the values of several heads merge.
-_MERGES: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+_MERGES: Mapping[str, Callable[[list[Tensor]], Tensor]] = {
     "assigned": _add,
     "dropped": _add,
     "load": _probability_of_any,

@@ -1,4 +1,4 @@
-"""Feed-forward experts on a GPU, gathering and scattering inside the matrix products. Triton loads at first use."""
+"""Feed-forward experts on a GPU, with gather and scatter inside the products; Triton is imported at first use."""
 
 from moebius.execution._triton.ffn import fused_ffn, obstacle
 

@@ -1,6 +1,6 @@
-"""What the backward needs beside the products: derivatives, the experts' gradients, and those of the weights.
+"""Kernels of the backward pass: derivatives of the activation, gradients of the experts and of the router weights.
 
-No two programs write to one place, so that sums come out the same every time.
+No two programs write to the same element, so that repeated calls give the same sums.
 """
 
 from typing import no_type_check
@@ -14,7 +14,7 @@ from moebius.execution._triton.products import bell, multiplied, product, tile_o
 @triton.jit
 @no_type_check
 def slope(z, ACTIVATION: tl.constexpr):
-    """The activation without its gate's other factor, and its derivative."""
+    """The activation of z, without the other factor of gated activations, and its derivative."""
     if ACTIVATION == "relu2":
         positive = tl.maximum(z, 0.0)
         value, derivative = positive * positive, 2.0 * positive
@@ -61,9 +61,9 @@ def down_backward(
     EVEN_N: tl.constexpr, EVEN_K: tl.constexpr, TILES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """With b = W_2ᵀ dy: the gradient of h, which is weight · b · act'(h); weight · a; and ⟨b, a⟩ of these columns.
+    """With b = W_2ᵀ dy, store the gradient of h, weight · b · act'(h); weight · a; and ⟨b, a⟩ of these columns.
 
-    That last is written for each PART columns, whatever the tile, so that the shape does not depend on tiles.
+    ⟨b, a⟩ has an entry for every PART columns, so that the shape of `part_A` does not depend on the tile sizes.
     """
     tile, across = tile_of(tl.program_id(0), tiles, tl.cdiv(H, BLOCK_N), TILES)
     start, stop = tl.load(tile_N + 3 * tile), tl.load(tile_N + 3 * tile + 1)
@@ -78,7 +78,7 @@ def down_backward(
     transposed: tl.constexpr = tl.constexpr(True)
     value = multiplied(left_M, matrix, column_N, H, D, transposed, EVEN_N, EVEN_K, BLOCK_M, BLOCK_N, BLOCK_K)
     order_M = tl.load(order_P + place_M, mask=there_M, other=0).to(tl.int64)
-    # One half after the other: what both would need at once does not fit the registers.
+    # One half after the other: both at once do not fit in the registers.
     near, far = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
     half_N = across * BLOCK_N + tl.arange(0, BLOCK_N // 2)
     arguments = (h, weight_P, dh, weighted, start, stop, H)
@@ -98,14 +98,14 @@ def outer_product(
     GATHER_LEFT: tl.constexpr, TILES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Σ l rᵀ over an expert's places: one of the two by place, the other by row."""
+    """Store Σ l rᵀ over an expert's places; one of l and r is indexed by place, the other by row."""
     down_tiles, across_tiles = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     expert = tl.program_id(0) // (down_tiles * across_tiles)
     tile, across = tile_of(tl.program_id(0) % (down_tiles * across_tiles), down_tiles, across_tiles, TILES)
     start, stop = tl.load(place_E + expert), tl.load(place_E + expert + 1)
     i, j, k = tile * BLOCK_M + tl.arange(0, BLOCK_M), across * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    # Read one step ahead: were the loads of rows to wait for it, fewer of them could be under way at once.
+    # Row numbers are read one step ahead: if the loads of rows waited for them, fewer could run at the same time.
     row_K = tl.load(row_P + start + k, mask=start + k < stop, other=0)
     for first in range(start, stop, BLOCK_K):
         place_K = first + k
@@ -129,7 +129,7 @@ def expert_sum(
     values, weight_P, out, row_P, place_E, N,
     WEIGHTED_ROWS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Σ over an expert's places of what stands there or, weighted, of what stands at their rows; 0 without any."""
+    """Store Σ of the values at an expert's places, or of the weighted values at their rows; 0 without places."""
     expert, column_N = tl.program_id(0), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     stop = tl.load(place_E + expert + 1)
     total = tl.zeros((BLOCK_N,), tl.float32)
@@ -148,7 +148,7 @@ def expert_sum(
 @triton.jit
 @no_type_check
 def bias_part(dy, bias, part_A, row_P, order_P, tile_N, parts, D, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """⟨dy, b_2⟩ of each assignment, as the last of the parts of its weight's gradient."""
+    """Store ⟨dy, b_2⟩ of each assignment as the last part of its router weight's gradient."""
     tile = tl.program_id(0)
     start, stop = tl.load(tile_N + 3 * tile), tl.load(tile_N + 3 * tile + 1)
     if start >= stop:

@@ -1,4 +1,4 @@
-"""Which kernel runs on what, in which order."""
+"""Launches the kernels of the forward and the backward pass in order."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,7 +12,7 @@ from moebius.execution._triton.tile_order import TileOrder
 from moebius.execution._triton.tiles import COMPILING, INTERPRETED, launcher
 from moebius.networks.feed_forward import GATED
 
-# Columns for which the gradient of a weight is summed up at a time: no tile has fewer.
+# The gradient of a router weight is summed for this number of columns at a time: every tile has at least as many.
 _PART = 16 if INTERPRETED else 64
 
 
@@ -28,20 +28,31 @@ def forward(
     activation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and h = W_1 x + b_1 at the plan's places, without rows where it is not to be kept."""
+    """The output, and h = W_1 x + b_1 in the plan's order of places, (P, M·H); h has no rows unless `keep`."""
     count, (_, features, hidden) = len(weight_A), outer.shape
     h = x.new_empty(count if keep else 0, inner.shape[1])
     if count == 0:
         return x.new_zeros(x.shape), h
     x, inner, outer = x.contiguous(), inner.contiguous(), outer.contiguous()
-    with _on(x):
+    with _device_of(x):
         a = x.new_empty(count, hidden)
-        arguments = (x, inner, _dense(inner_bias), h, a, plan.row_P, plan.tile_N, len(plan.tile_N), features, hidden)
+        arguments = (
+            x,
+            inner,
+            _contiguous(inner_bias),
+            h,
+            a,
+            plan.row_P,
+            plan.tile_N,
+            len(plan.tile_N),
+            features,
+            hidden,
+        )
         options = {"GATED": activation in GATED, "BIAS": inner_bias is not None, "KEEP": keep}
-        _product("up", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
-        values = _down(a, outer, outer_bias, _ordered(weight_A, plan), plan, block, transposed=False)
+        _launch_product("up", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
+        values = _multiply_down(a, outer, outer_bias, _weights_by_place(weight_A, plan), plan, block, transposed=False)
         del a
-        return _row_sum(values, plan.slot_T), h
+        return _sum_by_row(values, plan.slot_T), h
 
 
 def backward(
@@ -56,85 +67,85 @@ def backward(
     plan: TileOrder,
     block: int,
     activation: str,
-    wants_x: bool,
-    wants_experts: bool,
+    needs_x: bool,
+    needs_experts: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, both matrices and biases, and the weights; those not wanted or not there are without elements."""
+    """Gradients of x, of matrices and biases, and of the router weights; without elements if not needed or of None."""
     count, (_, features, hidden) = len(weight_A), outer.shape
     experts = (inner, inner_bias, outer, outer_bias)
-    dx = x.new_zeros(x.shape if wants_x else 0)
+    dx = x.new_zeros(x.shape if needs_x else 0)
     d_inner, d_inner_bias, d_outer, d_outer_bias = (
-        x.new_zeros(0 if part is None or not wants_experts or count else part.shape) for part in experts
+        x.new_zeros(0 if tensor is None or not needs_experts or count else tensor.shape) for tensor in experts
     )
     if count == 0:
         return dx, d_inner, d_inner_bias, d_outer, d_outer_bias, torch.zeros_like(weight_A)
     dy, x, inner, outer = dy.contiguous(), x.contiguous(), inner.contiguous(), outer.contiguous()
-    with _on(x):
-        weight_P = _ordered(weight_A, plan)
+    with _device_of(x):
+        weight_P = _weights_by_place(weight_A, plan)
         parts = triton.cdiv(hidden, _PART) + (outer_bias is not None)
-        # Dropped assignments are in no tile: their gradient is the 0 that stands here.
+        # No tile holds dropped assignments: their gradient stays 0.
         part_A = torch.zeros(count, parts, device=x.device)
         dh, weighted = torch.empty_like(h), x.new_empty(count, hidden)
         places = (plan.row_P, plan.order_P, plan.tile_N)
         arguments = (dy, outer, h, weight_P, dh, weighted, part_A, *places, len(plan.tile_N), parts, features, hidden)
         options = {"GATED": activation in GATED, "PART": _PART}
-        _product("down_backward", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
+        _launch_product("down_backward", arguments, plan, block, hidden, features, ACTIVATION=activation, **options)
         if outer_bias is not None:
             arguments = (dy, outer_bias.contiguous(), part_A, *places, parts, features)
             sizes = {"BLOCK_M": block, "BLOCK_N": _PART, **COMPILING}
             gradients.bias_part[(len(plan.tile_N),)](*arguments, **sizes)
-        if wants_experts:
-            d_outer = _outer_product(dy, weighted, plan, gather_left=True)
+        if needs_experts:
+            d_outer = _sum_outer_products(dy, weighted, plan, gather_left=True)
         del weighted
-        if wants_experts:
-            d_inner = _outer_product(dh, x, plan, gather_left=False)
-        if wants_experts and outer_bias is not None:
-            d_outer_bias = _expert_sum(dy, weight_P, plan, weighted_rows=True)
-        if wants_experts and inner_bias is not None:
-            d_inner_bias = _expert_sum(dh, weight_P, plan, weighted_rows=False)
-        if wants_x:
-            dx = _row_sum(_down(dh, inner, None, weight_P, plan, block, transposed=True), plan.slot_T)
+        if needs_experts:
+            d_inner = _sum_outer_products(dh, x, plan, gather_left=False)
+        if needs_experts and outer_bias is not None:
+            d_outer_bias = _sum_by_expert(dy, weight_P, plan, weighted_rows=True)
+        if needs_experts and inner_bias is not None:
+            d_inner_bias = _sum_by_expert(dh, weight_P, plan, weighted_rows=False)
+        if needs_x:
+            dx = _sum_by_row(_multiply_down(dh, inner, None, weight_P, plan, block, transposed=True), plan.slot_T)
     return dx, d_inner, d_inner_bias, d_outer, d_outer_bias, part_A.sum(1).to(weight_A.dtype)
 
 
-def _product(
+def _launch_product(
     name: str, arguments: tuple[Any, ...], plan: TileOrder, block: int, columns: int, depth: int, **options: Any
 ) -> None:
-    """Run a kernel that multiplies each place by its expert's matrix."""
+    """Launch a kernel that multiplies the row of each place by its expert's matrix."""
     work = len(plan.row_P) * columns * depth
     kernel, sizes = launcher(name, options.get("GATED", False), arguments[0].dtype, work)
     tiles = len(plan.tile_N)
-    kernel[lambda given: (tiles * triton.cdiv(columns, given["BLOCK_N"]),)](
+    kernel[lambda sizes: (tiles * triton.cdiv(columns, sizes["BLOCK_N"]),)](
         *arguments, BLOCK_M=block, **options, **sizes
     )
 
 
-def _down(
+def _multiply_down(
     left: Tensor, right: Tensor, bias: Tensor | None, weight_P: Tensor, plan: TileOrder, block: int, transposed: bool
 ) -> Tensor:
-    """At the slots of the assignments: weight (W l + b), or Wᵀ l where transposed."""
+    """weight (W l + b), or Wᵀ l where `transposed`, in the order of slots: (P, columns)."""
     depth, columns = left.shape[1], right.shape[2] if transposed else right.shape[1]
     out = left.new_empty(len(left), columns)
     places = (plan.slot_P, plan.tile_N, len(plan.tile_N))
-    arguments = (left, right, _dense(bias), weight_P, out, *places, columns, depth)
+    arguments = (left, right, _contiguous(bias), weight_P, out, *places, columns, depth)
     options = {"TRANSPOSED": transposed, "BIAS": bias is not None, "WEIGHTED": not transposed}
-    _product("down", arguments, plan, block, columns, depth, **options)
+    _launch_product("down", arguments, plan, block, columns, depth, **options)
     return out
 
 
-def _outer_product(left: Tensor, right: Tensor, plan: TileOrder, gather_left: bool) -> Tensor:
-    """Σ l rᵀ for each expert: the gradient of its matrix."""
+def _sum_outer_products(left: Tensor, right: Tensor, plan: TileOrder, gather_left: bool) -> Tensor:
+    """Σ l rᵀ over the places of each expert: the gradient of its matrix."""
     experts, height, width = len(plan.place_E) - 1, left.shape[1], right.shape[1]
     out = left.new_empty(experts, height, width)
     kernel, sizes = launcher("outer_product", False, left.dtype, len(plan.row_P) * height * width)
-    kernel[lambda given: (experts * triton.cdiv(height, given["BLOCK_M"]) * triton.cdiv(width, given["BLOCK_N"]),)](
+    kernel[lambda sizes: (experts * triton.cdiv(height, sizes["BLOCK_M"]) * triton.cdiv(width, sizes["BLOCK_N"]),)](
         left, right, out, plan.row_P, plan.place_E, height, width, GATHER_LEFT=gather_left, **sizes
     )
     return out
 
 
-def _expert_sum(values: Tensor, weight_P: Tensor, plan: TileOrder, weighted_rows: bool) -> Tensor:
-    """The gradient of each expert's bias."""
+def _sum_by_expert(values: Tensor, weight_P: Tensor, plan: TileOrder, weighted_rows: bool) -> Tensor:
+    """Σ over the places of each expert, weighted where `weighted_rows`: the gradient of its bias."""
     experts, columns = len(plan.place_E) - 1, values.shape[1]
     out = values.new_empty(experts, columns)
     gradients.expert_sum[(experts, triton.cdiv(columns, _PART))](
@@ -144,8 +155,8 @@ def _expert_sum(values: Tensor, weight_P: Tensor, plan: TileOrder, weighted_rows
     return out
 
 
-def _row_sum(values: Tensor, slot_T: Tensor) -> Tensor:
-    """Σ over the slots of each row."""
+def _sum_by_row(values: Tensor, slot_T: Tensor) -> Tensor:
+    """Σ over the slots of each row, (T, columns)."""
     rows, columns = len(slot_T) - 1, values.shape[1]
     out = values.new_empty(rows, columns)
     block = min(triton.next_power_of_2(columns), 2048)
@@ -154,15 +165,15 @@ def _row_sum(values: Tensor, slot_T: Tensor) -> Tensor:
     return out
 
 
-def _ordered(weight_A: Tensor, plan: TileOrder) -> Tensor:
-    """The weights at the plan's places, in float32."""
+def _weights_by_place(weight_A: Tensor, plan: TileOrder) -> Tensor:
+    """The router weights in the plan's order of places, in float32."""
     return weight_A.float()[plan.order_P]
 
 
-def _dense(bias: Tensor | None) -> Tensor | None:
+def _contiguous(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
-def _on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be that of x."""
+def _device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """A context in which the device of x is current: Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

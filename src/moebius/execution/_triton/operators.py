@@ -1,4 +1,4 @@
-"""The forward and the backward as operators of PyTorch, into which compilers do not look. Triton loads at first use."""
+"""Forward and backward as operators of PyTorch, which compilers treat as opaque; Triton is imported at first use."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ def forward(
     activation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and h = W_1 x + b_1 at the plan's places, without rows where it is not to be kept."""
+    """The output, and h = W_1 x + b_1 in the plan's order of places, (P, M·H); h has no rows unless `keep`."""
     from moebius.execution._triton import launch
 
     return launch.forward(x, inner, inner_bias, outer, outer_bias, weight_A, TileOrder(*plan), block, activation, keep)
@@ -43,14 +43,14 @@ def backward(
     plan: list[Tensor],
     block: int,
     activation: str,
-    wants_x: bool,
-    wants_experts: bool,
+    needs_x: bool,
+    needs_experts: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, both matrices and biases, and the weights; those not wanted or not there are without elements."""
+    """Gradients of x, of matrices and biases, and of the router weights; without elements if not needed or of None."""
     from moebius.execution._triton import launch
 
     experts = (inner, inner_bias, outer, outer_bias)
-    return launch.backward(dy, x, *experts, weight_A, h, TileOrder(*plan), block, activation, wants_x, wants_experts)
+    return launch.backward(dy, x, *experts, weight_A, h, TileOrder(*plan), block, activation, needs_x, needs_experts)
 
 
 @forward.register_fake
@@ -62,41 +62,41 @@ def _(x: Tensor, inner: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 @backward.register_fake
 def _(dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *experts, weight_A = rest[:5]
-    wants_x, wants_experts = rest[-2:]
+    needs_x, needs_experts = rest[-2:]
     return (
-        x.new_empty(x.shape if wants_x else 0),
-        *(x.new_empty(0 if part is None or not wants_experts else part.shape) for part in experts),
+        x.new_empty(x.shape if needs_x else 0),
+        *(x.new_empty(0 if tensor is None or not needs_experts else tensor.shape) for tensor in experts),
         weight_A.new_empty(weight_A.shape),
     )
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *parts, plan, ctx.block, ctx.activation, _ = inputs
-    ctx.save_for_backward(*parts, output[1], *plan)
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, plan, ctx.block, ctx.activation, _ = inputs
+    ctx.save_for_backward(*tensors, output[1], *plan)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
-    *parts, h = ctx.saved_tensors[:7]
+def _backward(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    *tensors, h = ctx.saved_tensors[:7]
     plan = list(ctx.saved_tensors[7:])
-    nothing = ([None] * len(plan), None, None, None)
+    no_gradients = ([None] * len(plan), None, None, None)  # of plan, block, activation and keep
     if dy is None:
-        return None, None, None, None, None, None, *nothing
+        return None, None, None, None, None, None, *no_gradients
     if needs_second_backward(dy):
-        return *_differentiable(ctx, dy, TileOrder(*plan), parts), *nothing
-    wants_x, *wants_experts, _ = ctx.needs_input_grad[:6]
-    options = (ctx.block, ctx.activation, wants_x, any(wants_experts))
-    gradients = backward(dy, *parts, h, plan, *options)
-    wanted = zip(gradients, parts, ctx.needs_input_grad[:6], strict=True)
-    return *(gradient if part is not None and wants else None for gradient, part, wants in wanted), *nothing
+        return *_readable_backward(ctx, dy, TileOrder(*plan), tensors), *no_gradients
+    needs_x, *needs_experts, _ = ctx.needs_input_grad[:6]
+    options = (ctx.block, ctx.activation, needs_x, any(needs_experts))
+    gradients = backward(dy, *tensors, h, plan, *options)
+    triples = zip(gradients, tensors, ctx.needs_input_grad[:6], strict=True)
+    return *(gradient if x is not None and needs else None for gradient, x, needs in triples), *no_gradients
 
 
-def _differentiable(ctx: Any, dy: Tensor, plan: TileOrder, parts: list[Tensor]) -> list[Tensor | None]:
-    """The gradients in operations that have gradients themselves."""
+def _readable_backward(ctx: Any, dy: Tensor, plan: TileOrder, tensors: list[Tensor]) -> list[Tensor | None]:
+    """The gradients by operations that torch differentiates."""
     counts = plan.place_E.diff().tolist()
     order, rows = plan.order_P[: sum(counts)].long(), plan.row_P[: sum(counts)].long()
-    readable = partial(readable_ffn, order, rows, counts, ctx.activation, parts[0].dtype, len(plan.order_P))
-    return readable_gradients(readable, dy, ctx.needs_input_grad[:6], *parts)
+    function = partial(readable_ffn, order, rows, counts, ctx.activation, tensors[0].dtype, len(plan.order_P))
+    return readable_gradients(function, dy, ctx.needs_input_grad[:6], *tensors)
 
 
-forward.register_autograd(_differentiate, setup_context=_remember)
+forward.register_autograd(_backward, setup_context=_save_inputs)

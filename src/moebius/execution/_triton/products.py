@@ -1,8 +1,8 @@
-"""The matrix products: gathering in front of them, activation, weight and scattering behind them.
+"""The matrix products, with gather before them and activation, router weight and scatter after them.
 
-Names are those of `plan`: places are assignments in the order of experts, slots in the order of rows. A tile is a
-block of places of one expert. Offsets into whole tensors are 64 bits wide, those inside one expert's matrix 32.
-Type checkers that wrap functions would hide the source from Triton, hence `no_type_check`.
+Places and slots are those of `TileOrder`: positions of assignments in the order by expert and in the order by row. A
+tile is a block of places of one expert. Offsets into whole tensors have 64 bits, offsets inside one expert's matrix 32.
+`no_type_check` is there because type checkers that wrap functions would hide the source from Triton.
 """
 
 from typing import no_type_check
@@ -11,14 +11,14 @@ import triton
 import triton.language as tl
 from triton import knobs
 
-# The interpreter multiplies bfloat16 numbers by what their bits say as whole numbers.
+# Triton's interpreter multiplies the bits of bfloat16 numbers as integers: there they are converted to float32.
 WIDENING = tl.constexpr(knobs.runtime.interpret)
 
 
 @triton.jit
 @no_type_check
 def tile_of(program, tiles_down, tiles_across, TILES: tl.constexpr):
-    """Row and column of a program's tile: all columns of a few rows of tiles first, so that both stay in the cache."""
+    """Row and column of a program's tile: a few rows of tiles run at once, over all columns, to stay in the cache."""
     together = TILES * tiles_across
     first = program // together * TILES
     height = tl.minimum(tiles_down - first, TILES)
@@ -35,7 +35,7 @@ def bell(z):
 @triton.jit
 @no_type_check
 def activated(z, up, ACTIVATION: tl.constexpr):
-    """What the hidden layer gives."""
+    """The activation of the hidden layer: act(z), times `up` for gated activations."""
     if ACTIVATION == "relu2":
         positive = tl.maximum(z, 0.0)
         value = positive * positive
@@ -65,13 +65,13 @@ def multiplied(
     TRANSPOSED: tl.constexpr, EVEN_N: tl.constexpr, EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Rows of K numbers, which begin at `left_M`, times the matrix at `right`: (N, K), or (K, N) where TRANSPOSED."""
+    """The product of rows of K numbers at `left_M` with the matrix at `right`: (N, K), or (K, N) where TRANSPOSED."""
     k = tl.arange(0, BLOCK_K)
     lefts = left_M[:, None] + k[None, :]
     if TRANSPOSED:
         rights, step = right + k[:, None] * N + column_N[None, :], BLOCK_K * N
     else:
-        # What a column outside gives is not stored; it only has to be read from somewhere.
+        # Results of columns outside the matrix are not stored; their loads only need a valid address.
         inside_N = column_N if EVEN_N else tl.where(column_N < N, column_N, 0)
         rights, step = right + inside_N[None, :] * K + k[:, None], BLOCK_K
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -97,7 +97,7 @@ def up(
     EVEN_N: tl.constexpr, EVEN_K: tl.constexpr, TILES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """h = W_1 x + b_1 and a = act(h), at the places of the assignments."""
+    """Store h = W_1 x + b_1 and a = act(h) in the order of places."""
     tile, across = tile_of(tl.program_id(0), tiles, tl.cdiv(H, BLOCK_N), TILES)
     start, stop = tl.load(tile_N + 3 * tile), tl.load(tile_N + 3 * tile + 1)
     if start >= stop:
@@ -110,7 +110,7 @@ def up(
     width = 2 * H if GATED else H
     matrix = inner + expert * width * D
     if GATED:
-        # Both halves in one pass, so that rows are read once.
+        # Both halves in one pass, so that rows are read only once.
         k = tl.arange(0, BLOCK_K)
         inside_N = column_N if EVEN_N else tl.where(column_N < H, column_N, 0)
         lefts, rights = left_M[:, None] + k[None, :], matrix + inside_N[None, :] * D + k[:, None]
@@ -139,7 +139,7 @@ def up(
         if GATED:
             other += tl.load(biases + H, mask=column_N < H, other=0.0).to(tl.float32)[None, :]
     stored = there_M[:, None] & (column_N < H)[None, :]
-    # The backward sees h as it is stored, so the activation does too.
+    # The backward reads h as it is stored, so the activation uses the stored value too.
     z_stored, other_stored = z.to(h.dtype.element_ty), other.to(h.dtype.element_ty)
     place_M = place_M.to(tl.int64)
     if KEEP:
@@ -159,7 +159,7 @@ def down(
     EVEN_N: tl.constexpr, EVEN_K: tl.constexpr, TILES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """weight (W l + b) for what stands at each place, put at the assignment's slot; Wᵀ where TRANSPOSED."""
+    """Store weight (W l + b) for the row l of each place at the assignment's slot; with Wᵀ where TRANSPOSED."""
     tile, across = tile_of(tl.program_id(0), tiles, tl.cdiv(N, BLOCK_N), TILES)
     start, stop = tl.load(tile_N + 3 * tile), tl.load(tile_N + 3 * tile + 1)
     if start >= stop:
@@ -183,7 +183,7 @@ def down(
 @triton.jit
 @no_type_check
 def row_sum(values, out, slot_T, N, BLOCK_N: tl.constexpr):
-    """Σ over a row's slots; 0 for a row without any."""
+    """Store the sum over a row's slots; 0 for a row without slots."""
     row, column_N = tl.program_id(0), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N,), tl.float32)
     for slot in range(tl.load(slot_T + row).to(tl.int64), tl.load(slot_T + row + 1).to(tl.int64)):
