@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing things in turn in one process, and saying what came out."""
+"""What the benchmarks share: the command line, timing of candidates in turn in one process, and output of figures."""
 
 import argparse
 import json
@@ -10,26 +10,35 @@ from pathlib import Path
 import torch
 
 from moebius.kit.allocator import tune_allocator
-from moebius.lab.bench.command import processor
-from moebius.lab.bench.timing import Row, compare, in_turn
+from moebius.lab.bench.command import processor_name
+from moebius.lab.bench.timing import Row, comparison_rows, time_in_turn
 
-__all__ = ["Row", "compare", "header", "parser", "processor", "rates", "show", "write"]
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """The command line that all benchmarks have: `--json PATH`."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, help="also write the figures there, as a list of objects")
-    return made
-
-
-def rates(candidates: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Calls of each candidate in turn, `rounds` times after one that is not counted; what they return per second."""
-    calls = in_turn(candidates, rounds)
-    return {name: [count / seconds for seconds, count in each] for name, each in calls.items()}
+__all__ = [
+    "Row",
+    "comparison_rows",
+    "make_parser",
+    "measure_rates",
+    "prepare_process",
+    "print_rows",
+    "processor_name",
+    "write_rows",
+]
 
 
-def show(rows: list[Row]) -> None:
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The command line of every benchmark, with its option `--json PATH`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, as a list of objects")
+    return parser
+
+
+def measure_rates(candidates: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Call the candidates in turn; the result holds, for each call, the count that it returned per second."""
+    calls = time_in_turn(candidates, rounds)
+    return {name: [count / seconds for seconds, count in pairs] for name, pairs in calls.items()}
+
+
+def print_rows(rows: list[Row]) -> None:
     """Print figures as a table."""
     for row in rows:
         low, high = row.spread
@@ -39,14 +48,14 @@ def show(rows: list[Row]) -> None:
             print(f"{row.name:<44} {row.ratio:10.2f} × {row.versus} ({low:.2f} … {high:.2f})")
 
 
-def write(rows: list[Row], path: Path | None) -> None:
-    """Write figures as JSON where `--json` says."""
+def write_rows(rows: list[Row], path: Path | None) -> None:
+    """Write figures as JSON to the file that `--json` names; nothing where it is None."""
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def header(threads: int, untuned: bool) -> None:
-    """Set the number of threads and the allocator, and print what the figures hold for."""
+def prepare_process(threads: int, untuned: bool) -> None:
+    """Set the number of threads, tune the allocator unless `untuned`, and print the conditions of the measurement."""
     torch.set_num_threads(threads)
-    print(f"{processor()}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
-    print("allocator: as it comes" if untuned else tune_allocator())
+    print(f"{processor_name()}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
+    print("allocator: not tuned" if untuned else tune_allocator())

@@ -1,15 +1,15 @@
-"""The fused execution on a GPU, in bf16: is it right, how fast is it, and how much memory does it take.
+"""The fused execution on a GPU, in bf16: its errors, its speed, and its memory.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --interpret      # the first part alone, at tiny shapes, on a CPU
 
-First outputs and all gradients beside a plain loop in float32. Then TFLOP/s forward and backward of swiglu (and, with
-`--activation`, of gelu) experts without biases beside
-- dense: the matrix products alone of one dense layer with as many rows as there are assignments, which is the limit;
+First it compares the outputs and all gradients with those of a plain loop in float32. Then it measures the TFLOP/s,
+forward and backward, of swiglu experts without biases (of others with `--activation`), and compares them with
+- dense: only the matrix products of one dense layer with as many rows as there are assignments, an upper bound;
 - grouped: sort, copy the rows, `torch.nn.functional.grouped_mm`, weighted scatter back;
-- ScatterMoE and SonicMoE where they are installed (SonicMoE with its router: it has no other entry for given layouts).
-All in one process, in turn, timed by CUDA events; medians over rounds, the ratio within rounds with its smallest and
-largest value, and the peak of the memory that a step takes beside its rows and weights.
+- ScatterMoE and SonicMoE where they are installed (SonicMoE with its router, because it cannot run without it).
+The candidates run in turn in one process, timed by CUDA events. Figures are medians over rounds, ratios are taken
+within rounds and shown with their smallest and largest value. The peak of the memory excludes rows and weights.
 """
 
 import os
@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 if "--interpret" in sys.argv:
-    # Triton reads it once, when it is imported.
+    # Triton reads this variable once, when it is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
-from _compare import Row, compare, parser, show, write
+from _compare import Row, comparison_rows, make_parser, print_rows, write_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,7 +58,7 @@ NAMES = ("x", "inner", "outer", "weights")
 
 
 class Problem:
-    """Random rows and experts, and a random routing: k different experts for each row, unequally loaded."""
+    """Random rows and experts, and a random routing: k different experts for each row, with unequal loads."""
 
     def __init__(self, shape: Shape, activation: str, device: str, dtype: torch.dtype):
         torch.manual_seed(0)
@@ -87,54 +87,60 @@ class Problem:
         return [self.x, self.inner, self.outer, self.weight_A]
 
     @property
-    def work(self) -> float:
+    def forward_tflop(self) -> float:
         """TFLOP of a forward; a backward has twice as many."""
         shape = self.shape
         return 2e-12 * shape.rows * shape.k * shape.features * shape.hidden * (self.matrices + 1)
 
 
-def fused(problem: Problem) -> Tensor:
+def run_fused(problem: Problem) -> Tensor:
+    """The outputs by the library's fused execution."""
     experts = (problem.inner, None, problem.outer, None)
     return fused_ffn(problem.x, *experts, problem.activation, problem.selection)
 
 
-def grouped(problem: Problem) -> Tensor:
-    """As one writes it with torch alone."""
-    chosen = problem.selection
-    expert_A, order_A = chosen.expert_A.sort(stable=True)
+def run_grouped(problem: Problem) -> Tensor:
+    """The outputs by grouped products of torch alone."""
+    selection = problem.selection
+    expert_A, order_A = selection.expert_A.sort(stable=True)
     ends = torch.searchsorted(expert_A, torch.arange(1, problem.shape.experts + 1, device=expert_A.device)).int()
-    row_A = chosen.row_A[order_A]
+    row_A = selection.row_A[order_A]
     hidden = F.grouped_mm(problem.x[row_A], problem.inner.transpose(1, 2), offs=ends)
     value = F.grouped_mm(feed_forward_activation(problem.activation, hidden), problem.outer.transpose(1, 2), offs=ends)
-    value = value * chosen.weight_A[order_A, None].to(value.dtype)
+    value = value * selection.weight_A[order_A, None].to(value.dtype)
     return torch.zeros_like(problem.x).index_add(0, row_A, value)
 
 
-def check(problem: Problem) -> float:
-    """The largest relative error of output and gradients beside a loop in float32."""
-    chosen, shape = problem.selection, problem.shape
-    y = fused(problem)
-    ours = [y.detach(), *torch.autograd.grad(y, problem.leaves, problem.upstream)]
+def measure_error(problem: Problem) -> float:
+    """The largest relative error of outputs and gradients, compared with a loop in float32."""
+    selection, shape = problem.selection, problem.shape
+    y = run_fused(problem)
+    tensors = [y.detach(), *torch.autograd.grad(y, problem.leaves, problem.upstream)]
     x, inner, outer, weight_A = leaves = [leaf.detach().float().requires_grad_() for leaf in problem.leaves]
-    readable = torch.zeros_like(x)
+    y_loop = torch.zeros_like(x)
     for expert, (first, second) in enumerate(zip(inner.unbind(), outer.unbind(), strict=True)):
-        place_A = torch.nonzero(chosen.expert_A == expert).flatten()
-        row_A = chosen.row_A[place_A]
+        position_A = torch.nonzero(selection.expert_A == expert).flatten()
+        row_A = selection.row_A[position_A]
         value = feed_forward_activation(problem.activation, x[row_A] @ first.T) @ second.T
-        readable = readable.index_add(0, row_A, weight_A[place_A, None] * value)
-    expected = [readable.detach(), *torch.autograd.grad(readable, leaves, problem.upstream.float())]
-    errors = [float((a.float() - b).norm() / b.norm()) for a, b in zip(ours, expected, strict=True)]
-    listed = ", ".join(f"{name} {error:.1e}" for name, error in zip(("y", *NAMES), errors, strict=True))
-    print(f"{shape}, {problem.activation}, {problem.x.dtype}: relative errors {listed}")
-    # NaN is no error below the limit either.
+        y_loop = y_loop.index_add(0, row_A, weight_A[position_A, None] * value)
+    expected = [y_loop.detach(), *torch.autograd.grad(y_loop, leaves, problem.upstream.float())]
+    errors = [
+        float((tensor.float() - reference).norm() / reference.norm())
+        for tensor, reference in zip(tensors, expected, strict=True)
+    ]
+    text = ", ".join(f"{name} {error:.1e}" for name, error in zip(("y", *NAMES), errors, strict=True))
+    print(f"{shape}, {problem.activation}, {problem.x.dtype}: relative errors {text}")
+    # NaN counts as an infinite error.
     return max(error if error == error else float("inf") for error in errors)
 
 
-# What runs forward and gives what runs the backward.
+# A function that runs the forward and returns a function that runs the backward.
 Step = Callable[[], Callable[[], Any]]
 
 
-def differentiated(problem: Problem, execution: Callable[[Problem], Tensor]) -> Step:
+def make_step(problem: Problem, execution: Callable[[Problem], Tensor]) -> Step:
+    """The step of an execution of the problem."""
+
     def forward() -> Callable[[], Any]:
         y = execution(problem)
         return lambda: torch.autograd.grad(y, problem.leaves, problem.upstream)
@@ -142,8 +148,8 @@ def differentiated(problem: Problem, execution: Callable[[Problem], Tensor]) -> 
     return forward
 
 
-def dense(problem: Problem) -> Step:
-    """Two products forward and four backward, and nothing else."""
+def make_dense_step(problem: Problem) -> Step:
+    """Two matrix products forward and four backward, and nothing else."""
     shape, dtype, device = problem.shape, problem.x.dtype, problem.x.device
     rows = shape.rows * shape.k
     x = torch.randn(rows, shape.features, device=device).to(dtype)
@@ -157,13 +163,13 @@ def dense(problem: Problem) -> Step:
     return forward
 
 
-def scattermoe(problem: Problem) -> Step:
+def make_scattermoe_step(problem: Problem) -> Step:
     from scattermoe.mlp import GLUMLP, MLP
 
     shape = problem.shape
-    own = {"swiglu": F.silu, "geglu": F.gelu, "gelu": F.gelu, "relu2": lambda h: F.relu(h).square()}[problem.activation]
+    functions = {"swiglu": F.silu, "geglu": F.gelu, "gelu": F.gelu, "relu2": lambda h: F.relu(h).square()}
     sizes = (shape.features, shape.hidden, shape.experts, shape.k)
-    layer = (GLUMLP if problem.activation in GATED else MLP)(*sizes, activation=own)
+    layer = (GLUMLP if problem.activation in GATED else MLP)(*sizes, activation=functions[problem.activation])
     layer = layer.to(problem.x.device, problem.x.dtype)
     weight_TK = problem.weight_A.detach().view(shape.rows, shape.k).to(problem.x.dtype).requires_grad_()
     leaves = [problem.x, *layer.parameters(), weight_TK]
@@ -175,14 +181,14 @@ def scattermoe(problem: Problem) -> Step:
     return forward
 
 
-def sonicmoe(problem: Problem) -> Step:
+def make_sonicmoe_step(problem: Problem) -> Step:
     from sonicmoe import MoE
     from sonicmoe.enums import ActivationType
 
     shape = problem.shape
-    own = {"swiglu": "SWIGLU", "geglu": "GEGLU", "gelu": "GELU", "relu2": "RELU_SQ"}[problem.activation]
+    activation = {"swiglu": "SWIGLU", "geglu": "GEGLU", "gelu": "GELU", "relu2": "RELU_SQ"}[problem.activation]
     sizes = (shape.experts, shape.k, shape.features, shape.hidden)
-    layer = MoE(*sizes, getattr(ActivationType, own), False, 0.02).to(problem.x.device, problem.x.dtype)
+    layer = MoE(*sizes, getattr(ActivationType, activation), False, 0.02).to(problem.x.device, problem.x.dtype)
     leaves = [problem.x, *layer.parameters()]
 
     def forward() -> Callable[[], Any]:
@@ -192,14 +198,14 @@ def sonicmoe(problem: Problem) -> Step:
     return forward
 
 
-def candidates(problem: Problem) -> dict[str, Step]:
-    """What can be run here, after one step each."""
+def make_steps(problem: Problem) -> dict[str, Step]:
+    """The steps of the candidates that run on this machine, after one call of each."""
     makers: dict[str, Callable[[], Step]] = {
-        "fused": lambda: differentiated(problem, fused),
-        "dense": lambda: dense(problem),
-        "grouped": lambda: differentiated(problem, grouped),
-        "ScatterMoE": lambda: scattermoe(problem),
-        "SonicMoE": lambda: sonicmoe(problem),
+        "fused": lambda: make_step(problem, run_fused),
+        "dense": lambda: make_dense_step(problem),
+        "grouped": lambda: make_step(problem, run_grouped),
+        "ScatterMoE": lambda: make_scattermoe_step(problem),
+        "SonicMoE": lambda: make_sonicmoe_step(problem),
     }
     steps = {}
     for name, make in makers.items():
@@ -211,38 +217,40 @@ def candidates(problem: Problem) -> dict[str, Step]:
         except Exception as error:
             if name == "fused":
                 raise
-            print(f"{name} does not run here: {type(error).__name__}: {str(error).splitlines()[:1]}")
+            print(f"{name} does not run on this machine: {type(error).__name__}: {str(error).splitlines()[:1]}")
         else:
             steps[name] = step
     return steps
 
 
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its seconds on the GPU."""
+def time_call(call: Callable[[], Any]) -> tuple[Any, float]:
+    """The value of a call, and its seconds on the GPU."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
-    result = run()
+    value = call()
     end.record()
     end.synchronize()
-    return result, begin.elapsed_time(end) / 1e3
+    return value, begin.elapsed_time(end) / 1e3
 
 
 def measure(problem: Problem, rounds: int) -> list[Row]:
-    """TFLOP/s of both directions, with ratios, and peaks of memory."""
-    steps = candidates(problem)
+    """TFLOP/s of forward and backward with their ratios, and peaks of memory."""
+    steps = make_steps(problem)
     prefix, rows = f"{problem.shape} {problem.activation}, ", []
-    speeds: dict[str, dict[str, list[float]]] = {way: {name: [] for name in steps} for way in ("forward", "backward")}
+    speeds: dict[str, dict[str, list[float]]] = {
+        direction: {name: [] for name in steps} for direction in ("forward", "backward")
+    }
     for number in range(rounds + 2):
         for name, step in steps.items():
-            backward, seconds = timed(step)
-            more = timed(backward)[1]
+            backward, forward_seconds = time_call(step)
+            backward_seconds = time_call(backward)[1]
             del backward
             if number > 1:
-                speeds["forward"][name].append(problem.work / seconds)
-                speeds["backward"][name].append(2 * problem.work / more)
-    others = [("fused", name) for name in steps if name != "fused"]
-    for way, measured in speeds.items():
-        rows += compare(measured, others, "TFLOP/s", f"{prefix}{way}, ")
+                speeds["forward"][name].append(problem.forward_tflop / forward_seconds)
+                speeds["backward"][name].append(2 * problem.forward_tflop / backward_seconds)
+    pairs = [("fused", name) for name in steps if name != "fused"]
+    for direction, values in speeds.items():
+        rows += comparison_rows(values, pairs, "TFLOP/s", f"{prefix}{direction}, ")
     for name, step in steps.items():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -254,18 +262,17 @@ def measure(problem: Problem, rounds: int) -> list[Row]:
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "")
-    arguments.add_argument("--interpret", action="store_true", help="check tiny shapes in Triton's interpreter")
-    arguments.add_argument("--rounds", type=int, default=20, help="counted rounds")
-    arguments.add_argument("--activation", choices=FEED_FORWARD, action="append", help="default: swiglu")
-    arguments.add_argument("--shape", type=int, choices=range(len(LARGE)), action="append", help="only this one")
-    options = arguments.parse_args()
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--interpret", action="store_true", help="check tiny shapes in Triton's interpreter")
+    parser.add_argument("--rounds", type=int, default=20, help="counted rounds")
+    parser.add_argument("--activation", choices=FEED_FORWARD, action="append", help="default: swiglu")
+    parser.add_argument("--shape", type=int, choices=range(len(LARGE)), action="append", help="only this one")
+    options = parser.parse_args()
     device, dtype = ("cpu", torch.float32) if options.interpret else ("cuda", torch.bfloat16)
-    why = (
-        "needs a GPU" if device == "cuda" and not torch.cuda.is_available() else obstacle(torch.zeros(1, device=device))
-    )
-    if why is not None:
-        print(f"benchmarks/gpu.py {why}; --interpret checks tiny shapes without one")
+    no_gpu = device == "cuda" and not torch.cuda.is_available()
+    reason = "needs a GPU" if no_gpu else obstacle(torch.zeros(1, device=device))
+    if reason is not None:
+        print(f"benchmarks/gpu.py {reason}; --interpret checks tiny shapes without one")
         sys.exit(2)
     if device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
@@ -274,14 +281,14 @@ def main() -> None:
     for shape in shapes:
         for activation in options.activation or (FEED_FORWARD if options.interpret else ("swiglu",)):
             problem = Problem(shape, activation, device, dtype)
-            if check(problem) > limit:
+            if measure_error(problem) > limit:
                 sys.exit(f"outputs or gradients are off by more than {limit}")
             if not options.interpret:
                 torch.cuda.empty_cache()
-                measured = measure(problem, options.rounds)
-                show(measured)
-                rows += measured
-    write(rows, options.json)
+                problem_rows = measure(problem, options.rounds)
+                print_rows(problem_rows)
+                rows += problem_rows
+    write_rows(rows, options.json)
 
 
 if __name__ == "__main__":

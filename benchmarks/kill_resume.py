@@ -1,12 +1,12 @@
-"""Kills a study at random moments, goes on with it, and compares every bit with one that was never interrupted.
+"""Kills a study at random moments, resumes it, and compares its files bit by bit with those of an uninterrupted one.
 
     .venv/bin/python benchmarks/kill_resume.py [--times 20] [--json PATH] [--seed 0] [--recipe NAME [KEY=VALUE …]]
 
-A trial starts the study in a fresh folder (the data are decoded beforehand), waits until a run is past its first step,
-waits for a share of the reference's training time that a seeded generator draws, and sends SIGKILL: to the parent
-alone in every second trial, to the whole process group in the others. The same command then has to say at which step
-above 0 it goes on, and to end with the reference's weights, optimizer and random state, metrics and routing.
-A moment at which all runs were finished already is drawn again. The exit code is 1 if any trial fails.
+A trial starts the study in a fresh folder (the data are decoded before), waits until a run is past its first step,
+waits for a random share of the reference's training time, and sends SIGKILL: in every second trial to the whole process
+group, in the others to the parent only. The same command must then print a step above 0 at which it resumes, and end
+with the reference's weights, optimizer state, random state, metrics and routing. Where all runs were finished at the
+random moment, the benchmark draws another one. The exit code is 1 if any trial fails.
 """
 
 import math
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from _compare import Row, parser, write
+from _compare import Row, make_parser, write_rows
 
 QUICK = [
     "seeds=1",
@@ -36,7 +36,13 @@ RESUMED = re.compile(r"^resumed (\S+) at epoch \d+ step (\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Reference:
-    """The uninterrupted study: its bits, and how many seconds it took from a run's first step to the last run's end."""
+    """The uninterrupted study.
+
+    Arguments:
+        bits: for each run, the contents of its files.
+        training_seconds: time from the first step of a run to the end of the last run.
+        seconds: time of the whole command.
+    """
 
     bits: dict[str, dict[str, bytes]]
     training_seconds: float
@@ -45,7 +51,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one kill."""
+    """The outcome of one trial.
+
+    Arguments:
+        whole_group: whether the whole process group was killed.
+        killed_after: seconds from the start of the command to the kill.
+        resumed: for each run that resumed, the step.
+        seconds: time of both commands.
+        problems: what differs from the reference; empty for a trial that succeeded.
+    """
 
     whole_group: bool
     killed_after: float
@@ -55,10 +69,10 @@ class Trial:
 
 
 class Study:
-    """One command, whose folder changes."""
+    """The command of the study, for any folder."""
 
     def __init__(self, recipe: str, overrides: list[str], cache: Path):
-        # Each run by itself: its own checkpoint is what is watched and compared.
+        # Runs train alone, because the checkpoint of each run is watched and compared.
         self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--stack", "never"]
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
@@ -72,90 +86,94 @@ class Study:
                 start_new_session=True,
             )
 
-    def reference(self, folder: Path) -> Reference:
+    def run_reference(self, folder: Path) -> Reference:
         out, log = folder / "reference", folder / "reference.log"
-        begun = time.monotonic()
+        started = time.monotonic()
         process = self.start(out, log)
         wait_for_first_step(process, out, log)
-        first = last = time.monotonic()
+        first_step = last_end = time.monotonic()
         finished = 0
         while process.poll() is None:
-            if len(found := runs_of(out, "result.json")) > finished:
-                finished, last = len(found), time.monotonic()
+            if len(runs := find_runs(out, "result.json")) > finished:
+                finished, last_end = len(runs), time.monotonic()
             time.sleep(0.01)
         if process.returncode:
             sys.exit(f"the reference ended with code {process.returncode}:\n{log.read_text()}")
-        return Reference(bits_of(out), last - first, time.monotonic() - begun)
+        return Reference(read_bits(out), last_end - first_step, time.monotonic() - started)
 
-    def trial(self, folder: Path, reference: Reference, wait: float, whole_group: bool) -> Trial | float:
-        """Kill and go on; where the moment came after the last run's end, the seconds that training took."""
+    def run_trial(self, folder: Path, reference: Reference, wait: float, whole_group: bool) -> Trial | float:
+        """Kill the study and resume it.
+
+        Returns:
+            The trial; where all runs were finished before the kill, the seconds that training took instead.
+        """
         out, log = folder / "study", folder / "killed.log"
-        begun = time.monotonic()
+        started = time.monotonic()
         process = self.start(out, log)
         wait_for_first_step(process, out, log)
-        first = time.time()
+        first_step = time.time()
         time.sleep(wait)
-        if process.poll() is not None or not under_way(out):
+        if process.poll() is not None or not find_unfinished(out):
             process.kill()
             process.wait()
             ends = [path.stat().st_mtime for path in out.glob("*/seed-*/result.json")]
-            return max(ends) - first if len(ends) == len(reference.bits) else math.inf  # else it was between two runs
+            return max(ends) - first_step if len(ends) == len(reference.bits) else math.inf  # it was between two runs
         if whole_group:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        killed = time.monotonic() - begun
-        again = self.start(out, folder / "resumed.log")
-        code = again.wait()
+        killed = time.monotonic() - started
+        code = self.start(out, folder / "resumed.log").wait()
         text = (folder / "resumed.log").read_text()
         resumed = {name: int(step) for name, step in RESUMED.findall(text)}
         problems = [] if code == 0 else [f"ended with code {code}: {text.strip().splitlines()[-1:]}"]
-        problems += [] if resumed else ["no run says that it resumed"]
+        problems += [] if resumed else ["no run resumed"]
         problems += [f"{name} resumed at step 0" for name, step in resumed.items() if step == 0]
-        problems += differences(reference.bits, bits_of(out))
-        return Trial(whole_group, killed, resumed, time.monotonic() - begun, problems)
+        problems += list_differences(reference.bits, read_bits(out))
+        return Trial(whole_group, killed, resumed, time.monotonic() - started, problems)
 
 
-def runs_of(out: Path, file: str) -> list[str]:
+def find_runs(out: Path, file: str) -> list[str]:
     return sorted(str(path.relative_to(out).parents[file.count("/")]) for path in out.glob(f"*/seed-*/{file}"))
 
 
-def under_way(out: Path) -> list[str]:
-    """The runs that have a step behind them and are not finished."""
-    return [name for name in runs_of(out, "state/checkpoint.safetensors") if not (out / name / "result.json").exists()]
+def find_unfinished(out: Path) -> list[str]:
+    """Names of the runs that have made a step and are not finished."""
+    started = find_runs(out, "state/checkpoint.safetensors")
+    return [name for name in started if not (out / name / "result.json").exists()]
 
 
 def wait_for_first_step(process: subprocess.Popen[bytes], out: Path, log: Path) -> None:
     # The loop writes the first checkpoint right after the first step.
-    while not under_way(out):
+    while not find_unfinished(out):
         if process.poll() is not None:
             sys.exit(f"ended with code {process.returncode} before its first step:\n{log.read_text()}")
         time.sleep(0.005)
 
 
-def bits_of(out: Path) -> dict[str, dict[str, bytes]]:
+def read_bits(out: Path) -> dict[str, dict[str, bytes]]:
     return {
         name: {file: (out / name / file).read_bytes() for file in FILES if (out / name / file).exists()}
-        for name in runs_of(out, "state/checkpoint.safetensors")
+        for name in find_runs(out, "state/checkpoint.safetensors")
     }
 
 
-def differences(expected: dict[str, dict[str, bytes]], found: dict[str, dict[str, bytes]]) -> list[str]:
+def list_differences(expected: dict[str, dict[str, bytes]], actual: dict[str, dict[str, bytes]]) -> list[str]:
     return [
         f"{name}/{file} differs"
         for name, files in expected.items()
         for file, bits in files.items()
-        if found.get(name, {}).get(file) != bits
+        if actual.get(name, {}).get(file) != bits
     ]
 
 
 def measure(study: Study, times: int, seed: int) -> tuple[Reference, list[Trial]]:
-    draw = Random(seed)
+    generator = Random(seed)
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="kill-resume-") as temporary:
         folder = Path(temporary)
-        reference = study.reference(folder)
+        reference = study.run_reference(folder)
         print(
             f"reference: {', '.join(reference.bits)} in {reference.seconds:.1f} s,"
             f" {reference.training_seconds:.1f} s of it from the first step to the last run's end",
@@ -163,52 +181,53 @@ def measure(study: Study, times: int, seed: int) -> tuple[Reference, list[Trial]
         )
         attempt, span = 0, reference.training_seconds
         while len(trials) < times:
-            place = folder / str(attempt)
-            place.mkdir()
+            trial_folder = folder / str(attempt)
+            trial_folder.mkdir()
             attempt += 1
-            wait = draw.random() * span
-            trial = study.trial(place, reference, wait, whole_group=len(trials) % 2 == 1)
+            wait = generator.random() * span
+            trial = study.run_trial(trial_folder, reference, wait, whole_group=len(trials) % 2 == 1)
             if isinstance(trial, float):
-                # The machine has become faster than it was for the reference.
+                # The machine has become faster than it was during the reference.
                 span = min(span, trial)
                 print(f"{wait:.2f} s after the first step all runs were finished: drawn again", flush=True)
                 continue
             trials.append(trial)
-            what = "group" if trial.whole_group else "parent"
-            where = ", ".join(f"{name} at step {step}" for name, step in trial.resumed.items()) or "nothing"
+            target = "group" if trial.whole_group else "parent"
+            steps = ", ".join(f"{name} at step {step}" for name, step in trial.resumed.items()) or "nothing"
             outcome = "; ".join(trial.problems) or "same bits"
             print(
-                f"{len(trials):3}/{times} killed the {what:6} {wait:5.2f} s after the first step"
-                f" · resumed {where} · {outcome}",
+                f"{len(trials):3}/{times} killed the {target:6} {wait:5.2f} s after the first step"
+                f" · resumed {steps} · {outcome}",
                 flush=True,
             )
     return reference, trials
 
 
-def figures(reference: Reference, trials: list[Trial]) -> list[Row]:
-    good, share = [trial for trial in trials if not trial.problems], statistics.mean(not t.problems for t in trials)
+def make_rows(reference: Reference, trials: list[Trial]) -> list[Row]:
+    successes = [trial for trial in trials if not trial.problems]
+    share = len(successes) / len(trials)
     seconds = statistics.median(trial.seconds for trial in trials)
     ratios = [trial.seconds / reference.seconds for trial in trials]
     low, high = min(ratios), max(ratios)
     return [
-        Row("killed and resumed, same bits", len(good), "trials", f"{len(trials)} trials", share, (share, share)),
+        Row("killed and resumed, same bits", len(successes), "trials", f"{len(trials)} trials", share, (share, share)),
         Row("killed and resumed, wall time", seconds, "s", "uninterrupted", statistics.median(ratios), (low, high)),
     ]
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "")
-    arguments.add_argument("--times", type=int, default=20)
-    arguments.add_argument("--seed", type=int, default=0, help="of the moments")
-    arguments.add_argument("--recipe", default="quickstart")
-    arguments.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"default: {' '.join(QUICK)}")
-    options = arguments.parse_args()
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"default: {' '.join(QUICK)}")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-resume-cache-") as cache:
         study = Study(options.recipe, options.overrides or QUICK, Path(cache))
         reference, trials = measure(study, options.times, options.seed)
-    rows = figures(reference, trials)
+    rows = make_rows(reference, trials)
     print(f"{rows[0].value} of {len(trials)} trials ended in the uninterrupted bits")
-    write(rows, options.json)
+    write_rows(rows, options.json)
     sys.exit(rows[0].value != len(trials))
 
 

@@ -3,10 +3,11 @@
     pip install -e '.[bench]'
     python benchmarks/steps.py
 
-Study 1's linear gate (fp32) and study 2's dense gate (fp32, and bf16 in moebius), batch 128, 32×32 grey images drawn at
-random. All in one process, in turn, so that the machine's drift hits them alike; medians over rounds, and the ratio
-within rounds with its smallest and largest value. Ours is the loop that `moebius run` runs, with its metrics and its
-checks. The allocator is tuned for the whole process, TensorFlow included; `--untuned` leaves it as it comes.
+The models are study 1's with a linear gate (fp32) and study 2's with a dense gate (fp32, and bf16 in PyTorch), with
+batches of 128 random grey images of 32×32 pixels. The candidates run in turn in one process, so that changes in the
+machine's speed affect all of them; figures are medians over rounds, and ratios are taken within rounds and shown with
+their smallest and largest value. "moebius" is the loop of `moebius run`, with its metrics and its checks. The allocator
+is tuned for the whole process, TensorFlow included; `--untuned` does not tune it.
 """
 
 import os
@@ -19,11 +20,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import torch
-from _compare import Row, compare, parser, processor, rates, show, write
+from _compare import Row, comparison_rows, make_parser, measure_rates, prepare_process, print_rows, write_rows
 from torch import nn
 from torch.nn import functional as F
 
-from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.model.build import build_mixture
 from moebius.lab.training.loop import Trainer
@@ -47,8 +47,8 @@ def random_data(rows: int) -> Dataset:
     return Dataset(split, None, split.take(torch.arange(2)), tuple(map(str, range(20))), ("a", "b"), "random")
 
 
-def ours(model: dict, data: Dataset, precision: str) -> Callable[[], int]:
-    """An epoch of the loop that `moebius run` runs."""
+def moebius_epoch(model: dict, data: Dataset, precision: str) -> Callable[[], int]:
+    """A function that trains an epoch with the loop of `moebius run`, and returns the number of steps."""
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": precision}
     folder = Path(tempfile.mkdtemp())
     trainer = Trainer(lambda: build_mixture(model, data.facts), data, Settings.from_plain(plain), 0, folder)
@@ -62,7 +62,7 @@ def ours(model: dict, data: Dataset, precision: str) -> Callable[[], int]:
 
 
 class HandWritten(nn.Module):
-    """What one writes without a library."""
+    """A mixture written in plain PyTorch."""
 
     def __init__(self, gate: nn.Module, experts: list[nn.Module], mixes_logits: bool):
         super().__init__()
@@ -75,12 +75,12 @@ class HandWritten(nn.Module):
         return torch.logsumexp(self.gate(x).log_softmax(-1).unsqueeze(-1) + outputs.log_softmax(-1), 1)
 
 
-def linear_by_hand() -> HandWritten:
+def make_linear_by_hand() -> HandWritten:
     experts: list[nn.Module] = [nn.Sequential(nn.Flatten(), nn.Linear(1024, 20)) for _ in range(2)]
     return HandWritten(nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)), experts, mixes_logits=False)
 
 
-def conv_by_hand() -> HandWritten:
+def make_conv_by_hand() -> HandWritten:
     experts: list[nn.Module] = [
         nn.Sequential(
             nn.Conv2d(1, 128, 3, padding=1),
@@ -100,8 +100,8 @@ def conv_by_hand() -> HandWritten:
     return HandWritten(gate, experts, mixes_logits=True)
 
 
-def by_hand(model: HandWritten, data: Dataset, precision: str = "fp32") -> Callable[[], int]:
-    """An epoch of a plain PyTorch loop: tensors in memory, shuffled batches, Adam, accuracy and loss."""
+def plain_epoch(model: HandWritten, data: Dataset, precision: str = "fp32") -> Callable[[], int]:
+    """A function that trains an epoch with a plain PyTorch loop: shuffled batches, Adam, accuracy and loss."""
     x, y = data.train.images.float() / 255, data.train.labels
     optimizer = torch.optim.Adam(model.parameters())
 
@@ -123,10 +123,10 @@ def by_hand(model: HandWritten, data: Dataset, precision: str = "fp32") -> Calla
 
 
 def keras_epoch(study: int, data: Dataset) -> Callable[[], int] | None:
-    """An epoch of `fit`, as the studies were first written; None where Keras or TensorFlow is missing."""
+    """A function that trains an epoch with Keras' `fit`; None where Keras or TensorFlow is missing."""
     try:
         import keras
-        import tensorflow  # noqa: F401 - Keras finds its backend by itself; this tells whether it can
+        import tensorflow  # noqa: F401 - Keras imports its backend itself; this import fails where it cannot
     except ImportError:
         return None
     layers = keras.layers
@@ -161,37 +161,35 @@ def keras_epoch(study: int, data: Dataset) -> Callable[[], int] | None:
 
 
 def measure(study: int, steps: int, rounds: int) -> list[Row]:
-    """All candidates on one study's model."""
+    """Steps a second of all candidates for the model of one study."""
     data = random_data(BATCH * steps)
-    model, hand = (STUDY_1, linear_by_hand) if study == 1 else (STUDY_2, conv_by_hand)
-    candidates = {"moebius": ours(model, data, "fp32"), "by hand": by_hand(hand(), data)}
+    spec, make_model = (STUDY_1, make_linear_by_hand) if study == 1 else (STUDY_2, make_conv_by_hand)
+    candidates = {"moebius": moebius_epoch(spec, data, "fp32"), "by hand": plain_epoch(make_model(), data)}
     if study == 2:
-        candidates["moebius bf16"] = ours(model, data, "bf16")
-        candidates["by hand bf16"] = by_hand(hand(), data, "bf16")
-    keras = keras_epoch(study, data)
-    if keras is None:
+        candidates["moebius bf16"] = moebius_epoch(spec, data, "bf16")
+        candidates["by hand bf16"] = plain_epoch(make_model(), data, "bf16")
+    epoch = keras_epoch(study, data)
+    if epoch is None:
         print("Keras on TensorFlow is not installed: pip install -e '.[bench]'")
     else:
-        candidates["keras"] = keras
+        candidates["keras"] = epoch
     pairs = [("moebius", "by hand"), ("moebius", "keras"), ("moebius bf16", "by hand bf16"), ("moebius bf16", "keras")]
-    return compare(rates(candidates, rounds), pairs, "steps/s", f"study {study}, ")
+    return comparison_rows(measure_rates(candidates, rounds), pairs, "steps/s", f"study {study}, ")
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "")
-    arguments.add_argument("--rounds", type=int, default=7, help="counted rounds")
-    arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
-    arguments.add_argument("--untuned", action="store_true", help="leave the allocator as it comes")
-    arguments.add_argument("--study", type=int, choices=(1, 2), action="append", help="only this one")
-    options = arguments.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{processor()}, {os.cpu_count()} cores, {options.threads} threads, torch {torch.__version__}")
-    print("allocator: as it comes" if options.untuned else tune_allocator())
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
+    parser.add_argument("--untuned", action="store_true", help="do not tune the allocator")
+    parser.add_argument("--study", type=int, choices=(1, 2), action="append", help="measure this study only")
+    options = parser.parse_args()
+    prepare_process(options.threads, options.untuned)
     rows = []
     for study in options.study or (1, 2):
         rows += measure(study, 430 if study == 1 else 8, options.rounds)
-    show(rows)
-    write(rows, options.json)
+    print_rows(rows)
+    write_rows(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trained run says about image files is what it said about the rows of its data."""
+"""Predictions for image files equal those that the run recorded for the rows of its data."""
 
 import pandas as pd
 import pytest
@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 def study(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     for name, model in MODELS.items():
-        train_run(RunSpec(name, 0, model, TRAINING, "told"), data, out, "cpu", lambda event: None)
+        train_run(RunSpec(name, 0, model, TRAINING, "fingerprint"), data, out, "cpu", lambda event: None)
     return out
 
 
@@ -57,54 +57,55 @@ def images(data, tmp_path_factory):
     return paths
 
 
-def recorded(study, variant):
+def read_rows(study, variant):
+    """The recorded predictions of the first test rows."""
     table = pd.read_parquet(study / variant / "seed-0" / "routing.parquet")
     return table[table["split"] == "test"].sort_values("row").head(IMAGES).to_dict("records")
 
 
 @pytest.mark.parametrize("variant", ["linear", "logits"])
-def test_files_get_what_the_rows_got(study, data, images, variant):
+def test_files_have_the_predictions_of_their_rows(study, data, images, variant):
     predictions = predict(study / variant / "seed-0", images)
-    for path, row, found in zip(images, recorded(study, variant), predictions, strict=True):
-        assert found.path == path
-        assert found.label == data.classes[row["prediction"]]
-        assert found.probability == pytest.approx(row["probability"], abs=1e-5)
+    for path, row, prediction in zip(images, read_rows(study, variant), predictions, strict=True):
+        assert prediction.path == path
+        assert prediction.label == data.classes[row["prediction"]]
+        assert prediction.probability == pytest.approx(row["probability"], abs=1e-5)
         weights = {expert: row[f"gate_{expert}"] for expert in range(2) if row[f"gate_{expert}"] > 0}
-        assert dict(found.experts) == pytest.approx(weights, abs=1e-5)
-        assert found.experts == sorted(found.experts, key=lambda used: used[1], reverse=True)
+        assert dict(prediction.experts) == pytest.approx(weights, abs=1e-5)
+        assert prediction.experts == sorted(prediction.experts, key=lambda pair: pair[1], reverse=True)
 
 
-def test_a_gate_that_is_told_the_domain(study, data, images):
-    run, rows = study / "predesigned" / "seed-0", recorded(study, "predesigned")
+def test_the_domain_gate_routes_by_the_domain(study, data, images):
+    run, rows = study / "predesigned" / "seed-0", read_rows(study, "predesigned")
     for number, domain in enumerate(data.domains):
-        for row, found in zip(rows, predict(run, images, domain=domain), strict=True):
-            assert found.experts == [(number, 1.0)]
+        for row, prediction in zip(rows, predict(run, images, domain=domain), strict=True):
+            assert prediction.experts == [(number, 1.0)]
             if row["domain"] == number:
-                assert found.label == data.classes[row["prediction"]]
-                assert found.probability == pytest.approx(row["probability"], abs=1e-5)
+                assert prediction.label == data.classes[row["prediction"]]
+                assert prediction.probability == pytest.approx(row["probability"], abs=1e-5)
 
 
-def test_the_likeliest_classes(study, data, images):
-    (found,) = predict(study / "linear" / "seed-0", images[:1], top=100)
-    assert sorted(label for label, _ in found.top) == sorted(data.classes)
-    assert [value for _, value in found.top] == sorted((value for _, value in found.top), reverse=True)
-    assert sum(value for _, value in found.top) == pytest.approx(1, abs=1e-5)
-    assert found.top[0] == (found.label, found.probability)
+def test_the_most_probable_classes(study, data, images):
+    (prediction,) = predict(study / "linear" / "seed-0", images[:1], top=100)
+    assert sorted(label for label, _ in prediction.top) == sorted(data.classes)
+    assert [value for _, value in prediction.top] == sorted((value for _, value in prediction.top), reverse=True)
+    assert sum(value for _, value in prediction.top) == pytest.approx(1, abs=1e-5)
+    assert prediction.top[0] == (prediction.label, prediction.probability)
     assert len(predict(study / "linear" / "seed-0", images[:1], top=2)[0].top) == 2
 
 
-def test_larger_pictures_in_colour_are_read_as_the_data_were(study, images, tmp_path):
+def test_larger_images_in_colour_get_the_size_and_colour_of_the_data(study, images, tmp_path):
     large, tinted, small = (tmp_path / f"{name}.png" for name in ("large", "tinted", "small"))
     picture = Image.open(images[0]).resize((32, 32))
     picture.save(large)
     picture.convert("RGB").save(tinted)
     picture.resize((8, 8), Image.Resampling.BILINEAR).save(small)
-    first, *others = predict(study / "linear" / "seed-0", [small, large, tinted])
-    for found in others:
-        assert found.label == first.label
-        assert found.probability == pytest.approx(first.probability, abs=1e-5)
-        assert [expert for expert, _ in found.experts] == [expert for expert, _ in first.experts]
-        assert dict(found.experts) == pytest.approx(dict(first.experts), abs=1e-5)
+    expected, *predictions = predict(study / "linear" / "seed-0", [small, large, tinted])
+    for prediction in predictions:
+        assert prediction.label == expected.label
+        assert prediction.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert [expert for expert, _ in prediction.experts] == [expert for expert, _ in expected.experts]
+        assert dict(prediction.experts) == pytest.approx(dict(expected.experts), abs=1e-5)
 
 
 def test_the_loaded_run_is_in_eval_and_holds_the_trained_weights(study):

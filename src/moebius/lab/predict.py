@@ -1,4 +1,4 @@
-"""What a trained run says about single images."""
+"""Predictions of a finished run for image files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,15 @@ from moebius.storage.tensors import put_tensors
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says about one image.
+    """The prediction of a run for one image.
 
     Arguments:
-        path: of the image.
-        label: the class with the largest probability.
-        probability: of that class.
-        experts: the experts of the root mixture that had a say, with their gate weights, heaviest first.
-        top: the likeliest classes with their probabilities.
+        path: path of the image.
+        label: name of the class with the largest probability.
+        probability: probability of this class, 0 … 1.
+        experts: pairs (expert, gate weight) for the experts of the root mixture whose weight is not 0, in descending
+            order of weight.
+        top: pairs (class name, probability) for the most probable classes, in descending order.
     """
 
     path: Path
@@ -39,18 +40,22 @@ class Prediction:
 
 
 def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
-    """The trained mixture of a run's folder (OUT/VARIANT/seed-N), in eval mode, and its description.
+    """Load the trained mixture of a run.
+
+    Arguments:
+        run: folder of the run, OUT/VARIANT/seed-N.
+
+    Returns:
+        The mixture in evaluation mode, and its description, the contents of `model.json`.
 
     Raises:
         StudyError: the folder holds no finished run.
     """
     if not (run / "result.json").exists():
-        inside = sorted(path.parent for path in run.glob("**/result.json"))
-        fix = (
-            f"a run's folder, such as {inside[0]}"
-            if inside
-            else "moebius run quickstart, then runs/quickstart/linear/seed-0"
-        )
+        run_folders = sorted(path.parent for path in run.glob("**/result.json"))
+        fix = "moebius run quickstart, then runs/quickstart/linear/seed-0"
+        if run_folders:
+            fix = f"the folder of a run, such as {run_folders[0]}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
     description = read_json(run / "model.json")
     model = build_mixture(description["model"], description["facts"], StageNetworks(description.get("stages") or {}))
@@ -59,42 +64,48 @@ def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
 
 
 def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None = None) -> list[Prediction]:
-    """Classify image files with a finished run; they are read as the run's data were (grey or colour, resized).
+    """Classify image files with a finished run; they get the colour and the size of the run's data.
 
     Arguments:
-        run: the run's folder, OUT/VARIANT/seed-N.
-        images: files of any format that Pillow reads.
-        top: how many of the likeliest classes to name.
-        domain: the set that the images belong to, for pre-designed gates, which are told and cannot see it.
+        run: folder of the run, OUT/VARIANT/seed-N.
+        images: paths of image files, in any format that Pillow reads.
+        top: number of most probable classes to return.
+        domain: name of the set that the images belong to. The domain gate needs it, because it routes by the set and
+            not by the image.
 
     Raises:
         StudyError: the folder holds no finished run.
         DataError: an image is missing or broken.
-        ArgumentError: the run's gate needs a domain and got none, or an unknown one.
+        ArgumentError: the domain is unknown, or missing where the run's gate needs it.
     """
     model, description = load_run(Path(run))
     facts, domains = description["facts"], description["domains"]
     color = "grey" if facts["channels"] == 1 else "rgb"
     x = scale(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
-    context = _context(model, domain, domains, len(x))
+    context = _make_context(model, domain, domains, len(x))
     with torch.inference_mode(), record(model) as log:
-        output = model(x, context)
-    probs = output.exp() if getattr(model.combine, "gives_log_probabilities", False) else output.softmax(-1)
+        outputs = model(x, context)
+    gives_log_probabilities = getattr(model.combine, "gives_log_probabilities", False)
+    probabilities = outputs.exp() if gives_log_probabilities else outputs.softmax(-1)
     weights = log[""][-1].weights
     predictions = []
-    for path, prob, weight in zip(images, probs, weights, strict=True):
-        values, classes = prob.topk(min(top, len(prob)))
-        best = [(description["classes"][c], v) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
-        order = weight.argsort(descending=True).tolist()
-        used = [(expert, weight[expert].item()) for expert in order if weight[expert] != 0]
-        predictions.append(Prediction(Path(path), best[0][0], best[0][1], used, best))
+    for path, row_probabilities, row_weights in zip(images, probabilities, weights, strict=True):
+        values, labels = row_probabilities.topk(min(top, len(row_probabilities)))
+        best = [
+            (description["classes"][label], value)
+            for label, value in zip(labels.tolist(), values.tolist(), strict=True)
+        ]
+        order = row_weights.argsort(descending=True).tolist()
+        experts = [(expert, row_weights[expert].item()) for expert in order if row_weights[expert] != 0]
+        predictions.append(Prediction(Path(path), best[0][0], best[0][1], experts, best))
     return predictions
 
 
-def _context(model: Mixture, domain: str | None, domains: Sequence[str], rows: int) -> Mapping[str, torch.Tensor]:
+def _make_context(model: Mixture, domain: str | None, domains: Sequence[str], rows: int) -> Mapping[str, torch.Tensor]:
+    """The context of `rows` images of one domain; empty where no domain is given and no gate needs it."""
     if domain is None:
         if any(isinstance(module, Domain) for module in model.modules()):
-            rule = "must name the set that the images belong to, for this run's gate is told it"
+            rule = "must name the set that the images belong to, because this run's gate routes by it"
             raise ArgumentError("domain", rule, None, f"--domain {domains[0]}")
         return {}
     if domain not in domains:

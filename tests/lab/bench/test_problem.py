@@ -10,31 +10,31 @@ TINY = {"dim": 4, "hidden": 6, "experts": 3, "k": 2, "rows": 5}
 def test_multiply_adds_and_bytes_by_hand():
     problem = Problem(**TINY)
     # 5 rows in 2 experts each: 4·6 + 6·4 multiply-adds for each.
-    assert problem.active == 5 * 2 * (24 + 24)
-    assert problem.everything == 5 * 3 * (24 + 24)
+    assert problem.active_multiply_adds == 5 * 2 * (24 + 24)
+    assert problem.total_multiply_adds == 5 * 3 * (24 + 24)
     # 24 + 6 numbers in the first layer, 24 + 4 in the second, of 4 bytes.
     assert problem.expert_bytes == 4 * (30 + 28)
 
 
 def test_gated_experts_have_three_matrices_and_bf16_takes_half():
     problem = Problem(**TINY, activation="swiglu", bias=False, dtype="bf16")
-    assert problem.active == 5 * 2 * 3 * 24
+    assert problem.active_multiply_adds == 5 * 2 * 3 * 24
     assert problem.expert_bytes == 2 * 3 * 24
 
 
 @pytest.mark.parametrize("activation", ["gelu", "geglu"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_an_expert_has_as_many_parameters_as_said(activation, bias):
+def test_an_expert_has_the_computed_number_of_parameters(activation, bias):
     problem = Problem(**TINY, activation=activation, bias=bias)
-    counted = sum(parameter.numel() for parameter in problem.layer().mixture.experts[0].parameters())
-    assert counted == problem.expert_parameters
+    count = sum(parameter.numel() for parameter in problem.make_layer().mixture.experts[0].parameters())
+    assert count == problem.expert_parameters
 
 
-def test_layer_and_rows_are_of_the_format():
+def test_layer_and_rows_have_the_format():
     problem = Problem(**TINY, dtype="bf16")
-    rows = problem.random_rows(7)
+    rows = problem.draw_rows(7)
     assert rows.shape == (7, 4)
-    assert problem.layer()(rows).dtype == torch.bfloat16
+    assert problem.make_layer()(rows).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_layer_and_rows_are_of_the_format():
         ({"device": "tpu"}, "device"),
     ],
 )
-def test_refuses(change, argument):
-    with pytest.raises(ArgumentError) as refused:
+def test_invalid_arguments_are_refused(change, argument):
+    with pytest.raises(ArgumentError) as caught:
         Problem(**{**TINY, **change})
-    assert refused.value.argument == argument
+    assert caught.value.argument == argument

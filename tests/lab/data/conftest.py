@@ -50,16 +50,7 @@ def make_png():
 @pytest.fixture
 def toy_set(tmp_path: Path) -> Path:
     """A data folder with one set, `toy`: four training and two test images, each of one grey level."""
-    write_parquet(
-        tmp_path / "toy/train-00000-of-00001.parquet",
-        [encode_png(value) for value in (0, 10, 20, 30)],
-        [0, 1, 0, 1],
-        ["dark", "light"],
-    )
-    write_parquet(
-        tmp_path / "toy/test-00000-of-00001.parquet",
-        [encode_png(value) for value in (40, 50)],
-        [1, 0],
-        ["dark", "light"],
-    )
+    for split, grey_levels, labels in (("train", (0, 10, 20, 30), [0, 1, 0, 1]), ("test", (40, 50), [1, 0])):
+        images = [encode_png(value) for value in grey_levels]
+        write_parquet(tmp_path / f"toy/{split}-00000-of-00001.parquet", images, labels, ["dark", "light"])
     return tmp_path

@@ -1,4 +1,4 @@
-"""From the model part of a recipe to a mixture."""
+"""Mixtures built from the `model` part of a recipe, and their multiply-adds."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_defaults_and_facts_of_the_data():
     assert moe(IMAGES).shape == (5, 20)
 
 
-def test_every_part_is_as_the_recipe_says():
+def test_every_part_follows_the_spec():
     spec = {
         "gate": {"kind": "mlp", "hidden": [7, 5]},
         "experts": {"kind": "conv", "filters": [3], "hidden": [4], "count": 2},
@@ -41,7 +41,7 @@ def test_every_part_is_as_the_recipe_says():
     assert spec["experts"] == {"kind": "conv", "filters": [3], "hidden": [4], "count": 2}
 
 
-def test_unlike_experts_each_with_a_count():
+def test_different_experts_each_with_a_count():
     experts = [{"kind": "linear", "count": 2}, {"kind": "mlp", "hidden": [3]}]
     moe = build_mixture({"gate": {"kind": "linear"}, "experts": experts}, FACTS)
     assert [type(expert).__name__ for expert in moe.experts] == ["Linear", "Linear", "MLP"]
@@ -59,13 +59,13 @@ def test_a_mixture_is_an_expert():
     assert [log[f"experts.{e}"][0].rows.tolist() for e in range(2)] == [[0, 3], [1, 2, 4]]
 
 
-def test_a_value_in_the_recipe_wins_over_the_facts():
+def test_a_value_in_the_spec_takes_precedence_over_the_facts():
     moe = build_mixture({"gate": {"kind": "uniform"}, "experts": {"kind": "linear", "classes": 7}}, FACTS)
     assert moe(IMAGES).shape == (5, 7)
 
 
 @pytest.mark.parametrize(
-    ("changes", "begins"),
+    ("changes", "message"),
     [
         ({"gate": {"kind": "mlp", "hidden": []}}, r"gate\.hidden: needs at least one width, got \[\]"),
         ({"gate": {"kind": "domain"}}, r"gate\.experts: the domain gate needs one expert per domain"),
@@ -88,9 +88,9 @@ def test_a_value_in_the_recipe_wins_over_the_facts():
         ({"experts": []}, "experts: needs at least one expert"),
     ],
 )
-def test_what_a_component_refuses_is_named_by_its_path(changes, begins):
+def test_a_refused_value_is_named_by_its_path(changes, message):
     spec = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}
-    with pytest.raises(ArgumentError, match=f"^{begins}"):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
         build_mixture(spec, FACTS)
 
 
@@ -108,37 +108,37 @@ def test_unknown_kinds(changes, fix):
         build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}, FACTS)
 
 
-def built(gate, experts, **more):
-    return build_mixture({"gate": gate, "experts": experts, **more}, FACTS)
+def build(gate, experts, **parts):
+    return build_mixture({"gate": gate, "experts": experts, **parts}, FACTS)
 
 
 def test_multiply_adds_of_linear_experts():
-    one = built({"kind": "uniform"}, {"kind": "linear"}, combine={"kind": "log_mixture"})
-    assert multiply_adds(one, FACTS) == 64 * 20
-    two = built({"kind": "linear"}, {"kind": "linear", "count": 2}, combine={"kind": "log_mixture"})
-    assert multiply_adds(two, FACTS) == 64 * 2 + 2 * 64 * 20
+    single = build({"kind": "uniform"}, {"kind": "linear"}, combine={"kind": "log_mixture"})
+    assert multiply_adds(single, FACTS) == 64 * 20
+    pair = build({"kind": "linear"}, {"kind": "linear", "count": 2}, combine={"kind": "log_mixture"})
+    assert multiply_adds(pair, FACTS) == 64 * 2 + 2 * 64 * 20
 
 
 def test_experts_that_are_not_chosen_cost_nothing():
-    hard = {"router": {"kind": "argmax"}, "combine": {"kind": "log_mixture"}}
-    assert multiply_adds(built({"kind": "domain"}, {"kind": "linear", "count": 2}, **hard), FACTS) == 64 * 20
-    assert multiply_adds(built({"kind": "linear"}, {"kind": "linear", "count": 9}, **hard), FACTS) == 64 * 9 + 64 * 20
+    sparse = {"router": {"kind": "argmax"}, "combine": {"kind": "log_mixture"}}
+    assert multiply_adds(build({"kind": "domain"}, {"kind": "linear", "count": 2}, **sparse), FACTS) == 64 * 20
+    assert multiply_adds(build({"kind": "linear"}, {"kind": "linear", "count": 9}, **sparse), FACTS) == 64 * 9 + 64 * 20
 
 
 def test_multiply_adds_of_a_convolutional_expert():
     # 8×8 positions × 9 taps × 1 → 4 maps, 4×4 × 9 × 4 → 6, then 2·2·6 → 5 → 20.
-    conv = built(
+    conv = build(
         {"kind": "uniform"}, {"kind": "conv", "filters": [4, 6], "hidden": [5]}, combine={"kind": "log_mixture"}
     )
     assert multiply_adds(conv, FACTS) == 64 * 9 * 4 + 16 * 9 * 4 * 6 + 24 * 5 + 5 * 20
 
 
-def test_the_weighted_sum_itself_counts():
-    two = built({"kind": "uniform"}, {"kind": "linear", "count": 2})
-    assert multiply_adds(two, FACTS) == 2 * 64 * 20 + 2 * 20
+def test_the_weighted_sum_counts_too():
+    pair = build({"kind": "uniform"}, {"kind": "linear", "count": 2})
+    assert multiply_adds(pair, FACTS) == 2 * 64 * 20 + 2 * 20
 
 
-def test_counting_changes_nothing():
+def test_counting_does_not_change_the_model():
     moe = mb.Mixture(
         nn.Sequential(nn.Flatten(), nn.Linear(64, 1)),
         [nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.BatchNorm1d(20), nn.Dropout(0.5))],
@@ -152,7 +152,7 @@ def test_counting_changes_nothing():
     assert all(parameter.grad is None for parameter in moe.parameters())
 
 
-def test_a_stage_inside_another_is_mapped_to_the_outputs_that_the_other_has():
+def test_the_outputs_of_a_stage_inside_another_are_mapped_to_those_of_the_other():
     linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
     inner = {
         "model": linear,
@@ -168,17 +168,17 @@ def test_a_stage_inside_another_is_mapped_to_the_outputs_that_the_other_has():
     x = torch.rand(2, FACTS["channels"], FACTS["size"], FACTS["size"])
     network = moe.experts[0].network.experts[0].network
     assert moe.experts[0].network.experts[0].classes == (2, 0)
-    for_5, for_1 = network(x).unbind(1)
+    logit_of_5, logit_of_1 = network(x).unbind(1)
     expected = torch.full((2, 6), -torch.inf)
-    expected[:, 5], expected[:, 1] = for_5, for_1
+    expected[:, 5], expected[:, 1] = logit_of_5, logit_of_1
     torch.testing.assert_close(moe.experts[0](x), expected)
 
 
-def test_a_stage_that_knows_what_its_user_does_not_is_refused():
+def test_a_stage_with_classes_that_its_user_lacks_is_refused():
     linear = {"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
     inner = {"model": linear, "part": "experts.0", "facts": FACTS, "classes": [0, 2], "labels": None}
     around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
     outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 2}, "classes": [0, 1], "labels": [0, 1]}
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
-    with pytest.raises(ArgumentError, match="knows classes that the stage which uses it has no output for"):
+    with pytest.raises(ArgumentError, match="has outputs for classes that the stage which uses it has no outputs for"):
         build_mixture(spec, FACTS, StageNetworks({"inner": inner, "outer": outer}))

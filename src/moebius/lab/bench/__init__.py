@@ -1,4 +1,4 @@
-"""`moebius bench`: what a sparse layer of given shapes costs here, beside dense ones, and whether it pays."""
+"""`moebius bench`: the time of a sparse layer on this machine, compared with dense layers, and whether it pays."""
 
 from moebius.lab.bench.measure import Bench, bench
 from moebius.lab.bench.problem import Problem

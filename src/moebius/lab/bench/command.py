@@ -1,4 +1,4 @@
-"""What the command `moebius bench` does."""
+"""The command `moebius bench`."""
 
 import json as text
 import os
@@ -16,7 +16,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.files import write_text
 from moebius.lab.bench.measure import bench
 from moebius.lab.bench.problem import Problem
-from moebius.lab.bench.table import show
+from moebius.lab.bench.table import print_tables
 
 
 def run(
@@ -29,32 +29,43 @@ def run(
     json: Path | None,
     console: Console,
 ) -> None:
-    """Measure, print, and write the figures where `json` says.
+    """Measure a layer, print the figures, and write them as JSON.
+
+    Arguments:
+        layer: arguments of `Problem` other than the device.
+        device: cpu, cuda, or auto for cuda where there is a GPU.
+        rounds: number of rounds, as of `bench`.
+        threads: number of PyTorch's threads; None = PyTorch's default.
+        tuned: whether to tune the memory allocator.
+        backward: whether to measure the backward too.
+        json: file for the figures; None = none.
+        console: where the figures are printed.
 
     Raises:
-        ArgumentError: a size or name out of range, a GPU that is not there, or a folder that is not there.
+        ArgumentError: a size or a name out of range, cuda without a GPU, or a JSON file in a missing folder.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     problem = Problem(**layer, device=device)
     if json is not None and not json.parent.is_dir():
-        raise ArgumentError("--json", "needs a file in a folder that is there", str(json), f"mkdir -p {json.parent}")
+        raise ArgumentError("--json", "needs a file in a folder that exists", str(json), f"mkdir -p {json.parent}")
     if threads is not None:
         torch.set_num_threads(threads)
     allocator = tune_allocator() if tuned else "allocator: left as it comes"
-    where = torch.cuda.get_device_name() if device == "cuda" else processor()
-    machine = f"{where}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    hardware = torch.cuda.get_device_name() if device == "cuda" else processor_name()
+    machine = f"{hardware}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
     console.print(f"{problem}\n{machine}\n{allocator}", highlight=False)
     with console.status(f"measuring, {rounds} rounds"):
         measured = bench(problem, rounds, backward)
-    show(measured, console)
+    print_tables(measured, console)
     if json is not None:
-        about = {"moebius": __version__, "machine": machine, "allocator": allocator, "rounds": rounds}
-        write_text(json, text.dumps({**about, **measured.plain()}, indent=1) + "\n")
+        conditions = {"moebius": __version__, "machine": machine, "allocator": allocator, "rounds": rounds}
+        write_text(json, text.dumps({**conditions, **measured.plain()}, indent=1) + "\n")
 
 
-def processor() -> str:
-    """Name of this machine's processor."""
+def processor_name() -> str:
+    """Name of this machine's processor; empty where the system does not tell it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

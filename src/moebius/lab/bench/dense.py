@@ -1,29 +1,29 @@
-"""The dense layers that a sparse one is measured against, and the limit of the memory."""
+"""Calls to time: of layers, of dense layers in chunks of rows, and of memory transfers."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from moebius.lab.bench.timing import in_turn, seconds
+from moebius.lab.bench.timing import durations, time_in_turn
 
-# A dense layer is tried with its rows in pieces of these sizes: pieces whose hidden layer stays in the cache are
-# faster on a CPU, larger ones on a GPU.
+# Numbers of rows for which a dense layer is tried: on a CPU chunks whose hidden layer stays in the cache are faster, on
+# a GPU larger ones.
 CHUNKS = (512, 1024, 2048)
 
 
-def chunked(network: nn.Module, x: Tensor, chunk: int) -> Tensor:
-    """The network on all rows, at most `chunk` at a time.
+def run_in_chunks(network: nn.Module, x: Tensor, chunk: int) -> Tensor:
+    """The network's outputs for all rows, computed for at most `chunk` rows at a time.
 
     Example:
-        >>> chunked(nn.Linear(4, 3), torch.zeros(10, 4), 4).shape
+        >>> run_in_chunks(nn.Linear(4, 3), torch.zeros(10, 4), 4).shape
         torch.Size([10, 3])
     """
-    return network(x) if chunk >= len(x) else torch.cat([network(piece) for piece in x.split(chunk)])
+    return network(x) if chunk >= len(x) else torch.cat([network(rows) for rows in x.split(chunk)])
 
 
-def forward(network: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
-    """A candidate: the network without gradients."""
+def forward_call(network: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """A function that runs the network on `x` without gradients."""
 
     @torch.no_grad()
     def call() -> None:
@@ -32,33 +32,54 @@ def forward(network: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None
     return call
 
 
-def step(network: nn.Module, x: Tensor, chunk: int | None = None) -> Callable[[], None]:
-    """A candidate: forward, and backward to all parameters and the rows; gradients are None before."""
+def step_call(network: nn.Module, x: Tensor, chunk: int | None = None) -> Callable[[], None]:
+    """A function that runs the network forward on `x`, and backward to all parameters and to `x`.
+
+    Every call sets the gradients to None first.
+
+    Arguments:
+        network: the layer.
+        x: its inputs.
+        chunk: largest number of rows at a time; None = all.
+    """
     x = x.detach().requires_grad_()
     upstream = torch.randn_like(x)
 
     def call() -> None:
         network.zero_grad(set_to_none=True)
         x.grad = None
-        y = network(x) if chunk is None else chunked(network, x, chunk)
+        y = network(x) if chunk is None else run_in_chunks(network, x, chunk)
         y.backward(upstream)
 
     return call
 
 
-def best_chunk(
-    make: Callable[[int], Callable[[], None]], rows: int, wait: Callable[[], None] | None = None, rounds: int = 2
+def find_best_chunk(
+    make_call: Callable[[int], Callable[[], None]],
+    rows: int,
+    wait: Callable[[], None] | None = None,
+    rounds: int = 2,
 ) -> int:
-    """The number of rows at a time with which a candidate is fastest; `rows` for all at once."""
+    """The number of rows at a time with which a call is fastest.
+
+    Arguments:
+        make_call: makes the call for a number of rows at a time.
+        rows: number of all rows, which is tried too.
+        wait, rounds: as in `time_in_turn`.
+    """
     sizes = [chunk for chunk in CHUNKS if chunk < rows] + [rows]
-    times = seconds(in_turn({str(size): make(size) for size in sizes}, rounds, wait))
+    times = durations(time_in_turn({str(size): make_call(size) for size in sizes}, rounds, wait))
     return min(sizes, key=lambda size: min(times[str(size)]))
 
 
-def moved(size: int, device: str) -> dict[str, tuple[Callable[[], object], int]]:
-    """What measures the memory: a name, what to call, and how many bytes that moves.
+def memory_transfers(size: int, device: str) -> dict[str, tuple[Callable[[], object], int]]:
+    """Calls that write to memory or copy in it, with the number of bytes that each transfers.
 
-    `write` fills a tensor of about `size` bytes, `copy` reads one and writes another.
+    `write` fills a tensor of about `size` bytes; `copy` reads such a tensor and writes another.
+
+    Arguments:
+        size: bytes of a tensor.
+        device: where the tensors are.
     """
     count = max(size // 4, 1)
     source, target = torch.ones(count, device=device), torch.empty(count, device=device)

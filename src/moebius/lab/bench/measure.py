@@ -1,4 +1,4 @@
-"""One measurement: every execution beside two dense layers and the limit of the memory."""
+"""One measurement: the time of every execution, of two dense layers, and of memory transfers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,29 +11,30 @@ from moebius.execution.auto import Choice
 from moebius.experts.ffn import FFN
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.lab.bench.dense import best_chunk, chunked, forward, moved, step
+from moebius.lab.bench.dense import find_best_chunk, forward_call, memory_transfers, run_in_chunks, step_call
 from moebius.lab.bench.problem import DTYPES, Problem
-from moebius.lab.bench.timing import Row, alone, beside, in_turn, seconds
+from moebius.lab.bench.timing import Row, durations, ratio_row, time_in_turn, value_row
 from moebius.layers.sparse_ffn import SparseFFN
 
 ACTIVE, PARAMETERS = "dense, equal active work", "dense, equal parameters"
-# What multiplies or reads so many times as much as it would have to is named and not run: it takes minutes.
-_TOO_MUCH = 16
-# Bytes that are moved to measure the memory: beyond any cache, and not all that a machine has.
-_LARGEST = 2**30
+# An execution or layer with this many times the necessary work or weights read is not run: it would take minutes.
+_LARGEST_FACTOR = 16
+# Largest number of bytes of a memory transfer: beyond any cache, and below the memory of a small machine.
+_LARGEST_TRANSFER = 2**30
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a way through the layer takes.
+    """The cost of one candidate: an execution of the sparse layer, or a dense layer.
 
     Arguments:
-        name: of the execution, or of the dense layer.
-        multiply_adds, read: of a forward, with the bytes of weights that it has to read once.
-        written: bytes of gradients of the weights.
-        times: by "forward" and "forward+backward": milliseconds.
-        active, parameters: the same beside the dense layer of equal active work, and beside that of equal parameters;
-            nothing where that is this one, or did not run.
+        name: name of the execution or of the dense layer.
+        multiply_adds: multiply-adds of a forward.
+        read: bytes of weights that a forward has to read once.
+        written: bytes of gradients of the weights that a backward writes.
+        times: milliseconds, by "forward" and "forward+backward".
+        active, parameters: milliseconds compared with the dense layer of equal active work, and with the dense layer of
+            equal parameters; empty for that layer itself, and where it was not run.
     """
 
     name: str
@@ -47,18 +48,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured.
+    """The figures of one measurement.
 
     Arguments:
         problem: the shapes.
-        chosen: the execution that "auto" picks, and why.
-        costs: of the executions that ran, then of the dense layers.
-        not_run: name → why not.
-        chunks: rows at a time with which the dense layer of equal active work is fastest, by measurement.
-        memory: bytes that are written, and moved by copying, in a second.
-        floor: milliseconds that the memory needs at least to read the weights, and to write their gradients.
-        estimated: milliseconds of the dense layer of equal parameters where it did not run: by its multiply-adds.
-        busiest, idle: rows of the expert with most, and how many experts got none.
+        chosen: the execution that "auto" chooses, and the reason.
+        costs: costs of the executions that were run, then of the dense layers.
+        not_run: for each execution that was not run, the reason.
+        chunks: number of rows at a time with which the dense layer of equal active work is fastest, by mode.
+        memory: bytes a second of filling a tensor ("write"), and of reading and writing in a copy ("copy").
+        floor: lower bounds in milliseconds: for reading the weights once ("read"), and for writing their gradients
+            ("write").
+        estimated: milliseconds of the dense layer of equal parameters, estimated by its multiply-adds, where it was not
+            run; None where it was.
+        busiest: number of rows of the expert with the most rows.
+        idle: number of experts without rows.
     """
 
     problem: Problem
@@ -72,54 +76,56 @@ class Bench:
     busiest: int
     idle: int
 
-    def cost(self, name: str) -> Cost | None:
-        """That of an execution or dense layer, if it ran."""
+    def find_cost(self, name: str) -> Cost | None:
+        """The cost of an execution or a dense layer; None where it was not run."""
         return next((cost for cost in self.costs if cost.name == name), None)
 
     def plain(self) -> dict[str, Any]:
-        """The same as JSON takes it, with the verdict."""
+        """All figures and the verdict as values that JSON can hold."""
         return {**asdict(self), "chosen": self.chosen._asdict(), "verdict": verdict(self)}
 
 
 def bench(problem: Problem, rounds: int = 7, backward: bool = True) -> Bench:
-    """Measure one set of shapes.
+    """Measure a sparse layer.
 
     Arguments:
         problem: the shapes.
-        rounds: how many times everything is called, in turn, for one median.
-        backward: whether backward is measured, too.
+        rounds: number of calls of each candidate, of which the median is taken.
+        backward: whether to measure forward and backward together, beside the forward alone.
 
     Example:
         >>> bench(Problem(dim=4, hidden=8, experts=2, rows=16), rounds=1).chosen.name
         'sorted'
     """
     torch.manual_seed(0)
-    layer, x = problem.layer(), problem.random_rows(problem.rows)
+    layer, x = problem.make_layer(), problem.draw_rows(problem.rows)
     wait = torch.cuda.synchronize if problem.device == "cuda" else None
     modes = ("forward", "forward+backward") if backward else ("forward",)
     chosen = layer.mixture.chosen(x)
-    loads = _loads(layer, x)
-    runnable, not_run = _runnable(problem, layer, chosen.name)
-    dense, wide = _dense(problem, problem.hidden), None
-    if problem.everything <= _TOO_MUCH * problem.active:
-        wide = _dense(problem, problem.experts * problem.hidden)
-    many, times, chunks = problem.random_rows(problem.assignments), {}, {}
+    load_E = _count_load(layer, x)
+    loaded = int((load_E > 0).sum())
+    runnable, not_run = _find_runnable(problem, layer, chosen.name)
+    dense, wide = _make_dense(problem, problem.hidden), None
+    if problem.total_multiply_adds <= _LARGEST_FACTOR * problem.active_multiply_adds:
+        wide = _make_dense(problem, problem.experts * problem.hidden)
+    dense_x, times, chunks = problem.draw_rows(problem.assignments), {}, {}
     for mode in modes:
 
-        def made(chunk: int, mode: str = mode) -> Callable[[], None]:
-            whole = mode != "forward"
-            return step(dense, many, chunk) if whole else forward(lambda rows: chunked(dense, rows, chunk), many)
+        def make_dense_call(chunk: int, mode: str = mode) -> Callable[[], None]:
+            if mode == "forward":
+                return forward_call(lambda rows: run_in_chunks(dense, rows, chunk), dense_x)
+            return step_call(dense, dense_x, chunk)
 
-        chunks[mode] = best_chunk(made, len(many), wait)
-        candidates = {name: _through(layer, name, x, mode) for name in runnable}
-        candidates[ACTIVE] = made(chunks[mode])
+        chunks[mode] = find_best_chunk(make_dense_call, len(dense_x), wait)
+        candidates = {name: _layer_call(layer, name, x, mode) for name in runnable}
+        candidates[ACTIVE] = make_dense_call(chunks[mode])
         if wide is not None:
-            candidates[PARAMETERS] = forward(wide, x) if mode == "forward" else step(wide, x)
-        taken = seconds(in_turn(candidates, rounds, wait))
-        times[mode] = {name: [1e3 * second for second in each] for name, each in taken.items()}
+            candidates[PARAMETERS] = forward_call(wide, x) if mode == "forward" else step_call(wide, x)
+        seconds = durations(time_in_turn(candidates, rounds, wait))
+        times[mode] = {name: [1e3 * value for value in values] for name, values in seconds.items()}
     layer.zero_grad(set_to_none=True)
-    memory = _memory(problem, rounds, wait)
-    costs = [_cost(problem, name, times, int((loads > 0).sum())) for name in times["forward"]]
+    memory = _measure_memory(problem, rounds, wait)
+    costs = [_make_cost(problem, name, times, loaded) for name in times["forward"]]
     active = median(times[modes[-1]][ACTIVE])
     return Bench(
         problem,
@@ -128,79 +134,88 @@ def bench(problem: Problem, rounds: int = 7, backward: bool = True) -> Bench:
         not_run,
         chunks,
         memory,
-        _floor(problem, memory, int((loads > 0).sum())),
+        _find_floor(problem, memory, loaded),
         None if wide is not None else active * problem.experts / problem.k,
-        int(loads.max()),
-        int((loads == 0).sum()),
+        int(load_E.max()),
+        int((load_E == 0).sum()),
     )
 
 
 def verdict(measured: Bench) -> str:
-    """Whether the sparse layer pays here, in a sentence."""
-    ours, mode = measured.cost(measured.chosen.name), list(measured.chunks)[-1]
-    assert ours is not None
-    like, how = _inverse(ours.active[mode]), "takes"
-    if mode in ours.parameters:
-        wide = _inverse(ours.parameters[mode])
+    """A sentence that says whether the sparse layer pays on this machine.
+
+    It pays where the dense layer of equal parameters takes longer. Where the dense layer of equal active work takes
+    less than half of the time, most of the sparse layer's time is not the work of its experts.
+    """
+    cost, mode = measured.find_cost(measured.chosen.name), list(measured.chunks)[-1]
+    assert cost is not None
+    active, verb = _invert_ratio(cost.active[mode]), "takes"
+    if mode in cost.parameters:
+        wide = _invert_ratio(cost.parameters[mode])
     else:
         assert measured.estimated is not None
-        wide, how = measured.estimated / ours.times[mode].value, "would take about"
-    known = (
-        f"a dense layer of equal active work takes {like:.2f} of the time that {measured.chosen.name} takes, and one "
-        f"of equal parameters {how} {wide:.2f} of it"
+        wide, verb = measured.estimated / cost.times[mode].value, "would take about"
+    comparison = (
+        f"a dense layer of equal active work takes {active:.2f} of the time that {measured.chosen.name} takes, and one "
+        f"of equal parameters {verb} {wide:.2f} of it"
     )
     if wide <= 1:
-        return f"The sparse layer does not pay: {known}."
-    if like < 0.5:
-        share = 1 - like
-        return f"The sparse layer pays for its parameters, but {share:.0%} of its time is no expert's work: {known}."
-    return f"The sparse layer pays: {known}."
+        return f"The sparse layer does not pay: {comparison}."
+    if active < 0.5:
+        share = 1 - active
+        return (
+            f"The sparse layer pays for its parameters, but {share:.0%} of its time is no expert's work: {comparison}."
+        )
+    return f"The sparse layer pays: {comparison}."
 
 
-def _inverse(row: Row) -> float:
+def _invert_ratio(row: Row) -> float:
     assert row.ratio is not None
     return 1 / row.ratio
 
 
-def _loads(layer: SparseFFN, x: torch.Tensor) -> torch.Tensor:
+def _count_load(layer: SparseFFN, x: torch.Tensor) -> torch.Tensor:
+    """(E,), number of rows of each expert."""
     with torch.no_grad():
         mixture = layer.mixture
         return mixture.router(mixture.gate(x)).aux["assigned"]
 
 
-def _dense(problem: Problem, hidden: int) -> FFN:
+def _make_dense(problem: Problem, hidden: int) -> FFN:
     return FFN(problem.dim, hidden, problem.activation, problem.bias).to(problem.device, DTYPES[problem.dtype])
 
 
-def _through(layer: SparseFFN, execution: str, x: torch.Tensor, mode: str) -> Callable[[], None]:
-    call = forward(layer, x) if mode == "forward" else step(layer, x)
-    way = find("execution", execution)()
+def _layer_call(layer: SparseFFN, execution: str, x: torch.Tensor, mode: str) -> Callable[[], None]:
+    """A function that runs the layer by one execution."""
+    run_layer = forward_call(layer, x) if mode == "forward" else step_call(layer, x)
+    component = find("execution", execution)()
 
-    def through() -> None:
-        layer.mixture.execution = way
-        call()
+    def call() -> None:
+        layer.mixture.execution = component
+        run_layer()
 
-    return through
+    return call
 
 
-def _runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str], dict[str, str]]:
-    """Names of the executions that run here, and why the others do not."""
+def _find_runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str], dict[str, str]]:
+    """Names of the executions to run, and for each other one the reason why it is not run."""
     runnable, not_run = [], {}
-    few = problem.random_rows(2)
+    probe = problem.draw_rows(2)
     for name in kinds("execution"):
         if name == "auto":
             continue
         layer.mixture.execution = find("execution", name)()
         try:
             with torch.no_grad():
-                layer(few)
+                layer(probe)
         except ArgumentError as error:
             not_run[name] = error.rule.removeprefix(f"{name} ")
             continue
-        work, read = _work(problem, name, problem.experts)
-        if name != chosen and work > _TOO_MUCH * problem.active:
-            not_run[name] = f"runs all experts on all rows: {work / problem.active:.0f} times the work of the others"
-        elif name != chosen and read > _TOO_MUCH * problem.experts * problem.expert_bytes:
+        work, read = _count_work(problem, name, problem.experts)
+        factor = work / problem.active_multiply_adds
+        if name != chosen and factor > _LARGEST_FACTOR:
+            not_run[name] = f"runs all experts on all rows: {factor:.0f} times the work of the others"
+        elif name != chosen and read > _LARGEST_FACTOR * problem.experts * problem.expert_bytes:
             not_run[name] = f"is for few rows: it would read {read / 1e9:,.2g} GB of weights"
         else:
             runnable.append(name)
@@ -208,36 +223,49 @@ def _runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str
     return runnable, not_run
 
 
-def _work(problem: Problem, name: str, reached: int) -> tuple[int, int]:
-    """Multiply-adds of a forward, and bytes of weights that it reads."""
+def _count_work(problem: Problem, name: str, loaded: int) -> tuple[int, int]:
+    """Multiply-adds of a forward, and bytes of weights that it reads.
+
+    Arguments:
+        problem: the shapes.
+        name: name of the execution or of the dense layer.
+        loaded: number of experts that have rows.
+    """
     if name in ("dense", PARAMETERS):
-        return problem.everything, problem.experts * problem.expert_bytes
+        return problem.total_multiply_adds, problem.experts * problem.expert_bytes
     if name == ACTIVE:
-        return problem.active, problem.expert_bytes
-    return problem.active, (problem.assignments if name == "gather" else reached) * problem.expert_bytes
+        return problem.active_multiply_adds, problem.expert_bytes
+    experts_read = problem.assignments if name == "gather" else loaded
+    return problem.active_multiply_adds, experts_read * problem.expert_bytes
 
 
-def _cost(problem: Problem, name: str, times: dict[str, dict[str, list[float]]], reached: int) -> Cost:
-    work, read = _work(problem, name, reached)
+def _make_cost(problem: Problem, name: str, times: dict[str, dict[str, list[float]]], loaded: int) -> Cost:
+    """The cost of one candidate; `times` holds milliseconds by mode and candidate."""
+    work, read = _count_work(problem, name, loaded)
     written = (1 if name == ACTIVE else problem.experts) * problem.expert_bytes
-    against = [
-        {mode: beside(name, of[name], other, of[other], "ms") for mode, of in times.items() if other in of}
-        if other != name
-        else {}
-        for other in (ACTIVE, PARAMETERS)
-    ]
-    return Cost(name, work, read, written, {mode: alone(name, of[name], "ms") for mode, of in times.items()}, *against)
+    rows = {mode: value_row(name, milliseconds[name], "ms") for mode, milliseconds in times.items()}
+    active, parameters = (
+        {
+            mode: ratio_row(name, milliseconds[name], versus, milliseconds[versus], "ms")
+            for mode, milliseconds in times.items()
+            if versus in milliseconds and versus != name
+        }
+        for versus in (ACTIVE, PARAMETERS)
+    )
+    return Cost(name, work, read, written, rows, active, parameters)
 
 
-def _memory(problem: Problem, rounds: int, wait: Callable[[], None] | None) -> dict[str, float]:
-    size = min(max(problem.experts * problem.expert_bytes, 2**27), _LARGEST)
-    ways = moved(size, problem.device)
-    times = seconds(in_turn({name: call for name, (call, _) in ways.items()}, rounds, wait))
-    return {name: count / median(times[name]) for name, (_, count) in ways.items()}
+def _measure_memory(problem: Problem, rounds: int, wait: Callable[[], None] | None) -> dict[str, float]:
+    """Bytes a second of each memory transfer."""
+    size = min(max(problem.experts * problem.expert_bytes, 2**27), _LARGEST_TRANSFER)
+    transfers = memory_transfers(size, problem.device)
+    seconds = durations(time_in_turn({name: call for name, (call, _) in transfers.items()}, rounds, wait))
+    return {name: count / median(seconds[name]) for name, (_, count) in transfers.items()}
 
 
-def _floor(problem: Problem, memory: dict[str, float], reached: int) -> dict[str, float]:
-    read = reached * problem.expert_bytes
+def _find_floor(problem: Problem, memory: dict[str, float], loaded: int) -> dict[str, float]:
+    """Milliseconds to read the weights of the `loaded` experts once, and to write the gradients of all experts."""
+    read = loaded * problem.expert_bytes
     return {
         "read": 1e3 * read / memory["copy"],
         "write": 1e3 * problem.experts * problem.expert_bytes / memory["write"],

@@ -1,4 +1,4 @@
-"""Timing things in turn in one process, so that the machine's drift hits them alike."""
+"""Timing of several candidates in turn in one process, so that changes in the machine's speed affect all of them."""
 
 import statistics
 import time
@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure.
+    """One figure of a benchmark.
 
     Arguments:
-        name, value, unit: what was measured; the median over rounds.
-        versus: the name it is compared with, if any.
-        ratio: median over rounds of this value divided by that of `versus` in the same round.
-        spread: the smallest and largest ratio of the rounds (of the value itself where nothing is compared).
+        name: name of what is measured.
+        value: median over the rounds.
+        unit: unit of the value.
+        versus: name of the figure that this one is compared with; None = no comparison.
+        ratio: median over the rounds of this figure's value divided by the value of `versus` in the same round.
+        spread: smallest and largest ratio over the rounds; smallest and largest value where there is no comparison.
     """
 
     name: str
@@ -26,70 +28,89 @@ class Row:
     spread: tuple[float, float]
 
 
-def in_turn(
+def time_in_turn(
     candidates: Mapping[str, Callable[[], Any]],
     rounds: int,
     wait: Callable[[], Any] | None = None,
     uncounted: int = 1,
 ) -> dict[str, list[tuple[float, Any]]]:
-    """Calls of each candidate in turn: for each of `rounds` the seconds, and what it gave.
+    """Call all candidates once in every round, and time each call.
+
+    Every second round calls them in reverse order, so that no candidate always runs after the same other one.
 
     Arguments:
-        candidates: by name; every second round goes through them backwards, so that none always follows the same one.
-        rounds: how many count.
-        wait: called before each look at the clock, where work goes on behind the caller's back (a GPU).
-        uncounted: rounds before those that count.
+        candidates: functions by name.
+        rounds: number of rounds that count.
+        wait: called before every reading of the clock, for work that continues after a call returns (on a GPU).
+        uncounted: number of rounds before those that count, for warming up.
+
+    Returns:
+        For each candidate, a pair (seconds, returned value) per round.
 
     Example:
-        >>> calls = in_turn({"nothing": lambda: 3}, rounds=2)
-        >>> [given for _, given in calls["nothing"]]
+        >>> calls = time_in_turn({"nothing": lambda: 3}, rounds=2)
+        >>> [value for _, value in calls["nothing"]]
         [3, 3]
     """
     wait = wait or (lambda: None)
-    measured: dict[str, list[tuple[float, Any]]] = {name: [] for name in candidates}
+    calls: dict[str, list[tuple[float, Any]]] = {name: [] for name in candidates}
     for number in range(rounds + uncounted):
         names = list(candidates)
         for name in names if number % 2 == 0 else names[::-1]:
             wait()
-            begun = time.perf_counter()
-            given = candidates[name]()
+            start = time.perf_counter()
+            value = candidates[name]()
             wait()
             if number >= uncounted:
-                measured[name].append((time.perf_counter() - begun, given))
-    return measured
+                calls[name].append((time.perf_counter() - start, value))
+    return calls
 
 
-def seconds(calls: Mapping[str, Sequence[tuple[float, Any]]]) -> dict[str, list[float]]:
-    """The times alone of what `in_turn` gives."""
-    return {name: [time for time, _ in each] for name, each in calls.items()}
+def durations(calls: Mapping[str, Sequence[tuple[float, Any]]]) -> dict[str, list[float]]:
+    """The seconds of each call that `time_in_turn` timed."""
+    return {name: [seconds for seconds, _ in pairs] for name, pairs in calls.items()}
 
 
-def alone(name: str, values: Sequence[float], unit: str) -> Row:
-    """The figure of one candidate by itself.
+def value_row(name: str, values: Sequence[float], unit: str) -> Row:
+    """The figure of one candidate, without a comparison.
 
     Example:
-        >>> alone("loop", [1.0, 4.0, 2.0], "ms")
+        >>> value_row("loop", [1.0, 4.0, 2.0], "ms")
         Row(name='loop', value=2.0, unit='ms', versus=None, ratio=None, spread=(1.0, 4.0))
     """
     return Row(name, statistics.median(values), unit, None, None, (min(values), max(values)))
 
 
-def beside(name: str, values: Sequence[float], versus: str, others: Sequence[float], unit: str) -> Row:
-    """The figure of one candidate beside another's, by the ratios within rounds.
+def ratio_row(name: str, values: Sequence[float], versus: str, versus_values: Sequence[float], unit: str) -> Row:
+    """The figure of one candidate compared with another, by the ratios within the rounds.
+
+    Arguments:
+        name, values: the candidate, and its value in each round.
+        versus, versus_values: the candidate that it is compared with, and its value in each round.
+        unit: unit of the values.
 
     Example:
-        >>> row = beside("sorted", [1.0, 2.0, 3.0], "loop", [2.0, 4.0, 2.0], "ms")
+        >>> row = ratio_row("sorted", [1.0, 2.0, 3.0], "loop", [2.0, 4.0, 2.0], "ms")
         >>> row.ratio, row.spread
         (0.5, (0.5, 1.5))
     """
-    ratios = [a / b for a, b in zip(values, others, strict=True)]
+    ratios = [value / versus_value for value, versus_value in zip(values, versus_values, strict=True)]
     return Row(name, statistics.median(values), unit, versus, statistics.median(ratios), (min(ratios), max(ratios)))
 
 
-def compare(measured: Mapping[str, list[float]], pairs: list[tuple[str, str]], unit: str, prefix: str) -> list[Row]:
-    """A row for each candidate alone and one for each pair (this, versus)."""
-    rows = [alone(f"{prefix}{name}", values, unit) for name, values in measured.items()]
+def comparison_rows(
+    values: Mapping[str, list[float]], pairs: list[tuple[str, str]], unit: str, prefix: str
+) -> list[Row]:
+    """The figures of all candidates, then their comparisons.
+
+    Arguments:
+        values: for each candidate, its value in each round.
+        pairs: candidates to compare, (name, versus); a pair with a candidate that was not measured is skipped.
+        unit: unit of the values.
+        prefix: text before every name.
+    """
+    rows = [value_row(f"{prefix}{name}", candidate_values, unit) for name, candidate_values in values.items()]
     for name, versus in pairs:
-        if name in measured and versus in measured:
-            rows.append(beside(f"{prefix}{name}", measured[name], f"{prefix}{versus}", measured[versus], unit))
+        if name in values and versus in values:
+            rows.append(ratio_row(f"{prefix}{name}", values[name], f"{prefix}{versus}", values[versus], unit))
     return rows

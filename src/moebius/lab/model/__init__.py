@@ -1,1 +1,1 @@
-"""From the model part of a recipe to a mixture, and what one costs."""
+"""Mixtures built from the `model` part of a recipe, and the cost of running them."""

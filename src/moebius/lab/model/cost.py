@@ -1,4 +1,4 @@
-"""What a model costs to run."""
+"""The cost of running a model, in multiply-adds."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,13 @@ from moebius.kit.modes import evaluation_mode
 
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
-    """Multiply-adds of products and convolutions for one image, the mean over one of each domain.
+    """Multiply-adds of matrix products and convolutions for one image: the mean over one black image of each domain.
 
-    Experts that the router does not choose cost nothing.
+    Experts that the router does not choose are not run, and count nothing.
 
     Arguments:
-        model: what to count, with real parameters (routing needs values); it is not changed.
-        facts: channels, size and domains of the data.
+        model: the model; its parameters need values, because the routing depends on them. It is not changed.
+        facts: `channels`, `size` (pixels) and `domains` of the data.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     domains = facts["domains"]
@@ -26,7 +26,13 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
 
 
 def counted_multiply_adds(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
-    """Multiply-adds of products and convolutions per image of a batch, in the mode that the model is in."""
+    """Multiply-adds of matrix products and convolutions per image of a batch, in the current mode of the model.
+
+    Arguments:
+        model: the model.
+        images: a batch of its inputs.
+        context: context of the rows, as for a call of the model.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images, context)
     return counter.get_total_flops() / 2 / len(images)
