@@ -84,6 +84,32 @@ def test_recipes_lists_all_that_are_shipped():
     assert "predesigned" in result.stdout
 
 
+def test_list_without_a_room_lists_the_rooms():
+    result = invoke("list")
+    assert result.exit_code == 0
+    for room in ("gates", "routers", "data.augmentation"):
+        assert f"│ {room} " in result.stdout
+    assert "noisy_top_k" in result.stdout
+
+
+def test_list_keys_prints_keywords_with_types_and_defaults():
+    result = invoke("list", "gates", "--keys")
+    assert result.exit_code == 0
+    row = next(line for line in result.stdout.splitlines() if "│ dropout" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:4] == ["", "dropout", "a number", "default 0"]
+    assert cells[4].startswith("share of the values that is set to 0")
+    assert "filled in from the data" in result.stdout
+    assert "no room is called 'gaets'" in invoke("list", "gaets", "--keys").stderr
+
+
+def test_schema_prints_a_json_schema_and_the_page():
+    schema = json.loads(invoke("schema").stdout)
+    assert schema["required"] == ["name", "data", "variants"]
+    assert schema["$defs"]["TrainingSpec"]["properties"]["epochs"]["minimum"] == 1
+    assert invoke("schema", "--markdown").stdout.startswith("# Keys of a recipe\n")
+
+
 def test_show_prints_a_recipe_that_can_be_run_and_its_sizes(tmp_path):
     result = invoke("show", "linear-experts", "training.epochs=3", "--preset", "quick")
     assert result.exit_code == 0

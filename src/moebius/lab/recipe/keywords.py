@@ -1,18 +1,21 @@
 """The keywords of a component: names, types, defaults and the text of each, read from its signature and docstring."""
 
+import importlib
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from moebius.core.loss_needs import loss_needs
 from moebius.core.routing import Router
-from moebius.kit.registry import find
+from moebius.kit.registry import ROOMS, find, kinds
 from moebius.lab.model.build import FACTS
 from moebius.lab.recipe.wording import describe_type
 
+# The rooms whose components `moebius.lab.model.build` makes, with facts of the data.
+MODEL_ROOMS = ("gates", "routers", "experts", "combine")
 REQUIRED: Any = inspect.Parameter.empty
 """Stands for the default of a keyword that has none."""
 
@@ -50,6 +53,12 @@ class Keyword:
         return "required" if self.default is REQUIRED else f"default {yaml_text(self.default)}"
 
 
+def list_rooms() -> list[tuple[str, str, str]]:
+    """Every room of the registry with what it holds and the names of its kinds."""
+    texts = {room: (importlib.import_module(package).__doc__ or "").split("\n")[0] for room, package in ROOMS.items()}
+    return [(room, text, ", ".join(kinds(room))) for room, text in texts.items()]
+
+
 def list_keywords(room: str, kind: str) -> list[Keyword]:
     """The keywords that a recipe may give to a kind, in the order of its signature.
 
@@ -59,16 +68,35 @@ def list_keywords(room: str, kind: str) -> list[Keyword]:
         >>> [keyword.name for keyword in list_keywords("gates", "linear") if keyword.from_data]
         ['features', 'experts']
     """
+    facts = FACTS if room in MODEL_ROOMS else ()
     component = find(room, kind)
+    return read_keywords(component, caller_arguments(component), facts)
+
+
+def keyword_cells(room: str, kind: str) -> list[tuple[str, str, str, str]]:
+    """The rows of a table of a kind's keywords: name, type, default and text; one row for a kind that takes none."""
+    keywords = [(keyword.name, keyword.type, keyword.state, keyword.text) for keyword in list_keywords(room, kind)]
+    return keywords or [("", "", "", "takes no keywords")]
+
+
+def read_keywords(
+    component: Callable[..., Any], excluded: Collection[str] = (), facts: Collection[str] = ()
+) -> list[Keyword]:
+    """The keywords of any class or function.
+
+    Arguments:
+        component: the class or function.
+        excluded: names of parameters that no recipe gives.
+        facts: names of parameters that are filled in from the data.
+    """
     texts, annotations = parse_arguments(component.__doc__), read_annotations(component)
-    excluded = caller_arguments(component)
     return [
         Keyword(
             name,
             annotations.get(name, Any),
             parameter.default,
             texts.get(name, ""),
-            name in FACTS and parameter.default is REQUIRED,
+            name in facts,
         )
         for name, parameter in inspect.signature(component).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in excluded
@@ -129,4 +157,5 @@ def yaml_text(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {yaml_text(item)}' for key, item in value.items())}}}"
     if isinstance(value, str):
         return value or '""'
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if float(short) == value else repr(value)

@@ -1,0 +1,49 @@
+"""`moebius run`: a study from its recipe to its report."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, end_command
+
+
+@app.command()
+@end_command("finished runs are kept, and the same command goes on with what was under way")
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run each variant with seeds 0 … N−1.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The study's folder.", show_default="runs/RECIPE[-PRESET]")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with data sets in the hub's parquet layout.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    preset: Preset = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes side by side.")] = None,
+    stack: Annotated[
+        Literal["auto", "never", "always"],
+        typer.Option(help="Whether runs with equal models train as one: auto where that is faster."),
+    ] = "auto",
+    stages: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where finished stages are kept and looked for.", show_default="OUT/stages"),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train what RECIPE compares and write the report; interrupted, the same command goes on."""
+    from moebius.kit.allocator import tune_allocator
+
+    tune_allocator()
+    from moebius.lab.recipe.load import load_recipe
+    from moebius.lab.recipe.plugins import load_plugins
+
+    plugins = load_plugins(plugin or ())
+    loaded = load_recipe(recipe, overrides or (), preset, seeds)
+    from moebius.lab import study
+
+    folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
+    options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
+    study.run(loaded, out=folder, plugins=plugins, **options)

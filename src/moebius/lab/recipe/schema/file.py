@@ -1,0 +1,104 @@
+"""The keys of a recipe's file."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from moebius.lab.recipe.schema.base import AtLeastOne, FileName, Strict, place_of
+from moebius.lab.recipe.schema.report import ReportSpec
+from moebius.lab.recipe.schema.training import TrainingSpec
+
+Changes = Annotated[dict[str, Any], place_of("TrainingSpec-change")]
+Network = Annotated[dict[str, Any], place_of("network-change")]
+
+
+class DataSpec(Strict):
+    """The images and how they are read: the arguments of `moebius.lab.data.load_sets`.
+
+    Arguments:
+        sets: the data sets, at least one; each is a domain, and their classes are counted one after another.
+        size: height and width that images are scaled to, in pixels, at least 1.
+        color: grey or rgb.
+        classes: names or numbers of the classes to keep; null for all.
+        train_rows: number of training rows to keep, at least 1; null for all.
+        test_rows: number of test rows to keep, at least 1; null for all.
+        validation_rows: number of training rows that are held out and never trained on, at least 0.
+    """
+
+    sets: list[Annotated[dict[str, Any], place_of("source")]] = Field(min_length=1)
+    size: AtLeastOne = 32
+    color: Literal["grey", "rgb"] = "grey"
+    classes: list[Any] | None = Field(default=None, min_length=1)
+    train_rows: AtLeastOne | None = None
+    test_rows: AtLeastOne | None = None
+    validation_rows: int = Field(default=0, ge=0)
+
+
+class PretrainingSpec(Strict):
+    """What stages share, as `model` and `training` are what variants share.
+
+    Arguments:
+        network: the network of every stage; a stage's own `network` is laid over it.
+        training: laid over the recipe's `training`; a stage's own `training` is laid over both.
+    """
+
+    network: Network = Field(default={})
+    training: Changes = Field(default={})
+
+
+class StageFile(Strict):
+    """One stage: a network or a mixture that is trained before the models that use it, and its rows.
+
+    Arguments:
+        network: an expert's spec, laid over pretraining.network.
+        model: a mixture's spec, in place of a network; null for a network.
+        classes: names or numbers of the classes whose rows it is trained on; null for all.
+        groups: classes that count as one, at least two groups, in place of classes; null for none.
+        domains: names or numbers of the data sets whose rows it is trained on; null for all.
+        train_rows: number of training rows, at least 1; null for all.
+        outputs: whether the network has an output for all classes, or for its own only.
+        training: laid over pretraining.training.
+    """
+
+    network: Network = Field(default={})
+    model: Annotated[dict[str, Any] | None, place_of("mixture-or-null")] = None
+    classes: list[Any] | None = Field(default=None, min_length=1)
+    groups: list[list[Any]] | None = Field(default=None, min_length=2)
+    domains: list[Any] | None = Field(default=None, min_length=1)
+    train_rows: AtLeastOne | None = None
+    outputs: Literal["all", "own"] = "all"
+    training: Changes = Field(default={})
+
+
+class RecipeFile(Strict):
+    """One YAML file: data, training and the models to compare.
+
+    Arguments:
+        name: of the study and its folder: letters, digits, _, + and -.
+        title: the question that the study asks; the heading of the report.
+        description: what is compared, in a few sentences.
+        time: how long the study takes, as its author measured.
+        data: the images and how they are read.
+        training: how every variant is trained.
+        pretraining: what the stages share.
+        stages: by name, networks that are trained before the variants; each may use those above it.
+        model: what the variants share: gate, router, experts, combine and execution.
+        variants: by name, what each model of the comparison changes in `model` and in `training`; at least one.
+        seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
+        report: what the report draws.
+        presets: by name, values that `--preset NAME` sets: dotted keys such as training.epochs or data.sets[0].name.
+    """
+
+    name: FileName
+    title: str = ""
+    description: str = ""
+    time: str = ""
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+    pretraining: PretrainingSpec = PretrainingSpec()
+    stages: dict[FileName, Annotated[dict[str, Any], place_of("StageFile")]] = Field(default={})
+    model: Annotated[dict[str, Any], place_of("model")] = Field(default={})
+    variants: dict[FileName, Annotated[dict[str, Any], place_of("variant")]] = Field(min_length=1)
+    seeds: AtLeastOne = 1
+    report: ReportSpec = ReportSpec()
+    presets: dict[str, Annotated[dict[str, Any], place_of("preset")]] = Field(default={})
