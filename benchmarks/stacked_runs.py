@@ -33,8 +33,8 @@ from steps import BATCH, STUDY_1, STUDY_2, random_data
 
 from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.model.build import build_mixture
+from moebius.lab.statistics.interval import interval
 from moebius.lab.training.cohort import CohortMember, CohortTrainer
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
 from moebius.lab.training.loop import Trainer

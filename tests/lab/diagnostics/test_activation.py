@@ -28,7 +28,7 @@ def test_rates_of_a_distribution_sum_to_one_per_group():
 
 
 def test_a_group_without_a_name_is_refused():
-    with pytest.raises(ArgumentError, match=r"groups: needs indices of the 2 names given, 0 to 1, got 2"):
+    with pytest.raises(ArgumentError, match=r"groups: needs indices of the 2 names, 0 to 1, got 2"):
         activation(np.ones((1, 1)), np.array([2]), ["a", "b"])
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from moebius.lab.diagnostics.collapse import collapse
+from moebius.lab.diagnostics.collapse import collapse, table
+from moebius.lab.report.gate_rows import GateRows
 
 
 def test_worked_literal():
@@ -29,3 +30,9 @@ def test_neither_one_expert_nor_a_uniform_gate_has_collapsed(weights):
     frame = collapse(weights, np.zeros(4, dtype=np.int64), ["all"])
     assert not frame["starved"].any()
     assert not frame["ignored"].any()
+
+
+def test_a_negative_weight_counts_as_use():
+    weights, zeros = np.tile([[-3.0, 1.0, 0.0]], (4, 1)), np.zeros(4, np.int64)
+    frame = table(GateRows("root", "test", weights, zeros, zeros, zeros, ("cat", "dog"), ("all",)))
+    assert frame["ignored"].tolist() == [False, False, True]

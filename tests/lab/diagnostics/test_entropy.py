@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from moebius.lab.diagnostics.entropy import entropy
+from moebius.lab.diagnostics.entropy import entropy, table
+from moebius.lab.report.gate_rows import GateRows
 
 
 def test_worked_literal():
@@ -21,3 +22,11 @@ def test_the_row_entropy_never_exceeds_the_marginal_one():
     for concentration in (0.1, 1.0, 10.0):
         frame = entropy(generator.dirichlet([concentration] * 6, 200))
         assert 0 <= frame["row"].item() <= frame["marginal"].item() <= np.log(6)
+
+
+@pytest.mark.parametrize(("row", "largest"), [([0.6, 0.4, 0.0], 0.6), ([-3.0, 1.0, 0.0], 0.75)])
+def test_weights_outside_the_unit_interval_count_by_their_share(row, largest):
+    zeros = np.zeros(4, np.int64)
+    frame = table(GateRows("root", "test", np.tile([row], (4, 1)), zeros, zeros, zeros, ("cat",), ("all",)))
+    assert frame["largest_weight"].item() == pytest.approx(largest)
+    assert frame["experts"].item() == 3

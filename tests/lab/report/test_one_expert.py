@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from moebius.lab.report.blocks import Panels, Table
+from moebius.lab.report.charts.active_experts import HEIGHT, LINE, _spread
 from moebius.lab.report.sections import one_expert
-from moebius.lab.report.sections._active import HEIGHT, LINE, _spread
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
 

@@ -5,13 +5,19 @@ import re
 
 import pytest
 
+from moebius.lab import diagnostics
 from moebius.lab.report import sections
 from moebius.lab.report.blocks import Points, Table
 from moebius.lab.report.sections import answer, curves, results, sections_of, sweep
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
 
-NAMES = [info.name for info in pkgutil.iter_modules(sections.__path__) if not info.name.startswith("_")]
+SECTIONS = {
+    info.name: importlib.import_module(f"{room.__name__}.{info.name}")
+    for room in (sections, diagnostics)
+    for info in pkgutil.iter_modules(room.__path__)
+}
+SECTIONS = {name: module for name, module in SECTIONS.items() if hasattr(module, "section")}
 
 
 def edit(out, change):
@@ -30,18 +36,18 @@ def said(out) -> str:
 
 
 def test_every_section_has_its_own_place_and_name(make_study):
-    orders = [importlib.import_module(f"moebius.lab.report.sections.{name}").ORDER for name in NAMES]
+    orders = [module.ORDER for module in SECTIONS.values()]
     assert len(set(orders)) == len(orders)
-    made = sections_of(tabulate(read_study(make_study(seeds=1, epochs=1))))
-    assert len({section.name for section in made}) == len(made)
+    page = sections_of(tabulate(read_study(make_study(seeds=1, epochs=1))))
+    assert len({section.name for section in page}) == len(page)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SECTIONS)
 def test_a_section_with_nothing_to_say_is_left_out(make_study, name):
     out = make_study(variants={"single": 1}, seeds=1, epochs=1)
     (out / "single" / "seed-0" / "routing.parquet").unlink()
     edit(out, lambda run: [run.pop(key) for key in list(run) if key not in ("variant", "seed")])
-    section = importlib.import_module(f"moebius.lab.report.sections.{name}").section(tabulate(read_study(out)))
+    section = SECTIONS[name].section(tabulate(read_study(out)))
     assert (section is None) == (name != "appendix")
 
 

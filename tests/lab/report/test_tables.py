@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from moebius.kit.errors import StudyError
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate, write_tables
+from moebius.lab.statistics.interval import interval
 
 
 @pytest.fixture

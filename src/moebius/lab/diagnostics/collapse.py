@@ -8,6 +8,15 @@ from jaxtyping import Float, Int
 
 from moebius.lab.diagnostics.activation import activation
 from moebius.lab.diagnostics.load import load
+from moebius.lab.report.blocks import Section, Table, Text
+from moebius.lab.report.expert_names import expert_names, title_of
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import GateRows
+from moebius.lab.report.numbers import rate
+from moebius.lab.report.queries import gates_with
+from moebius.lab.report.source import Study
+
+ORDER = 65
 
 
 def collapse(
@@ -26,9 +35,9 @@ def collapse(
     Arguments:
         weights: gate weights of at least one row.
         groups: index of each row's group (its data set) into `names`.
-        names: what the groups are called.
+        names: names of the groups.
         floor: share of rows below which an expert counts as starved.
-        nothing: sum of activation rates that counts as zero.
+        nothing: sum of activation rates below which an expert counts as ignored.
 
     Returns:
         Columns expert, load, rates (their sum over the groups), starved, ignored. With one expert neither is true.
@@ -49,3 +58,49 @@ def collapse(
         starved=(frame["load"] < floor) & several,
         ignored=(rates_E < nothing) & several,
     )
+
+
+def table(rows: GateRows) -> Frame:
+    """Unused experts over the data sets; a negative weight counts as use."""
+    frame = collapse(rows.weights, rows.domains, rows.domain_names)
+    if rows.weights.min() >= 0:
+        return frame
+    # Negative and positive weights cancel in the rates: only an expert whose absolute weights are near 0 is ignored.
+    return frame.assign(ignored=collapse(np.abs(rows.weights), rows.domains, rows.domain_names)["ignored"])
+
+
+def section(study: Study) -> Section | None:
+    """The experts that each gate leaves unused, one line for every run."""
+    pairs = gates_with(study, "collapse")
+    if not pairs:
+        return None
+    rows, marked = [], []
+    for variant, gate in pairs:
+        names = expert_names(study, variant, gate)
+        title = title_of(study, variant, gate)
+        for seed in study.seeds_of(variant):
+            where = {"variant": variant, "gate": gate, "seed": seed, "split": "test"}
+            experts, entropy = study.table("collapse", **where), study.table("entropy", **where)
+            if experts.empty:
+                continue
+            ignored = experts.loc[experts["ignored"], "expert"].tolist()
+            starved = experts.loc[experts["starved"], "expert"].tolist()
+            if ignored or starved:
+                marked.append(len(rows))
+            effective = f"{entropy['effective_experts'].iloc[0]:.2f} of {len(experts)}"
+            cells = [title, str(seed), effective, rate(experts["load"].min()), rate(experts["load"].max())]
+            rows.append([*cells, _list_experts(starved, names), _list_experts(ignored, names)])
+    if not rows:
+        return None
+    columns = ["gate", "seed", "effective experts", "smallest load", "largest load", "win under 2 %", "ignored"]
+    text = (
+        "Load is the share of test images that an expert wins (its gate weight is the largest; a tie is divided). "
+        "Effective experts: exp of the entropy of the mean weights. An expert is ignored where its activation rates on "
+        "all data sets sum to less than .001. Runs with such experts are marked."
+    )
+    lines = Table("Unused experts, test images", columns, rows, heads=2, marked=marked)
+    return Section("collapse", "Collapse", [Text(text), lines])
+
+
+def _list_experts(experts: list[int], names: Sequence[str] | None) -> str:
+    return ", ".join(names[expert] if names else str(expert) for expert in experts) or "none"

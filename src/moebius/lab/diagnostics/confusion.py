@@ -1,23 +1,38 @@
-"""The confusion matrix."""
+"""The confusion matrix: which class is taken for which."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import altair as alt
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from moebius.lab.diagnostics._arrays import known
+from moebius.lab.diagnostics._arrays import check_indices
+from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Text
+from moebius.lab.report.charts.parts import SHADES
+from moebius.lab.report.expert_names import expert_label, expert_names
+from moebius.lab.report.figures import WIDTH, Figure
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import ROOT, SplitRows
+from moebius.lab.report.numbers import rate
+from moebius.lab.report.queries import figure_name, gates_with, variant_slugs
+from moebius.lab.report.source import Study
+
+ORDER = 80
+# Of a gate with more experts, the matrices of those that win most images are drawn.
+SHOWN = 4
 
 
 def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"], names: Sequence[str]) -> pd.DataFrame:
-    """Which class is taken for which.
+    """How many rows of each class are predicted as each class.
 
     rows(c, d) = |{x: label c, prediction d}|;  share(c, d) = rows(c, d) / Σ_d rows(c, d), so that share(c, c) is recall
 
     Arguments:
         labels: true classes, as indices into `names`.
         predictions: predicted classes.
-        names: what the classes are called.
+        names: names of the classes.
 
     Returns:
         Columns label, prediction, rows, share, for the pairs that occur, ordered by class.
@@ -29,17 +44,105 @@ def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"],
     Reference: ours.
     """
     classes = len(names)
-    known(labels, names, "labels")
-    known(predictions, names, "predictions")
+    check_indices(labels, names, "labels")
+    check_indices(predictions, names, "predictions")
     rows_CC = np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
     label, prediction = np.nonzero(rows_CC)
     rows = rows_CC[label, prediction]
-    titles = np.asarray(names, dtype=object)
+    class_names = np.asarray(names, dtype=object)
     return pd.DataFrame(
         {
-            "label": titles[label],
-            "prediction": titles[prediction],
+            "label": class_names[label],
+            "prediction": class_names[prediction],
             "rows": rows,
             "share": rows / rows_CC.sum(1)[label],
         }
     )
+
+
+def split_table(rows: SplitRows) -> Frame:
+    """The confusion of the whole model over the split."""
+    return confusion(rows.labels, rows.predictions, rows.class_names)
+
+
+def section(study: Study) -> Section | None:
+    """Test confusion of each variant over all seeds, then of the images that each expert wins in the first seed."""
+    frame = study.table("confusion", split="test")
+    if frame.empty:
+        return None
+    slugs = variant_slugs(study)
+    mixtures = {variant for variant, gate in gates_with(study, "load") if gate == ROOT}
+    blocks: list[Block] = [
+        Text(
+            "Test images, share of each true class. The colour scale is stretched at its low end (square root), so "
+            "that errors show."
+        )
+    ]
+    overall: list[Figure] = []
+    for variant in study.variants:
+        counts = frame[frame["variant"] == variant]
+        if len(counts):
+            overall.append(_overall_figure(study, counts, f"confusion-{slugs[variant]}", variant))
+    blocks.append(Panels(overall))
+    per_expert = study.table("expert_confusion", split="test", gate=ROOT)
+    if mixtures and len(per_expert):
+        blocks += [
+            Heading("Per expert"),
+            Text(
+                "Over the test images whose largest gate weight is the expert's, in the first seed. Of many experts the"
+                f" {SHOWN} that win most images are drawn; tables/expert_confusion.csv has all."
+            ),
+        ]
+    for variant in study.variants:
+        counts = per_expert[per_expert["variant"] == variant] if len(per_expert) else per_expert
+        if variant in mixtures and len(counts):
+            first_seed = counts[counts["seed"] == counts["seed"].min()]
+            figures = _expert_figures(study, first_seed, variant, slugs[variant])
+            blocks.append(Details(f"{variant}: confusion per expert", [Panels(figures)]))
+    return Section("confusion", "Confusion", blocks)
+
+
+def _overall_figure(study: Study, counts: Frame, name: str, variant: str) -> Figure:
+    seeds = counts["seed"].nunique()
+    summed = counts.groupby(["label", "prediction"], sort=False, as_index=False)["rows"].sum()
+    title = f"{variant}, all {seeds} seeds together" if seeds > 1 else variant
+    return _matrix_figure(study, summed, name, title)
+
+
+def _expert_figures(study: Study, counts: Frame, variant: str, variant_slug: str) -> list[Figure]:
+    won = counts.groupby("expert")["rows"].sum().sort_values(ascending=False)
+    total = int(won.sum())
+    figures, names = [], expert_names(study, variant)
+    for expert in sorted(won.index[:SHOWN]):
+        share = rate(float(won[expert] / total))
+        title = f"{variant}, {expert_label(names, expert)}, which wins {share} of the test images"
+        name = figure_name(f"confusion-expert-{expert}", variant_slug, ROOT)
+        figures.append(_matrix_figure(study, counts[counts["expert"] == expert], name, title))
+    return figures
+
+
+def _matrix_figure(study: Study, counts: Frame, name: str, title: str) -> Figure:
+    classes = list(study.classes)
+    cell = max(3.0, min(17.0, WIDTH / len(classes)))
+    share = counts["rows"] / counts.groupby("label")["rows"].transform("sum")
+    frame = counts.assign(share=share)
+    readable = cell >= 8
+    style: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelLimit": 130}
+    style |= {"labelFontSize": min(11, cell - 1), "labels": readable}
+    scale = alt.Scale(domain=classes)
+    legend = alt.Legend(title="share of the true class", gradientLength=WIDTH / 2)
+    chart = (
+        alt.Chart(frame)
+        .mark_rect()
+        .encode(
+            alt.X("prediction:N", title="predicted", scale=scale, axis=alt.Axis(**style, labelAngle=-90)),
+            alt.Y("label:N", title="true", scale=scale, axis=alt.Axis(**style)),
+            alt.Color("share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=SHADES), legend=legend),
+        )
+        .properties(width=cell * len(classes), height=cell * len(classes), view=alt.ViewConfig(stroke="#bbbbbb"))
+    )
+    wrong = frame[frame["label"] != frame["prediction"]].nlargest(3, "share")
+    most = "; ".join(f"{row['label']} as {row['prediction']} {rate(row['share'])}" for _, row in wrong.iterrows())
+    right = float(frame.loc[frame["label"] == frame["prediction"], "rows"].sum() / frame["rows"].sum())
+    caption = f"{title}: accuracy {rate(right)}." + (f" Most mistaken: {most}." if most else "")
+    return Figure(name, chart, caption, f"Confusion matrix of {caption}")

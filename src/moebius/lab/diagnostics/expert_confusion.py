@@ -1,4 +1,4 @@
-"""The confusion matrix of each expert's rows."""
+"""The confusion matrix over the rows that each expert wins. The section of `confusion` draws it."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from moebius.lab.diagnostics._arrays import finite
+from moebius.lab.diagnostics._arrays import check_finite
 from moebius.lab.diagnostics.confusion import confusion
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import GateRows
 
 
 def expert_confusion(
@@ -18,16 +20,17 @@ def expert_confusion(
 ) -> pd.DataFrame:
     """The confusion matrix over the rows whose largest gate weight is e, for every expert e.
 
-    The matrices of all experts add up to the overall one: a row with a tie counts for the first of its largest weights.
+    The matrices of all experts add up to the overall one. A row with a tie counts for the first of its largest weights.
 
     Arguments:
         weights: gate weights.
         labels: true classes, as indices into `names`.
         predictions: classes predicted by the whole mixture.
-        names: what the classes are called.
+        names: names of the classes.
 
     Returns:
-        Columns expert, label, prediction, rows, share (of the expert's rows with that label), for what occurs.
+        Columns expert, label, prediction, rows, share (of the expert's rows with that label), for the combinations that
+        occur.
 
     Example:
         >>> weights = np.array([[0.9, 0.1], [0.2, 0.8]])
@@ -38,7 +41,7 @@ def expert_confusion(
 
     Reference: ours; the expert confusion of the studies.
     """
-    best_T = finite(weights).argmax(1)
+    best_T = check_finite(weights).argmax(1)
     frames = []
     for expert in range(weights.shape[1]):
         won = best_T == expert
@@ -46,3 +49,10 @@ def expert_confusion(
         frame.insert(0, "expert", expert)
         frames.append(frame)
     return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+
+
+def table(rows: GateRows) -> Frame | None:
+    """The matrices of the test split; None for the training split, which no section draws."""
+    if rows.split != "test":
+        return None
+    return expert_confusion(rows.weights, rows.labels, rows.predictions, rows.class_names)

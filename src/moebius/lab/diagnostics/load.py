@@ -1,10 +1,12 @@
-"""Load and importance."""
+"""Load and importance: how many rows and how much weight each expert gets."""
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from moebius.lab.diagnostics._arrays import finite, wins
+from moebius.lab.diagnostics._arrays import check_finite, row_wins
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import GateRows
 
 
 def load(weights: Float[np.ndarray, "T E"]) -> pd.DataFrame:
@@ -30,7 +32,12 @@ def load(weights: Float[np.ndarray, "T E"]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "expert": np.arange(weights.shape[1]),
-            "load": wins(weights).mean(0),
-            "importance": finite(weights).mean(0, dtype=np.float64),
+            "load": row_wins(weights).mean(0),
+            "importance": check_finite(weights).mean(0, dtype=np.float64),
         }
     )
+
+
+def table(rows: GateRows) -> Frame:
+    """Load and importance over the split."""
+    return load(rows.weights)

@@ -1,6 +1,6 @@
 """How numbers are written: the same on the page, in the figures' captions and in the terminal."""
 
-from moebius.lab.diagnostics.interval import Estimate
+from moebius.lab.statistics.interval import Estimate
 
 NONE = "–"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from moebius.lab.diagnostics.interval import Estimate, interval
 from moebius.lab.report.numbers import NONE, bracket, count, duration, rate
+from moebius.lab.statistics.interval import Estimate, interval
 
 
 def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:

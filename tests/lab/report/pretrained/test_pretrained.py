@@ -1,5 +1,6 @@
 """Sections about experts that were trained before the gate, on figures that can be checked by hand."""
 
+import importlib
 import json
 import re
 from itertools import pairwise
@@ -7,11 +8,14 @@ from itertools import pairwise
 import pytest
 
 from moebius.lab.report.blocks import Heading, Panels, Table, Text
-from moebius.lab.report.sections import curves, gates, specialists, stages, tree
-from moebius.lab.report.sections._flow import Node, _place, _slot
-from moebius.lab.report.sections._names import class_list, expert_names, title_of
+from moebius.lab.report.charts.flow import Node, _place, _slot
+from moebius.lab.report.expert_names import class_list, expert_names, title_of
+from moebius.lab.report.sections import curves, gates, specialists, stages
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate, write_tables
+
+# The room's attribute `flow` is the measure, not its file.
+flow = importlib.import_module("moebius.lab.diagnostics.flow")
 
 
 def edit(out, change):
@@ -207,7 +211,7 @@ def test_no_row_is_lost_or_doubled_in_a_tree(make_tree):
 
 def test_the_tree_names_its_branches_and_says_what_they_get(make_tree):
     out = make_tree(seeds=2)
-    blocks = shown(tree, out)
+    blocks = shown(flow, out)
     table, _ = tables(blocks)
     frame = tabulate(read_study(out)).table("flow", variant="tree", seed=0, path="experts.0")
     assert [row[0] for row in table.rows] == ["root", "artificial", "natural"]
@@ -219,7 +223,7 @@ def test_the_tree_names_its_branches_and_says_what_they_get(make_tree):
 
 
 def test_flat_gates_have_no_tree(make_pairs):
-    assert tree.section(tabulate(read_study(make_pairs(seeds=1)))) is None
+    assert flow.section(tabulate(read_study(make_pairs(seeds=1)))) is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.003, 0.5, 1.0])

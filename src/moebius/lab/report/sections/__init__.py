@@ -1,19 +1,35 @@
-"""The sections of the page, one file each: a number `ORDER` and a function `section(study) -> Section | None`.
+"""The sections of the page that are drawn from results.json, one file each.
 
-A section is found by its file, so that adding one touches nothing else. It reads the study's tables and gives blocks;
-None where the study has nothing for it.
+A file defines a number `ORDER` and a function `section(study) -> Section | None`, and is found by its name. The section
+reads the tables of the study and returns blocks, or None where the study has nothing for it. Sections about a
+diagnostic are in that diagnostic's file.
 """
 
 import importlib
 import pkgutil
 
+from moebius.kit.errors import MoebiusError
 from moebius.lab.report.blocks import Section
+from moebius.lab.report.find_diagnostics import find_diagnostics
 from moebius.lab.report.source import Study
 
 
 def sections_of(study: Study) -> list[Section]:
-    """All sections that have something to say about a study, in reading order."""
-    names = [info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_")]
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    made = [module.section(study) for module in sorted(modules, key=lambda module: module.ORDER)]
-    return [section for section in made if section is not None]
+    """The sections of a study, those of diagnostics among them, in the order of the page.
+
+    Raises:
+        MoebiusError: two sections have the same name.
+    """
+    file_names = [info.name for info in pkgutil.iter_modules(__path__)]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in file_names]
+    builders = [(module.ORDER, module.section) for module in modules]
+    builders += [(found.order, found.section) for found in find_diagnostics() if found.section is not None]
+    sections: dict[str, Section] = {}
+    for _, build_section in sorted(builders, key=lambda builder: builder[0]):
+        section = build_section(study)
+        if section is not None and section.name in sections:
+            rule = f"the page has two sections called {section.name!r}, the second by {build_section.__module__}"
+            raise MoebiusError(rule, f'Section("my-{section.name}", …)')
+        if section is not None:
+            sections[section.name] = section
+    return list(sections.values())

@@ -1,12 +1,12 @@
 """The answer in a few computed sentences."""
 
-from moebius.lab.diagnostics.interval import Estimate
 from moebius.lab.report.blocks import Points, Section
+from moebius.lab.report.expert_names import expert_names, title_of
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import listing, rate, with_interval
-from moebius.lab.report.sections._names import expert_names, title_of
-from moebius.lab.report.sections._shared import ranking
+from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import Estimate
 
 ORDER = 10
 NAMED = 4

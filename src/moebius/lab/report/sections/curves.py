@@ -5,10 +5,11 @@ from typing import Any
 import altair as alt
 
 from moebius.lab.report.blocks import Block, Heading, Panels, Section
+from moebius.lab.report.charts.parts import epoch_axis, variant_colour
 from moebius.lab.report.figures import HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._shared import curve_groups, curve_lines, epoch_axis, over_seeds, variant_colour
+from moebius.lab.report.queries import curve_groups, over_seeds, split_untrained
 from moebius.lab.report.source import Study
 
 ORDER = 30
@@ -36,7 +37,7 @@ def section(study: Study) -> Section | None:
 
 
 def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
-    curves, flat = curve_lines(frame)
+    curves, flat = split_untrained(frame)
     last = int(frame["epoch"].max())
     ends = frame[frame["epoch"] == frame.groupby(["variant", "split"])["epoch"].transform("max")]
     said = "; ".join(f"{row['variant']} {row['split']} {rate(row['mean'])}" for _, row in ends.iterrows())
@@ -67,7 +68,7 @@ def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str
 
 
 def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.TopLevelMixin:
-    curves, flat = curve_lines(frame)
+    curves, flat = split_untrained(frame)
     curves, flat = (curves, flat) if len(curves) else (flat, curves)
     epochs = int(curves["epoch"].nunique())
     base = alt.Chart(curves)

@@ -1,12 +1,12 @@
 """Accuracy by data set."""
 
-from moebius.lab.diagnostics.interval import Estimate, interval
 from moebius.lab.report.blocks import Panels, Section, Table
+from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import NONE, rate, with_interval
-from moebius.lab.report.sections._dots import dot_chart
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import Estimate, interval
 
 ORDER = 40
 

@@ -3,23 +3,19 @@
 import altair as alt
 
 from moebius.lab.report.blocks import Block, Heading, Panels, Section, Text
+from moebius.lab.report.charts.parts import FEW, axis_steps, blues, epoch_axis, variant_colour
+from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.sections._names import expert_label, expert_names, title_of, with_labels
-from moebius.lab.report.sections._shared import (
-    FEW,
-    axis_steps,
-    blues,
+from moebius.lab.report.queries import (
     curve_groups,
-    curve_lines,
-    epoch_axis,
-    file_of,
+    figure_name,
     gates_with,
     over_seeds,
-    variant_colour,
+    split_untrained,
     variant_slugs,
-)  # fmt: skip
+)
 from moebius.lab.report.source import Study
 
 ORDER = 70
@@ -32,7 +28,7 @@ def section(study: Study) -> Section | None:
     if frame.empty or not pairs:
         return None
     # A gate that was never trained has no course to show.
-    frame, _ = curve_lines(frame)
+    frame, _ = split_untrained(frame)
     if frame.empty:
         return None
     blocks: list[Block] = [
@@ -49,7 +45,7 @@ def section(study: Study) -> Section | None:
     ]
     blocks.append(Panels(figures))
     names = variant_slugs(study)
-    loads = [_load(study, frame, pair, file_of("load", names[pair[0]], pair[1])) for pair in pairs]
+    loads = [_load(study, frame, pair, figure_name("load", names[pair[0]], pair[1])) for pair in pairs]
     blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
     return Section("gates", "Gates over the epochs", blocks)
 

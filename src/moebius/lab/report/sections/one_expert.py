@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moebius.lab.diagnostics.interval import Estimate, interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.charts.active_experts import active_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import NONE, count, rate, signed, with_interval
-from moebius.lab.report.sections._active import active_chart
-from moebius.lab.report.sections._shared import measure_by_seed
+from moebius.lab.report.queries import measure_by_seed
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import Estimate, interval
 
 ORDER = 22
 # A smaller gap between floor and bound is no measure of anything.

@@ -1,12 +1,12 @@
 """The results table."""
 
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.numbers import NONE, bracket, count, duration, rate, signed, with_interval
-from moebius.lab.report.sections._dots import dot_chart
-from moebius.lab.report.sections._shared import measure_by_seed, ranking
+from moebius.lab.report.queries import measure_by_seed, ranking
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import interval
 
 ORDER = 20
 

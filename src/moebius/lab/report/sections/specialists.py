@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
+from moebius.lab.report.charts.experts_alone import alone_chart
+from moebius.lab.report.expert_names import class_list, leaf_name
 from moebius.lab.report.numbers import NONE, listing, rate, signed, with_interval
-from moebius.lab.report.sections._alone import alone_chart
-from moebius.lab.report.sections._names import class_list, leaf_name
-from moebius.lab.report.sections._shared import measure_by_seed, ranking, variant_slugs
+from moebius.lab.report.queries import measure_by_seed, ranking, variant_slugs
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import interval
 
 ORDER = 28
 Leaves = Sequence[Mapping[str, Any]]

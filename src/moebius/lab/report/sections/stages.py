@@ -5,13 +5,13 @@ from typing import Any
 
 import altair as alt
 
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.expert_names import class_list
 from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import NONE, count, duration, listing, rate, with_interval
-from moebius.lab.report.sections._names import class_list
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import interval
 
 ORDER = 27
 MANY = 12

@@ -2,13 +2,13 @@
 
 import altair as alt
 
-from moebius.lab.diagnostics.interval import interval
 from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import rate, with_interval
-from moebius.lab.report.sections._shared import measure_by_seed
+from moebius.lab.report.queries import measure_by_seed
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import interval
 
 ORDER = 25
 TITLES = {"experts": "number of experts"}

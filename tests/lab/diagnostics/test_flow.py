@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from moebius.lab.report.flow import flow
-from moebius.lab.report.rows import Rows, frames_of
+from moebius.lab.diagnostics.flow import flow, split_table
+from moebius.lab.report.gate_rows import SplitRows
 
 # Four rows: the first two go into branch 0, one of them sent on to its first expert, the other shared evenly.
 GATES = {
@@ -29,9 +29,12 @@ def test_a_gate_inside_more_than_a_mixture_still_flows():
     ]  # fmt: skip
 
 
-def test_negative_weights_are_not_ignored_and_have_shares():
-    weights = np.tile([[-3.0, 1.0, 0.0]], (4, 1))
-    rows = Rows(LABELS, LABELS, np.zeros(4, np.int64), {"root": weights})
-    frames = frames_of(rows, ("cat", "dog"), ("all",))
-    assert frames["collapse"]["ignored"].tolist() == [False, False, True]
-    assert frames["entropy"]["largest_weight"].item() == pytest.approx(0.75)
+def make_rows(split="test", gates=GATES):
+    return SplitRows(split, LABELS, LABELS, np.zeros(4, np.int64), gates, ("cat", "dog"), ("all",))
+
+
+def test_only_nested_gates_on_test_rows_have_a_table():
+    # Four experts and two classes.
+    assert len(split_table(make_rows())) == 8
+    assert split_table(make_rows(split="train")) is None
+    assert split_table(make_rows(gates={"root": GATES["root"]})) is None

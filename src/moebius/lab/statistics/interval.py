@@ -9,11 +9,11 @@ from moebius.kit.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Estimate:
-    """What repeats over seeds say about a figure.
+    """The mean of a measure over seeds, with its confidence interval.
 
     Arguments:
-        mean: of the values.
-        median: of the values.
+        mean: mean of the values.
+        median: median of the values.
         low: lower end of the interval; None with one value.
         high: upper end of the interval; None with one value.
         count: number of values.
@@ -25,24 +25,24 @@ class Estimate:
     high: float | None
     count: int
 
-    def overlaps(self, other: "Estimate") -> bool | None:
-        """Whether the two intervals share a point; None where either has no interval."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
+    def overlaps(self, estimate: "Estimate") -> bool | None:
+        """Whether the two intervals share a point; None where either estimate has no interval."""
+        if self.low is None or self.high is None or estimate.low is None or estimate.high is None:
             return None
-        return self.low <= other.high and other.low <= self.high
+        return self.low <= estimate.high and estimate.low <= self.high
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean and Student-t interval of repeats.
+    """Mean and Student-t interval of repeated measurements.
 
     mean ± t_{(1+level)/2, n−1} · s / √n,  s² = Σ (v − mean)² / (n − 1)
 
     Arguments:
-        values: one per seed, at least one.
-        level: how often such intervals cover the true mean, in (0, 1).
+        values: one value per seed; at least one.
+        level: share of such intervals that cover the true mean, in (0, 1).
 
     Returns:
-        The estimate; with one value there is nothing to say how it varies, so the interval is None.
+        The estimate. One value has no spread, so its `low` and `high` are None.
 
     Raises:
         ArgumentError: no values, or a level outside (0, 1).
@@ -56,7 +56,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """
     values = [float(value) for value in values]
     if not values:
-        raise ArgumentError("values", "needs at least one value", values)
+        raise ArgumentError("values", "needs at least one value", values, "values=[0.61, 0.63, 0.62]")
     if not 0 < level < 1:
         raise ArgumentError("level", "needs a number between 0 and 1", level, "level=0.95")
     count, mean = len(values), fmean(values)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from moebius.lab.report.expert_names import expert_names, experts_alone
 from moebius.lab.report.figures import COLOURS, INK, WIDTH
-from moebius.lab.report.flow import ROOT, gate_inside
 from moebius.lab.report.frames import Frame, make_frame
+from moebius.lab.report.gate_rows import ROOT, outermost_gate
 from moebius.lab.report.numbers import count, rate
-from moebius.lab.report.sections._names import expert_names, experts_alone
 from moebius.lab.report.source import Study
 
 # Pixels: what all images are high, a node's bar, the gap between nodes, the room for a leaf's and a branch's words.
@@ -61,7 +61,7 @@ def build_tree(study: Study, variant: str, frame: Frame) -> Node:
         names = expert_names(study, variant, gate)
         made = []
         for place, (_, line) in enumerate(sums[sums["parent"] == gate].iterrows()):
-            inner = gate_inside(line["path"], gates)
+            inner = outermost_gate(line["path"], gates)
             name = names[place] if names and place < len(names) else f"{'branch' if inner else 'expert'} {place}"
             numbers = (float(line["part"] / line["of"]), int(line["rows"]), int(line["right"]))
             children = below(inner) if inner else ()

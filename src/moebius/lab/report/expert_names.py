@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moebius.lab.report.flow import ROOT
 from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import listing
 from moebius.lab.report.source import Study
 

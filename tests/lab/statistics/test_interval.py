@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.diagnostics.interval import interval
+from moebius.lab.statistics.interval import interval
 
 
 def test_worked_literal():

@@ -5,11 +5,11 @@ from typing import Any
 
 import altair as alt
 
-from moebius.lab.diagnostics.interval import interval
+from moebius.lab.report.charts.parts import variant_colour
 from moebius.lab.report.figures import WIDTH
 from moebius.lab.report.frames import make_frame
-from moebius.lab.report.sections._shared import variant_colour
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import interval
 
 
 def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: str) -> alt.TopLevelMixin:

@@ -5,10 +5,10 @@ from typing import Any
 
 import altair as alt
 
+from moebius.lab.report.charts.parts import SHADES
 from moebius.lab.report.figures import INK, WIDTH, Figure
 from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import listing, rate
-from moebius.lab.report.sections._shared import SHADES
 from moebius.lab.report.source import Study
 
 # From this width on a cell has room for two digits.

@@ -1,0 +1,190 @@
+"""Flow: how rows pass through nested gates, from the root to the leaf experts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import altair as alt
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from moebius.lab.diagnostics._arrays import row_shares
+from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
+from moebius.lab.report.charts.flow import Node, build_tree, flow_chart
+from moebius.lab.report.charts.parts import FEW, blues
+from moebius.lab.report.figures import INK, WIDTH, Figure
+from moebius.lab.report.frames import Frame, make_frame
+from moebius.lab.report.gate_rows import ROOT, SplitRows, outermost_gate
+from moebius.lab.report.numbers import NONE, count, rate
+from moebius.lab.report.queries import variant_slugs
+from moebius.lab.report.source import Study
+
+ORDER = 29
+COLUMNS = ("path", "parent", "class", "of", "share", "rows", "right")
+Gates = Mapping[str, Float[np.ndarray, "T _"]]
+
+
+def flow(
+    gates: Gates, labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"], names: Sequence[str]
+) -> Frame:
+    """How much of each class reaches each expert of nested mixtures.
+
+    reach(root) = 1;  reach(child e) = reach(parent) · |w_e| / Σ_j |w_j|, 0 for rows that the parent's gate never saw
+
+    Arguments:
+        gates: weights by module path, NaN in rows that a gate never saw; the outermost is called `root`.
+        labels: true classes, as indices into `names`.
+        predictions: classes predicted by the whole model.
+        names: names of the classes.
+
+    Returns:
+        Columns path (of the expert), parent (its mixture's gate: root or a path), class, of (rows of the class), share
+        (mean reach over them), rows (that go to the expert when every gate follows its largest weight), right (those of
+        them that the whole model predicts right). Parents come before their children.
+
+    Example:
+        >>> gates = {"root": np.array([[1.0, 0.0]]), "experts.0": np.array([[0.25, 0.75]])}
+        >>> frame = flow(gates, np.array([0]), np.array([0]), ["cat"])
+        >>> print(frame[["path", "share", "rows"]].to_string(index=False))
+                       path  share  rows
+                  experts.0   1.00     1
+        experts.0.experts.0   0.25     0
+        experts.0.experts.1   0.75     1
+                  experts.1   0.00     0
+
+    Reference: ours.
+    """
+    classes = len(names)
+    of_C = np.bincount(labels, minlength=classes)
+    lines, right_T = [], np.equal(labels, predictions)
+    all_reach, all_won = np.ones(len(labels)), np.ones(len(labels), dtype=bool)
+    for path, parent, reach_T, won_T in _walk_experts(gates, ROOT, all_reach, all_won):
+        reach_C = np.bincount(labels, reach_T, minlength=classes)
+        won_C = np.bincount(labels[won_T], minlength=classes)
+        right_C = np.bincount(labels[won_T & right_T], minlength=classes)
+        lines += [
+            (path, parent, name, int(of_C[c]), float(reach_C[c] / of_C[c]), int(won_C[c]), int(right_C[c]))
+            for c, name in enumerate(names)
+            if of_C[c]
+        ]
+    return make_frame(lines, COLUMNS)
+
+
+def split_table(rows: SplitRows) -> Frame | None:
+    """The flow of the test split; None for the training split and for models without nested gates."""
+    if rows.split != "test" or not set(rows.gates) > {ROOT}:
+        return None
+    return flow(rows.gates, rows.labels, rows.predictions, rows.class_names)
+
+
+def section(study: Study) -> Section | None:
+    """A flow diagram and a table of the branches, for every variant with nested gates."""
+    frame = study.table("flow", split="test")
+    if frame.empty:
+        return None
+    slugs = variant_slugs(study)
+    blocks: list[Block] = [
+        Text(
+            "From the root gate to the leaf experts. The width of a band is the share of the test images that are "
+            "sent there, or the mean weight where a gate mixes. In brackets the images for which a branch has the "
+            "largest weight; the accuracy is the whole model's on them."
+        )
+    ]
+    for variant in (name for name in study.variants if (frame["variant"] == name).any()):
+        lines = frame[frame["variant"] == variant]
+        seeds = sorted(set(lines["seed"]))
+        trees = {int(seed): build_tree(study, variant, lines[lines["seed"] == seed]) for seed in seeds}
+        seed, first = next(iter(trees.items()))
+        title = f"{variant}, seed {seed}"
+        figures = [
+            _flow_figure(first, f"tree-{slugs[variant]}", title),
+            _class_figure(lines[lines["seed"] == seed], first, f"tree-classes-{slugs[variant]}", title),
+        ]
+        blocks += [Heading(variant), _branch_table({seed: first}, f"{title}: branches, test images"), Panels(figures)]
+        if len(trees) > 1:
+            other_seeds = {seed: tree for seed, tree in trees.items() if tree is not first}
+            branches = _branch_table(other_seeds, f"{variant}: branches, test images")
+            blocks.append(Details(f"{variant}: the other seeds", [branches]))
+    return Section("tree", "The flow of rows", blocks)
+
+
+def _branch_table(trees: dict[int, Node], caption: str) -> Table:
+    columns = ["branch", "share", "images", "accuracy on them", "mean weights inside"]
+    several = len(trees) > 1
+    rows = [
+        [*([str(seed)] if several else []), *_branch_cells(node)]
+        for seed, tree in trees.items()
+        for node in (tree, *tree.below())
+        if node.children
+    ]
+    return Table(caption, [*(["seed"] if several else []), *columns], rows, heads=1 + several)
+
+
+def _branch_cells(node: Node) -> list[str]:
+    return [node.name, rate(node.share), count(node.rows), _accuracy(node), _weights_inside(node)]
+
+
+def _weights_inside(node: Node) -> str:
+    """Mean weight of each expert of the branch, over the rows that reach the branch."""
+    return ", ".join(
+        f"{child.name} {rate(child.share / node.share if node.share else None)}" for child in node.children
+    )
+
+
+def _accuracy(node: Node) -> str:
+    return rate(node.right / node.rows) if node.rows else NONE
+
+
+def _flow_figure(tree: Node, name: str, title: str) -> Figure:
+    branches = "; ".join(
+        f"{node.name}: share {rate(node.share)}, {count(node.rows)} images, accuracy {_accuracy(node)}, "
+        f"inside {_weights_inside(node)}"
+        for node in tree.below()
+        if node.children
+    )
+    caption = f"{title}: from the root to the leaf experts."
+    return Figure(name, flow_chart(tree), caption, f"{caption} {branches}.", tall=True)
+
+
+def _class_figure(frame: Frame, tree: Node, name: str, title: str) -> Figure:
+    branches = {node.path: node.name for node in tree.children}
+    lines = [
+        (branches[row["path"]], row["class"], float(row["share"]), rate(float(row["share"])))
+        for _, row in frame[frame["path"].isin(list(branches))].iterrows()
+    ]
+    shown = make_frame(lines, ["branch", "of", "share", "text"])
+    groups = list(dict.fromkeys(shown["of"]))
+    few = len(branches) <= FEW
+    axis = alt.Axis(
+        labelAngle=0 if few else -45, ticks=False, domain=False, orient="top" if few else "bottom", labelLimit=105
+    )
+    base = alt.Chart(shown).encode(
+        alt.X("branch:N", sort=list(branches.values()), title=None, axis=axis),
+        alt.Y("of:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False)),
+    )
+    legend = alt.Legend(title="share of the class", gradientLength=WIDTH / 2)
+    layers = [base.mark_rect().encode(alt.Color("share:Q", scale=blues(1.0), legend=legend))]
+    if few:
+        dark = alt.condition("datum.share > 0.55", alt.value("white"), alt.value(INK))
+        layers.append(base.mark_text(fontSize=11).encode(text="text:N", color=dark))
+    height = max(10, min(22, 420 // len(groups))) * len(groups)
+    chart = alt.layer(*layers).properties(width=min(WIDTH, 110 * len(branches)), height=height)
+    top = shown.loc[shown.groupby("of", sort=False)["share"].idxmax()]
+    largest = "; ".join(f"{row['of']}: {row['branch']} {row['text']}" for _, row in top.iterrows())
+    caption = f"{title}: the share of each class that the root sends into each branch."
+    return Figure(name, chart, caption, f"{caption} Largest: {largest}.")
+
+
+def _walk_experts(
+    gates: Gates, gate: str, reach_T: Float[np.ndarray, " T"], won_T: Bool[np.ndarray, " T"]
+) -> Iterator[tuple[str, str, Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]]:
+    """Path, gate, reach and won rows of every expert below a gate, given the reach and won rows of its mixture."""
+    weights_TE = gates[gate]
+    filled_TE = np.where(np.isfinite(weights_TE), weights_TE, 0.0)
+    share_TE = row_shares(filled_TE)
+    top_T = np.where(np.isfinite(weights_TE).all(1), filled_TE.argmax(1), -1)
+    for expert in range(weights_TE.shape[1]):
+        path = f"experts.{expert}" if gate == ROOT else f"{gate}.experts.{expert}"
+        reached_T, wins_T = reach_T * share_TE[:, expert], won_T & (top_T == expert)
+        yield path, gate, reached_T, wins_T
+        inner_gate = outermost_gate(path, [name for name in gates if name != ROOT])
+        if inner_gate is not None:
+            yield from _walk_experts(gates, inner_gate, reached_T, wins_T)

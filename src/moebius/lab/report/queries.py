@@ -1,0 +1,73 @@
+"""Questions that several sections ask about a study: scores by seed, ranking, gates, groups of curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moebius.lab.report.figures import slug
+from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import ROOT
+from moebius.lab.report.source import Study
+from moebius.lab.statistics.interval import Estimate, interval
+
+
+def measure_by_seed(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:
+    """A variant's measure in results.json, by seed."""
+    values: dict[int, float] = {}
+    for run in study.runs:
+        value = (run.get(measure) or {}).get(split)
+        if run["variant"] == variant and value is not None:
+            values[run["seed"]] = float(value)
+    return values
+
+
+def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
+    """Variants with the estimate of their accuracy, the best mean first."""
+    scores = [(variant, measure_by_seed(study, variant, "accuracy", split)) for variant in study.variants]
+    estimates = [(variant, interval(list(by_seed.values()))) for variant, by_seed in scores if by_seed]
+    return sorted(estimates, key=lambda entry: -entry[1].mean)
+
+
+def variant_slugs(study: Study) -> dict[str, str]:
+    """The part of file names that stands for each variant; no two are the same."""
+    taken: set[str] = set()
+    return {variant: slug(variant, taken) for variant in study.variants}
+
+
+def figure_name(name: str, variant_slug: str, gate: str) -> str:
+    """The file name, without suffix, of a figure about one gate of a variant."""
+    return f"{name}-{variant_slug}" if gate == ROOT else f"{name}-{variant_slug}-{slug(gate)}"
+
+
+def gates_with(study: Study, table: str) -> list[tuple[str, str]]:
+    """The (variant, gate) pairs of a table whose gate has more than one expert, in the study's order."""
+    frame = study.table(table)
+    if frame.empty:
+        return []
+    last_experts = frame.groupby(["variant", "gate"], sort=False)["expert"].max()
+    pairs = [pair for pair, last in last_experts.items() if last > 0]
+    return [pair for variant in study.variants for pair in pairs if isinstance(pair, tuple) and pair[0] == variant]
+
+
+def curve_groups(study: Study) -> list[tuple[str, list[str]]]:
+    """Title and variants of each group in the recipe's `report.curves`; without any, one group of all variants.
+
+    Variants without runs are left out, and groups without variants.
+    """
+    recipe_groups: Sequence[Mapping[str, Any]] = (study.recipe.get("report") or {}).get("curves") or ()
+    groups = [
+        (str(group.get("title") or ""), [name for name in group.get("variants") or () if name in study.variants])
+        for group in recipe_groups
+    ]
+    return [group for group in groups if group[1]] or [("", list(study.variants))]
+
+
+def split_untrained(frame: Frame) -> tuple[Frame, Frame]:
+    """The lines of variants that were trained, and those of variants that were not, whose only epoch is 0."""
+    trained = frame.groupby("variant")["epoch"].transform("max") > 0
+    return frame[trained], frame[~trained]
+
+
+def over_seeds(frame: Frame, by: list[str], value: str = "value") -> Frame:
+    """Mean, smallest and largest value over seeds (columns mean, low, high, count) for each combination of `by`."""
+    grouped = frame.groupby(by, sort=False)[value]
+    return grouped.agg(mean="mean", low="min", high="max", count="count").reset_index()

@@ -1,0 +1,1 @@
+"""Statistics over the seeds of a study."""
