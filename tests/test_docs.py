@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from moebius.kit.registry import ROOMS
 from moebius.lab.cli import app
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.shipped import shipped_recipes
@@ -123,6 +124,11 @@ def test_scripts_and_make_targets_of_shell_blocks_exist(path):
             assert (ROOT / second).exists(), line
         if first == "make":
             assert second in targets, line
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_entry_points_of_every_room_are_documented(room):
+    assert f"`moebius.{room}`" in (ROOT / "docs/building.md").read_text(encoding="utf-8")
 
 
 def packages_of_the_lab() -> list[str]:
