@@ -1,20 +1,84 @@
-"""The documents hold together: links lead somewhere, nothing is left to be filled in, the README's Python runs."""
+"""The documents hold together: links and paths lead somewhere, commands parse, and the Python blocks run."""
 
 import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import typer
+
+from moebius.kit.registry import ROOMS
+from moebius.lab.cli import app
+from moebius.lab.recipe.load import load_recipe
+from moebius.lab.recipe.shipped import shipped_recipes
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+EVERY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+NEEDS_LAB = "# needs moebius[lab]\n"
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def blocks(path: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a document in these languages."""
+    return [text for language, text in FENCE.findall(path.read_text(encoding="utf-8")) if language in languages]
+
+
+def prose(path: Path) -> str:
+    """A document without its fenced blocks."""
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
+
+
+def shell_lines(path: Path) -> list[str]:
+    """The lines of a document's shell blocks, continuation lines joined and comments removed."""
+    text = "".join(blocks(path, "sh", "bash")).replace("\\\n", " ")
+    return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines()) if line]
+
+
+def commands(path: Path) -> list[str]:
+    """Every `moebius …` command of a document, in shell blocks and in code spans."""
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(path))]
+    return [text for text in dict.fromkeys([*shell_lines(path), *spans]) if text.startswith("moebius ")]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@EVERY_DOCUMENT
 def test_links_lead_somewhere_and_nothing_is_left_open(path):
     text = path.read_text(encoding="utf-8")
     assert "@@" not in text
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-        assert target.startswith("http") or (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        if target.startswith("http"):
+            continue
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@EVERY_DOCUMENT
+def test_paths_in_code_spans_exist(path):
+    spans = re.findall(r"`((?:src|tests|docs|examples|benchmarks)/[\w./-]+)`", prose(path))
+    missing = [span for span in spans if "NAME" not in span and not (ROOT / span).exists()]
+    assert missing == []
+
+
+@EVERY_DOCUMENT
+def test_lines_are_at_most_120_characters(path):
+    # A row of a table is one line, however long.
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [number for number, line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_no_document_is_a_copy_of_another():
@@ -22,10 +86,96 @@ def test_no_document_is_a_copy_of_another():
     assert len(set(titles)) == len(titles)
 
 
-@pytest.mark.parametrize(("document", "least"), [("README.md", 3), ("docs/execution.md", 1)])
-def test_the_python_of_a_document_runs_from_top_to_bottom(document, least):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= least
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [(path, command) for path in DOCUMENTS for command in commands(path)],
+    ids=lambda value: value.relative_to(ROOT).as_posix() if isinstance(value, Path) else value,
+)
+def test_a_command_parses(path, command):
+    """Its subcommand, options and values exist; a shipped recipe takes its preset and its overrides."""
+    _, name, *words = shlex.split(command.partition(" > ")[0])
+    group = typer.main.get_command(app)
+    subcommands = getattr(group, "commands", {})
+    if name.startswith("-"):
+        assert name in ("--help", "--version")
+        return
+    assert name in subcommands, f"no command is called {name!r}"
+    if not words:
+        # The command by its name, as in "`moebius predict` reads …".
+        return
+    parameters = subcommands[name].make_context(name, words).params
+    if parameters.get("recipe") in shipped_recipes():
+        load_recipe(parameters["recipe"], parameters["overrides"] or (), parameters["preset"], parameters.get("seeds"))
+
+
+@EVERY_DOCUMENT
+def test_shell_blocks_quote_what_a_shell_would_expand(path):
+    """Zsh refuses an unquoted `[128]` that matches no file."""
+    unquoted = [re.sub(r"'[^']*'|\"[^\"]*\"", "", line) for line in shell_lines(path)]
+    assert [line for line in unquoted if re.search(r"[\[\]{}*?]", line)] == []
+
+
+@EVERY_DOCUMENT
+def test_scripts_and_make_targets_of_shell_blocks_exist(path):
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for line in shell_lines(path):
+        first, second = [*line.split(), ""][:2]
+        if first == "python" and second.endswith(".py"):
+            assert (ROOT / second).exists(), line
+        if first == "make":
+            assert second in targets, line
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_entry_points_of_every_room_are_documented(room):
+    assert f"`moebius.{room}`" in (ROOT / "docs/building.md").read_text(encoding="utf-8")
+
+
+def packages_of_the_lab() -> list[str]:
+    """Import names of what the extra `lab` installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.split(r"[<>=~!]", line)[0].lower() for line in project["optional-dependencies"]["lab"]}
+    # PyTorch itself brings these two.
+    needed -= {"filelock", "jinja2"}
+    installed = packages_distributions().items()
+    names = [name for name, owners in installed if needed & {owner.lower() for owner in owners}]
+    assert len(names) >= len(needed)
+    return names
+
+
+def run_blocks(code: list[str], folder: Path, without: list[str] | None = None) -> None:
+    """Run blocks in a fresh interpreter, one after another, as somebody does who pastes them.
+
+    Arguments:
+        code: the blocks.
+        folder: the working directory, for files that they write.
+        without: import names of packages that are to be missing.
+    """
+    missing = f"import sys\nfor name in {without or []!r}: sys.modules[name] = None\n"
+    script = folder / "blocks.py"
+    script.write_text(missing + "\n".join(code), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_runs_from_top_to_bottom_and_its_first_blocks_without_the_lab(tmp_path):
+    python = blocks(ROOT / "README.md", "python")
+    library = [block for block in python if not block.startswith(NEEDS_LAB)]
+    assert len(library) >= 2
+    # Who has only the library pastes from the top, and stops where the lab begins.
+    assert python[: len(library)] == library
+    assert len(python) > len(library)
+    run_blocks(library, tmp_path, without=packages_of_the_lab())
+    run_blocks(python, tmp_path)
+
+
+def test_a_block_that_needs_the_lab_says_so(tmp_path):
+    """The check above would notice: without the lab such a block fails."""
+    python = blocks(ROOT / "README.md", "python")
+    with pytest.raises(AssertionError, match=r"moebius\[lab\]"):
+        run_blocks(python, tmp_path, without=packages_of_the_lab())
+
+
+@pytest.mark.parametrize("document", ["docs/building.md", "docs/execution.md", "docs/studies/one-active.md"])
+def test_the_python_of_a_document_runs_without_the_lab(document, tmp_path):
+    run_blocks(blocks(ROOT / document, "python"), tmp_path, without=packages_of_the_lab())
