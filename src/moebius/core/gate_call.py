@@ -100,7 +100,7 @@ def score_rows(
     batch_shape = scores.shape[:-1]
     if not batch_shape or batch_shape != x.shape[: len(batch_shape)]:
         batch_rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
-        batch_fix = "a gate that keeps them" if batch_shape else "x.unsqueeze(0), a batch of one"
+        batch_fix = f"gate=nn.Linear(features, {width})" if batch_shape else "x.unsqueeze(0), a batch of one"
         raise ArgumentError("gate", batch_rule, tuple(scores.shape), batch_fix)
     for name, value in aux.items():
         if value.shape[: len(batch_shape)] != batch_shape:

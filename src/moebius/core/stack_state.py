@@ -10,8 +10,8 @@ from moebius.core.module_views import named_tensors
 # The attributes and methods of a stack. The last two lines are names of earlier versions: a tensor that avoids them
 # keeps its name, so that saved states still load.
 _STACK_ATTRIBUTES = """
-    count differing_experts distinct_names flat_names has_plain_template named_parts of part_tensors product_obstacles
-    refresh_views reset_parameters template temporary_views tensor tensors unstacked
+    count differing_experts flat_names has_plain_template named_parts of part_tensors product_obstacles
+    refresh_views reset_parameters template template_names temporary_views tensor tensors unstacked
     _adopt_settings _allocate _copy_expert _has_changes _views
     clauses flat names only particulars parts places quick renew
     _begin _differ _handed _put _take_settings

@@ -66,7 +66,7 @@ def _together(pool: Pool, x: Tensor) -> Tensor:
         tensors = stacked_tensors(pool.modules)
     else:
         of_stack = stack.tensors()
-        tensors = {name: of_stack[flat] for name, flat in stack.distinct_names.items()}
+        tensors = {name: of_stack[flat] for name, flat in stack.template_names.items()}
     outputs = vmapped_outputs(pool.first, tensors, x, axis=1)
     # One by one they say which expert gives something else.
     return outputs if has_rows(outputs, x) else torch.stack(_one_by_one(pool, x), 1)

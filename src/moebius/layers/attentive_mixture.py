@@ -103,7 +103,7 @@ class AttentiveMixture(nn.Module):
         """
         width = self.query.in_features
         rule = f"must give {width} features for each row of an input of shape {tuple(x.shape)}"
-        rows = score_rows(self.gate, x, context, mask, width, rule, f"a gate whose last layer has {width} outputs")
+        rows = score_rows(self.gate, x, context, mask, width, rule, f"gate=nn.Linear(features, {width})")
         with row_context(rows.context):
             features = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
             features_TEF = torch.stack(check_shapes(features, range(len(features)), "bodies"), 1)
