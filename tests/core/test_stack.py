@@ -325,7 +325,7 @@ def test_what_cannot_be_stacked(make, reason):
     assert unstackable_reason(experts).startswith(reason)
     with pytest.raises(ArgumentError, match=f"^experts: a stack needs equal experts: {reason}") as caught:
         mb.Stack(experts)
-    assert caught.value.fix == "a list of them"
+    assert caught.value.fix == "mb.Mixture(gate, list(experts))"
     with pytest.raises(ArgumentError, match=reason):
         mb.Stack.of(iter(experts).__next__, len(experts))
 

@@ -1,1 +1,1 @@
-"""What travels through a mixture and what watches it: routings, the context of rows, stacks of equal experts."""
+"""The objects that mixtures pass on and record: routings, the context of rows, stacks of equal experts."""

@@ -97,8 +97,9 @@ def _enclosing_checkpoints() -> Iterator[tuple[_CheckpointRecord, bool]]:
             # Private to torch: the object that its hooks for saved tensors share.
             if code.co_name == "unpack_hook":
                 checkpoint = frame.f_locals.get("frame")
-            elif code.co_name == "checkpoint" and (inner := getattr(frame.f_locals.get("gen"), "gi_frame", None)):
-                checkpoint = inner.f_locals.get("new_frame")
+            elif code.co_name == "checkpoint":
+                generator_frame = getattr(frame.f_locals.get("gen"), "gi_frame", None)
+                checkpoint = generator_frame and generator_frame.f_locals.get("new_frame")
         if checkpoint is not None:
             if not hasattr(checkpoint, _RECORD_ATTRIBUTE):
                 setattr(checkpoint, _RECORD_ATTRIBUTE, _CheckpointRecord())

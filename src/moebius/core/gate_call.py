@@ -81,8 +81,8 @@ def score_rows(
             entries_rule = f"needs one entry for each of the {len(x)} of the input's first axis"
             entries_fix = f"a tensor of shape ({len(x)}, …)"
             raise ArgumentError(f"context[{name!r}]", entries_rule, describe_output(value), entries_fix)
-    context_of_rows, x, padding = call_context.remove_padding(x)
-    with row_context(context_of_rows):
+    real_context, x, padding = call_context.remove_padding(x)
+    with row_context(real_context):
         scores = call_with_context(gate, x)
     gate_class = type(gate).__name__
     aux: Mapping[str, Tensor] = {}
@@ -100,7 +100,7 @@ def score_rows(
     batch_shape = scores.shape[:-1]
     if not batch_shape or batch_shape != x.shape[: len(batch_shape)]:
         batch_rule = f"must keep the first axes of its input, of shape {tuple(x.shape)}, as rows"
-        batch_fix = "a gate that keeps them" if batch_shape else "x.unsqueeze(0), a batch of one"
+        batch_fix = f"gate=nn.Linear(features, {width})" if batch_shape else "x.unsqueeze(0), a batch of one"
         raise ArgumentError("gate", batch_rule, tuple(scores.shape), batch_fix)
     for name, value in aux.items():
         if value.shape[: len(batch_shape)] != batch_shape:
@@ -108,9 +108,9 @@ def score_rows(
             raise ArgumentError("gate", aux_rule, tuple(value.shape), f"{name!r}: a tensor with these first axes")
     if len(batch_shape) > 1:
         tokens = prod(batch_shape[1:])
-        context_of_rows = context_of_rows.repeat_rows(tokens)
+        real_context = real_context.repeat_rows(tokens)
         if padding is not None and call_context.rows is None:
-            context_of_rows = replace(context_of_rows, rows=padding.token_indices(tokens))
+            real_context = replace(real_context, rows=padding.token_indices(tokens))
         scores, x = scores.flatten(0, -2), x.flatten(0, len(batch_shape) - 1)
         aux = {name: value.flatten(0, len(batch_shape) - 1) for name, value in aux.items()}
-    return ScoredRows(x, scores, aux, context_of_rows, batch_shape, padding)
+    return ScoredRows(x, scores, aux, real_context, batch_shape, padding)

@@ -122,16 +122,16 @@ def describe_replacement(expert: nn.Module) -> str | None:
     return None
 
 
-def describe_view_difference(expert: nn.Module, module: nn.Module, place: str = "") -> str | None:
+def describe_view_difference(expert: nn.Module, module: nn.Module, path_prefix: str = "") -> str | None:
     """How a guarded view differs from its module in hooks, mode or settings, as a clause; None where they are equal.
 
     Arguments:
         expert: the view.
         module: the module that it is a view of.
-        place: path of the view, put before the paths of its parts in the clause.
+        path_prefix: path of the view, which the clause puts before the paths of its parts.
     """
     for (path, part), module_part in zip(expert.named_modules(), module.modules(), strict=True):
-        name = f"{place}.{path}".strip(".") or type(part).__name__
+        name = f"{path_prefix}.{path}".strip(".") or type(part).__name__
         if type(part) is not type(module_part):
             return f"{name} is a {type(part).__name__}"
         if any(vars(part).get(table) for table in HOOK_TABLES):

@@ -99,7 +99,7 @@ class RowContext:
         if values is None and mask is None:
             return self
         if values is not None and not isinstance(values, Mapping):
-            rule = "needs a mapping of names to tensors: a mixture has one input, and its parts read context besides"
+            rule = "needs a mapping of names to tensors: a mixture has one input, other inputs of its parts are context"
             fix = 'moe(x, context={"name": tensor}), for a gate or an expert whose forward has a parameter `context`'
             raise ArgumentError("context", rule, type(values).__name__, fix)
         new_values = dict(values or {})

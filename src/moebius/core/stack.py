@@ -71,7 +71,7 @@ class Stack(nn.Module):
 
     @classmethod
     def of(cls, make: Callable[[], nn.Module], count: int) -> "Stack":
-        """Make a stack of `count` experts one after another: no more than one of them is in memory besides the stack.
+        """Make a stack of `count` experts one after another: only one of them is in memory besides the stack.
 
         Arguments:
             make: returns a new expert.
@@ -115,9 +115,9 @@ class Stack(nn.Module):
         # No registered submodule: tools would take the template for a module that runs.
         vars(self)["template"] = copy.deepcopy(first, meta_tensors)
         self.part_tensors: dict[nn.Module, dict[str, str]] = {}
-        self.distinct_names = {name: self.flat_names[name] for name, *_ in named_tensors(self.template)}
+        self.template_names = {name: self.flat_names[name] for name, *_ in named_tensors(self.template)}
         for name, part, _, key, _ in named_tensors(self.template):
-            self.part_tensors.setdefault(part, {})[key] = self.distinct_names[name]
+            self.part_tensors.setdefault(part, {})[key] = self.template_names[name]
         self.has_plain_template = has_plain_attributes(self.template)
         self.named_parts = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
         self.register_load_state_dict_pre_hook(accept_list_state)
@@ -145,7 +145,7 @@ class Stack(nn.Module):
         number %= self.count
         with torch.enable_grad():
             slices = {flat_name: stacked[number] for flat_name, stacked in self.tensors().items()}
-        tensors = [slices[flat_name] for flat_name in self.distinct_names.values()]
+        tensors = [slices[flat_name] for flat_name in self.template_names.values()]
         return self._views.provide_view(number, self.template, tensors)
 
     def __setitem__(self, number: int, expert: nn.Module) -> NoReturn:
@@ -157,7 +157,7 @@ class Stack(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Name in the stack → tensor of all experts (E, …); the computed value of a tensor that is parametrised."""
-        return {flat_name: getattr(self, flat_name) for flat_name in self.distinct_names.values()}
+        return {flat_name: getattr(self, flat_name) for flat_name in self.template_names.values()}
 
     def tensor(self, part: nn.Module, key: str) -> Tensor | None:
         """The tensor (E, …) of all experts for the tensor `key` of a part of the template; None where it has none."""
@@ -173,14 +173,11 @@ class Stack(nn.Module):
         """
         # One unbind for all: the backward of E times t[e] would write E gradients of the size of all experts.
         slices = {flat_name: stacked.unbind() for flat_name, stacked in self.tensors().items()}
-        flat_names = list(self.distinct_names.values())
         for number in numbers:
-            tensors = [slices[flat_name][number] for flat_name in flat_names]
+            tensors = [slices[flat_name][number] for flat_name in self.template_names.values()]
             expert = differing.get(number)
-            if expert is None:
-                yield module_view(self.template, tensors, self.has_plain_template)
-            else:
-                yield module_view(expert, tensors)
+            plain = self.has_plain_template if expert is None else None
+            yield module_view(self.template if expert is None else expert, tensors, plain)
 
     def differing_experts(self) -> dict[int, nn.Module]:
         """Expert number → view, of the experts whose hooks, mode or settings are not those of the template.
@@ -278,7 +275,7 @@ class Stack(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        flat_names = self.distinct_names.values()
+        flat_names = self.template_names.values()
         views = {
             number: guarded_view(expert, [getattr(self, flat_name)[number] for flat_name in flat_names], number)
             for number, expert in state["_views"].items()
@@ -297,4 +294,5 @@ def unstackable_reason(experts: Sequence[nn.Module]) -> str | None:
 def _check_stackable(experts: Sequence[nn.Module]) -> None:
     reason = unstackable_reason(experts)
     if reason is not None:
-        raise ArgumentError("experts", f"a stack needs equal experts: {reason}", len(experts), "a list of them")
+        rule = f"a stack needs equal experts: {reason}"
+        raise ArgumentError("experts", rule, len(experts), "mb.Mixture(gate, list(experts))")

@@ -10,8 +10,8 @@ from moebius.core.module_views import named_tensors
 # The attributes and methods of a stack. The last two lines are names of earlier versions: a tensor that avoids them
 # keeps its name, so that saved states still load.
 _STACK_ATTRIBUTES = """
-    count differing_experts distinct_names flat_names has_plain_template named_parts of part_tensors product_obstacles
-    refresh_views reset_parameters template temporary_views tensor tensors unstacked
+    count differing_experts flat_names has_plain_template named_parts of part_tensors product_obstacles
+    refresh_views reset_parameters template template_names temporary_views tensor tensors unstacked
     _adopt_settings _allocate _copy_expert _has_changes _views
     clauses flat names only particulars parts places quick renew
     _begin _differ _handed _put _take_settings
@@ -60,15 +60,15 @@ def accept_list_state(
         missing_keys += [keys[0] for keys in keys_by_expert if not any(key in state for key in keys)]
         loaded = [[state.pop(key) for key in keys if key in state][-1:] for keys in keys_by_expert]
         tensors = []
-        for (key, *_), values, old in zip(keys_by_expert, loaded, stacked, strict=True):
-            new = values[0] if values else old
-            if new.shape != old.shape:
+        for (key, *_), candidates, present in zip(keys_by_expert, loaded, stacked, strict=True):
+            tensor = candidates[0] if candidates else present
+            if tensor.shape != present.shape:
                 error_messages.append(
-                    f"size mismatch for {key}: copying a param with shape {new.shape} from checkpoint, "
-                    f"the shape in current model is {old.shape}."
+                    f"size mismatch for {key}: copying a param with shape {tensor.shape} from checkpoint, "
+                    f"the shape in current model is {present.shape}."
                 )
-                new = old
-            tensors.append(new)
+                tensor = present
+            tensors.append(tensor)
         formats = {(tensor.dtype, tensor.device) for tensor in tensors}
         if len(formats) > 1:
             tensors = [tensor.to(stacked) for tensor in tensors]

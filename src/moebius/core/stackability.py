@@ -32,9 +32,9 @@ def describe_obstacle(experts: Sequence[nn.Module]) -> str | None:
         return f"their tensors are of a kind of their own, {special_type.__name__}, which a stack would lose"
     if len(set().union(*tensors_by_expert)) < sum(map(len, tensors_by_expert)):
         return "they share a part, and each would get its own"
-    foreign = next((path for expert in experts if (path := find_foreign_parameters(expert)) is not None), None)
-    if foreign is not None:
-        return f"their attribute {foreign} leads to parameters that are not theirs, and each would get copies"
+    foreign_path = next((path for expert in experts if (path := find_foreign_parameters(expert)) is not None), None)
+    if foreign_path is not None:
+        return f"their attribute {foreign_path} leads to parameters that are not theirs, and each would get copies"
     trainable = [[tensor.requires_grad for tensor in tensors.values()] for tensors in tensors_by_expert]
     if any(flags != trainable[0] for flags in trainable):
         return "in some of them parameters are frozen that are not in others"

@@ -68,7 +68,7 @@ def _outputs_at_once(pool: Pool, x: Tensor) -> Tensor:
         tensors = stacked_tensors(pool.modules)
     else:
         stacked = stack.tensors()
-        tensors = {name: stacked[flat_name] for name, flat_name in stack.distinct_names.items()}
+        tensors = {name: stacked[flat_name] for name, flat_name in stack.template_names.items()}
     outputs = vmapped_outputs(pool.template, tensors, x, axis=1)
     # Run one by one, the expert with a wrong output is named in the error.
     return outputs if has_rows(outputs, x) else torch.stack(_outputs_one_by_one(pool, x), 1)

@@ -67,5 +67,5 @@ def flatten_features(x: Float[Tensor, "..."], features: int) -> Float[Tensor, ".
             return x.flatten(axis)
     rule = f"no trailing axes of an input of shape {tuple(x.shape)} hold as many"
     # The width of vectors or tokens; for images, all of their pixels.
-    fitting = x.shape[-1] if x.ndim < 4 else prod(x.shape[1:])
-    raise ArgumentError("features", rule, features, f"features={fitting}")
+    fitting_features = x.shape[-1] if x.ndim < 4 else prod(x.shape[1:])
+    raise ArgumentError("features", rule, features, f"features={fitting_features}")

@@ -103,13 +103,13 @@ class AttentiveMixture(nn.Module):
         """
         width = self.query.in_features
         rule = f"must give {width} features for each row of an input of shape {tuple(x.shape)}"
-        rows = score_rows(self.gate, x, context, mask, width, rule, f"a gate whose last layer has {width} outputs")
+        rows = score_rows(self.gate, x, context, mask, width, rule, f"gate=nn.Linear(features, {width})")
         with row_context(rows.context):
             features = [checked_output(number, body, rows.x, "bodies") for number, body in enumerate(self.bodies)]
             features_TEF = torch.stack(check_shapes(features, range(len(features)), "bodies"), 1)
             routing = rows.route(self.router, self._attention_scores(rows.scores, features_TEF))
-            pairs = zip(self.heads, features_TEF.unbind(1), strict=True)
-            outputs = [checked_output(number, head, x_TF, "heads") for number, (head, x_TF) in enumerate(pairs)]
+            pairs = enumerate(zip(self.heads, features_TEF.unbind(1), strict=True))
+            outputs = [checked_output(number, head, features_TF, "heads") for number, (head, features_TF) in pairs]
             all_outputs = torch.stack(check_shapes(outputs, range(len(outputs)), "heads"), 1)
             if is_recording_outputs(self):
                 routing = replace(routing, outputs=all_outputs)

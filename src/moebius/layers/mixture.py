@@ -146,7 +146,7 @@ class Mixture(nn.Module):
         rule = f"must give one score for each of the {experts} experts"
         if width != experts:
             rule = f"must give {width} numbers a row, which {type(self.router).__name__} needs for its experts"
-        return score_rows(self.gate, x, context, mask, width, rule, f"a gate with experts={width}")
+        return score_rows(self.gate, x, context, mask, width, rule, f"gate=mb.gates.Linear(features, experts={width})")
 
 
 class _ExpertRun:
