@@ -192,8 +192,8 @@ def test_what_tells_two_adapters_apart():
         ({"total": 0}, "total: needs a whole number"),
         ({"classes": []}, "classes: needs positions of classes that differ, got []"),
         ({"classes": [1, 1]}, "classes: needs positions of classes that differ, got [1, 1]"),
-        ({"classes": [-1]}, "classes: needs positions of classes, 0, got [-1]"),
-        ({"classes": [0, 3], "total": 3}, "classes: needs positions of classes, 0 … 2, got [0, 3]"),
+        ({"classes": [-1]}, "classes: needs positions of classes, at least 0, got [-1]"),
+        ({"classes": [0, 3], "total": 3}, "classes: needs positions from 0 to 2, got [0, 3]"),
     ],
 )
 def test_impossible_arguments_are_refused(given, said):
@@ -207,7 +207,7 @@ def test_outputs_and_inputs_that_do_not_fit_are_refused():
         ArgumentError, match=r"network: must have an output for each of 2 classes .* or of all 5, got 3"
     ):
         Adapter(Says(1.0, 2.0, 3.0), classes=[0, 1], total=5)(torch.zeros(1, 1))
-    with pytest.raises(ArgumentError, match="x: can be made grey where it has 3 channels"):
+    with pytest.raises(ArgumentError, match="x: becomes 1 channel only from 3 channels"):
         Adapter(nn.Identity(), channels=1)(images(1, 2))
     with pytest.raises(ArgumentError, match="total: is needed") as caught:
         Adapter(Says(1.0), classes=[4])(torch.zeros(1, 1))

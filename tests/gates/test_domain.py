@@ -31,7 +31,7 @@ def test_domains_and_experts_must_agree_and_the_error_names_both():
 
 @pytest.mark.parametrize("context", [None, {}, {"label": torch.tensor([0, 1, 1])}])
 def test_without_domains_the_error_says_how_to_pass_them(context):
-    with pytest.raises(ArgumentError, match="needs to be told") as caught:
+    with pytest.raises(ArgumentError, match="needs each row's domain") as caught:
         Domain(domains=2, experts=2)(X, context)
     assert "context={'domain': domain}" in caught.value.fix
 

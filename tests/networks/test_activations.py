@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from moebius.kit.errors import ArgumentError
-from moebius.networks import ACTIVATIONS, NEVER_FALLING, _dropout, activation_named, activations, conv_net
+from moebius.networks import ACTIVATIONS, MONOTONE, _dropout, activation_named, activations, conv_net
 from moebius.networks.activations import activate_map
 
 X = torch.linspace(-3, 3, 61, dtype=torch.float64)
@@ -18,7 +18,7 @@ def test_examples_run(module):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_those_that_never_fall_are_named(name):
-    assert bool((activation_named(name)(X).diff() >= 0).all()) == (name in NEVER_FALLING)
+    assert bool((activation_named(name)(X).diff() >= 0).all()) == (name in MONOTONE)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
