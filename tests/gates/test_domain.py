@@ -12,8 +12,8 @@ X = torch.rand(3, 4)
 
 
 def test_worked():
-    found = Domain(domains=2, experts=2)(X, {"domain": torch.tensor([1, 0, 1])})
-    assert found.tolist() == [[-math.inf, 0.0], [0.0, -math.inf], [-math.inf, 0.0]]
+    scores = Domain(domains=2, experts=2)(X, {"domain": torch.tensor([1, 0, 1])})
+    assert scores.tolist() == [[-math.inf, 0.0], [0.0, -math.inf], [-math.inf, 0.0]]
 
 
 @pytest.mark.parametrize("router", [Soft(), Argmax()])
