@@ -34,8 +34,8 @@ def test_it_is_the_maximum_of_the_heads_mixtures(router, shape):
     values, scores = random(6, 3, *shape), 3 * random(6, 9)
     routing = Heads(router, 3)(scores)
     apart = [SUM(values, replace(router(block), selection=None)) for block in scores.chunk(3, -1)]
-    found = MAXIMUM(values if routing.selection is None else taken(values, routing), routing)
-    torch.testing.assert_close(found, torch.stack(apart).amax(0))
+    combined = MAXIMUM(values if routing.selection is None else taken(values, routing), routing)
+    torch.testing.assert_close(combined, torch.stack(apart).amax(0))
 
 
 def test_two_mixtures_maximum_is_one_mixture_of_two_heads():
@@ -74,5 +74,5 @@ def test_gradients_are_those_of_finite_differences():
 def test_softmax_is_that_of_the_softmaxed(router):
     values = random(6, 3, 4)
     routing = router(random(6, router.gate_outputs(3)))
-    given = values if routing.selection is None else taken(values, routing)
-    torch.testing.assert_close(HeadMaximum(activation="softmax")(given, routing), MAXIMUM(given.softmax(-1), routing))
+    inputs = values if routing.selection is None else taken(values, routing)
+    torch.testing.assert_close(HeadMaximum(activation="softmax")(inputs, routing), MAXIMUM(inputs.softmax(-1), routing))

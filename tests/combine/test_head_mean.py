@@ -58,5 +58,5 @@ def test_gradients_are_those_of_finite_differences():
 def test_softmax_is_that_of_the_softmaxed(router):
     values = random(6, 3, 4)
     routing = router(random(6, router.gate_outputs(3)))
-    given = values if routing.selection is None else taken(values, routing)
-    torch.testing.assert_close(HeadMean(activation="softmax")(given, routing), MEAN(given.softmax(-1), routing))
+    inputs = values if routing.selection is None else taken(values, routing)
+    torch.testing.assert_close(HeadMean(activation="softmax")(inputs, routing), MEAN(inputs.softmax(-1), routing))

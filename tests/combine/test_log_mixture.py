@@ -195,8 +195,8 @@ def test_straight_through_weights_of_zero_have_the_gradient_of_their_expert():
     probs = values.detach().softmax(-1)
     assert torch.equal(y, values.log_softmax(-1)[range(3), chosen])
     y[range(3), target].sum().backward()
-    said = probs[range(3), :, target]
-    torch.testing.assert_close(weights.grad, said / said[range(3), chosen].unsqueeze(1))
+    target_probs = probs[range(3), :, target]
+    torch.testing.assert_close(weights.grad, target_probs / target_probs[range(3), chosen].unsqueeze(1))
     # Only the chosen expert learns: the others had no part in the value.
     assert values.grad.abs().sum(-1).ne(0).nonzero().tolist() == [[0, 2], [1, 0], [2, 2]]
 

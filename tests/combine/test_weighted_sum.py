@@ -140,11 +140,11 @@ def test_softmax_is_the_sum_of_the_softmaxed(heads, classes):
 def test_softmax_of_classes_that_an_expert_does_not_know(sparse):
     values = torch.tensor([[[0.0, 0.0, -torch.inf], [-torch.inf, 0.0, -torch.inf]]], requires_grad=True)
     scores = torch.zeros(1, 2, requires_grad=True)
-    routing, given = mb.routers.Soft()(scores), values
+    routing, inputs = mb.routers.Soft()(scores), values
     if sparse:
         routing = Routing.from_selection(scores, routing.probs, everything(routing.weights, shuffled=False))
-        given = values[routing.selection.row_A, routing.selection.expert_A]
-    y = SOFTMAX(given, routing)
+        inputs = values[routing.selection.row_A, routing.selection.expert_A]
+    y = SOFTMAX(inputs, routing)
     torch.testing.assert_close(y, torch.tensor([[0.25, 0.75, 0.0]]))
     torch.nn.functional.cross_entropy(y, torch.tensor([2])).backward()
     assert values.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""The rule that picks an execution."""
+"""The rule that chooses an execution."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SOFT, HARD = mb.routers.Soft(), mb.routers.Argmax()
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def several(make, count=2):
+def make_several(make, count=2):
     return [make() for _ in range(count)]
 
 
@@ -33,30 +33,30 @@ def conv():
     return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten())
 
 
-def on_a_gpu(experts, x, router):
+def choose_on_gpu(experts, x, router):
     return choose(Pool(experts.cuda()), router(torch.zeros(len(x), 2, device="cuda")), x.cuda())
 
 
 @pytest.mark.parametrize(
-    ("experts", "router", "chosen"),
+    ("make_experts", "router", "choice"),
     [
         (lambda: [ffn()], HARD, ("loop", "there is one expert")),
-        (lambda: several(linear), SOFT, ("stacked", "equal experts all run: one product")),
-        (lambda: mb.Stack(several(conv)), SOFT, ("stacked", "equal experts all run: one product")),
+        (lambda: make_several(linear), SOFT, ("stacked", "equal experts all run: one product")),
+        (lambda: mb.Stack(make_several(conv)), SOFT, ("stacked", "equal experts all run: one product")),
         (
             lambda: [linear(), nn.Linear(4, 3), linear()],
             SOFT,
             ("stacked", "equal experts among unlike ones all run: one product for each kind"),
         ),
-        (lambda: several(conv), SOFT, ("loop", "Sequential has no product of its own for equal experts")),
+        (lambda: make_several(conv), SOFT, ("loop", "Sequential has no product of its own for equal experts")),
         (lambda: [linear(), conv()], SOFT, ("loop", "stacked needs equal experts: their classes differ")),
         (
-            lambda: mb.Stack(several(ffn)),
+            lambda: mb.Stack(make_several(ffn)),
             HARD,
             ("sorted", "feed-forward experts on a CPU have an operator for sorted rows"),
         ),
         (
-            lambda: mb.Stack(several(conv)),
+            lambda: mb.Stack(make_several(conv)),
             HARD,
             (
                 "sorted",
@@ -64,64 +64,64 @@ def on_a_gpu(experts, x, router):
                 "experts.0 is a Unflatten, which no product of dense layers knows",
             ),
         ),
-        (lambda: several(ffn), HARD, ("sorted", "each expert runs on its rows, gathered once")),
+        (lambda: make_several(ffn), HARD, ("sorted", "each expert runs on its rows, gathered once")),
     ],
 )
-def test_what_is_chosen_and_why(experts, router, chosen):
-    made = experts()
-    routing = router(torch.zeros(5, len(made)))
-    pool = Pool(made)
-    assert choose(pool, routing, X) == choose(pool, routing, X) == chosen
-    torch.testing.assert_close(auto(made, routing, X), loop(made, routing, X))
+def test_what_is_chosen_and_why(make_experts, router, choice):
+    experts = make_experts()
+    routing = router(torch.zeros(5, len(experts)))
+    pool = Pool(experts)
+    assert choose(pool, routing, X) == choose(pool, routing, X) == choice
+    torch.testing.assert_close(auto(experts, routing, X), loop(experts, routing, X))
 
 
 def test_where_stacking_is_not_the_loop_it_loops():
-    dropping = mb.Stack(several(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))))
+    dropping = mb.Stack(make_several(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))))
     routing = SOFT(torch.zeros(5, 2))
-    chosen = choose(Pool(dropping), routing, X)
-    assert chosen.name == "loop"
+    choice = choose(Pool(dropping), routing, X)
+    assert choice.name == "loop"
     assert (
-        chosen.reason
+        choice.reason
         == "stacked may differ from the loop: experts.1 is active dropout, which draws for other rows than the loop"
     )
     assert choose(Pool(dropping.eval()), routing, X).name == "stacked"
 
 
-def test_a_mixture_tells_it_and_runs_nothing():
-    seen = []
-    experts = several(linear)
+def test_a_mixture_gives_its_choice_and_runs_no_expert():
+    calls = []
+    experts = make_several(linear)
     moe = mb.Mixture(mb.gates.Linear(4, 2), experts, HARD)
-    experts[0].register_forward_hook(lambda *_: seen.append(0))
+    experts[0].register_forward_hook(lambda *_: calls.append(0))
     assert moe.chosen(X) == Choice("sorted", "each expert runs on its rows, gathered once")
     moe.execution = loop
     assert moe.chosen(X.view(1, 5, 4)) == ("loop", "the mixture was made with it")
-    assert not seen
+    assert not calls
 
 
 def test_an_export_holds_every_expert():
-    told = []
+    choices = []
 
     class Probe(nn.Module):
         def __init__(self):
             super().__init__()
-            self.moe = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack(several(ffn)), mb.routers.TopK(1))
+            self.moe = mb.Mixture(mb.gates.Linear(4, 2), mb.Stack(make_several(ffn)), mb.routers.TopK(1))
 
         def forward(self, x):
-            told.append(self.moe.chosen(x))
+            choices.append(self.moe.chosen(x))
             return self.moe(x)
 
     torch.export.export(Probe(), (X,), strict=False)
-    assert told[0] == ("dense", "an exported graph has to hold every expert")
+    assert choices[0] == ("dense", "an exported graph has to hold every expert")
 
 
 @NO_GPU
 def test_on_a_gpu():
     many, few = X.repeat(20, 1), X
-    assert on_a_gpu(mb.Stack(several(ffn)), few, HARD) == (
+    assert choose_on_gpu(mb.Stack(make_several(ffn)), few, HARD) == (
         "gather",
         "5 assignments are few: each reads its expert's weights",
     )
-    assert on_a_gpu(mb.Stack(several(ffn)), many, HARD).name == "fused"
-    linears = mb.Stack(several(linear))
-    assert on_a_gpu(linears.bfloat16(), many.bfloat16(), HARD).name == "grouped"
-    assert on_a_gpu(linears.float(), many, HARD).name == "sorted"
+    assert choose_on_gpu(mb.Stack(make_several(ffn)), many, HARD).name == "fused"
+    linears = mb.Stack(make_several(linear))
+    assert choose_on_gpu(linears.bfloat16(), many.bfloat16(), HARD).name == "grouped"
+    assert choose_on_gpu(linears.float(), many, HARD).name == "sorted"

@@ -1,7 +1,7 @@
-"""Mixtures compile whole, forward and backward, and once for every routing.
+"""Mixtures compile to one graph, forward and backward, and once for every routing.
 
 The compiler cannot follow the type checks that tests put around every function: this file is also a script, which runs
-the cases in a process of its own and prints what came of each.
+the cases in a separate process and prints the outcome of each.
 """
 
 import json
@@ -9,6 +9,7 @@ import shutil
 import sys
 import traceback
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,37 @@ import moebius as mb
 from moebius.kit.registry import find, kinds
 
 ROUTERS = kinds("routers")
-OTHERS = (*("sparse_ffn", "sparse_ffn_bf16", "swiglu", "tokens", "stack", "conv", "log_mixture", "nested", "dense"),)
+MIXTURES = ("sparse_ffn", "sparse_ffn_bf16", "swiglu", "tokens", "stack", "conv", "log_mixture", "nested", "dense")
 BATCHES = ("sparse_ffn", "expert_choice", "top_k")
 SPECIAL = ("recorded", "recorded_around", "context", "bias_moves", "checkpointed")
 INDUCTOR = ("sparse_ffn", "stack")
-# The routers that draw or limit while training; in eval the others compute what they compute in training.
-OTHERS_IN_EVAL = ("gumbel", "hard_concrete", "noisy_top_k", "sinkhorn", "switch")
 E, D, C, T = 4, 6, 3, 16
 
 
-def router(kind):
-    made = {"top_k": {"k": 2}, "noisy_top_k": {"k": 2}, "dselect_k": {"k": 2, "experts": E}}
-    made |= {"heads": {"router": mb.routers.Argmax(), "heads": 2}, "cut": {"router": mb.routers.Soft()}}
-    made |= {"per_class": {"classes": C}, "switch": {"next_best": True}}
-    return find("routers", kind)(**made.get(kind, {}))
+def make_router(kind):
+    """The router with the arguments that it requires, and with those that make more of its code run."""
+    arguments = {"k": 2, "experts": E, "router": mb.routers.Soft(), "heads": 2, "classes": C}
+    more = {"switch": {"next_best": True}, "heads": {"router": mb.routers.Argmax()}}
+    component = find("routers", kind)
+    parameters = signature(component).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return component(**{name: arguments[name] for name in required} | more.get(kind, {}))
+
+
+def differs_in_eval(kind):
+    """Whether the router draws noise or limits rows in training, so that its graph is another one in eval."""
+    router = make_router(kind)
+    torch.manual_seed(0)
+    # The last experts are preferred, so that limits are reached.
+    scores = torch.randn(T, router.gate_outputs(E)) + torch.arange(router.gate_outputs(E))
+    trained, evaluated = router.train()(scores), router.eval()(scores)
+    return not torch.equal(trained.weights, evaluated.weights)
 
 
 def mixture(kind="top_k", experts=None, features=D, **options):
-    chosen = router(kind)
-    gate = nn.Sequential(nn.Flatten(), nn.Linear(features, chosen.gate_outputs(E)))
-    return mb.Mixture(gate, experts or [nn.Linear(D, C) for _ in range(E)], chosen, **options)
+    router = make_router(kind)
+    gate = nn.Sequential(nn.Flatten(), nn.Linear(features, router.gate_outputs(E)))
+    return mb.Mixture(gate, experts or [nn.Linear(D, C) for _ in range(E)], router, **options)
 
 
 def network():
@@ -62,13 +74,13 @@ def case(name):
     if name == "conv":
         return mixture(experts=[convolution() for _ in range(E)], features=2 * 64), (2, 8, 8)
     nested = [mixture(), mixture("argmax"), nn.Linear(D, C), nn.Linear(D, C)]
-    made = {
+    arguments = {
         "stack": {"experts": mb.Stack([network() for _ in range(E)])},
         "log_mixture": {"combine": mb.LogMixture()},
         "nested": {"experts": nested},
         "dense": {"execution": "dense"},
     }
-    return mixture(**made.get(name, {"kind": name})), (D,)
+    return mixture(**arguments.get(name, {"kind": name})), (D,)
 
 
 def rows(shape, count=T, dtype=torch.float32, seed=0):
@@ -85,7 +97,7 @@ def compilations():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def outcome(model, run, x):
+def output_and_gradients(model, run, x):
     """Output and gradients of one step, with the same noise whatever ran before."""
     torch.manual_seed(0)
     y = run(x)
@@ -104,18 +116,18 @@ def as_eager(name, backend="aot_eager"):
     model, shape = case(name)
     model, x = model.to(dtype), rows(shape, dtype=dtype)
     run = compiled(model, backend)
-    torch.testing.assert_close(outcome(model, run, x), outcome(model, model, x), **tolerance)
+    torch.testing.assert_close(output_and_gradients(model, run, x), output_and_gradients(model, model, x), **tolerance)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in (1, 2, 3):
             run(rows(shape, dtype=dtype, seed=seed)).sum().backward()
-    if name in ROUTERS and name not in OTHERS_IN_EVAL:
+    if name in ROUTERS and not differs_in_eval(name):
         return
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(run(x), model(x), **tolerance)
         with torch._dynamo.config.patch(error_on_recompile=True):
-            other = rows(shape, dtype=dtype, seed=4)
-            torch.testing.assert_close(run(other), model(other), **tolerance)
+            x = rows(shape, dtype=dtype, seed=4)
+            torch.testing.assert_close(run(x), model(x), **tolerance)
 
 
 def of_any_batch(name):
@@ -123,12 +135,14 @@ def of_any_batch(name):
     torch.manual_seed(0)
     model, shape = case(name)
     model.eval()
-    run, made = compiled(model), []
+    run, graphs = compiled(model), []
     for count in (8, 5, 16, 100):
         x = rows(shape, count)
-        torch.testing.assert_close(outcome(model, run, x), outcome(model, model, x), rtol=1e-4, atol=1e-4)
-        made.append(compilations())
-    assert made == [1, 2, 2, 2], made
+        torch.testing.assert_close(
+            output_and_gradients(model, run, x), output_and_gradients(model, model, x), rtol=1e-4, atol=1e-4
+        )
+        graphs.append(compilations())
+    assert graphs == [1, 2, 2, 2], graphs
 
 
 def recorded(name):
@@ -159,11 +173,11 @@ def recorded(name):
 def context():
     """Side information from around the compiled function, other values without another compilation."""
 
-    class Told(nn.Linear):
+    class ContextGate(nn.Linear):
         def forward(self, x, context):
             return super().forward(x) * context["weight"].unsqueeze(-1)
 
-    model, x = mb.Mixture(Told(D, E), [nn.Linear(D, C) for _ in range(E)], router("top_k")), rows((D,))
+    model, x = mb.Mixture(ContextGate(D, E), [nn.Linear(D, C) for _ in range(E)], make_router("top_k")), rows((D,))
     run = compiled(model)
     for seed in (0, 1, 2):
         with mb.context(weight=rows((), seed=seed)):
@@ -222,7 +236,7 @@ def checkpointed():
 
 
 def main():
-    cases = {f"as_eager {name}": lambda name=name: as_eager(name) for name in (*ROUTERS, *OTHERS)}
+    cases = {f"as_eager {name}": lambda name=name: as_eager(name) for name in (*ROUTERS, *MIXTURES)}
     cases |= {f"batches {name}": lambda name=name: of_any_batch(name) for name in BATCHES}
     cases |= {f"inductor {name}": lambda name=name: as_eager(name, "inductor") for name in INDUCTOR}
     cases |= {name: lambda name=name: recorded(name) for name in SPECIAL[:2]}
@@ -230,15 +244,15 @@ def main():
     for name in sys.argv[1:] or cases:
         try:
             cases[name]()
-            said = None
+            outcome = None
         except Exception:
-            said = traceback.format_exc()[-3000:]
-        print(json.dumps({name: said}), flush=True)
+            outcome = traceback.format_exc()[-3000:]
+        print(json.dumps({name: outcome}), flush=True)
 
 
 @pytest.fixture(scope="module")
 def outcomes(outcomes_of):
-    names = [f"as_eager {name}" for name in (*ROUTERS, *OTHERS)] + [f"batches {name}" for name in BATCHES]
+    names = [f"as_eager {name}" for name in (*ROUTERS, *MIXTURES)] + [f"batches {name}" for name in BATCHES]
     names += [f"inductor {name}" for name in INDUCTOR if shutil.which("g++")] + list(SPECIAL)
     return outcomes_of(Path(__file__), names)
 
@@ -248,7 +262,7 @@ def test_every_router_compiles_and_computes_as_without(outcomes, name):
     assert outcomes[f"as_eager {name}"] is None
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", MIXTURES)
 def test_mixtures_compile_and_compute_as_without(outcomes, name):
     assert outcomes[f"as_eager {name}"] is None
 

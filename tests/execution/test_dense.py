@@ -1,4 +1,4 @@
-"""All experts on all rows."""
+"""All experts run on all rows."""
 
 import torch
 from torch import nn
@@ -10,14 +10,14 @@ dense = Dense()
 
 
 class Counting(nn.Module):
-    """Says how often it was called, and passes on."""
+    """The identity, which records the numbers of rows of its calls."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.rows = []
 
     def forward(self, x):
-        self.seen.append(len(x))
+        self.rows.append(len(x))
         return x
 
 
@@ -28,17 +28,19 @@ def test_every_expert_sees_every_row_whatever_the_router_chose():
     scores = torch.zeros(2, 3)
     values = dense(experts, mb.Routing.from_selection(scores, scores.softmax(-1), selection), x)
     assert values.tolist() == [[2.0], [0.0]]
-    assert [expert.seen for expert in experts] == [[2], [2], [2]]
+    assert [expert.rows for expert in experts] == [[2], [2], [2]]
 
 
 def test_lists_of_equal_experts_are_one_product():
-    told = []
+    shapes = []
 
-    class Told(mb.experts.Linear):
+    class RecordingExpert(mb.experts.Linear):
         def rowwise(self, x, layer):
-            told.append(x.shape)
+            shapes.append(x.shape)
             return super().rowwise(x, layer)
 
-    moe = mb.Mixture(mb.gates.Linear(4, 3), [Told(4, 2) for _ in range(3)], mb.routers.TopK(1), execution="dense")
+    moe = mb.Mixture(
+        mb.gates.Linear(4, 3), [RecordingExpert(4, 2) for _ in range(3)], mb.routers.TopK(1), execution="dense"
+    )
     moe(torch.zeros(5, 4))
-    assert told == [(5, 4)]
+    assert shapes == [(5, 4)]

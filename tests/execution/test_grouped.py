@@ -1,4 +1,4 @@
-"""Grouped products: bf16 alone, and nothing of what was dropped."""
+"""Grouped products take only bf16, and dropped rows have no effect on them."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ grouped = Grouped()
 
 
 def routed(row_A, expert_A, kept_A, experts=2):
-    row_A, expert_A, kept_A = (torch.tensor(part) for part in (row_A, expert_A, kept_A))
+    row_A, expert_A, kept_A = (torch.tensor(values) for values in (row_A, expert_A, kept_A))
     scores = torch.zeros(int(row_A.max()) + 1, experts)
     return Routing.from_selection(
         scores, scores.softmax(-1), Selection(row_A, expert_A, torch.ones(len(row_A)), kept_A)
@@ -20,7 +20,7 @@ def routed(row_A, expert_A, kept_A, experts=2):
 
 
 def multiplying(*factors):
-    """Experts y = factor · (x_1 + x_2) + 1, which bf16 has exactly."""
+    """Experts y = factor · (x_1 + x_2) + 1, exact in bf16 for small whole numbers."""
     experts = mb.Stack([mb.experts.Linear(2, 1) for _ in factors])
     with torch.no_grad():
         experts.linear_weight.copy_(torch.tensor(factors).view(-1, 1, 1).expand(-1, 1, 2))
@@ -34,8 +34,8 @@ def test_worked():
     assert grouped(multiplying(2.0, 4.0), routing, x).tolist() == [[13.0], [29.0], [0.0], [7.0]]
 
 
-def test_numbers_of_a_dropped_row_reach_nothing():
-    """What lies past the last group is never written, and may be anything."""
+def test_values_of_a_dropped_row_affect_nothing():
+    """The kernel does not write rows after the last group: they may hold any values."""
     experts = multiplying(2.0, 4.0)
     x = torch.tensor([[1.0, 2.0], [torch.nan, torch.inf]]).bfloat16().requires_grad_()
     y = grouped(experts, routed([0, 1], [0, 1], [True, False]), x)
@@ -45,7 +45,7 @@ def test_numbers_of_a_dropped_row_reach_nothing():
     assert experts.linear_weight.grad.tolist() == [[[1.0, 2.0]], [[0.0, 0.0]]]
 
 
-def test_its_format_is_autocasts_where_that_is_on():
+def test_its_number_format_is_that_of_autocast_where_enabled():
     x = torch.zeros(1, 2)
     assert product_dtype(x) == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
@@ -54,7 +54,7 @@ def test_its_format_is_autocasts_where_that_is_on():
 
 
 @pytest.mark.parametrize(
-    ("experts", "x", "why"),
+    ("experts", "x", "reason"),
     [
         (multiplying(1.0, 2.0).float(), torch.zeros(1, 2), "grouped needs bf16, and these rows are torch.float32"),
         (multiplying(1.0, 2.0).unstacked(), torch.zeros(1, 2), "grouped needs experts that share stacked parameters"),
@@ -65,8 +65,8 @@ def test_its_format_is_autocasts_where_that_is_on():
         ),
     ],
 )
-def test_what_it_refuses(experts, x, why):
+def test_what_it_refuses(experts, x, reason):
     with pytest.raises(ArgumentError) as caught:
         grouped(experts, routed([0], [0], [True]), x)
-    assert str(caught.value).startswith(f"execution: {why}")
+    assert str(caught.value).startswith(f"execution: {reason}")
     assert caught.value.fix == 'execution="auto"'

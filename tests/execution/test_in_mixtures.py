@@ -1,16 +1,30 @@
-"""Mixtures of stacked feed-forward experts are the same by every execution; a new one is tested by being there."""
+"""Mixtures of stacked feed-forward experts give the same results by every execution that runs them.
+
+The tests ask the registry for executions and each execution what it refuses: a new one is tested by its file alone.
+"""
 
 import pytest
 import torch
 
 import moebius as mb
-from moebius.kit.registry import kinds
+from moebius.execution._pool import Pool
+from moebius.kit.registry import find, kinds
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# What such experts do not run by where a router selects: for one there is no such case, one wants a GPU.
-NOT = {"stacked"} if DEVICE == "cuda" else {"stacked", "fused"}
-UNDER_AUTOCAST = pytest.mark.parametrize("kind", sorted(set(kinds("execution")) - NOT))
-IN_MIXTURES = pytest.mark.parametrize("kind", sorted(set(kinds("execution")) - NOT - {"loop", "grouped"}))
+
+
+def runs_in(kind, dtype):
+    """Whether the execution runs such experts in a number format, where the router selects."""
+    pool = Pool(mb.Stack([mb.experts.FFN(6, 5) for _ in range(4)]).to(DEVICE, dtype))
+    routing = mb.routers.TopK(2)(torch.zeros(3, 4, device=DEVICE))
+    return find("execution", kind)().refuses(pool, routing, torch.zeros(3, 6, device=DEVICE, dtype=dtype)) is None
+
+
+IN_FLOAT32 = [kind for kind in kinds("execution") if runs_in(kind, torch.float32)]
+IN_ANY_FORMAT = [kind for kind in kinds("execution") if kind in IN_FLOAT32 or runs_in(kind, torch.bfloat16)]
+UNDER_AUTOCAST = pytest.mark.parametrize("kind", IN_ANY_FORMAT)
+# All others are compared with the loop.
+IN_MIXTURES = pytest.mark.parametrize("kind", [kind for kind in IN_FLOAT32 if kind != "loop"])
 TOKENS = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
@@ -22,46 +36,48 @@ def mixture(kind, router=None, combine=None, activation="gelu"):
     return mb.Mixture(gate, experts, router, combine, kind).to(DEVICE)
 
 
-def like_the_loop(kind, *parts, x=TOKENS, freeze=lambda moe: None, **tolerance):
-    """A mixture's output and gradients, which are what they are with the loop."""
-    found = []
+def compare_with_loop(kind, *parts, x=TOKENS, freeze=lambda moe: None, **tolerance):
+    """A mixture's output and gradients, after a check that those with the loop are the same."""
+    results = []
     for execution in (kind, "loop"):
         moe = mixture(execution, *parts)
         freeze(moe)
-        given = x.detach().requires_grad_(x.requires_grad)
-        y = moe(given)
+        rows = x.detach().requires_grad_(x.requires_grad)
+        y = moe(rows)
         if y.requires_grad:
             y.square().sum().backward()
-        found.append([y, given.grad, *(parameter.grad for parameter in moe.parameters())])
-    torch.testing.assert_close(*found, **tolerance)
-    return found[0]
+        results.append([y, rows.grad, *(parameter.grad for parameter in moe.parameters())])
+    torch.testing.assert_close(*results, **tolerance)
+    return results[0]
 
 
 @IN_MIXTURES
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_tokens_and_rows_that_do_not_lie_together(kind, k):
-    like_the_loop(kind, mb.routers.TopK(k))
-    apart = TOKENS.clone().requires_grad_().transpose(0, 1)[::2]
-    assert not apart.is_contiguous()
-    _, gradient, *_ = like_the_loop(kind, mb.routers.TopK(k), x=apart)
+    compare_with_loop(kind, mb.routers.TopK(k))
+    strided = TOKENS.clone().requires_grad_().transpose(0, 1)[::2]
+    assert not strided.is_contiguous()
+    _, gradient, *_ = compare_with_loop(kind, mb.routers.TopK(k), x=strided)
     assert gradient.shape == (2, 3, 6)
 
 
 @IN_MIXTURES
 @pytest.mark.parametrize("combine", [mb.WeightedSum(), mb.LogMixture(), mb.HeadMaximum(), mb.HeadMean()])
 def test_several_heads_and_other_ways_to_combine(kind, combine):
-    like_the_loop(kind, mb.routers.Heads(mb.routers.TopK(2), heads=2), combine)
+    compare_with_loop(kind, mb.routers.Heads(mb.routers.TopK(2), heads=2), combine)
 
 
 @IN_MIXTURES
 def test_rows_that_are_dropped(kind):
-    like_the_loop(kind, mb.routers.Switch(capacity=1.0))
-    like_the_loop(kind, mb.routers.ExpertChoice(capacity=1.0))
+    compare_with_loop(kind, mb.routers.Switch(capacity=1.0))
+    compare_with_loop(kind, mb.routers.ExpertChoice(capacity=1.0))
 
 
 FREEZE = {
     "experts": lambda moe: moe.experts.requires_grad_(False),
-    "a layer": lambda moe: [one.requires_grad_(False) for one in (moe.experts.inner_weight, moe.experts.inner_bias)],
+    "a layer": lambda moe: [
+        parameter.requires_grad_(False) for parameter in (moe.experts.inner_weight, moe.experts.inner_bias)
+    ],
     "biases": lambda moe: moe.experts.outer_bias.requires_grad_(False),
     "gate": lambda moe: moe.gate.requires_grad_(False),
     "everything": lambda moe: moe.requires_grad_(False),
@@ -71,10 +87,10 @@ FREEZE = {
 @IN_MIXTURES
 @pytest.mark.parametrize("name", FREEZE)
 @pytest.mark.parametrize("x", [TOKENS, TOKENS.clone().requires_grad_()])
-def test_what_is_frozen_has_no_gradient_and_the_rest_its_own(kind, name, x):
-    _, of_x, *of_parameters = like_the_loop(kind, x=x, freeze=FREEZE[name])
-    assert (of_x is None) != x.requires_grad
-    assert None in of_parameters
+def test_what_is_frozen_has_no_gradient_and_all_else_has_one(kind, name, x):
+    _, x_gradient, *gradients = compare_with_loop(kind, x=x, freeze=FREEZE[name])
+    assert (x_gradient is None) != x.requires_grad
+    assert None in gradients
 
 
 @IN_MIXTURES
@@ -109,21 +125,22 @@ def test_without_gradients_it_is_the_same(kind, mode):
 
 @UNDER_AUTOCAST
 def test_autocast_multiplies_in_bf16_and_gives_gradients_in_float32(kind):
-    exact = like_the_loop("loop")
+    exact = compare_with_loop("loop")
     with torch.autocast(DEVICE, torch.bfloat16):
         moe = mixture(kind)
         y = moe(TOKENS)
         assert y.dtype == torch.bfloat16
     y.float().square().sum().backward()
-    found = [y.float(), None, *(parameter.grad for parameter in moe.parameters())]
-    assert all(gradient.dtype == torch.float32 for gradient in found[2:])
-    for one, other in zip(found, exact, strict=True):
-        assert one is None or (one - other).abs().max() <= 0.04 * max(1, other.abs().max())
+    results = [y.float(), None, *(parameter.grad for parameter in moe.parameters())]
+    assert all(gradient.dtype == torch.float32 for gradient in results[2:])
+    for value, exact_value in zip(results, exact, strict=True):
+        limit = 0.04 if value is None else 0.04 * max(1, exact_value.abs().max())
+        assert value is None or (value - exact_value).abs().max() <= limit
 
 
 @IN_MIXTURES
 def test_autocast_leaves_float64_alone(kind):
-    if kind == "fused":
+    if not runs_in(kind, torch.float64):
         pytest.skip("it has no float64")
     moe, x = mixture(kind).double(), TOKENS.double()
     with torch.autocast(DEVICE, torch.bfloat16):
@@ -135,12 +152,12 @@ def test_autocast_leaves_float64_alone(kind):
 def test_a_step_is_repeated_bit_by_bit(kind):
     if DEVICE == "cuda" and kind != "fused":
         pytest.skip("torch's own sums over rows have no order on a GPU")
-    first, again = like_the_loop(kind), like_the_loop(kind)
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True) if one is not None)
+    first, again = compare_with_loop(kind), compare_with_loop(kind)
+    assert all(torch.equal(*values) for values in zip(first, again, strict=True) if values[0] is not None)
 
 
 def second_derivatives(kind, dtype):
-    """The gradients of a mixture with and without a graph of their own, and the gradients of those with one."""
+    """The gradients of a mixture without and with a graph, and the gradients of the latter."""
     torch.manual_seed(0)
     experts = mb.Stack([mb.experts.FFN(6, 5) for _ in range(4)])
     moe = mb.Mixture(mb.gates.Linear(6, 4), experts, mb.routers.TopK(2), execution=kind).to(DEVICE, dtype)
@@ -148,16 +165,16 @@ def second_derivatives(kind, dtype):
     leaves = [x, *moe.parameters()]
     plain = torch.autograd.grad(moe(x).square().sum(), leaves)
     graphed = torch.autograd.grad(moe(x).square().sum(), leaves, create_graph=True)
-    total = sum(one.float().square().sum() for one in graphed)
-    return plain, tuple(one.detach() for one in graphed), torch.autograd.grad(total, leaves)
+    total = sum(gradient.float().square().sum() for gradient in graphed)
+    return plain, tuple(gradient.detach() for gradient in graphed), torch.autograd.grad(total, leaves)
 
 
 @UNDER_AUTOCAST
 def test_gradients_have_gradients_themselves(kind):
     """The rows reach the output through the experts and through the gate, and each way counts once."""
-    dtype = torch.bfloat16 if kind == "grouped" else torch.float64
-    # Sums of squares of gradients in bf16, with 2⁻⁹ for each number.
-    limits = {"rtol": 0.1, "atol": 0.5} if kind == "grouped" else {"rtol": 1e-9, "atol": 1e-9}
+    dtype = torch.float64 if runs_in(kind, torch.float64) else torch.bfloat16
+    # The squares of gradients in bf16 are summed, each number with a relative error of 2⁻⁹.
+    limits = {"rtol": 0.1, "atol": 0.5} if dtype == torch.bfloat16 else {"rtol": 1e-9, "atol": 1e-9}
     plain, graphed, second = second_derivatives(kind, dtype)
     torch.testing.assert_close(plain, graphed, **limits)
     torch.testing.assert_close(second, second_derivatives("loop", dtype)[2], **limits)

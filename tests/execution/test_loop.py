@@ -1,4 +1,4 @@
-"""The loop runs each expert on just its rows."""
+"""The loop runs each expert on only its rows."""
 
 import pytest
 import torch
@@ -15,14 +15,14 @@ loop = Loop()
 
 
 class Counting(nn.Module):
-    """A linear expert that remembers how many rows each of its calls saw."""
+    """A linear expert that records the numbers of rows of its calls."""
 
     def __init__(self, features=4, outputs=3):
         super().__init__()
-        self.linear, self.seen = nn.Linear(features, outputs), []
+        self.linear, self.rows = nn.Linear(features, outputs), []
 
     def forward(self, x):
-        self.seen.append(len(x))
+        self.rows.append(len(x))
         return self.linear(x)
 
 
@@ -35,7 +35,7 @@ def selecting(rows, row_A, expert_A, weight_A=None, kept_A=None, experts=3):
     return Routing.from_selection(scores, scores.softmax(-1), Selection(row_A, expert_A, weight_A, kept_A))
 
 
-def counting(experts=3):
+def counting_experts(experts=3):
     torch.manual_seed(0)
     return [Counting().double() for _ in range(experts)]
 
@@ -44,33 +44,33 @@ X = torch.linspace(-1, 1, 20, dtype=torch.float64).view(5, 4)
 
 
 def test_an_expert_sees_just_its_rows_in_any_order_of_assignments():
-    experts = counting()
+    experts = counting_experts()
     values = loop(experts, selecting(5, [4, 0, 2, 1, 3], [1, 0, 1, 0, 1]), X)
-    assert [expert.seen for expert in experts] == [[2], [3], []]
+    assert [expert.rows for expert in experts] == [[2], [3], []]
     for place, (row, expert) in enumerate(zip([4, 0, 2, 1, 3], [1, 0, 1, 0, 1], strict=True)):
         torch.testing.assert_close(values[place], experts[expert].linear(X[row]))
 
 
 def test_what_was_dropped_is_not_run_and_gives_zero():
-    experts = counting()
+    experts = counting_experts()
     kept = [True, False, True, False, False]
     values = loop(experts, selecting(5, [0, 1, 2, 3, 4], [0, 0, 1, 1, 2], kept_A=kept), X)
-    assert [expert.seen for expert in experts] == [[1], [1], []]
+    assert [expert.rows for expert in experts] == [[1], [1], []]
     assert values[[1, 3, 4]].count_nonzero() == 0
     assert values[[0, 2]].count_nonzero() == 6
 
 
 def test_experts_without_rows_have_gradients_of_zero():
-    experts = counting()
+    experts = counting_experts()
     loop(experts, selecting(5, [0, 1, 2, 3, 4], [1] * 5), X).sum().backward()
-    assert [expert.seen for expert in experts] == [[], [5], []]
+    assert [expert.rows for expert in experts] == [[], [5], []]
     for expert in (experts[0], experts[2]):
         assert all(parameter.grad.count_nonzero() == 0 for parameter in expert.parameters())
     assert experts[1].linear.weight.grad.count_nonzero() > 0
 
 
 def test_idle_experts_get_zero_gradients_even_where_the_chosen_ones_are_frozen():
-    experts = counting(2)
+    experts = counting_experts(2)
     experts[0].requires_grad_(False)
     loop(experts, selecting(5, [0, 1], [0, 0], experts=2), X).sum().backward()
     assert experts[0].linear.weight.grad is None
@@ -78,24 +78,24 @@ def test_idle_experts_get_zero_gradients_even_where_the_chosen_ones_are_frozen()
 
 
 def test_frozen_idle_experts_get_none():
-    experts = counting(2)
+    experts = counting_experts(2)
     experts[1].requires_grad_(False)
     loop(experts, selecting(5, [0, 1], [0, 0], experts=2), X).sum().backward()
     assert all(parameter.grad is None for parameter in experts[1].parameters())
 
 
 def test_where_nothing_is_kept_outputs_and_gradients_are_zero():
-    experts = counting()
+    experts = counting_experts()
     values = loop(experts, selecting(5, [0, 1], [0, 2], kept_A=[False, False]), X)
     assert values.shape == (2, 3)
     assert values.count_nonzero() == 0
     values.sum().backward()
     assert all(p.grad is not None and p.grad.count_nonzero() == 0 for expert in experts for p in expert.parameters())
-    assert sum(sum(expert.seen) for expert in experts) == 0
+    assert sum(sum(expert.rows) for expert in experts) == 0
 
 
 def test_no_rows():
-    experts = counting()
+    experts = counting_experts()
     assert loop(experts, selecting(0, [], []), X[:0]).shape == (0, 3)
     assert loop(experts, mb.routers.Soft()(torch.zeros(0, 3)), X[:0]).shape == (0, 3, 3)
 
@@ -108,14 +108,14 @@ def test_where_nothing_is_kept_a_domain_gate_inside_is_asked_about_no_row():
 
 
 def test_two_experts_per_row_are_the_dense_computation():
-    experts = counting()
-    rows, chosen = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4], [0, 1, 2, 0, 1, 1, 2, 0, 2, 0]
+    experts = counting_experts()
+    rows, numbers = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4], [0, 1, 2, 0, 1, 1, 2, 0, 2, 0]
     weight_A = torch.rand(10, dtype=torch.float64)
-    routing = selecting(5, rows, chosen, weight_A)
+    routing = selecting(5, rows, numbers, weight_A)
     sparse = mb.WeightedSum()(loop(experts, routing, X), routing)
     by_hand = torch.stack([expert.linear(X) for expert in experts], 1)
     torch.testing.assert_close(sparse, (routing.weights.unsqueeze(-1) * by_hand).sum(1))
-    assert sum(sum(expert.seen) for expert in experts) == 10
+    assert sum(sum(expert.rows) for expert in experts) == 10
 
 
 @given(st.data())
@@ -127,7 +127,7 @@ def test_any_selection_is_the_dense_computation(data):
     torch.manual_seed(len(pairs))
     weight_A = torch.rand(len(pairs), dtype=torch.float64, requires_grad=True)
     routing = selecting(rows, [t for t, _ in pairs], [e for _, e in pairs], weight_A, kept, count)
-    experts, x = counting(count), X[:1].expand(rows, 4) * torch.randn(rows, 1, dtype=torch.float64)
+    experts, x = counting_experts(count), X[:1].expand(rows, 4) * torch.randn(rows, 1, dtype=torch.float64)
     x = x.detach().requires_grad_()
     inputs = [x, *(parameter for expert in experts for parameter in expert.parameters())]
     sparse = mb.WeightedSum()(loop(experts, routing, x), routing)

@@ -1,4 +1,4 @@
-"""Where stacking would not be the loop it says so, and auto takes the loop."""
+"""Where stacking could differ from the loop it refuses, and auto chooses the loop."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ X = torch.linspace(-1, 1, 20).view(5, 4)
 
 
 class Scaled(nn.Module):
-    """A module that `str` does not tell from another with a different factor."""
+    """A module whose `str` does not show its factor."""
 
     def __init__(self, factor):
         super().__init__()
@@ -41,25 +41,25 @@ class WithBuffer(nn.Module):
 
 
 class Rectified(mb.experts.Linear):
-    """An expert with a product by inheritance and a forward of its own."""
+    """An expert that inherits a product, and overrides the forward."""
 
     def forward(self, x):
         return super().forward(x).relu()
 
 
-def with_hook():
+def expert_with_hook():
     expert = mb.experts.Linear(4, 3)
     expert.linear.register_forward_hook(lambda module, inputs, output: 2 * output)
     return expert
 
 
-def one_in_eval():
+def experts_in_two_modes():
     experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)]
     experts[0].eval()
     return experts
 
 
-def dropout_kept_on():
+def experts_with_active_dropout():
     experts = [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval() for _ in range(2)]
     for expert in experts:
         expert[1].train()
@@ -74,10 +74,10 @@ REFUSED = {
         "their structures differ",
     ),
     "settings": (lambda: [Scaled(1.0), Scaled(2.0)], "their structures differ"),
-    "modes": (one_in_eval, "their structures differ"),
-    "hooks": (lambda: [mb.experts.Linear(4, 3), with_hook()], "experts.1.linear has hooks"),
+    "modes": (experts_in_two_modes, "their structures differ"),
+    "hooks": (lambda: [mb.experts.Linear(4, 3), expert_with_hook()], "experts.1.linear has hooks"),
     "dropout": (lambda: [nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)) for _ in range(2)], "is active dropout"),
-    "dropout kept on": (dropout_kept_on, "is active dropout"),
+    "dropout kept on": (experts_with_active_dropout, "is active dropout"),
     "formats": (
         lambda: [nn.Linear(4, 3), nn.Linear(4, 3).double()],
         "their tensors' formats, devices or kinds differ",
@@ -120,7 +120,7 @@ def test_a_subclass_with_its_own_forward_does_not_run_its_parents_product():
     torch.testing.assert_close(Auto()(experts, SOFT, X), loop(experts, SOFT, X))
 
 
-def test_a_class_that_nobody_knows_runs_as_it_is():
+def test_experts_of_an_unknown_class_are_called():
     experts = [Scaled(2.0), Scaled(2.0)]
     with pytest.raises(ArgumentError, match=r"experts\.0 is a Scaled, of a class that is not known"):
         stacked(experts, SOFT, X)
@@ -130,7 +130,7 @@ def test_a_class_that_nobody_knows_runs_as_it_is():
 def test_auto_runs_what_it_chose():
     calls = []
 
-    class Told(mb.experts.Linear):
+    class RecordingExpert(mb.experts.Linear):
         def forward(self, x):
             calls.append("loop")
             return self.linear(x)
@@ -139,7 +139,7 @@ def test_auto_runs_what_it_chose():
             calls.append("stacked")
             return super().rowwise(x, layer)
 
-    experts = [Told(4, 3), Told(4, 3)]
+    experts = [RecordingExpert(4, 3), RecordingExpert(4, 3)]
     mb.execution.Auto()(experts, SOFT, X)
     assert calls == ["stacked"]
     mb.execution.Auto()(experts, mb.routers.Argmax()(torch.zeros(5, 2)), X)
@@ -154,16 +154,22 @@ def test_dropout_that_drops_nothing_is_stacked():
 def test_of_unlike_experts_the_equal_ones_run_together():
     calls = []
 
-    class Told(mb.experts.Linear):
+    class RecordingExpert(mb.experts.Linear):
         def rowwise(self, x, layer):
             calls.append(self)
             return super().rowwise(x, layer)
 
-    experts = [Told(4, 3), nn.Linear(4, 3), Told(4, 3), nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(4, 3)]
+    experts = [
+        RecordingExpert(4, 3),
+        nn.Linear(4, 3),
+        RecordingExpert(4, 3),
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU()),
+        nn.Linear(4, 3),
+    ]
     routing = mb.routers.Soft()(torch.zeros(5, 5))
     torch.testing.assert_close(stacked(experts, routing, X), loop(experts, routing, X))
     assert calls[:1] == [experts[0]]
-    assert len(calls) == 3  # once for both, and by the loop for each
+    assert len(calls) == 3  # once for both by the stack, and once for each by the loop
 
 
 def test_a_stack_without_parameters():
@@ -172,7 +178,7 @@ def test_a_stack_without_parameters():
 
 
 def test_what_follows_a_dense_layer_sees_each_experts_own_column():
-    """Merging axes behind it would mix experts."""
+    """Merging axes after it would mix experts."""
     experts = mb.Stack([nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     torch.testing.assert_close(stacked(experts, SOFT, X), loop(experts, SOFT, X))
 

@@ -1,7 +1,7 @@
 """The fused execution in Triton's interpreter, or on a GPU where there is one.
 
-Triton decides when it is imported whether it interprets, so that the checks (`check_…`, `compile_…`, and `lower_…` for
-a GPU that need not be there) run in processes of their own.
+Whether Triton interprets is decided when it is imported, so that the checks (`check_…`, `compile_…`, and `lower_…`,
+which compiles for a GPU without needing one) run in separate processes.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WHERE = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
+INTERPRETER = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
 needs_triton = pytest.mark.skipif(sys.platform != "linux", reason="there is no Triton for this system")
 
 
@@ -41,13 +41,13 @@ def run_here(functions, *options, **environment):
 
 @needs_triton
 def test_the_checks_hold():
-    run_here("check_*", **WHERE)
+    run_here("check_*", **INTERPRETER)
 
 
 @needs_triton
 def test_compiled_it_is_one_graph():
-    # Without the checks of types, which are no part of what is compiled.
-    run_here("compile_*", "-o", "addopts=--import-mode=importlib", **WHERE)
+    # Without type checks, which compilers cannot follow.
+    run_here("compile_*", "-o", "addopts=--import-mode=importlib", **INTERPRETER)
 
 
 @needs_triton
@@ -66,12 +66,12 @@ def test_what_cannot_run_says_why():
     assert obstacle(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
     problem = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="execution: fused needs"):
-        fused_ffn(*problem.parts[:5], "gelu", problem.selection)
+        fused_ffn(*problem.tensors[:5], "gelu", problem.selection)
 
 
 def selecting(row_A, expert_A, kept_A):
-    chosen = (torch.tensor(row_A), torch.tensor(expert_A), torch.ones(len(row_A)), torch.tensor(kept_A))
-    return Selection(*chosen)
+    tensors = (torch.tensor(row_A), torch.tensor(expert_A), torch.ones(len(row_A)), torch.tensor(kept_A))
+    return Selection(*tensors)
 
 
 def test_a_plan_by_hand():
@@ -97,9 +97,9 @@ def test_tiles_hold_each_kept_assignment_once(count, experts, block, seed):
     seen = []
     for start, stop, expert in plan.tile_N.tolist():
         assert stop - start <= block
-        here = plan.order_P[start : max(start, stop)].tolist()
-        assert all(expert_A[place] == expert for place in here)
-        seen += here
+        assignments = plan.order_P[start : max(start, stop)].tolist()
+        assert all(expert_A[assignment] == expert for assignment in assignments)
+        seen += assignments
     assert sorted(seen) == kept_A.nonzero().flatten().tolist()
 
 
@@ -114,7 +114,7 @@ class Problem:
 
         self.activation, self.count = activation, rows * k
         width = hidden * (2 if activation in GATED else 1)
-        self.parts = [
+        self.tensors = [
             normal(rows, features),
             normal(experts, width, features, scale=features**-0.5),
             normal(experts, width) if bias else None,
@@ -130,20 +130,20 @@ class Problem:
 
     @property
     def selection(self):
-        return Selection(self.row_A, self.expert_A, self.parts[5], self.kept_A)
+        return Selection(self.row_A, self.expert_A, self.tensors[5], self.kept_A)
 
     def fused(self, dtype=torch.float32):
-        """Outputs and gradients; the weights of assignments stay in float32, as routers give them."""
+        """Outputs and gradients of the kernels; router weights are float32, as routers give them."""
         return self._run(fused_ffn, [dtype] * 5 + [torch.float32])
 
     def looped(self):
-        """The same by a plain loop in float64."""
+        """Outputs and gradients of a plain loop in float64."""
         return self._run(loop, [torch.float64] * 6)
 
     def _run(self, execution, dtypes):
         leaves = [
-            None if part is None else part.detach().to(dtype).requires_grad_(part.requires_grad)
-            for part, dtype in zip(self.parts, dtypes, strict=True)
+            None if tensor is None else tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
+            for tensor, dtype in zip(self.tensors, dtypes, strict=True)
         ]
         *experts, weight_A = leaves
         y = execution(*experts, self.activation, dataclasses.replace(self.selection, weight_A=weight_A))
@@ -164,11 +164,11 @@ def loop(x, inner, inner_bias, outer, outer_bias, activation, selection):
     return y + 0 * (inner.sum() + outer.sum() + selection.weight_A.sum())
 
 
-def assert_close(ours, readable, tolerance=1e-5):
-    for one, other in zip(ours, readable, strict=True):
-        assert one.shape == other.shape
-        assert torch.isfinite(one).all()
-        assert (one.double() - other).norm() <= tolerance * other.norm() + 1e-30
+def assert_close(results, expected, tolerance=1e-5):
+    for result, reference in zip(results, expected, strict=True):
+        assert result.shape == reference.shape
+        assert torch.isfinite(result).all()
+        assert (result.double() - reference).norm() <= tolerance * reference.norm() + 1e-30
 
 
 @pytest.mark.parametrize("activation", FEED_FORWARD)
@@ -194,11 +194,11 @@ def check_second_derivatives_are_the_loops(activation):
     problem = Problem(7, 5, 6, 3, 2, activation, kept=0.8)
 
     def second(execution, dtype):
-        leaves = [part.detach().to(dtype).requires_grad_() for part in problem.parts]
+        leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in problem.tensors]
         *experts, weight_A = leaves
         y = execution(*experts, activation, dataclasses.replace(problem.selection, weight_A=weight_A))
-        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-        return torch.autograd.grad(sum(one.square().sum() for one in first), leaves)
+        gradients = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), leaves)
 
     assert_close(second(fused_ffn, torch.float32), second(loop, torch.float64), 1e-4)
 
@@ -213,44 +213,45 @@ def check_all_rows_to_one_expert():
 
 def check_a_row_by_hand():
     problem = Problem(1, 1, 1, 1, 1, "relu2", bias=True)
-    values = [torch.full_like(part, value) for part, value in zip(problem.parts, (2, 3, -1, 4, 7, 0.5), strict=True)]
-    problem.parts, problem.upstream = [value.requires_grad_() for value in values], torch.ones_like(values[0])
+    numbers = (2, 3, -1, 4, 7, 0.5)
+    values = [torch.full_like(tensor, number) for tensor, number in zip(problem.tensors, numbers, strict=True)]
+    problem.tensors, problem.upstream = [value.requires_grad_() for value in values], torch.ones_like(values[0])
     # h = 3 · 2 − 1 = 5, a = 25, 4 a + 7 = 107, half of it; dh = 0.5 · 4 · 2 h = 20.
-    given = [float(value) for value in problem.fused()]
-    assert given == [53.5, 20 * 3, 20 * 2, 20, 0.5 * 25, 0.5, 107]
+    results = [float(value) for value in problem.fused()]
+    assert results == [53.5, 20 * 3, 20 * 2, 20, 0.5 * 25, 0.5, 107]
 
 
 def check_rows_and_assignments_may_be_missing():
     for problem in (Problem(0, 5, 6, 2, 2, "geglu"), Problem(3, 5, 6, 2, 2, "geglu", kept=0.0)):
         ours = problem.fused()
-        assert [part.shape for part in ours[1:]] == [part.shape for part in problem.parts]
-        assert all(part.count_nonzero() == 0 for part in ours)
+        assert [gradient.shape for gradient in ours[1:]] == [tensor.shape for tensor in problem.tensors]
+        assert all(result.count_nonzero() == 0 for result in ours)
 
 
 @pytest.mark.parametrize(("activation", "dtype"), [("geglu", torch.bfloat16), ("gelu", torch.float16)])
 def check_half_precision_is_near_the_loop(activation, dtype):
     problem = Problem(12, 24, 40, 3, 2, activation)
     ours = problem.fused(dtype)
-    assert [part.dtype for part in ours] == [dtype] * 6 + [torch.float32]
+    assert [result.dtype for result in ours] == [dtype] * 6 + [torch.float32]
     assert_close(ours, problem.looped(), 2e-2 if dtype == torch.bfloat16 else 2e-3)
 
 
 def check_what_needs_no_gradient_gets_none():
     problem = Problem(9, 8, 8, 2, 2)
-    whole = problem.fused()
+    complete = problem.fused()
     for frozen in ([0], [1, 2, 3, 4], [0, 5]):
-        for place, part in enumerate(problem.parts):
-            part.requires_grad_(place not in frozen)
-        kept = [whole[0], *(whole[place + 1] for place in range(6) if place not in frozen)]
-        assert_close(problem.fused(), kept, 0)
+        for place, tensor in enumerate(problem.tensors):
+            tensor.requires_grad_(place not in frozen)
+        expected = [complete[0], *(complete[place + 1] for place in range(6) if place not in frozen)]
+        assert_close(problem.fused(), expected, 0)
     with torch.no_grad():
-        *experts, _ = problem.parts
-        assert torch.equal(fused_ffn(*experts, "gelu", problem.selection), whole[0])
+        *experts, _ = problem.tensors
+        assert torch.equal(fused_ffn(*experts, "gelu", problem.selection), complete[0])
 
 
 def check_the_same_bits_twice():
     problem = Problem(20, 16, 16, 2, 3, "swiglu")
-    assert all(torch.equal(one, other) for one, other in zip(problem.fused(), problem.fused(), strict=True))
+    assert all(torch.equal(*results) for results in zip(problem.fused(), problem.fused(), strict=True))
 
 
 def compile_for_all_routings():
@@ -267,12 +268,12 @@ def check_operators_are_what_they_say():
     from moebius.execution._triton import operators
 
     problem = Problem(5, 6, 7, 2, 2, "swiglu")
-    plan, plain = order_tiles(problem.selection, 5, 2, 16).tensors, [part.detach() for part in problem.parts]
-    torch.library.opcheck(operators.forward, (*problem.parts, plan, 16, "swiglu", True))
-    torch.library.opcheck(operators.forward, (*plain, plan, 16, "swiglu", False), test_utils="test_faketensor")
-    dy, h = torch.ones_like(plain[0]), torch.randn(10, 14, device=DEVICE)
-    for wanted in (True, False):
-        arguments = (dy, *plain, h, plan, 16, "swiglu", wanted, wanted)
+    plan, detached = order_tiles(problem.selection, 5, 2, 16).tensors, [tensor.detach() for tensor in problem.tensors]
+    torch.library.opcheck(operators.forward, (*problem.tensors, plan, 16, "swiglu", True))
+    torch.library.opcheck(operators.forward, (*detached, plan, 16, "swiglu", False), test_utils="test_faketensor")
+    dy, h = torch.ones_like(detached[0]), torch.randn(10, 14, device=DEVICE)
+    for needed in (True, False):
+        arguments = (dy, *detached, h, plan, 16, "swiglu", needed, needed)
         torch.library.opcheck(operators.backward, arguments, test_utils="test_faketensor")
 
 
@@ -283,12 +284,12 @@ def check_reasons():
     assert obstacle(x, x.bfloat16()) == "needs rows and experts of one type"
     problem = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="swiglu needs"):
-        fused_ffn(*problem.parts[:5], "swiglu", problem.selection)
+        fused_ffn(*problem.tensors[:5], "swiglu", problem.selection)
     with pytest.raises(ArgumentError, match="needs one of gelu"):
-        fused_ffn(*problem.parts[:5], "relu", problem.selection)
+        fused_ffn(*problem.tensors[:5], "relu", problem.selection)
 
 
-# The arguments of each kernel that are decided when it is compiled.
+# The compile-time arguments of each kernel.
 EVEN = {"EVEN_N": True, "EVEN_K": True, "TILES": 8, "BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}
 UNEVEN = {**EVEN, "EVEN_N": False, "EVEN_K": False, "BLOCK_M": 16, "BLOCK_N": 64}
 LOWERED = {
@@ -326,8 +327,8 @@ def lower_for_hopper(name):
     source = ASTSource(kernel, types, fixed)
     warps = 8 if constants["BLOCK_N"] == 128 else 4
     options = {"num_warps": warps, "num_stages": 3, "enable_fp_fusion": True}
-    made = compile_kernel(source, target=GPUTarget("cuda", 90, 32), options=options)
-    # Large tiles run on the matrix units that Hopper has for groups of warps; none may add to what another wrote.
-    assert ("wgmma" in made.asm["ptx"]) == (warps == 8)
-    assert "atom." not in made.asm["ptx"]
-    assert "red.global" not in made.asm["ptx"]
+    kernel = compile_kernel(source, target=GPUTarget("cuda", 90, 32), options=options)
+    # Large tiles use Hopper's matrix units for groups of warps; no kernel adds to what another program wrote.
+    assert ("wgmma" in kernel.asm["ptx"]) == (warps == 8)
+    assert "atom." not in kernel.asm["ptx"]
+    assert "red.global" not in kernel.asm["ptx"]

@@ -48,9 +48,9 @@ def test_images_are_made_as_large_as_the_network_wants_them():
     # Bilinear: pixel centres lie a quarter and three quarters of the way.
     assert given_to_the_network(x, size=4)[0, 0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 4
     # Antialiased: a pixel is a mean of all that it takes the place of, and none is skipped.
-    one = torch.zeros(1, 1, 8, 8)
-    one[0, 0, 0, 0] = 1.0
-    assert given_to_the_network(one, size=2)[0, 0, 0, 0] > 0
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 0, 0] = 1.0
+    assert given_to_the_network(image, size=2)[0, 0, 0, 0] > 0
     same = images(1, 1, 5)
     assert torch.equal(given_to_the_network(same, size=5), same)
     assert given_to_the_network(images(2, 3, 6)[..., :5], size=4).shape == (2, 3, 4, 4)
@@ -72,9 +72,9 @@ def test_the_transform_comes_after_size_and_channels():
         return 2 * x
 
     x = images(2, 1, 4)
-    found = given_to_the_network(x, size=8, channels=3, transform=watch)
+    received = given_to_the_network(x, size=8, channels=3, transform=watch)
     assert seen == [(2, 3, 8, 8)]
-    assert torch.equal(found, 2 * given_to_the_network(x, size=8, channels=3))
+    assert torch.equal(received, 2 * given_to_the_network(x, size=8, channels=3))
 
 
 def test_a_transform_that_is_a_module_is_a_part_that_is_frozen_too():
@@ -184,7 +184,7 @@ def test_what_tells_two_adapters_apart():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"activation": "relu"}, "activation: needs one of none, softmax, log_softmax, sigmoid, log, got 'relu'"),
         ({"channels": 2}, "channels: needs 1 or 3, got 2"),
@@ -192,14 +192,14 @@ def test_what_tells_two_adapters_apart():
         ({"total": 0}, "total: needs a whole number"),
         ({"classes": []}, "classes: needs positions of classes that differ, got []"),
         ({"classes": [1, 1]}, "classes: needs positions of classes that differ, got [1, 1]"),
-        ({"classes": [-1]}, "classes: needs positions of classes, 0, got [-1]"),
-        ({"classes": [0, 3], "total": 3}, "classes: needs positions of classes, 0 … 2, got [0, 3]"),
+        ({"classes": [-1]}, "classes: needs positions of classes, at least 0, got [-1]"),
+        ({"classes": [0, 3], "total": 3}, "classes: needs positions from 0 to 2, got [0, 3]"),
     ],
 )
-def test_impossible_arguments_are_refused(given, said):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ArgumentError) as caught:
-        Adapter(nn.Identity(), **given)
-    assert str(caught.value).startswith(said)
+        Adapter(nn.Identity(), **arguments)
+    assert str(caught.value).startswith(message)
 
 
 def test_outputs_and_inputs_that_do_not_fit_are_refused():
@@ -207,7 +207,7 @@ def test_outputs_and_inputs_that_do_not_fit_are_refused():
         ArgumentError, match=r"network: must have an output for each of 2 classes .* or of all 5, got 3"
     ):
         Adapter(Says(1.0, 2.0, 3.0), classes=[0, 1], total=5)(torch.zeros(1, 1))
-    with pytest.raises(ArgumentError, match="x: can be made grey where it has 3 channels"):
+    with pytest.raises(ArgumentError, match="x: becomes 1 channel only from 3 channels"):
         Adapter(nn.Identity(), channels=1)(images(1, 2))
     with pytest.raises(ArgumentError, match="total: is needed") as caught:
         Adapter(Says(1.0), classes=[4])(torch.zeros(1, 1))

@@ -18,9 +18,9 @@ def test_it_is_the_network_of_as_many_outputs():
     assert torch.equal(module(x), network(x))
 
 
-@pytest.mark.parametrize("given", [{}, {**SMALL, "batch_norm": False}])
-def test_it_can_be_built_again_from_its_attributes(given):
-    module = VGG(channels=3, size=8, classes=7, **given)
+@pytest.mark.parametrize("options", [{}, {**SMALL, "batch_norm": False}])
+def test_it_can_be_built_again_from_its_attributes(options):
+    module = VGG(channels=3, size=8, classes=7, **options)
     kept = {name: getattr(module, name) for name in inspect.signature(VGG).parameters}
     assert str(VGG(**kept)) == str(module)
 
@@ -35,9 +35,9 @@ def test_a_mixture_of_them_runs_one_after_another_while_they_draw(training):
     experts = [VGG(3, 8, 4, batch_norm=False, **SMALL) for _ in range(2)]
     moe, x = mb.Mixture(mb.gates.Uniform(2), experts).train(training), torch.rand(5, 3, 8, 8)
     torch.manual_seed(1)
-    found = moe(x)
+    output = moe(x)
     torch.manual_seed(1)
-    torch.testing.assert_close(found, (experts[0](x) + experts[1](x)) / 2)
+    torch.testing.assert_close(output, (experts[0](x) + experts[1](x)) / 2)
 
 
 def test_stacked_refuses_them_while_they_draw_and_runs_them_in_eval():

@@ -34,13 +34,13 @@ def test_it_is_the_network_of_the_study():
 
 
 def test_relu_in_the_blocks_changes_the_scores():
-    found = []
+    results = []
     for name in ("none", "relu"):
         torch.manual_seed(0)
-        found.append(
+        results.append(
             Conv(channels=1, size=8, experts=2, filters=[4], hidden=[4], activation=name)(-torch.ones(2, 1, 8, 8))
         )
-    assert not torch.allclose(*found)
+    assert not torch.allclose(*results)
 
 
 def test_channels_last_gives_the_same_scores():

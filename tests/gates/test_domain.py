@@ -12,8 +12,8 @@ X = torch.rand(3, 4)
 
 
 def test_worked():
-    found = Domain(domains=2, experts=2)(X, {"domain": torch.tensor([1, 0, 1])})
-    assert found.tolist() == [[-math.inf, 0.0], [0.0, -math.inf], [-math.inf, 0.0]]
+    scores = Domain(domains=2, experts=2)(X, {"domain": torch.tensor([1, 0, 1])})
+    assert scores.tolist() == [[-math.inf, 0.0], [0.0, -math.inf], [-math.inf, 0.0]]
 
 
 @pytest.mark.parametrize("router", [Soft(), Argmax()])
@@ -31,7 +31,7 @@ def test_domains_and_experts_must_agree_and_the_error_names_both():
 
 @pytest.mark.parametrize("context", [None, {}, {"label": torch.tensor([0, 1, 1])}])
 def test_without_domains_the_error_says_how_to_pass_them(context):
-    with pytest.raises(ArgumentError, match="needs to be told") as caught:
+    with pytest.raises(ArgumentError, match="needs each row's domain") as caught:
         Domain(domains=2, experts=2)(X, context)
     assert "context={'domain': domain}" in caught.value.fix
 

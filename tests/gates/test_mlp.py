@@ -29,11 +29,11 @@ def test_the_defaults_are_those_of_the_studies():
 
 
 def test_activations_differ():
-    x, found = torch.linspace(-2, 2, 12).view(3, 4), []
+    x, scores = torch.linspace(-2, 2, 12).view(3, 4), []
     for name in ("none", "relu", "elu", "tanh", "gelu", "silu"):
         torch.manual_seed(0)
-        found.append(MLP(features=4, experts=2, hidden=[8], activation=name)(x))
-    assert all(not torch.allclose(a, b) for i, a in enumerate(found) for b in found[:i])
+        scores.append(MLP(features=4, experts=2, hidden=[8], activation=name)(x))
+    assert all(not torch.allclose(a, b) for i, a in enumerate(scores) for b in scores[:i])
 
 
 @pytest.mark.parametrize(

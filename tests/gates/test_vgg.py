@@ -18,9 +18,9 @@ def test_it_is_the_network_of_as_many_outputs():
     assert torch.equal(module(x), network(x))
 
 
-@pytest.mark.parametrize("given", [{}, {**SMALL, "batch_norm": False}])
-def test_it_can_be_built_again_from_its_attributes(given):
-    module = VGG(channels=3, size=8, experts=7, **given)
+@pytest.mark.parametrize("options", [{}, {**SMALL, "batch_norm": False}])
+def test_it_can_be_built_again_from_its_attributes(options):
+    module = VGG(channels=3, size=8, experts=7, **options)
     kept = {name: getattr(module, name) for name in inspect.signature(VGG).parameters}
     assert str(VGG(**kept)) == str(module)
 

@@ -159,7 +159,7 @@ def test_context_by_argument_and_by_block():
     with mb.context(domain=DOMAIN):
         torch.testing.assert_close(moe(X), by_hand)
         torch.testing.assert_close(moe(X, {"domain": 1 - DOMAIN}), moe(X, context={"domain": 1 - DOMAIN}))
-    with pytest.raises(ArgumentError, match="the domain gate needs to be told each row's domain"):
+    with pytest.raises(ArgumentError, match="the domain gate needs each row's domain"):
         moe(X)
 
 

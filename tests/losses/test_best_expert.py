@@ -19,8 +19,8 @@ def targets(scores, losses, temperature, balanced=0):
 def test_worked():
     # Best are expert 0 and expert 1, with ln 2 and ln 4; at temperature 1 (1/2 e⁻¹, 1/2 e⁻²) is (0.731, 0.269).
     routing = Soft()(torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log())
-    found = best_expert(routing, torch.tensor([[1.0, 2.0], [4.0, 3.0]]))
-    assert found.item() == pytest.approx((0.693147 + 1.386294) / 2)
+    loss = best_expert(routing, torch.tensor([[1.0, 2.0], [4.0, 3.0]]))
+    assert loss.item() == pytest.approx((0.693147 + 1.386294) / 2)
     h = targets(torch.zeros(1, 2), torch.tensor([[1.0, 2.0]]), 1.0)
     torch.testing.assert_close(h, torch.tensor([[0.731059, 0.268941]]))
 

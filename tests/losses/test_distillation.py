@@ -50,13 +50,15 @@ def test_it_weighs_rows_as_the_fit_beside_it_does():
     outputs = torch.randn(6, 3, 4, dtype=torch.float64)
     scores = torch.randn(6, 3, dtype=torch.float64)
     losses = -outputs.log_softmax(-1)[..., 0]
-    given = replace(Soft()(scores), outputs=outputs)
+    full_routing = replace(Soft()(scores), outputs=outputs)
     for options in ({"floor": 0.2, "temperature": 1.0}, {"floor": 0.0}, {"floor": 1.0}):
         share_of_fit = torch.autograd.grad(
-            best_fit(given, wanted := losses.clone().requires_grad_(), **options), wanted
+            best_fit(full_routing, leaf := losses.clone().requires_grad_(), **options), leaf
         )[0]
-        each = -(outputs.softmax(-1).mean(1, keepdim=True) * outputs.log_softmax(-1)).sum(-1)
-        torch.testing.assert_close(distillation(given, losses, **options), (share_of_fit * each).sum())
+        cross_entropies = -(outputs.softmax(-1).mean(1, keepdim=True) * outputs.log_softmax(-1)).sum(-1)
+        torch.testing.assert_close(
+            distillation(full_routing, losses, **options), (share_of_fit * cross_entropies).sum()
+        )
 
 
 def test_a_class_that_all_rule_out_teaches_nothing():

@@ -36,8 +36,8 @@ def test_of_a_soft_gate_it_is_the_variance_of_the_mean_without_a_scale():
 def test_a_factor_on_all_weights_changes_nothing(factor):
     weights = Soft()(SCORES.float()).weights
     scaled = weights * factor
-    found = importance(Routing(SCORES.float(), scaled, scaled, scaled.log(), distribution=False))
-    torch.testing.assert_close(found, importance(Soft()(SCORES.float())))
+    value = importance(Routing(SCORES.float(), scaled, scaled, scaled.log(), distribution=False))
+    torch.testing.assert_close(value, importance(Soft()(SCORES.float())))
 
 
 def test_a_relu_gate_that_is_closed_everywhere_is_even():

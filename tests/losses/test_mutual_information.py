@@ -13,8 +13,8 @@ ROUTING = Soft()(torch.randn(6, 4, generator=torch.Generator().manual_seed(0), d
 
 def test_worked():
     # A sure row and an undecided one: mean entropy ln 2 / 2, entropy of the mean (3/4, 1/4).
-    found = mutual_information(Soft()(torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()))
-    assert found.item() == pytest.approx(log(2) / 2 - 0.75 * log(4 / 3) - 0.25 * log(4))
+    value = mutual_information(Soft()(torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()))
+    assert value.item() == pytest.approx(log(2) / 2 - 0.75 * log(4 / 3) - 0.25 * log(4))
 
 
 def test_it_is_the_divergence_of_the_joint_distribution_from_independence():

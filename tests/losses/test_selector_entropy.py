@@ -26,8 +26,8 @@ def test_of_a_single_selector_it_is_the_entropy_of_the_row():
 
 
 def test_selectors_that_agree_are_no_worse_than_selectors_that_differ():
-    same, other = torch.tensor([[[1.0, 0], [1, 0]]]), torch.tensor([[[1.0, 0], [0, 1]]])
-    assert selector_entropy(routing(same)).item() == selector_entropy(routing(other)).item() == 0
+    same, different = torch.tensor([[[1.0, 0], [1, 0]]]), torch.tensor([[[1.0, 0], [0, 1]]])
+    assert selector_entropy(routing(same)).item() == selector_entropy(routing(different)).item() == 0
 
 
 def test_a_router_without_selectors_is_refused():

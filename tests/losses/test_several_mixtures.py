@@ -29,17 +29,19 @@ def test_each_call_gives_what_it_gives_alone(kind):
     with record(model) as log:
         model(x)
     assert {path: len(calls) for path, calls in log.items()} == {"first": 2, "second": 1}
-    together = torch.stack([loss(routing) for calls in log.values() for routing in calls]).sum()
-    between = model.first(x)
-    seen = [(model.first, x), (model.first, between), (model.second, model.first(between))]
-    alone = [loss(Soft()(mixture.gate(rows))) for mixture, rows in seen]
-    torch.testing.assert_close(together, torch.stack(alone).sum())
+    total = torch.stack([loss(routing) for calls in log.values() for routing in calls]).sum()
+    hidden = model.first(x)
+    calls = [(model.first, x), (model.first, hidden), (model.second, model.first(hidden))]
+    separate = [loss(Soft()(mixture.gate(rows))) for mixture, rows in calls]
+    torch.testing.assert_close(total, torch.stack(separate).sum())
 
     parameters = list(model.parameters())
-    of_all = torch.autograd.grad(together, parameters, allow_unused=True)
-    of_each = [torch.autograd.grad(one, parameters, allow_unused=True, retain_graph=True) for one in alone]
-    for gradient, *parts in zip(of_all, *of_each, strict=True):
-        known = [part for part in parts if part is not None]
-        assert (gradient is None) == (not known)
-        if known:
-            torch.testing.assert_close(gradient, torch.stack(known).sum(0))
+    gradients_of_all = torch.autograd.grad(total, parameters, allow_unused=True)
+    gradients_of_each = [
+        torch.autograd.grad(loss_value, parameters, allow_unused=True, retain_graph=True) for loss_value in separate
+    ]
+    for gradient, *parts in zip(gradients_of_all, *gradients_of_each, strict=True):
+        present = [gradient_of_call for gradient_of_call in parts if gradient_of_call is not None]
+        assert (gradient is None) == (not present)
+        if present:
+            torch.testing.assert_close(gradient, torch.stack(present).sum(0))

@@ -54,9 +54,9 @@ def test_the_literal_sign_rewards_collapse_where_the_intended_one_punishes_it():
 
 
 def test_with_one_row_batch_and_sample_terms_are_each_others_negative():
-    one = routing([[0.7, 0.2, 0.1]])
-    torch.testing.assert_close(batch_entropy(one), -sample_entropy(one))
-    torch.testing.assert_close(batch_variance(one), -sample_variance(one))
+    single_row = routing([[0.7, 0.2, 0.1]])
+    torch.testing.assert_close(batch_entropy(single_row), -sample_entropy(single_row))
+    torch.testing.assert_close(batch_variance(single_row), -sample_variance(single_row))
 
 
 def test_specialised_rows_beat_undecided_ones_by_the_sample_term_alone():

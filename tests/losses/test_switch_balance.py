@@ -33,9 +33,9 @@ def test_it_is_below_its_value_at_balance_where_crowded_experts_have_little_prob
 def test_where_shares_and_probabilities_are_equal_balance_is_the_minimum(mean):
     mean = torch.tensor([mean], dtype=torch.float64)
     mean = mean / mean.sum()
-    found = switch_balance(of(mean.tolist(), assigned=mean[0])).item()
-    assert found >= 1 - 1e-12
-    assert found == pytest.approx(E * mean.square().sum().item())
+    value = switch_balance(of(mean.tolist(), assigned=mean[0])).item()
+    assert value >= 1 - 1e-12
+    assert value == pytest.approx(E * mean.square().sum().item())
 
 
 def test_it_is_one_where_either_is_uniform():
@@ -58,8 +58,8 @@ def test_what_was_dropped_counts_where_the_router_says_so_and_not_otherwise():
     selection = Selection(rows, torch.tensor([0, 0, 1]), torch.ones(3, dtype=torch.float64), kept)
     routing = Routing.from_selection(scores, scores.softmax(-1), selection)
     assert switch_balance(routing).item() == pytest.approx(2 * 0.75)
-    told = replace(routing, aux={"assigned": torch.tensor([2.0, 1.0])})
-    assert switch_balance(told).item() == pytest.approx(2 * (2 / 3 * 0.75 + 1 / 3 * 0.25))
+    with_counts = replace(routing, aux={"assigned": torch.tensor([2.0, 1.0])})
+    assert switch_balance(with_counts).item() == pytest.approx(2 * (2 / 3 * 0.75 + 1 / 3 * 0.25))
 
 
 def test_its_gradient_is_each_experts_share():

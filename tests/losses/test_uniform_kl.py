@@ -13,8 +13,8 @@ SCORES = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=tor
 
 def test_worked():
     # Mean (3/4, 1/4): 3/4 ln(3/2) + 1/4 ln(1/2).
-    found = uniform_kl(Soft()(torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()))
-    assert found.item() == pytest.approx(0.75 * log(1.5) + 0.25 * log(0.5))
+    value = uniform_kl(Soft()(torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()))
+    assert value.item() == pytest.approx(0.75 * log(1.5) + 0.25 * log(0.5))
 
 
 def test_it_is_the_divergence_and_the_batch_entropy_shifted():

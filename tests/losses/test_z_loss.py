@@ -11,8 +11,8 @@ SCORES = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=tor
 
 def test_worked():
     # Normalisers 2 and e + e = 2e.
-    found = z_loss(Soft()(torch.tensor([[0.0, 0.0], [1.0, 1.0]])))
-    assert found.item() == pytest.approx((log(2) ** 2 + (1 + log(2)) ** 2) / 2)
+    value = z_loss(Soft()(torch.tensor([[0.0, 0.0], [1.0, 1.0]])))
+    assert value.item() == pytest.approx((log(2) ** 2 + (1 + log(2)) ** 2) / 2)
 
 
 def test_it_is_zero_for_log_probabilities_and_sees_the_shift_that_softmax_does_not():

@@ -32,10 +32,10 @@ def test_the_derivative_is_autograds(name, dtype, rows):
     assert y.shape == (rows, 4 if name in GATED else 8)
     gradient = torch.linspace(-1, 2, y.numel()).view(y.shape).to(dtype)
     (expected,) = torch.autograd.grad(y, inner, gradient)
-    found = feed_forward_activation_backward(name, inner.detach(), gradient)
-    assert found.dtype == dtype
+    result = feed_forward_activation_backward(name, inner.detach(), gradient)
+    assert result.dtype == dtype
     # Products in bf16 are rounded in another order.
-    torch.testing.assert_close(found, expected, **({"rtol": 0.03, "atol": 0.03} if dtype == torch.bfloat16 else {}))
+    torch.testing.assert_close(result, expected, **({"rtol": 0.03, "atol": 0.03} if dtype == torch.bfloat16 else {}))
 
 
 @pytest.mark.parametrize("name", FEED_FORWARD)

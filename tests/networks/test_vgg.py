@@ -39,30 +39,30 @@ def small(**changed):
 def test_it_is_the_network_written_out_and_so_are_its_gradients(activation, batch_norm, training):
     network = small(activation=activation, batch_norm=batch_norm, hidden=[7]).double().train(training)
     x = torch.randn(6, 2, 11, 11, dtype=torch.float64)
-    found = []
-    for one in (network, written_out(network)):
+    results = []
+    for module in (network, written_out(network)):
         leaf = x.clone().requires_grad_()
-        y = one.train(training)(leaf)
-        found.append((y, torch.autograd.grad(y.square().sum(), [leaf, *network.parameters()])))
-    torch.testing.assert_close(found[0], found[1])
+        y = module.train(training)(leaf)
+        results.append((y, torch.autograd.grad(y.square().sum(), [leaf, *network.parameters()])))
+    torch.testing.assert_close(results[0], results[1])
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_dropout_is_where_the_text_has_it(batch_norm):
     network = small(dropout=[0.25, 0.5], hidden=[7], hidden_dropout=0.5, batch_norm=batch_norm, activation="relu")
-    x, found = torch.randn(6, 2, 11, 11), []
-    for one in (network, written_out(network)):
+    x, results = torch.randn(6, 2, 11, 11), []
+    for module in (network, written_out(network)):
         torch.manual_seed(3)
-        found.append(one(x))
-    torch.testing.assert_close(*found)
+        results.append(module(x))
+    torch.testing.assert_close(*results)
 
 
 def test_one_convolution_to_a_block_is_a_conv_net():
     network = small(filters=[[4], [5]], activation="relu", batch_norm=False, hidden=[6])
-    other = ConvNet(2, 11, [4, 5], [6], 3, "relu")
-    other.load_state_dict(dict(zip(other.state_dict(), network.state_dict().values(), strict=True)))
+    conv_net = ConvNet(2, 11, [4, 5], [6], 3, "relu")
+    conv_net.load_state_dict(dict(zip(conv_net.state_dict(), network.state_dict().values(), strict=True)))
     x = torch.randn(5, 2, 11, 11)
-    assert torch.equal(network(x), other(x))
+    assert torch.equal(network(x), conv_net(x))
 
 
 def test_the_defaults_are_study_threes():

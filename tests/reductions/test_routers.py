@@ -65,9 +65,9 @@ SAME = {
 def test_at_its_end_a_router_is_another(name, combine):
     if combine is not None and "elu" in name:
         return  # weights below 0 are no mixture of probabilities
-    router, other = SAME[name]
+    router, known_router = SAME[name]
     training = "in eval" not in name
-    torch.testing.assert_close(results(router(), combine, training), results(other(), combine, training))
+    torch.testing.assert_close(results(router(), combine, training), results(known_router(), combine, training))
 
 
 def test_a_log_mixture_is_the_log_of_the_mixture():

@@ -49,12 +49,12 @@ def ours(block: nn.Module, router: mb.Router, activation: str = "swiglu") -> mb.
 def agree(block: nn.Module, moe: mb.Mixture) -> None:
     results = []
     for module in (block, moe):
-        given = X.clone().requires_grad_()
-        y = module(given)
+        rows = X.clone().requires_grad_()
+        y = module(rows)
         y = y[0] if isinstance(y, tuple) else y
         y.square().sum().backward()
         gate = block.gate.weight.grad if module is block else moe.gate.linear.weight.grad
-        results.append((y.detach(), given.grad, gate))
+        results.append((y.detach(), rows.grad, gate))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
     # Sums of hundreds of float32 products in another order.
     torch.testing.assert_close(results[0][1:], results[1][1:], rtol=1e-4, atol=1e-4)

@@ -27,10 +27,10 @@ def test_worked():
 
 def test_cut_soft_is_argmax():
     scores = random(30, 5)
-    ours, known = Cut(Soft())(scores), Argmax()(scores)
+    ours, expected = Cut(Soft())(scores), Argmax()(scores)
     for name in ("weights", "log_weights", "probs"):
-        torch.testing.assert_close(getattr(ours, name), getattr(known, name))
-    assert torch.equal(ours.selection.expert_A, known.selection.expert_A)
+        torch.testing.assert_close(getattr(ours, name), getattr(expected, name))
+    assert torch.equal(ours.selection.expert_A, expected.selection.expert_A)
 
 
 def test_cutting_what_has_one_expert_changes_nothing():
@@ -81,9 +81,9 @@ def test_the_other_routers_noise_follows_the_mode():
 
 def test_keeps_what_losses_read():
     scores = random(6, 3).requires_grad_()
-    whole, routing = ReLU()(scores), Cut(ReLU())(scores)
-    torch.testing.assert_close(routing.probs, whole.probs)
-    assert routing.distribution == whole.distribution is False
+    full_routing, routing = ReLU()(scores), Cut(ReLU())(scores)
+    torch.testing.assert_close(routing.probs, full_routing.probs)
+    assert routing.distribution == full_routing.distribution is False
     routing.probs.sum().backward()
     assert scores.grad.count_nonzero() > 0
     assert not routing.weights.requires_grad

@@ -10,11 +10,11 @@ from moebius.routers.gumbel import Gumbel
 
 def test_in_eval_it_is_argmax():
     scores = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    ours, known = Gumbel().eval()(scores), Argmax()(scores)
+    ours, expected = Gumbel().eval()(scores), Argmax()(scores)
     for name in ("weights", "log_weights", "probs"):
-        assert torch.equal(getattr(ours, name), getattr(known, name)), name
+        assert torch.equal(getattr(ours, name), getattr(expected, name)), name
     for name in ("row_A", "expert_A", "weight_A", "kept_A"):
-        assert torch.equal(getattr(ours.selection, name), getattr(known.selection, name)), name
+        assert torch.equal(getattr(ours.selection, name), getattr(expected.selection, name)), name
     assert not ours.straight_through
 
 

@@ -30,19 +30,19 @@ def test_neighbouring_keys_load_all_experts_alike():
 
 def test_a_row_has_the_same_expert_in_any_batch():
     keys = torch.randint(-(2**62), 2**62, (50,), generator=torch.Generator().manual_seed(0))
-    whole, order = experts_of(Hash(3), keys), torch.randperm(50, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(experts_of(Hash(3), keys[order]), whole[order])
-    assert torch.equal(experts_of(Hash(3), keys[7:8]), whole[7:8])
+    expected, order = experts_of(Hash(3), keys), torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(experts_of(Hash(3), keys[order]), expected[order])
+    assert torch.equal(experts_of(Hash(3), keys[7:8]), expected[7:8])
     assert torch.equal(experts_of(Hash(3).train(), keys), experts_of(Hash(3).eval(), keys))
 
 
 def test_another_seed_is_another_assignment():
     keys = torch.arange(8000)
-    one, other = experts_of(Hash(0), keys), experts_of(Hash(1), keys)
+    first, second = experts_of(Hash(0), keys), experts_of(Hash(1), keys)
     # Independent assignments agree for one key in eight; and no expert goes to one other as a whole.
-    assert ((one == other).float().mean() - 1 / 8).abs() < 0.02
-    together = torch.bincount(one * 8 + other, minlength=64)
-    assert 60 < together.min() <= together.max() < 190
+    assert ((first == second).float().mean() - 1 / 8).abs() < 0.02
+    pair_counts = torch.bincount(first * 8 + second, minlength=64)
+    assert 60 < pair_counts.min() <= pair_counts.max() < 190
 
 
 def test_the_gate_has_no_say_where_there_are_keys():

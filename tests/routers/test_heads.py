@@ -39,10 +39,10 @@ def test_worked_where_the_router_selects():
 @pytest.mark.parametrize("router", [Soft(0.5, "sigmoid"), Argmax(), PerClass(3)])
 def test_one_head_is_the_router_itself(router):
     scores = random(7, router.gate_outputs(4))
-    one, itself = Heads(router, 1)(scores), router(scores)
+    single, expected = Heads(router, 1)(scores), router(scores)
     for name in ("scores", "probs", "weights", "log_weights"):
-        assert torch.equal(getattr(one, name), getattr(itself, name))
-    assert (one.head_weights is None) == (itself.head_weights is None)
+        assert torch.equal(getattr(single, name), getattr(expected, name))
+    assert (single.head_weights is None) == (expected.head_weights is None)
 
 
 @pytest.mark.parametrize("router", [Soft(), Soft(normalisation="elu"), Argmax()])

@@ -48,8 +48,8 @@ def test_the_same_scores_for_each_class_are_the_soft_router(within_class, size):
     torch.testing.assert_close(routing.weights, soft.weights)
     torch.testing.assert_close(routing.probs, soft.probs)
     torch.testing.assert_close(routing.scores, scores)
-    whole = soft.weights[:, None, :, None].expand(6, 1, EXPERTS, CLASSES)
-    torch.testing.assert_close(routing.head_weights * size, whole)
+    expected = soft.weights[:, None, :, None].expand(6, 1, EXPERTS, CLASSES)
+    torch.testing.assert_close(routing.head_weights * size, expected)
 
 
 @pytest.mark.parametrize("within_class", [True, False])

@@ -22,9 +22,9 @@ def test_worked():
 def test_where_every_row_has_a_positive_score_it_is_soft_with_relu():
     scores = random(1000, 4)
     scores[:, 0] = scores[:, 0].abs() + 1e-6
-    ours, known = ReLU()(scores), Soft(normalisation="relu")(scores)
+    ours, expected = ReLU()(scores), Soft(normalisation="relu")(scores)
     for name in ("weights", "probs", "log_weights"):
-        assert torch.equal(getattr(ours, name), getattr(known, name)), name
+        assert torch.equal(getattr(ours, name), getattr(expected, name)), name
 
 
 def test_of_many_rows_none_is_without_an_expert_and_only_positive_scores_run():

@@ -44,7 +44,7 @@ def test_a_score_that_all_rows_add_to_an_expert_changes_no_choice():
     """The columns' scales absorb it: this is why no preference of the gate for one expert can collapse the training."""
     scores = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = scores + torch.tensor([50.0, 0.0, -7.0, 3.0])
-    choices = [Sinkhorn(2)(given).selection.expert_A.view(60, 2).sort(-1).values for given in (scores, moved)]
+    choices = [Sinkhorn(2)(values).selection.expert_A.view(60, 2).sort(-1).values for values in (scores, moved)]
     assert torch.equal(*choices)
 
 

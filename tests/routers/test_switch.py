@@ -75,8 +75,8 @@ def test_an_expert_that_is_ruled_out_has_room_for_nobody():
 
 def test_with_room_for_all_no_row_depends_on_another():
     scores = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
-    whole = Switch(capacity=3.0, jitter=0.0, next_best=True)(scores).weights
-    torch.testing.assert_close(whole, Switch(capacity=None, jitter=0.0)(scores).weights)
+    weights = Switch(capacity=3.0, jitter=0.0, next_best=True)(scores).weights
+    torch.testing.assert_close(weights, Switch(capacity=None, jitter=0.0)(scores).weights)
 
 
 def test_a_capacity_is_not_rounded_up_for_a_rounding_error():

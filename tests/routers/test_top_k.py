@@ -94,10 +94,10 @@ def test_the_bias_balances_a_gate_that_prefers_one():
 
 
 def test_the_bias_is_saved():
-    router, other = TopK(1, bias_rate=0.1, experts=2), TopK(1, bias_rate=0.1, experts=2)
+    router, restored = TopK(1, bias_rate=0.1, experts=2), TopK(1, bias_rate=0.1, experts=2)
     trained(router, torch.tensor([[1.0, 0.0]]))
-    other.load_state_dict(router.state_dict())
-    assert torch.equal(other.bias, torch.tensor([-0.1, 0.1]))
+    restored.load_state_dict(router.state_dict())
+    assert torch.equal(restored.bias, torch.tensor([-0.1, 0.1]))
 
 
 # Each process prefers an expert that the other does not: alone they would move the biases apart.
@@ -119,16 +119,16 @@ print(*router.bias.tolist())
 
 
 def test_the_bias_follows_the_load_of_all_processes(tmp_path):
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     commands = [[sys.executable, "-c", SHARING, str(rank), str(tmp_path / "meeting")] for rank in range(2)]
-    running = [subprocess.Popen(one, env=surroundings, stdout=subprocess.PIPE, text=True) for one in commands]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands]
     try:
-        said = [process.communicate(timeout=60)[0].split() for process in running]
+        outputs = [process.communicate(timeout=60)[0].split() for process in processes]
     finally:
-        for process in running:
+        for process in processes:
             process.kill()
     # Loads of 4, 4 and 0, then 0, 0 and 1.
-    assert said == [["0.0", "0.0", "0.0"]] * 2
+    assert outputs == [["0.0", "0.0", "0.0"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -218,16 +218,16 @@ def test_equal_loads_move_nothing(rows):
 
 def test_two_micro_batches_are_one_batch():
     torch.manual_seed(0)
-    whole, halves = (TopK(2, "sigmoid", bias_rate=0.001, experts=16) for _ in range(2))
+    full, halves = (TopK(2, "sigmoid", bias_rate=0.001, experts=16) for _ in range(2))
     for _ in range(5):
         scores = torch.randn(2048, 16)
-        whole(scores)
+        full(scores)
         for half in scores.chunk(2):
             halves(half)
-        mb.step_routers(whole)
+        mb.step_routers(full)
         mb.step_routers(halves)
-        assert torch.equal(whole.bias, halves.bias)
-    assert whole.bias.count_nonzero() > 8
+        assert torch.equal(full.bias, halves.bias)
+    assert full.bias.count_nonzero() > 8
 
 
 def test_heads_count_in_common():
@@ -337,12 +337,12 @@ def test_from_the_meta_device():
 def test_a_copy_counts_by_itself(copied):
     router = TopK(1, bias_rate=0.25, experts=2)
     router(torch.tensor([[9.0, 0.0]]))
-    other = copied(router)
-    other(torch.tensor([[0.0, 9.0]]))
+    copy = copied(router)
+    copy(torch.tensor([[0.0, 9.0]]))
     router.step()
-    other.step()
+    copy.step()
     assert router.bias.tolist() == [-0.25, 0.25]
-    assert other.bias.tolist() == [0.0, 0.0]
+    assert copy.bias.tolist() == [0.0, 0.0]
 
 
 def test_the_state_has_the_bias_alone():

@@ -1,4 +1,4 @@
-"""What is mixed of an expert's output: itself, or its distribution."""
+"""Activations of experts' outputs before they are mixed: none, or softmax."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +12,10 @@ ACTIVATIONS = ("none", "softmax")
 
 
 def activation_named(name: str) -> str:
-    """`name` if there is such an activation of outputs.
+    """`name`, if it is the name of an activation of outputs.
 
     Raises:
-        ArgumentError: there is not.
+        ArgumentError: it is not; the fix names similar ones.
     """
     if name not in ACTIVATIONS:
         rule = f"needs one of {', '.join(ACTIVATIONS)}"
@@ -27,7 +27,7 @@ def activate_outputs(values: Float[Tensor, "..."], routing: Routing, name: str) 
     """The outputs, or their softmax over the last axis in float32 at least.
 
     Raises:
-        ArgumentError: a softmax of outputs that are single numbers.
+        ArgumentError: a softmax of outputs without an axis of classes.
     """
     if name == "none":
         return values

@@ -14,10 +14,10 @@ from moebius.core.routing import Routing
 class HeadMaximum:
     """y = max_h Σ_e w_he · a(y_e), elementwise: the largest of the gate heads' mixtures.
 
-    With one head it is the weighted sum. Heads that tie share the gradient.
+    With one head the result is the weighted sum. Tied heads share the gradient.
 
     Arguments:
-        activation: a, one of none, softmax: as of `weighted_sum`.
+        activation: a, one of none, softmax, as in `weighted_sum`.
 
     Arguments of the call:
         values: the experts' outputs, (T, E, …) without a selection, else (A, …).
@@ -26,7 +26,7 @@ class HeadMaximum:
     Returns: (T, …).
 
     Raises:
-        ArgumentError: an unknown activation, or a softmax of outputs that are single numbers.
+        ArgumentError: an unknown activation, or a softmax of outputs without an axis of classes.
 
     Example:
         >>> from moebius.routers import Argmax, Heads
@@ -43,9 +43,9 @@ class HeadMaximum:
         self.activation = activation_named(activation)
 
     def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
-        """Merge the outputs."""
+        """Merge the outputs of each row's experts."""
         if routing.head_weights is None:
             return WeightedSum(self.activation)(values, routing)
-        total, values = WeightedSum(), activate_outputs(values, routing, self.activation)
+        weighted_sum, values = WeightedSum(), activate_outputs(values, routing, self.activation)
         heads = routing.head_weights.split(1, 1)
-        return torch.stack([total(values, replace(routing, head_weights=head)) for head in heads]).amax(0)
+        return torch.stack([weighted_sum(values, replace(routing, head_weights=head)) for head in heads]).amax(0)

@@ -11,11 +11,11 @@ from moebius.core.routing import Routing
 class HeadMean:
     """y = mean_h Σ_e w_he · a(y_e): the mean of the gate heads' mixtures.
 
-    The weighted sum divided by H, so that its size does not grow with the number of heads; with one head it is the
-    weighted sum.
+    It is the weighted sum divided by H, so that the outputs do not grow with the number of heads; with one head it is
+    the weighted sum itself.
 
     Arguments:
-        activation: a, one of none, softmax: as of `weighted_sum`.
+        activation: a, one of none, softmax, as in `weighted_sum`.
 
     Arguments of the call:
         values: the experts' outputs, (T, E, …) without a selection, else (A, …).
@@ -24,7 +24,7 @@ class HeadMean:
     Returns: (T, …).
 
     Raises:
-        ArgumentError: an unknown activation, or a softmax of outputs that are single numbers.
+        ArgumentError: an unknown activation, or a softmax of outputs without an axis of classes.
 
     Example:
         >>> import torch
@@ -33,7 +33,7 @@ class HeadMean:
         >>> HeadMean()(torch.tensor([[2.0, 0.0], [4.0, 2.0]]), routing)
         tensor([[3., 1.]])
 
-    Reference: ours; beside study 3's `two-gates-sum`.
+    Reference: ours; compare study 3's `two-gates-sum`.
     """
 
     gives_log_probabilities = False
@@ -42,6 +42,6 @@ class HeadMean:
         self.activation = activation_named(activation)
 
     def __call__(self, values: Float[Tensor, "..."], routing: Routing) -> Float[Tensor, "T ..."]:
-        """Merge the outputs."""
+        """Merge the outputs of each row's experts."""
         heads = 1 if routing.head_weights is None else routing.head_weights.shape[1]
         return WeightedSum(self.activation)(values, routing) / heads

@@ -1,4 +1,4 @@
-"""The mixture of probabilities, in log space."""
+"""The combine that mixes probabilities, in log space."""
 
 import torch
 from jaxtyping import Float
@@ -11,23 +11,24 @@ from moebius.core.transforms import transform_active
 class LogMixture:
     """log Σ_e w_e · softmax(y_e): a mixture of the experts' distributions, from their logits.
 
-    Everything happens in log space, logsumexp_e(log w_e + log_softmax(y_e)), in float32 at least: nothing is clamped
-    and no log 0 is taken, so a row whose target all experts call impossible still has a finite loss and a gradient.
-    With several gate heads w_e is their sum; with weights per class each class has its own.
+    It is computed in log space as logsumexp_e(log w_e + log_softmax(y_e)), in float32 at least, without clamping and
+    without log 0: a row for whose target all experts give a probability that underflows still has a finite loss and a
+    gradient. With several gate heads w_e is their sum; with weights per class each class c has its w_ec.
 
-    A straight-through router's weights are 0 for all but one expert and still want a gradient, p_e / Σ_j w_j p_j: there
-    the sum is taken in linear space, relative to the chosen expert, and the ratio cut at e³⁰.
+    The weights of a straight-through router are 0 for all but one expert, and weights of 0 have a gradient too, p_e /
+    Σ_j w_j p_j. For them the sum is computed in linear space, relative to the chosen expert, with ratios limited to
+    e³⁰.
 
     Arguments:
-        renormalise: whether the classes' probabilities are scaled to sum to 1, for weights that do not (of relu gates,
-            or for each class its own): log (y_c / Σ_c y_c).
+        renormalise: whether the classes' probabilities are scaled to sum to 1, log (y_c / Σ_c y_c), for weights that do
+            not sum to 1 (relu gates, weights per class).
 
     Arguments of the call:
         values: the experts' logits, (T, E, C) without a selection, else (A, C).
         routing: the weights; rows that sum to 1 give a distribution.
 
-    Returns: log-probabilities (T, C), for `F.nll_loss`; −inf, with gradients of zero, where no expert gives a
-        probability: for a row that none kept, and for a class that all rule out by logits of −inf.
+    Returns: log-probabilities (T, C), for `F.nll_loss`; −inf, with gradients of zero, where no expert gives a positive
+        probability: for a row without experts, and for a class with a logit of −inf in all experts.
 
     Example:
         >>> from moebius.routers import Soft
@@ -44,14 +45,14 @@ class LogMixture:
         self.renormalise = renormalise
 
     def __call__(self, values: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
-        """Merge the outputs."""
+        """Merge the outputs of each row's experts."""
         log_probs = (values.float() if values.itemsize < 4 else values).log_softmax(-1)
-        linear = routing.straight_through and routing.selection is None
-        joint = _straight_through(log_probs, routing) if linear else self._mixed(log_probs, routing)
-        return _normalised(joint) if self.renormalise else joint
+        is_linear = routing.straight_through and routing.selection is None
+        joint = _mix_linear(log_probs, routing) if is_linear else self._mix(log_probs, routing)
+        return _normalise(joint) if self.renormalise else joint
 
     @staticmethod
-    def _mixed(log_probs: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
+    def _mix(log_probs: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
         selection, heads = routing.selection, routing.head_weights
         if selection is None:
             log_weights = routing.log_weights.unsqueeze(-1) if heads is None else _log(heads.sum(1))
@@ -65,13 +66,14 @@ class LogMixture:
         index = row_A.unsqueeze(-1).expand_as(joint)
         highest = joint.new_full((len(routing.weights), joint.shape[-1]), -torch.inf)
         highest = highest.scatter_reduce(0, index, joint.detach(), "amax")
-        possible = highest > -torch.inf
-        shift = torch.where(possible, highest, 0)
+        is_possible = highest > -torch.inf
+        shift = torch.where(is_possible, highest, 0)
         total = torch.zeros_like(shift).index_add(0, row_A, (joint - shift[row_A]).exp())
-        return torch.where(possible, torch.where(possible, total, 1).log() + shift, -torch.inf)
+        return torch.where(is_possible, torch.where(is_possible, total, 1).log() + shift, -torch.inf)
 
 
-def _straight_through(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Float[Tensor, "T C"]:
+def _mix_linear(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Float[Tensor, "T C"]:
+    """The mixture for straight-through weights, whose sum is computed in linear space."""
     weights = routing.weights.unsqueeze(-1) if routing.head_weights is None else routing.head_weights.sum(1)
     weights = weights.to(log_probs.dtype)
     chosen = weights.detach() > 0
@@ -79,25 +81,25 @@ def _straight_through(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Fl
     shift = torch.where(shift > -torch.inf, shift, 0)
     ratios = (log_probs - shift).clamp(max=30).exp()
     total = (weights * ratios).sum(1)
-    possible = total > 0
-    logarithm = torch.where(possible, torch.where(possible, total, 1).log(), -torch.inf)
+    is_possible = total > 0
+    logarithm = torch.where(is_possible, torch.where(is_possible, total, 1).log(), -torch.inf)
     return logarithm + shift.squeeze(1)
 
 
-def _normalised(joint: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
-    """Made to sum to 1 over the classes; a row that is −inf throughout stays so."""
+def _normalise(joint: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
+    """Log-probabilities scaled to sum to 1 over the classes; a row of −inf for all classes does not change."""
     total = _log_sum_exp(joint)
     return joint - torch.where(total > -torch.inf, total, 0).unsqueeze(1)
 
 
 def _log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The logarithm; −inf with a gradient of zero, not NaN, for a weight of 0 (kept, yet underflown)."""
-    there = weights != 0
-    return torch.where(there, torch.where(there, weights, 1).log(), -torch.inf)
+    """log w; −inf with a gradient of zero, not NaN, for a weight of 0: one of a kept assignment may underflow."""
+    is_nonzero = weights != 0
+    return torch.where(is_nonzero, torch.where(is_nonzero, weights, 1).log(), -torch.inf)
 
 
 class _LogSumExp(torch.autograd.Function):
-    """logsumexp over axis 1 with gradients of zero where all is −inf; torch's own are NaN there."""
+    """logsumexp over axis 1, with gradients of zero where all values are −inf; those of torch.logsumexp are NaN."""
 
     @staticmethod
     def forward(ctx, joint):
@@ -113,11 +115,11 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def _log_sum_exp(joint: Float[Tensor, "T E *classes"]) -> Float[Tensor, "T *classes"]:
-    """The same; in plain operations, which take longer, where something differentiates in another way."""
+    """logsumexp over axis 1 as in `_LogSumExp`; under transforms of torch.func in plain, slower operations."""
     if not transform_active():
         return _LogSumExp.apply(joint)  # type: ignore[return-value]
     highest = joint.detach().amax(1)
-    possible = highest > -torch.inf
-    shift = torch.where(possible, highest, 0)
+    is_possible = highest > -torch.inf
+    shift = torch.where(is_possible, highest, 0)
     total = (joint - shift.unsqueeze(1)).exp().sum(1)
-    return torch.where(possible, torch.where(possible, total, 1).log() + shift, -torch.inf)
+    return torch.where(is_possible, torch.where(is_possible, total, 1).log() + shift, -torch.inf)

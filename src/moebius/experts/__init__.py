@@ -1,4 +1,4 @@
-"""Experts: the networks that a mixture combines. Any nn.Module is one; these are ready-made."""
+"""Experts: the networks that a mixture combines. Any nn.Module can be one; these are ready-made."""
 
 from moebius.kit.registry import open_room
 

@@ -1,4 +1,4 @@
-"""A network that was made for something else, as an expert or a gate."""
+"""The expert, or gate, that wraps a network made for another purpose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,44 +21,45 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "log": torch.log,
 }
-# What an output that is no logit says of a class that the network does not know: no probability.
+# Activations whose values are probabilities: a class that the network does not know gets 0, among logits −inf.
 _PROBABILITIES = ("softmax", "sigmoid")
-# ITU-R 601, as Pillow converts.
+# Weights of red, green and blue by ITU-R 601, as in Pillow.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 class Adapter(nn.Module):
     """Any network between an input transform and an output map, frozen or not.
 
-    y = fill everywhere, but y[classes] = a(network(t(x)))
+    y[classes] = a(network(t(x))), and y = fill for all other classes
 
-    t makes the images as large and as colourful as the network was built for, and then what `transform` says; a makes
-    the outputs what the mixture mixes, such as logits or probabilities; the map puts the output of a network that knows
-    n classes into the C of the mixture. A network with C outputs that was trained on some classes alone keeps them all.
+    t converts the images to the size and channels of the network, and then applies `transform`; a converts the outputs
+    to what the mixture mixes, such as logits or probabilities; the map places the outputs of a network with n classes
+    among the C classes of the mixture. A network with C outputs that was trained on some classes only keeps them all.
 
-    A frozen network is never updated, and is in eval whatever `train()` says: its batch normalisation keeps its
-    statistics, its dropout is off. While a mixture trains without augmentation, what it says of a row is computed once.
+    A frozen network is never updated, and stays in eval mode after `train()`: its batch normalisation keeps its
+    statistics, its dropout is off. While a mixture trains without augmentation, its output for a row is computed once.
 
     Arguments:
-        network: the module that computes.
-        size: height and width of the images that it wants, in pixels (bilinear, antialiased); None as they come.
-        channels: how many it wants, 1 or 3: three grey ones are alike, grey is ITU-R 601; None as they come.
-        transform: what else to do with the input: a module or a function.
-        classes: the classes that it knows, as positions 0 … C−1 among the mixture's; None for all.
-        total: C, needed where the network has an output for each of its own classes only.
-        fill: what it says of a class that it does not know; None for probability 0, which for logits is −inf.
-        output: which part of what the network gives is its output, where that is no tensor: a name ("logits", of a
-            mapping or of a transformers' output), a place in a tuple, or a function; None for the whole.
+        network: the wrapped module.
+        size: height and width of the network's images, in pixels (resized bilinearly, antialiased); None to keep the
+            size.
+        channels: the network's number of channels, 1 or 3: grey images are repeated, colour images are converted by
+            ITU-R 601; None to keep the channels.
+        transform: a further transform of the input, a module or a function.
+        classes: the network's classes, as positions 0 … C−1 among those of the mixture; None for all.
+        total: C, needed where the network has outputs only for `classes`.
+        fill: the output for all other classes; None for probability 0, which for logits is −inf.
+        output: which part of the network's result is its output, if that is not a tensor: a name ("logits", of a
+            mapping or of a transformers output), an index of a tuple, or a function; None for the whole result.
         activation: a, one of none, softmax, log_softmax, sigmoid, log (for a network that gives probabilities where
-            logits are wanted).
-        frozen: whether the network stays as it is.
+            logits are needed).
+        frozen: whether the network's parameters and statistics are fixed.
 
-    Shapes: whatever the network takes → (T, n) or (T, C) as it gives, (T, C) with a map.
+    Shapes: any input of the network → (T, n) or (T, C), as the network gives; with `classes` (T, C).
 
     Raises:
-        ArgumentError: an unknown activation, classes that differ not or are out of range, a network that gives no
-            tensor where `output` looks, or one whose outputs are neither one per own class nor one per class of the
-            mixture.
+        ArgumentError: an unknown activation, classes that repeat or are out of range, a part named by `output` that is
+            missing or not a tensor, or a network that has neither an output for each of `classes` nor C outputs.
 
     Example:
         >>> cats_and_dogs = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
@@ -91,63 +92,67 @@ class Adapter(nn.Module):
         self.size = None if size is None else positive_integer("size", size)
         self.channels = channels
         self.total = None if total is None else positive_integer("total", total)
-        self.classes = None if classes is None else _checked(classes, self.total)
+        self.classes = None if classes is None else _check_classes(classes, self.total)
         self.fill, self.activation, self.output = fill, activation, output
         self.frozen, self.mode = False, self.training
         if frozen:
             self.freeze()
 
     def freeze(self, frozen: bool = True) -> "Adapter":
-        """Freeze the network (and a transform that is a module), or let it train; returns itself."""
+        """Freeze the network, and a transform that is a module, or let them train; returns itself."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
         return self.train(self.mode)
 
     def train(self, mode: bool = True) -> "Adapter":
-        """Training or evaluation mode; what is frozen is in evaluation mode always."""
+        """Set training or evaluation mode; a frozen adapter stays in evaluation mode."""
         self.mode = mode
         super().train(mode and not self.frozen)
         return self
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
-        """What the network says of each row, put as the mixture wants it."""
-        known = cached_outputs(self, x.shape[0]) if self.frozen else None
-        return self._said(x) if known is None else known
+        """The network's output for each row, in the form that the mixture takes."""
+        outputs = cached_outputs(self, x.shape[0]) if self.frozen else None
+        return self._compute(x) if outputs is None else outputs
 
     def extra_repr(self) -> str:
-        """What tells two adapters apart."""
+        """The arguments that are not the default."""
         names = ("size", "channels", "classes", "total", "fill", "activation", "frozen", "output")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
 
-    def _said(self, x: Tensor) -> Tensor:
-        y = self._picked(call_with_context(self.network, self._input(x)), len(x))
-        return self._mapped(ACTIVATIONS[self.activation](y))
+    def _compute(self, x: Tensor) -> Tensor:
+        y = self._select_output(call_with_context(self.network, self._convert_input(x)), len(x))
+        return self._map_classes(ACTIVATIONS[self.activation](y))
 
-    def _picked(self, given: Any, rows: int) -> Tensor:
-        y, output = given, self.output
+    def _select_output(self, result: Any, rows: int) -> Tensor:
+        """The part of the network's result that `output` names."""
+        y, output = result, self.output
         try:
             if callable(output):
-                y = output(given)
+                y = output(result)
             elif output is not None:
-                y = given[output] if isinstance(output, int) or isinstance(given, Mapping) else getattr(given, output)
+                has_items = isinstance(output, int) or isinstance(result, Mapping)
+                y = result[output] if has_items else getattr(result, str(output))
         except (LookupError, AttributeError, TypeError) as error:
             rule = (
-                f"names no part of what the network, a {type(self.network).__name__}, gives, {describe_output(given)}"
+                f"names no part of what the network, a {type(self.network).__name__}, gives, {describe_output(result)}"
             )
-            raise ArgumentError("output", rule, output, adapter_line("network", given, rows)) from error
+            raise ArgumentError("output", rule, output, adapter_line("network", result, rows)) from error
         if not isinstance(y, Tensor):
             rule = f"must pick one tensor of what the network, a {type(self.network).__name__}, gives"
-            raise ArgumentError("output", rule, describe_output(y), adapter_line("network", given, rows))
+            raise ArgumentError("output", rule, describe_output(y), adapter_line("network", result, rows))
         return y
 
-    def _input(self, x: Tensor) -> Any:
+    def _convert_input(self, x: Tensor) -> Any:
+        """The rows with the network's channels and size, after `transform`."""
         if self.channels is not None and x.shape[1] != self.channels:
-            x = _grey(x) if self.channels == 1 else _coloured(x)
+            x = _to_grey(x) if self.channels == 1 else _to_colour(x)
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return x if self.transform is None else self.transform(x)
 
-    def _mapped(self, y: Tensor) -> Tensor:
+    def _map_classes(self, y: Tensor) -> Tensor:
+        """The outputs placed at `classes` among the C classes of the mixture."""
         if self.classes is None:
             return y
         if y.shape[-1] != len(self.classes):
@@ -161,27 +166,28 @@ class Adapter(nn.Module):
         fill = self.fill
         if fill is None:
             fill = 0.0 if self.activation in _PROBABILITIES else -torch.inf
-        places = torch.tensor(self.classes, device=y.device)
-        return y.new_full((*y.shape[:-1], self.total), fill).index_copy(-1, places, y)
+        positions = torch.tensor(self.classes, device=y.device)
+        return y.new_full((*y.shape[:-1], self.total), fill).index_copy(-1, positions, y)
 
 
-def _coloured(x: Tensor) -> Tensor:
+def _to_colour(x: Tensor) -> Tensor:
     if x.shape[1] != 1:
-        raise ArgumentError("x", "can be made colourful where it has 1 channel", tuple(x.shape))
+        raise ArgumentError("x", "becomes 3 channels only from 1 channel", tuple(x.shape), "channels=None")
     return x.expand(-1, 3, *x.shape[2:])
 
 
-def _grey(x: Tensor) -> Tensor:
+def _to_grey(x: Tensor) -> Tensor:
     if x.shape[1] != 3:
-        raise ArgumentError("x", "can be made grey where it has 3 channels", tuple(x.shape))
+        raise ArgumentError("x", "becomes 1 channel only from 3 channels", tuple(x.shape), "channels=None")
     return torch.einsum("tchw,c->thw", x, x.new_tensor(_LUMA)).unsqueeze(1)
 
 
-def _checked(classes: Sequence[int], total: int | None) -> tuple[int, ...]:
-    known = tuple(classes)
-    if not known or len(set(known)) < len(known):
-        raise ArgumentError("classes", "needs positions of classes that differ", list(known), "classes: [0, 8]")
-    if min(known) < 0 or (total is not None and max(known) >= total):
-        most = "" if total is None else f" … {total - 1}"
-        raise ArgumentError("classes", f"needs positions of classes, 0{most}", list(known))
-    return known
+def _check_classes(classes: Sequence[int], total: int | None) -> tuple[int, ...]:
+    positions = tuple(classes)
+    if not positions or len(set(positions)) < len(positions):
+        raise ArgumentError("classes", "needs positions of classes that differ", list(positions), "classes: [0, 8]")
+    if min(positions) < 0 or (total is not None and max(positions) >= total):
+        rule = "needs positions of classes, at least 0" if total is None else f"needs positions from 0 to {total - 1}"
+        fix = "classes: [0, 8]" if total is None or min(positions) < 0 else f"total: {max(positions) + 1}"
+        raise ArgumentError("classes", rule, list(positions), fix)
+    return positions

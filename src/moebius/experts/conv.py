@@ -10,7 +10,7 @@ from moebius.networks import ConvNet
 
 
 class Conv(nn.Module):
-    """Logits are a small convolutional network of the image.
+    """The logits of a small convolutional network of the image.
 
     Blocks of [3×3 convolution that keeps the size, relu, 2×2 max-pooling], flatten, dense relu layers, dense C.
 
@@ -19,19 +19,19 @@ class Conv(nn.Module):
         size: their height and width, in pixels; each block halves it (rounded down).
         classes: C, number of outputs.
         filters: output channels of each block, at least one block.
-        hidden: widths of the dense relu layers, none allowed.
+        hidden: widths of the dense relu layers; may be empty.
 
     Shapes: images (T, channels, size, size) → (T, C).
 
     Raises:
-        ArgumentError: a value out of range, an image too small for so many blocks, or images of another shape.
+        ArgumentError: a value out of range, an image too small for the number of blocks, or images of another shape.
 
     Example:
         >>> import torch
         >>> Conv(channels=1, size=8, classes=10, filters=[4, 4], hidden=[8])(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
 
-    Reference: study 2's expert, which the defaults are. relu is computed after the pooling: the same function.
+    Reference: study 2's expert, with the default arguments. relu is computed after the pooling: the same function.
     """
 
     def __init__(

@@ -11,16 +11,17 @@ from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_acti
 
 
 class FFN(nn.Module):
-    """From D features to a wider layer and back to D.
+    """A feed-forward block: from D features to a wider hidden layer and back to D.
 
     gelu, relu2:    y = W_2 a(W_1 x + b_1) + b_2, with a = x Φ(x) (the exact form, by erf) or max(0, x)²
     swiglu, geglu:  y = W_2 (a(W_g x + b_g) ∘ (W_u x + b_u)) + b_2, with a = x σ(x) or x Φ(x)
 
     Arguments:
-        features: D, width of a row going in and coming out.
-        hidden: width of the layer between; gated activations hold two matrices of it, W_g above W_u in one.
+        features: D, width of a row of the input and of the output.
+        hidden: width of the hidden layer; gated activations have two matrices of this width, W_g above W_u in one
+            tensor.
         activation: one of gelu, relu2, swiglu, geglu.
-        bias: whether the b are there.
+        bias: whether the layers have biases b.
 
     Shapes: x (…, D) → (…, D).
 
@@ -33,7 +34,7 @@ class FFN(nn.Module):
         torch.Size([2, 5, 8])
 
     Reference: Vaswani et al. 2017, Attention Is All You Need, equation 2; Shazeer 2020, GLU Variants Improve
-    Transformer, equation 6 (there without bias); So et al. 2021, Primer, section 4 (relu2).
+    Transformer, equation 6 (without bias there); So et al. 2021, Primer, section 4 (relu2).
     """
 
     def __init__(self, features: int, hidden: int, activation: str = "gelu", bias: bool = True):
@@ -51,10 +52,10 @@ class FFN(nn.Module):
         return self.rowwise(x, lambda linear, x: linear(x))
 
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
-        """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
+        """The output, with `layer(linear, x)` for each dense layer, by which executions run all experts at once."""
         inner = layer(self.inner, flatten_features(x, self.features))
         return layer(self.outer, feed_forward_activation(self.activation, inner))
 
     def extra_repr(self) -> str:
-        """What tells two equal shapes apart."""
+        """The argument that the shapes of the parameters do not determine."""
         return f"activation={self.activation}"

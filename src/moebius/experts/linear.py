@@ -9,7 +9,7 @@ from moebius.kit.arguments import flatten_features, positive_integer
 
 
 class Linear(nn.Module):
-    """Logits are a linear map of the row: y = x Wᵀ + b.
+    """The logits of a linear map of the row: y = x Wᵀ + b.
 
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
@@ -38,5 +38,5 @@ class Linear(nn.Module):
         return self.rowwise(x, lambda linear, x: linear(x))
 
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
-        """The same, with `layer(linear, x)` for the dense layer: executions compute those of all experts at once."""
+        """The output, with `layer(linear, x)` for the dense layer, by which executions run all experts at once."""
         return layer(self.linear, flatten_features(x, self.features))

@@ -10,19 +10,19 @@ from moebius.networks import Dense
 
 
 class MLP(nn.Module):
-    """Logits are a small dense network of the row: y = W_n a(… a(W_1 x + b_1) …) + b_n.
+    """The logits of a small dense network of the row: y = W_n a(… a(W_1 x + b_1) …) + b_n.
 
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
         classes: C, number of outputs.
-        hidden: widths of the layers between, at least one.
+        hidden: widths of the hidden layers, at least one.
         activation: a, one of none, relu, elu, tanh, gelu, silu.
-        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
+        dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, C).
 
     Raises:
-        ArgumentError: a width below 1, no width, an unknown activation, a share that is not from 0 to below 1, or an
+        ArgumentError: a width below 1, no width, an unknown activation, a dropout that is not from 0 to below 1, or an
             input of another width.
 
     Example:
@@ -52,5 +52,5 @@ class MLP(nn.Module):
         return self.network(x)
 
     def rowwise(self, x: Tensor, layer: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
-        """The same, with `layer(linear, x)` for the dense layers: executions compute those of all experts at once."""
+        """The output, with `layer(linear, x)` for each dense layer, by which executions run all experts at once."""
         return self.network.rowwise(x, layer)

@@ -1,4 +1,4 @@
-"""The expert of the VGG kind."""
+"""The convolutional expert in the style of VGG."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from moebius.networks.vgg import DROPOUT, FILTERS
 
 
 class VGG(nn.Module):
-    """Logits are a convolutional network of the image that has several convolutions in each block.
+    """The logits of a convolutional network of the image with several convolutions in each block.
 
     Blocks of [3×3 convolution that keeps the size, activation, batch normalisation] for each of their widths, 2×2
     max-pooling and dropout; flatten, dense relu layers with dropout, dense C.
@@ -21,17 +21,17 @@ class VGG(nn.Module):
         size: their height and width, in pixels; each block halves it (rounded down).
         classes: C, number of outputs.
         filters: output channels of each block's convolutions, a list for each block.
-        dropout: share of the values that is set to 0 after each block while training, the others scaled up; one number
-            for all blocks, or a list of one for each.
-        hidden: widths of the dense relu layers, none allowed.
-        hidden_dropout: the same share after each dense relu layer.
+        dropout: probability that a value after a block is set to 0 in training, where other values are scaled up; one
+            number for all blocks, or a list with one for each.
+        hidden: widths of the dense relu layers; may be empty.
+        hidden_dropout: the same probability after each dense relu layer.
         activation: of the blocks, one of none, relu, elu, tanh, gelu, silu.
         batch_norm: whether batch normalisation follows each activation of the blocks.
 
     Shapes: images (T, channels, size, size) → (T, C).
 
     Raises:
-        ArgumentError: a value out of range, an image too small for so many blocks, or images of another shape.
+        ArgumentError: a value out of range, an image too small for the number of blocks, or images of another shape.
 
     Example:
         >>> import torch
@@ -39,8 +39,8 @@ class VGG(nn.Module):
         >>> expert(torch.zeros(5, 3, 8, 8)).shape
         torch.Size([5, 10])
 
-    Reference: Simonyan, Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition. Study 3's
-    expert is the default. Study 4's small network is filters [[32, 32], [64, 64]], dropout 0.25, hidden [512],
+    Reference: Simonyan, Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition. The default
+    is study 3's expert. Study 4's small network is filters [[32, 32], [64, 64]], dropout 0.25, hidden [512],
     hidden_dropout 0.5, activation relu, batch_norm false; the large one has a third block [128, 128, 128].
     """
 

@@ -1,4 +1,4 @@
-"""Gates give each expert a score for each row: x → scores (…, E)."""
+"""Gates compute a score of each expert for each row: x → scores (…, E)."""
 
 from moebius.kit.registry import open_room
 

@@ -10,7 +10,7 @@ from moebius.networks import ConvNet
 
 
 class Conv(nn.Module):
-    """Scores are a small convolutional network of the image.
+    """The scores of a small convolutional network of the image.
 
     Blocks of [3×3 convolution that keeps the size, activation, 2×2 max-pooling], flatten, dense relu layers, dense E.
 
@@ -19,21 +19,20 @@ class Conv(nn.Module):
         size: their height and width, in pixels; each block halves it (rounded down).
         experts: E, number of scores per image.
         filters: output channels of each block, at least one block.
-        hidden: widths of the dense relu layers, none allowed.
-        activation: of the blocks: none (as in study 2, where only the pooling keeps them from being linear), relu, elu
-            or tanh.
+        hidden: widths of the dense relu layers; may be empty.
+        activation: of the blocks: none (as in study 2, where only the pooling is not linear), relu, elu or tanh.
 
     Shapes: images (T, channels, size, size) → (T, E).
 
     Raises:
-        ArgumentError: a value out of range, an image too small for so many blocks, or images of another shape.
+        ArgumentError: a value out of range, an image too small for the number of blocks, or images of another shape.
 
     Example:
         >>> import torch
         >>> Conv(channels=1, size=8, experts=2, filters=[4, 4], hidden=[8])(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 2])
 
-    Reference: study 2's `conv` gate, which the defaults are.
+    Reference: study 2's `conv` gate, with the default arguments.
     """
 
     def __init__(
@@ -51,5 +50,5 @@ class Conv(nn.Module):
         self.filters, self.hidden, self.activation = self.network.filters, self.network.hidden, activation
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T E"]:
-        """Score each image."""
+        """The scores of each image."""
         return self.network(x)

@@ -1,4 +1,4 @@
-"""The pre-designed gate."""
+"""The gate that sends each row to the expert of its domain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,19 @@ from moebius.kit.errors import ArgumentError
 
 
 class Domain(nn.Module):
-    """Sends every row to the expert of its domain, which it is told: a gate made by hand, with no parameters.
+    """Sends every row to the expert of its domain, which the context gives: a gate set by hand, without parameters.
 
     score_e = 0 where e is the row's domain, else −∞
 
     Arguments:
-        domains: number of domains, which the data knows.
+        domains: number of domains of the data.
         experts: E, number of scores per row; one expert per domain.
 
     Shapes: x (T, …) and context["domain"] integers (T,) from 0 to E − 1 → (T, E).
 
     Raises:
-        ArgumentError: domains and experts differ; the context holds no domains, not one per row, no whole numbers, or
-            one that has no expert.
+        ArgumentError: domains and experts differ; the context has no domains, not one per row, domains that are not
+            whole numbers, or a domain without an expert.
 
     Example:
         >>> import torch
@@ -43,22 +43,27 @@ class Domain(nn.Module):
             raise ArgumentError("experts", rule, experts, f"take {domains} experts, or a learned gate such as linear")
 
     def forward(self, x: Float[Tensor, "T ..."], context: Mapping[str, Any] | None = None) -> Float[Tensor, "T E"]:
-        """Score each row by its domain."""
+        """The scores of each row: 0 for the expert of its domain, else −∞."""
         domain = None if context is None else context.get("domain")
         if domain is None:
             fix = "model(x, context={'domain': domain}), with the index of each row's domain"
-            raise ArgumentError("context", "the domain gate needs to be told each row's domain", context, fix)
+            raise ArgumentError("context", "the domain gate needs each row's domain", context, fix)
         self._check(domain, len(x))
-        chosen = domain.unsqueeze(-1) == torch.arange(self.experts, device=domain.device)
-        return torch.where(chosen, x.new_zeros(()), -torch.inf)
+        is_own_domain = domain.unsqueeze(-1) == torch.arange(self.experts, device=domain.device)
+        return torch.where(is_own_domain, x.new_zeros(()), -torch.inf)
 
     def _check(self, domain: Tensor, rows: int) -> None:
         if domain.shape != (rows,):
-            raise ArgumentError("context['domain']", f"needs one domain for each of {rows} rows", tuple(domain.shape))
+            rule, fix = f"needs one domain for each of {rows} rows", f"a tensor of shape ({rows},)"
+            raise ArgumentError("context['domain']", rule, tuple(domain.shape), fix)
         if domain.is_floating_point() or domain.dtype == torch.bool:
             raise ArgumentError("context['domain']", "needs whole numbers", domain.dtype, "domain.long()")
         if rows and not domain.is_meta:  # on the meta device there are shapes and no values
-            lowest, highest = (int(end) for end in domain.aminmax())
+            lowest, highest = (int(extreme) for extreme in domain.aminmax())
             if lowest < 0 or highest >= self.experts:
-                wrong = lowest if lowest < 0 else highest
-                raise ArgumentError("context['domain']", f"needs numbers from 0 to {self.experts - 1}", wrong)
+                invalid = lowest if lowest < 0 else highest
+                rule = f"needs numbers from 0 to {self.experts - 1}"
+                fix = (
+                    "domains numbered from 0" if lowest < 0 else f"Domain(domains={highest + 1}, experts={highest + 1})"
+                )
+                raise ArgumentError("context['domain']", rule, invalid, fix)

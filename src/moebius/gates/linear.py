@@ -7,14 +7,14 @@ from moebius.kit.arguments import flatten_features, positive_integer
 
 
 class Linear(nn.Module):
-    """Scores are a linear map of the row.
+    """The scores of a linear map of the row.
 
     scores = x W_Gᵀ + b
 
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
         experts: E, number of scores per row.
-        bias: whether b is there.
+        bias: whether there is a bias b.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
@@ -36,5 +36,5 @@ class Linear(nn.Module):
         self.linear = nn.Linear(features, experts, bias)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
-        """Score each row."""
+        """The scores of each row."""
         return self.linear(flatten_features(x, self.features))

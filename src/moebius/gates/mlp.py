@@ -10,21 +10,21 @@ from moebius.networks import Dense
 
 
 class MLP(nn.Module):
-    """Scores are a small dense network of the row.
+    """The scores of a small dense network of the row.
 
     scores = W_n a(… a(W_1 x + b_1) …) + b_n
 
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
         experts: E, number of scores per row.
-        hidden: widths of the layers between, at least one.
+        hidden: widths of the hidden layers, at least one.
         activation: a, one of none, relu, elu, tanh, gelu, silu.
-        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
+        dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
     Raises:
-        ArgumentError: a width below 1, no width, an unknown activation, a share that is not from 0 to below 1, or an
+        ArgumentError: a width below 1, no width, an unknown activation, a dropout that is not from 0 to below 1, or an
             input of another width.
 
     Example:
@@ -32,8 +32,8 @@ class MLP(nn.Module):
         >>> MLP(features=64, experts=2, hidden=[16])(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 2])
 
-    Reference: Jordan, Jacobs 1994, Hierarchical Mixtures of Experts and the EM Algorithm, for gates as networks;
-    study 1's `hidden` and study 2's `dense` are the defaults.
+    Reference: Jordan, Jacobs 1994, Hierarchical Mixtures of Experts and the EM Algorithm, for gates as networks; the
+    defaults are study 1's `hidden` and study 2's `dense`.
     """
 
     def __init__(
@@ -51,5 +51,5 @@ class MLP(nn.Module):
         self.dropout = self.network.dropout
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
-        """Score each row."""
+        """The scores of each row."""
         return self.network(x)

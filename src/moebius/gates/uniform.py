@@ -1,4 +1,4 @@
-"""The gate that prefers no expert."""
+"""The gate with equal scores for all experts."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from moebius.kit.arguments import positive_integer
 class Uniform(nn.Module):
     """The same score for every expert: scores = 0, which softmax turns into weights of 1/E.
 
-    The control that a learned gate is held against, and the gate of a mixture of one. It has no parameters.
+    It is the baseline for learned gates, and the gate of a mixture with one expert. It has no parameters.
 
     Arguments:
         experts: E, number of scores per row.
@@ -34,7 +34,7 @@ class Uniform(nn.Module):
         self.experts = positive_integer("experts", experts)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
-        """Score each row 0."""
-        # Four axes are a batch of images, whose rows are the images; anything else ends in one axis of features.
+        """Scores of 0 for each row."""
+        # An input of four axes is a batch of images, one row each; any other has one axis of features, the last.
         rows = x.shape[:1] if x.ndim == 4 else x.shape[:-1]
         return x.new_zeros(*rows, self.experts)

@@ -1,4 +1,4 @@
-"""The share of values that dropout takes out."""
+"""Checks the rate of dropout."""
 
 import math
 
@@ -6,7 +6,10 @@ from moebius.kit.errors import ArgumentError
 
 
 def dropout_rate(argument: str, value: float | int) -> float:
-    """`value` if it is a number from 0 to below 1.
+    """`value`, if it is a number from 0 to below 1.
+
+    Raises:
+        ArgumentError: it is not.
 
     Example:
         >>> dropout_rate("dropout", 0.25)

@@ -18,8 +18,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-# A function that never falls swaps places with the maximum: max(a(x), a(y)) = a(max(x, y)).
-NEVER_FALLING = ("none", "relu", "elu", "tanh")
+# Monotone functions, which commute with the maximum: max(a(x), a(y)) = a(max(x, y)).
+MONOTONE = ("none", "relu", "elu", "tanh")
 
 
 def activation_named(name: str, allowed: Sequence[str] = tuple(ACTIVATIONS)) -> Activation:
@@ -38,10 +38,10 @@ def activation_named(name: str, allowed: Sequence[str] = tuple(ACTIVATIONS)) -> 
 
 
 def activate_map(x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
-    """The activation called `name` of a map, for which the map itself may be overwritten.
+    """The activation `name` of a map, which it may overwrite.
 
-    For what a convolution or a pooling has just given: neither reads its output again in the backward pass, so relu and
-    elu, whose gradients follow from their values, need no second map in memory.
+    Use it for the output of a convolution or a pooling: neither reads its output again in the backward pass, and the
+    gradients of relu and elu follow from their values, so that no second map is needed in memory.
 
     Example:
         >>> activate_map(torch.tensor([-1.0, 2.0]), "elu")

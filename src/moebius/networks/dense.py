@@ -17,13 +17,13 @@ class Dense(nn.Module):
 
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
-        hidden: widths of the layers between; none makes the map linear.
+        hidden: widths of the hidden layers; empty for a linear map.
         outputs: width of the last layer.
         activation: a, one of `ACTIVATIONS`.
-        dropout: share of the values that is set to 0 after each activation while training, the others scaled up.
+        dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
 
     Raises:
-        ArgumentError: an unknown activation, a share that is not from 0 to below 1, or an input of another width.
+        ArgumentError: an unknown activation, a dropout that is not from 0 to below 1, or an input of another width.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Dense(nn.Module):
         return self.rowwise(x, lambda linear, x: linear(x))
 
     def rowwise(self, x: Tensor, layer: Callable[[Any, Tensor], Tensor]) -> Tensor:
-        """The same, with `layer(linear, x)` for each layer: those of several networks can be computed at once."""
+        """The output, with `layer(linear, x)` for each layer, by which those of several networks run at once."""
         activate = ACTIVATIONS[self.activation]
         x = flatten_features(x, self.features)
         for linear in self.linears[:-1]:
@@ -57,9 +57,9 @@ class Dense(nn.Module):
 
     @property
     def linears(self) -> list[nn.Module]:
-        """The layers: linear ones, or what stands in their place."""
+        """The layers: nn.Linear, or modules that replace them."""
         return list(self.layers)
 
     def extra_repr(self) -> str:
-        """What tells two equal shapes apart."""
+        """The arguments that the shapes of the parameters do not determine."""
         return f"activation={self.activation}"

@@ -29,7 +29,7 @@ def feed_forward_activation(name: str, inner: Float[Tensor, "... MH"]) -> Float[
 def feed_forward_activation_backward(
     name: str, inner: Float[Tensor, "... MH"], gradient: Float[Tensor, "... H"]
 ) -> Float[Tensor, "... MH"]:
-    """The gradient of `inner`, given that of `feed_forward_activation(name, inner)`.
+    """The gradient of `inner`, from that of `feed_forward_activation(name, inner)`.
 
     Example:
         >>> feed_forward_activation_backward("relu2", torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 1.0]))
@@ -39,13 +39,13 @@ def feed_forward_activation_backward(
         return torch.ops.aten.gelu_backward(gradient, inner)
     if name == "relu2":
         return 2 * F.relu(inner) * gradient
-    # Into the halves of one tensor: to join two would be a pass over all of it.
-    made = torch.empty_like(inner)
-    (gate, up), (of_gate, of_up) = inner.chunk(2, -1), made.chunk(2, -1)
+    # Written into the halves of one tensor: concatenating two would copy all values.
+    result = torch.empty_like(inner)
+    (gate, up), (gate_gradient, up_gradient) = inner.chunk(2, -1), result.chunk(2, -1)
     if name == "swiglu":
-        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
-        torch.mul(gradient, F.silu(gate), out=of_up)
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=gate_gradient)
+        torch.mul(gradient, F.silu(gate), out=up_gradient)
     else:
-        torch.ops.aten.gelu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
-        torch.mul(gradient, F.gelu(gate), out=of_up)
-    return made
+        torch.ops.aten.gelu_backward.grad_input(gradient * up, gate, grad_input=gate_gradient)
+        torch.mul(gradient, F.gelu(gate), out=up_gradient)
+    return result

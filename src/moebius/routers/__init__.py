@@ -1,4 +1,4 @@
-"""Routers choose experts from scores: scores (T, E) → Routing."""
+"""Routers choose experts by the gate's scores: scores (T, E) → Routing."""
 
 from moebius.kit.registry import open_room
 

@@ -1,4 +1,4 @@
-"""From what a gate says to what its experts weigh: a distribution, or an activation of each score by itself."""
+"""Normalisations of scores: a distribution over the experts, or an activation of each score."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,10 +20,10 @@ NORMALISATIONS = ("softmax", *ACTIVATIONS)
 
 
 def normalisation_named(name: str) -> str:
-    """`name` if there is such a normalisation.
+    """`name`, if it is the name of a normalisation.
 
     Raises:
-        ArgumentError: there is not.
+        ArgumentError: it is not; the fix names similar ones.
     """
     if name not in NORMALISATIONS:
         fix = did_you_mean(name, NORMALISATIONS)
@@ -34,26 +34,30 @@ def normalisation_named(name: str) -> str:
 def normalise(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
     """The gate's activations and their logarithms, in float32 at least.
 
-    softmax gives a distribution; sigmoid, relu, elu and none treat every expert by itself. The logarithm is −∞, with a
-    gradient of zero, where an activation is not positive.
+    softmax gives a distribution; sigmoid, relu, elu and none treat every expert by itself. Where an activation is not
+    positive its logarithm is −∞, with a gradient of zero.
+
+    Arguments:
+        scores: T rows of E experts.
+        name: one of `NORMALISATIONS`.
     """
     scores = at_least_float32(scores)
     if name == "softmax":
         log_probs = scores.log_softmax(-1)
         return log_probs.exp(), log_probs
     if name == "sigmoid":
-        # Not F.logsigmoid, whose gradient compilers refuse for a number of rows that they do not know.
+        # F.logsigmoid would not do: compilers refuse its gradient for an unknown number of rows.
         return scores.sigmoid(), -F.softplus(-scores, threshold=50)
     probs = ACTIVATIONS[name](scores)
     return probs, safe_log(probs)
 
 
 def safe_log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log w where w > 0, else −∞ with a gradient of zero: the logarithm's own would be NaN there."""
-    there = weights > 0
-    return torch.where(there, torch.where(there, weights, 1).log(), -torch.inf)
+    """log w where w > 0, else −∞ with a gradient of zero; torch.log alone would give a gradient of NaN there."""
+    is_positive = weights > 0
+    return torch.where(is_positive, torch.where(is_positive, weights, 1).log(), -torch.inf)
 
 
 def at_least_float32(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The scores in float32 at least: a bf16 softmax has two digits."""
+    """The scores in float32 at least: a softmax in bf16 has two significant digits."""
     return scores.float() if scores.itemsize < 4 else scores

@@ -1,4 +1,4 @@
-"""The router that decides."""
+"""The router that gives each row its best expert."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,8 +13,8 @@ class Argmax(Router):
 
     weights_e = 1 where e = argmax scores, else 0;  probs = softmax(scores)
 
-    The decision has no gradient, so no loss of the output trains the gate: this is for gates that are made by hand or
-    trained before. Only the chosen expert runs.
+    The choice has no gradient, so no loss of the output trains the gate: this router is for gates that are set by hand
+    or already trained. Only the chosen expert runs.
 
     Shapes: scores (T, E) → Routing with T assignments, one per row.
 
@@ -33,11 +33,11 @@ class Argmax(Router):
     trains_gate = False
 
     def max_active(self, experts: int) -> int:
-        """One."""
+        """1."""
         return 1
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
-        """Route every row to its best expert."""
+        """Route every row to the expert with its largest score."""
         probs = at_least_float32(scores).softmax(-1)
         expert_T = scores.argmax(-1)
         return Routing(scores, probs, *single_selection(expert_T, probs))

@@ -1,4 +1,4 @@
-"""The router that keeps one expert of what another chooses."""
+"""The router that keeps one expert of those that another router chooses."""
 
 from dataclasses import replace
 
@@ -11,17 +11,18 @@ from moebius.routers._selecting import single_selection
 
 
 class Cut(Router):
-    """Of another router's weights the largest alone stays, as 1: one expert runs for each row.
+    """Only the expert with the largest weight of another router runs for each row, with weight 1.
 
     weights_e = 1 where e = argmax w, else 0, with w the other router's weights;  probs as the other router's
 
-    For the question what a mixture loses that was trained with several experts and is then cut to one. A row that the
-    other router gives no expert at all goes to the one with the largest of `probs`. The decision has no gradient.
+    It measures what a mixture loses that was trained with several experts and is then reduced to one. A row without
+    experts in the other router's routing goes to the expert with the largest of its `probs`. The choice has no
+    gradient.
 
     Arguments:
         router: the other router.
 
-    Shapes: scores (T, G) as the other router takes them → Routing with T assignments, one per row.
+    Shapes: scores (T, G), as the other router takes → Routing with T assignments, one per row.
 
     Example:
         >>> import torch
@@ -44,21 +45,21 @@ class Cut(Router):
         self.aux_names = router.aux_names
 
     def gate_outputs(self, experts: int) -> int:
-        """As many as the other router wants."""
+        """The number that the other router takes."""
         return self.router.gate_outputs(experts)
 
     def max_active(self, experts: int) -> int:
-        """One."""
+        """1."""
         return 1
 
     def forward(self, scores: Float[Tensor, "T G"], keys: Int[Tensor, " T"] | None = None) -> Routing:
-        """Route every row to the expert that the other router weighs most."""
-        whole = self.router(scores, keys) if self.needs_keys else self.router(scores)
-        left_out = (whole.weights == 0).all(-1, keepdim=True)
-        expert_T = torch.where(left_out, whole.probs, whole.weights).detach().argmax(-1)
-        weights, log_weights, selection = single_selection(expert_T, whole.probs.detach())
+        """Route every row to the expert with the largest weight of the other router."""
+        routing = self.router(scores, keys) if self.needs_keys else self.router(scores)
+        has_no_expert = (routing.weights == 0).all(-1, keepdim=True)
+        expert_T = torch.where(has_no_expert, routing.probs, routing.weights).detach().argmax(-1)
+        weights, log_weights, selection = single_selection(expert_T, routing.probs.detach())
         return replace(
-            whole,
+            routing,
             weights=weights,
             log_weights=log_weights,
             selection=selection,

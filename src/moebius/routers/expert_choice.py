@@ -1,4 +1,4 @@
-"""The router whose experts choose their rows."""
+"""The router by which experts choose their rows."""
 
 import torch
 from jaxtyping import Float
@@ -11,15 +11,15 @@ from moebius.routers._selecting import expert_capacity, expert_counts
 
 
 class ExpertChoice(Router):
-    """Every expert takes its best rows, all experts equally many: a row has several, one or none.
+    """Every expert takes the same number of rows, those with its largest probabilities; a row may have no expert.
 
     G = softmax over experts of the scores;  expert e takes the ⌈capacity · T / E⌉ rows with the largest G_e
     weights_e = G_e where e took the row, else 0
 
-    Balanced by construction. A row that nobody takes has weights of 0: `weighted_sum` gives 0 and `log_mixture` −∞, of
-    which no likelihood can be taken. `aux["unchosen"]` counts such rows. What a row gets depends on the rows beside it,
-    in eval too: predictions change with the batch, and in a sequence earlier tokens would know of later ones. With
-    capacity = E every expert takes every row, and it is the router `soft`.
+    The loads are equal by construction. A row that no expert takes has weights of 0: `weighted_sum` then gives 0 and
+    `log_mixture` −∞, which has no likelihood. `aux["unchosen"]` counts such rows. A row's experts depend on the other
+    rows of the batch, in eval too: predictions change with the batch, and in a sequence the routing of earlier tokens
+    depends on later ones. With capacity = E every expert takes every row, as with the router `soft`.
 
     Arguments:
         capacity: mean number of experts per row, above 0; `training.router` may give it a schedule.
@@ -28,7 +28,7 @@ class ExpertChoice(Router):
         `aux["assigned"]` (E,).
 
     Raises:
-        ArgumentError: a capacity that is not above 0.
+        ArgumentError: a capacity not above 0.
 
     Example:
         >>> ExpertChoice(capacity=1)(torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log()).weights
@@ -36,7 +36,7 @@ class ExpertChoice(Router):
                 [0.0000, 0.2000]])
 
     Reference: Zhou, Lei, Liu, Du, Huang, Zhao, Dai, Chen, Le, Laudon 2022, Mixture-of-Experts with Expert Choice
-    Routing, equations 1 and 2; the capacity is rounded up, so that small batches leave no expert without rows.
+    Routing, equations 1 and 2; the number of rows is rounded up, so that in small batches every expert has a row.
     """
 
     rows_sum_to = None
@@ -52,9 +52,10 @@ class ExpertChoice(Router):
         rows, experts = scores.shape
         probs = at_least_float32(scores).softmax(-1)
         places = expert_capacity(self.capacity, rows, experts)
-        # An exported graph is for any number of rows: there every expert ranks all of them, and keeps its first.
-        ranked = rows if torch.compiler.is_exporting() else places
-        row_EP = probs.detach().T.topk(ranked, -1).indices
+        # In an exported graph the number of rows is symbolic: there every expert ranks all rows, and keeps the first
+        # ones.
+        ranks = rows if torch.compiler.is_exporting() else places
+        row_EP = probs.detach().T.topk(ranks, -1).indices
         expert_EP = torch.arange(experts, device=scores.device).unsqueeze(1).expand_as(row_EP)
         row_A, expert_A = row_EP.flatten(), expert_EP.flatten()
         taken_A = torch.ones_like(row_EP).cumsum(1).le(places).flatten()

@@ -1,4 +1,4 @@
-"""The router that samples one expert."""
+"""The router that samples one expert for each row."""
 
 import torch
 from jaxtyping import Float
@@ -11,22 +11,22 @@ from moebius.routers._selecting import expert_counts, single_selection
 
 
 class Gumbel(Router):
-    """One expert, drawn from the gate's distribution while training, with the gradient of a relaxed draw.
+    """One expert for each row, sampled from the gate's distribution in training, with the gradient of a relaxed sample.
 
     y = softmax((scores + g) / temperature),  g_e = −ln(−ln u_e),  u_e uniform;  weights = one-hot(argmax y)
 
-    The weights are exactly one-hot, and backward treats them as y (straight-through): the gradient needs what every
-    expert would have said, so all run while training. In eval the expert with the largest score alone runs, with weight
-    1. `probs` are the softmax of the scores, without noise.
+    The weights are exactly one-hot, and the backward pass treats them as y (straight-through): the gradient needs the
+    output of every expert, so all experts run in training. In eval only the expert with the largest score runs, with
+    weight 1. `probs` are the softmax of the scores, without noise.
 
     Arguments:
-        temperature: above 0; low ones give large, noisy gradients, high ones a relaxation far from the draw.
+        temperature: above 0; low values give large, noisy gradients, high values a relaxation far from the sample.
             `training.router` may give it a schedule.
 
-    Shapes: scores (T, E) → Routing, `selection` None while training, T assignments in eval.
+    Shapes: scores (T, E) → Routing, `selection` None in training, T assignments in eval.
 
     Raises:
-        ArgumentError: a temperature that is not above 0.
+        ArgumentError: a temperature not above 0.
 
     Example:
         >>> Gumbel().eval()(torch.tensor([[0.0, 2.0]])).weights
@@ -43,7 +43,7 @@ class Gumbel(Router):
         self.temperature = positive_number("temperature", temperature)
 
     def max_active(self, experts: int) -> int:
-        """One."""
+        """1."""
         return 1
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:

@@ -1,4 +1,4 @@
-"""The router that chooses by what the row is, not by what a gate says of it."""
+"""The router that chooses by a hash of the row, not by the gate's scores."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,16 +11,16 @@ from moebius.routers._selecting import expert_counts, single_selection
 
 
 class Hash(Router):
-    """A fixed, pseudo-random expert for each row, with weight 1: what a learned gate has to beat.
+    """A fixed, pseudo-random expert for each row, with weight 1: a baseline for learned gates.
 
     e(x) = mix(key(x) ⊕ mix(seed)) mod E;  probs = softmax(scores)
 
-    The key names the row: `context["key"]` (token or user numbers) where a mixture is given it, else a number made of
-    the row's content, so that the same row has the same expert in every batch, epoch and process. Called without keys
+    The key identifies the row: `context["key"]` (token or user numbers) where the mixture receives it, else a hash of
+    the row's content, so that the same row has the same expert in every batch, epoch and process. Called without keys,
     the router hashes the bits of the scores.
 
     Arguments:
-        seed: other seeds, other assignments.
+        seed: each seed gives other assignments.
 
     Shapes: scores (T, E), keys (T,) → Routing with T assignments, one per row.
 
@@ -41,7 +41,7 @@ class Hash(Router):
         self.seed = seed
 
     def max_active(self, experts: int) -> int:
-        """One."""
+        """1."""
         return 1
 
     def forward(self, scores: Float[Tensor, "T E"], keys: Int[Tensor, " T"] | None = None) -> Routing:
@@ -51,8 +51,8 @@ class Hash(Router):
             keys = mix_bits(scores.detach().float().contiguous().view(torch.int32).long()).sum(-1)
         else:
             keys = keys.long()
-        number_T = mix_bits(keys ^ mix_bits(torch.full_like(keys, self.seed)))
-        # Without the sign: the expert of a negative number would depend on how remainders are rounded.
-        expert_T = (number_T & torch.iinfo(torch.int64).max) % scores.shape[1]
+        hash_T = mix_bits(keys ^ mix_bits(torch.full_like(keys, self.seed)))
+        # Without the sign bit: remainders of negative numbers are rounded differently by different backends.
+        expert_T = (hash_T & torch.iinfo(torch.int64).max) % scores.shape[1]
         aux = {"assigned": expert_counts(expert_T, scores.shape[1])}
         return Routing(scores, probs, *single_selection(expert_T, probs), aux=aux)

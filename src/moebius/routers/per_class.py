@@ -1,4 +1,4 @@
-"""Weights per class."""
+"""The router with a weight for each class and expert."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,25 +9,25 @@ from moebius.routers._normalisation import at_least_float32, safe_log
 
 
 class PerClass(Router):
-    """Every expert sees every row, and weighs differently for each class.
+    """Every expert sees every row, with a separate weight for each class.
 
     w_ce = exp(s_ce) / Σ_c'e' exp(s_c'e')       over the whole row, or
     w_ce = exp(s_ce) / Σ_e' exp(s_ce')          within each class
     weights_e = probs_e = Σ_c w_ce / Σ_ce' w_ce'
 
-    Over the whole row Σ_e w_ce is not 1, so that the gate also says how much it makes of a class; within each class it
-    is. Either way a mixture of probabilities, Σ_e w_ce p_ec, does not sum to 1 over the classes in general.
+    Over the whole row Σ_e w_ce varies with c, so that the gate also weighs classes; within each class it is 1. In both
+    cases a mixture of probabilities, Σ_e w_ce p_ec, does not sum to 1 over the classes in general.
 
     Arguments:
         classes: C, length of the last axis of the experts' outputs.
-        within_class: whether each class has a softmax over the experts, not the row one over all C·E.
+        within_class: whether each class has a softmax over its E weights, instead of one softmax over all C·E.
 
-    Shapes: scores (T, C·E), the experts of class 0 first → Routing of T rows and E experts with `head_weights`
-        (T, 1, E, C), `selection` None; `probs` and `weights` (T, E) are the view averaged over classes, its rows
-        made to sum to 1.
+    Shapes: scores (T, C·E), the experts of class 0 first → Routing of T rows and E experts with `head_weights` (T, 1,
+        E, C), `selection` None; `probs` and `weights` (T, E) are the average over classes, scaled so that rows sum to
+        1.
 
     Raises:
-        ArgumentError: no class.
+        ArgumentError: `classes` below 1.
 
     Example:
         >>> import torch
@@ -47,7 +47,7 @@ class PerClass(Router):
         self.within_class = within_class
 
     def gate_outputs(self, experts: int) -> int:
-        """One for each class and expert."""
+        """C·E."""
         return self.classes * experts
 
     def forward(self, scores: Float[Tensor, "T G"]) -> Routing:
@@ -55,9 +55,9 @@ class PerClass(Router):
         scores_TCE = at_least_float32(scores).unflatten(-1, (self.classes, -1))
         if self.within_class:
             weights_TCE = scores_TCE.softmax(-1)
-            view = weights_TCE.mean(1)
+            weights = weights_TCE.mean(1)
         else:
             weights_TCE = scores_TCE.flatten(1).softmax(-1).view_as(scores_TCE)
-            view = weights_TCE.sum(1)
+            weights = weights_TCE.sum(1)
         head_weights = weights_TCE.transpose(1, 2).unsqueeze(1)
-        return Routing(scores_TCE.mean(1), view, view, safe_log(view), head_weights=head_weights)
+        return Routing(scores_TCE.mean(1), weights, weights, safe_log(weights), head_weights=head_weights)

@@ -1,4 +1,4 @@
-"""The router that runs the experts whose score is positive."""
+"""The router that runs the experts with a positive score."""
 
 import torch
 from jaxtyping import Float
@@ -11,21 +11,21 @@ from moebius.routers._selecting import weighted_selection
 
 
 class ReLU(Router):
-    """The experts with a positive score see the row and weigh as much; their number varies by row.
+    """The experts with a positive score see the row, weighted by the score; their number varies between rows.
 
     weights_e = probs_e = max(scores_e, 0)
 
-    A penalty on their sum (`l1`) makes them few. A row that has no positive score keeps its best expert with weight
-    `floor`, whose gradient is the score's, so that it can come back (the paper lets such rows go without). In `probs`
-    the floor has no gradient: a penalty would push such a score down for ever.
+    A penalty on the sum of weights (`l1`) makes the experts few. A row without a positive score keeps its best expert,
+    with weight `floor` and the gradient of the score, so that the score can become positive again (in the paper such
+    rows have no expert). In `probs` the floor has no gradient: a penalty would push such a score down without limit.
 
     Arguments:
-        floor: above 0.
+        floor: weight of the best expert of a row without positive scores, above 0.
 
     Shapes: scores (T, E) → Routing with T·E assignments, kept where a weight is positive.
 
     Raises:
-        ArgumentError: a floor that is not above 0.
+        ArgumentError: a floor not above 0.
 
     Example:
         >>> ReLU()(torch.tensor([[2.0, -1.0], [-3.0, -1.0]])).weights
@@ -46,9 +46,10 @@ class ReLU(Router):
         """Route every row to the experts with a positive score."""
         wide_scores = at_least_float32(scores)
         positive = wide_scores.relu()
-        best, place = wide_scores.max(-1, keepdim=True)
-        # The value of the floor with the gradient of the score, which may be −∞.
-        kept = self.floor + torch.where(best.isfinite(), best - best.detach(), 0)
-        alone = torch.zeros_like(positive).scatter(1, place, kept)
-        weights, probs = (torch.where(best > 0, positive, one) for one in (alone, alone.detach()))
+        best, best_T1 = wide_scores.max(-1, keepdim=True)
+        # The value of the floor with the gradient of the score; no gradient where the score is −∞.
+        floor_T1 = self.floor + torch.where(best.isfinite(), best - best.detach(), 0)
+        best_only = torch.zeros_like(positive).scatter(1, best_T1, floor_T1)
+        weights = torch.where(best > 0, positive, best_only)
+        probs = torch.where(best > 0, positive, best_only.detach())
         return Routing.from_selection(scores, probs, weighted_selection(weights), distribution=False)

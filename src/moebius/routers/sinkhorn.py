@@ -1,4 +1,4 @@
-"""The router that assigns rows evenly while training."""
+"""The router that assigns rows evenly in training."""
 
 import torch
 from jaxtyping import Float
@@ -11,28 +11,29 @@ from moebius.routers._selecting import expert_counts, top_experts, top_k_selecti
 
 
 class Sinkhorn(Router):
-    """The k best experts after scores are evened out over the training batch: balance without a loss.
+    """The k best experts by scores evened out over the training batch: balance without a loss.
 
     S = exp(scores / temperature), its columns and rows scaled in turn to sum to T/E and 1 (Sinkhorn-Knopp), no gradient
-    chosen = the k largest of S while training, of the scores in eval
+    chosen = the k largest of S in training, of the scores in eval
     weights = softmax(scores) of the chosen, renormalised over them where k > 1
 
-    The evened-out matrix decides; the weights are the gate's own probabilities, so that it has a gradient. While
-    training, a row's choice so depends on the rows of its batch (of its process); in eval it does not. Loads come out
-    nearly equal, not exactly: every expert has the same share of S, and a row's k largest are only most of it.
+    S determines only the choice; the weights are the gate's probabilities, so that the gate has a gradient. In training
+    a row's choice therefore depends on the other rows of its batch (in its process); in eval it does not. Loads are
+    nearly equal, not exactly: every expert has the same share of S, but the k largest entries of a row are only most of
+    S.
 
     Arguments:
-        k: how many experts a row has, at least 1; `training.router` may give it a schedule, and it is rounded.
-        iterations: how often columns and rows are scaled, at least 1.
-        temperature: above 0; lower ones make the assignment firmer, and take more iterations to even out.
+        k: number of experts of a row, at least 1; `training.router` may give it a schedule, whose values are rounded.
+        iterations: how many times columns and rows are scaled, at least 1.
+        temperature: above 0; a lower one makes assignments more definite, and needs more iterations.
 
     Shapes: scores (T, E) → Routing with T·k assignments; `aux["assigned"]` (E,).
 
     Raises:
-        ArgumentError: k or iterations below 1, or a temperature that is not above 0.
+        ArgumentError: k or iterations below 1, or a temperature not above 0.
 
     Example:
-        >>> router = Sinkhorn()  # both rows prefer expert 0, the second less so
+        >>> router = Sinkhorn()  # both rows prefer expert 0, the second one less
         >>> router(torch.tensor([[2.0, 0.0], [1.0, 0.0]])).selection.expert_A
         tensor([0, 1])
         >>> router.eval()(torch.tensor([[2.0, 0.0], [1.0, 0.0]])).selection.expert_A
@@ -51,7 +52,7 @@ class Sinkhorn(Router):
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
-        """1 for several experts: one expert's weight is its probability."""
+        """1 for k above 1; None for k = 1, where the weight is a probability."""
         return 1.0 if round(self.k) > 1 else None
 
     def max_active(self, experts: int) -> int:
@@ -59,22 +60,22 @@ class Sinkhorn(Router):
         return whole_k(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
-        """Route every row to its k best experts, evened out while training."""
+        """Route every row to its k best experts, evened out in training."""
         experts = scores.shape[1]
         k = self.max_active(experts)
         wide_scores = at_least_float32(scores)
-        choice = wide_scores.detach()
-        expert_TK = top_experts(self._even(choice) if self.training else choice, k)
+        ranking = wide_scores.detach()
+        expert_TK = top_experts(self._even_out(ranking) if self.training else ranking, k)
         probs = wide_scores.softmax(-1)
         weight_TK = wide_scores.gather(1, expert_TK).softmax(-1) if k > 1 else probs.gather(1, expert_TK)
         aux = {"assigned": expert_counts(expert_TK.flatten(), experts)}
         return Routing.from_selection(scores, probs, top_k_selection(expert_TK, weight_TK), aux)
 
-    def _even(self, scores: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
-        """ln S, where a number that all columns have in common falls out."""
+    def _even_out(self, scores: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+        """ln S, up to a constant that is the same for all columns."""
         evened = scores / self.temperature
         for _ in range(self.iterations):
             total_E = evened.logsumexp(0)
-            # An expert that is ruled out for every row stays so.
+            # An expert with a score of −∞ for every row keeps it.
             evened = (evened - torch.where(total_E.isfinite(), total_E, 0)).log_softmax(-1)
         return evened

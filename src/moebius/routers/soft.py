@@ -1,4 +1,4 @@
-"""The soft router."""
+"""The router that gives every row to every expert."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,8 +14,8 @@ class Soft(Router):
     weights = probs = n(scores / temperature), in float32 at least
 
     n is softmax, a distribution over the experts; or sigmoid, relu, elu or none, which treat each expert by itself, so
-    that rows sum to anything (and elu's and none's weights may be negative, which a mixture of probabilities cannot
-    use). To run only the experts whose relu weight is positive take the router `relu`.
+    that rows need not sum to 1 (and weights of elu and none may be negative, which mixtures of probabilities cannot
+    use). To run only the experts whose relu weight is positive, use the router `relu`.
 
     Arguments:
         temperature: above 0; below 1 sharpens, above 1 evens out. `training.router` may give it a schedule.
@@ -24,7 +24,7 @@ class Soft(Router):
     Shapes: scores (T, E) → Routing of T rows and E experts, `selection` None.
 
     Raises:
-        ArgumentError: a temperature that is not above 0, or an unknown normalisation.
+        ArgumentError: a temperature not above 0, or an unknown normalisation.
 
     Example:
         >>> import torch

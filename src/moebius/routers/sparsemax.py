@@ -1,4 +1,4 @@
-"""The router whose distribution has exact zeros."""
+"""The router of the sparsemax distribution, which has exact zeros."""
 
 import torch
 from jaxtyping import Float
@@ -11,14 +11,14 @@ from moebius.routers._selecting import weighted_selection
 
 
 class Sparsemax(Router):
-    """The experts whose score is close enough to the largest see the row; the others weigh exactly 0.
+    """The experts whose score is close to the largest see the row; the others have a weight of exactly 0.
 
     weights = probs = argmin_p ‖p − z‖² over the distributions p,  z = scores / temperature
-    weights_e = max(z_e − t, 0), with the one t for which they sum to 1
+    weights_e = max(z_e − t, 0), with the unique t for which they sum to 1
 
-    The nearest distribution to z lies on the edge of the simplex where z is spread out, so that one expert runs where
-    its score leads by `temperature` or more, and all of them where the scores are equal. An expert that weighs 0 has no
-    gradient: it comes back when those that run lose.
+    The distribution nearest to z lies on the boundary of the simplex where the entries of z differ much: a single
+    expert runs where its score leads by `temperature` or more, and all run where the scores are equal. An expert of
+    weight 0 has no gradient; it is chosen again when the scores of the others fall.
 
     Arguments:
         temperature: above 0; the higher, the more experts run. `training.router` may give it a schedule.
@@ -26,7 +26,7 @@ class Sparsemax(Router):
     Shapes: scores (T, E) → Routing with T·E assignments, kept where a weight is positive.
 
     Raises:
-        ArgumentError: a temperature that is not above 0.
+        ArgumentError: a temperature not above 0.
 
     Example:
         >>> Sparsemax()(torch.tensor([[1.0, 0.5, -1.0]])).weights
@@ -41,14 +41,14 @@ class Sparsemax(Router):
         self.temperature = positive_number("temperature", temperature)
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
-        """Route every row to the experts that the projection keeps."""
-        weights = _projected(at_least_float32(scores) / self.temperature)
+        """Route every row to the experts with a positive weight."""
+        weights = _project_to_simplex(at_least_float32(scores) / self.temperature)
         return Routing.from_selection(scores, weights, weighted_selection(weights))
 
 
-def _projected(z: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
-    """Each row's nearest point of the simplex."""
-    # A shift of the row changes nothing: near 0 the numbers that count have all their digits.
+def _project_to_simplex(z: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+    """The nearest point of the simplex for each row."""
+    # A shift of the row does not change the result, and near 0 the largest entries keep all their digits.
     z = z - z.detach().amax(-1, keepdim=True)
     largest = z.sort(-1, descending=True).values
     total = largest.cumsum(-1)

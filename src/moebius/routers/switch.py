@@ -12,28 +12,28 @@ from moebius.routers._selecting import Rows, expert_capacity, expert_counts, sor
 
 
 class Switch(Router):
-    """The best expert alone sees the row, weighed by its probability, as long as the expert has room.
+    """Only the best expert sees the row, weighted by its probability, as long as its capacity lasts.
 
-    weights_e = softmax(scores)_e where e is the best, else 0;  room for ⌈capacity · T / E⌉ rows per expert
+    weights_e = softmax(scores)_e where e is the best, else 0;  each expert takes ⌈capacity · T / E⌉ rows at most
 
-    Rows come in their order; what finds no room is dropped (no expert, weight 0; counted in `aux["dropped"]`). With
-    `next_best` all that are left over ask for their second best expert, then for their third, and so on: with a
-    capacity of at least 1 every row finds room. In eval there is room for all unless `eval_capacity` says otherwise.
-    While training, the scores are multiplied by noise from [1 − jitter, 1 + jitter]; the paper multiplies the gate's
-    input, which a router does not see. A `log_mixture` of a dropped row is −∞, of which no likelihood can be taken:
-    there take `next_best`, or no capacity.
+    Rows are assigned in their order; a row whose expert is full is dropped (no expert, weight 0; counted in
+    `aux["dropped"]`). With `next_best` all rows without an expert try their second best expert, then their third, and
+    so on: with a capacity of at least 1 every row gets an expert. In eval the capacity is unlimited unless
+    `eval_capacity` is given. In training the scores are multiplied by noise from [1 − jitter, 1 + jitter]; the paper
+    multiplies the gate's input, which a router does not have. The `log_mixture` of a dropped row is −∞, which has no
+    likelihood: with it use `next_best`, or no capacity.
 
     Arguments:
-        capacity: room in multiples of an even share, above 0; None for no limit.
-        jitter: at least 0, below 1; 0.01 in the paper. 0 unless given: equal calls give equal routings.
-        eval_capacity: the same as capacity, in eval, where rows then depend on the rows before them.
-        next_best: whether rows without room go on to other experts.
+        capacity: largest number of rows of an expert, in multiples of T / E, above 0; None for no limit.
+        jitter: at least 0, below 1; 0.01 in the paper. With the default 0, equal calls give equal routings.
+        eval_capacity: the capacity in eval, where a row's expert then depends on the rows before it; None for no limit.
+        next_best: whether rows whose expert is full go to other experts.
 
-    Shapes: scores (T, E) → Routing with T assignments, one per row; `aux["dropped"]` (), `aux["assigned"]` (E,) before
-        any is dropped.
+    Shapes: scores (T, E) → Routing with T assignments, one per row; `aux["dropped"]` (), `aux["assigned"]` (E,), which
+        includes dropped rows.
 
     Raises:
-        ArgumentError: a capacity that is not above 0, or a jitter outside [0, 1).
+        ArgumentError: a capacity not above 0, or a jitter outside [0, 1).
 
     Example:
         >>> routing = Switch(capacity=1.0, jitter=0.0)(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
@@ -67,45 +67,52 @@ class Switch(Router):
         self.rows_independent = eval_capacity is None
 
     def max_active(self, experts: int) -> int:
-        """One."""
+        """1."""
         return 1
 
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
-        """Route every row to its best expert with room."""
+        """Route every row to its best expert that is not full."""
         rows, experts = scores.shape
         noisy = at_least_float32(scores)
         if self.training and self.jitter:
             noisy = noisy * torch.empty_like(noisy).uniform_(1 - self.jitter, 1 + self.jitter)
         probs = noisy.softmax(-1)
         capacity = self.capacity if self.training else self.eval_capacity
-        places = rows if capacity is None else expert_capacity(capacity, rows, experts)
+        limit = rows if capacity is None else expert_capacity(capacity, rows, experts)
         ranked_TR = top_experts(noisy.detach(), 1)
-        # A graph is for any number of rows.
-        if self.next_best and capacity is not None and (torch.compiler.is_compiling() or places < rows):
+        # In a compiled graph the number of rows is symbolic, and `limit < rows` would fix it.
+        if self.next_best and capacity is not None and (torch.compiler.is_compiling() or limit < rows):
             ranked_TR = sort_scores(noisy.detach())[1]
-        expert_A, kept_A = _with_room(ranked_TR, experts, places)
+        expert_A, kept_A = _assign_in_order(ranked_TR, experts, limit)
         weight_A = probs.gather(1, expert_A.unsqueeze(1)).squeeze(1)
-        # An expert that is ruled out, with a score of −∞, has room for nobody.
+        # No row is kept for an expert with a score of −∞.
         kept_A = kept_A & (weight_A != 0)
         row_A = torch.arange(rows, device=scores.device)
         aux = {"assigned": expert_counts(ranked_TR[:, 0], experts), "dropped": (~kept_A).sum()}
         return Routing.from_selection(scores, probs, Selection(row_A, expert_A, weight_A, kept_A), aux)
 
 
-def _with_room(ranked: Int[Tensor, "T R"], experts: int, places: Rows) -> tuple[Int[Tensor, " T"], Bool[Tensor, " T"]]:
-    """For each row the first of its ranked experts that has a place left, and whether there was one.
+def _assign_in_order(
+    ranked_TR: Int[Tensor, "T R"], experts: int, limit: Rows
+) -> tuple[Int[Tensor, " T"], Bool[Tensor, " T"]]:
+    """The first expert in each row's ranking that is not full, and whether there is one.
 
-    All rows ask for their best expert, in their order; then those left over for their second, and so on.
+    All rows try their best expert, in their order; then the rows without an expert try their second, and so on.
+
+    Arguments:
+        ranked_TR: R experts for each row, the best first.
+        experts: E.
+        limit: largest number of rows of an expert.
     """
-    rows, ranks = ranked.shape
-    expert_T, kept_T = ranked[:, 0], torch.zeros(rows, dtype=torch.bool, device=ranked.device)
-    taken_E = torch.zeros(experts, dtype=torch.long, device=ranked.device)
+    rows, ranks = ranked_TR.shape
+    expert_T, kept_T = ranked_TR[:, 0], torch.zeros(rows, dtype=torch.bool, device=ranked_TR.device)
+    count_E = torch.zeros(experts, dtype=torch.long, device=ranked_TR.device)
     for rank in range(ranks):
-        asked_T = ranked[:, rank : rank + 1]
-        asking_TE = torch.zeros(rows, experts, dtype=torch.long, device=ranked.device)
-        asking_TE = asking_TE.scatter(1, asked_T, (~kept_T).long().unsqueeze(1))
-        served_T = (asking_TE.cumsum(0) + taken_E).gather(1, asked_T).squeeze(1) <= places
-        found_T = served_T & ~kept_T
-        expert_T, kept_T = torch.where(found_T, asked_T.squeeze(1), expert_T), kept_T | found_T
-        taken_E = taken_E.index_add(0, asked_T.squeeze(1), found_T.long())
+        candidate_T1 = ranked_TR[:, rank : rank + 1]
+        request_TE = torch.zeros(rows, experts, dtype=torch.long, device=ranked_TR.device)
+        request_TE = request_TE.scatter(1, candidate_T1, (~kept_T).long().unsqueeze(1))
+        fits_T = (request_TE.cumsum(0) + count_E).gather(1, candidate_T1).squeeze(1) <= limit
+        assigned_T = fits_T & ~kept_T
+        expert_T, kept_T = torch.where(assigned_T, candidate_T1.squeeze(1), expert_T), kept_T | assigned_T
+        count_E = count_E.index_add(0, candidate_T1.squeeze(1), assigned_T.long())
     return expert_T, kept_T

@@ -1,4 +1,4 @@
-"""The router that runs as many experts as a row needs."""
+"""The router that runs the fewest experts whose probabilities reach a threshold."""
 
 import torch
 from jaxtyping import Float
@@ -12,17 +12,17 @@ from moebius.routers._selecting import sort_scores, weighted_selection
 
 
 class Threshold(Router):
-    """The fewest experts whose probabilities reach p see the row: one if the gate is sure, else more.
+    """The fewest experts whose probabilities sum to p or more see the row; their number varies between rows.
 
-    chosen = the most probable experts, as many as it takes for Σ probs ≥ p;  weights = probs of the chosen
+    chosen = the most probable experts, the fewest with Σ probs ≥ p;  weights = probs of the chosen
 
-    The most probable expert always runs; with p = 1 all do, and it is the router `soft`. A gate that is unsure of every
-    row runs all experts: a loss on the entropy of its rows (`sample_entropy`) keeps them few.
+    The most probable expert always runs; with p = 1 all run, as with the router `soft`. If the gate's distributions are
+    near uniform, nearly all experts run: a loss on their entropy (`sample_entropy`) keeps the experts few.
 
     Arguments:
-        p: above 0, at most 1; `training.router` may give it a schedule.
-        renormalise: whether the weights of a row sum to 1; where one expert is chosen its weight then is 1, without a
-            gradient.
+        p: the threshold, above 0, at most 1; `training.router` may give it a schedule.
+        renormalise: whether the weights of a row are scaled to sum to 1; a single chosen expert then has weight 1,
+            without a gradient.
 
     Shapes: scores (T, E) → Routing with T·E assignments, kept where an expert was chosen.
 
@@ -48,11 +48,11 @@ class Threshold(Router):
         """Route every row to its most probable experts."""
         probs = at_least_float32(scores).softmax(-1)
         with torch.no_grad():
-            ordered, place = sort_scores(probs)
-            before = F.pad(ordered.cumsum(-1)[:, :-1], (1, 0))
-            # Sums of probabilities end a little off 1: with p = 1 none may be left out for that.
-            needed = (before < self.p) | (self.p >= 1)
-            chosen = torch.zeros_like(needed).scatter(1, place, needed)
+            sorted_probs, expert_TE = sort_scores(probs)
+            sum_before = F.pad(sorted_probs.cumsum(-1)[:, :-1], (1, 0))
+            # By rounding, sums of probabilities may reach 1 too early: with p = 1 all experts are chosen nevertheless.
+            is_needed = (sum_before < self.p) | (self.p >= 1)
+            chosen = torch.zeros_like(is_needed).scatter(1, expert_TE, is_needed)
         weights = torch.where(chosen, probs, 0)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The router that chooses K experts."""
+"""The router that chooses the k best experts."""
 
 import warnings
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from moebius.kit.errors import ArgumentError
 from moebius.routers._normalisation import at_least_float32, normalisation_named, normalise
 from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
-# Activations that are shares of something, which can be made to sum to 1 over the chosen experts.
-_SHARES = ("softmax", "sigmoid")
-# More micro-batches than anyone accumulates: a bias that has not moved after so many was forgotten.
-_FORGOTTEN = 1000
+# Normalisations with positive values, which can be scaled to sum to 1 over the chosen experts.
+_RENORMALISABLE = ("softmax", "sigmoid")
+# More micro-batches than a step accumulates: after this number without a `step` there is a warning.
+_FORWARDS_BEFORE_WARNING = 1000
 
 
 class TopK(Router):
@@ -29,29 +29,30 @@ class TopK(Router):
     weights_e = probs_e                           not renormalised: the softmax before the choice (OLMoE, Switch)
 
     With k = 1 the weight is always probs_e: renormalised it would be the constant 1, and the gate would have no
-    gradient. With k = E, or more, all experts run, and a softmax makes it the router `soft`. relu, elu and none are
-    never renormalised: each of the k largest activations is its expert's weight, and a relu that is 0 does not run.
+    gradient. With k = E or more all experts run, and with a softmax the result is that of the router `soft`. relu, elu
+    and none are never renormalised: each of the k largest activations is its expert's weight, and an expert with a relu
+    of 0 does not run.
 
-    Balance without a loss (`bias_rate` u > 0): each expert has a bias, a buffer, and chosen are the k largest
-    probs + bias. It counts for the choice alone, never for the weights. Forwards (in training mode, with gradients)
-    only count each expert's rows. `step` moves the bias by u towards the mean load since the last step, of all
-    micro-batches and processes: bias_e += u · sign(mean load − load_e). `mb.fit` and recipes call it; a loop of your
-    own has one line more:
+    Balance without a loss (`bias_rate` u > 0): each expert has a bias, a buffer, and the k experts with the largest
+    probs + bias are chosen. The bias affects only the choice, never the weights. Forwards (in training mode, with
+    gradients) only count each expert's rows. `step` moves the bias by u according to the loads since the last step, of
+    all micro-batches and processes: bias_e += u · sign(mean load − load_e). `mb.fit` and recipes call it; your own
+    training loop needs one more line:
 
         optimizer.step()
         mb.step_routers(model)
 
-    and where a tool owns the loop, the optimizer does it:
+    and where a tool has the loop, the optimizer calls it:
 
         optimizer.register_step_post_hook(lambda *_: mb.step_routers(model))
 
-    The bias stays float32 in a model of any number format: 0.001 is less than what bf16 tells apart.
+    The bias stays float32 in a model of any number format: bf16 cannot represent changes of 0.001.
 
     Arguments:
-        k: how many experts a row has, at least 1; `training.router` may give it a schedule, and it is rounded.
+        k: number of experts of a row, at least 1; `training.router` may give it a schedule, whose values are rounded.
         normalisation: n, one of softmax, sigmoid, relu, elu, none.
-        renormalise: whether the weights of several chosen experts sum to 1, for softmax and sigmoid.
-        bias_rate: u, at least 0, in units of `probs`; 0 for no bias. 0.001 in both papers, for sigmoid.
+        renormalise: whether the weights of several chosen experts are scaled to sum to 1; for softmax and sigmoid.
+        bias_rate: u, at least 0, in units of `probs`; 0 for no bias. Both papers use 0.001, for sigmoid.
         experts: E, needed with a bias.
 
     Shapes: scores (T, E) → Routing with T·k assignments; `aux["assigned"]` (E,).
@@ -93,17 +94,17 @@ class TopK(Router):
         self.experts = experts
         bias = torch.zeros(positive_integer("experts", experts), dtype=torch.float32) if bias_rate else None
         self.register_buffer("bias", bias)
-        # No buffer: data-parallel training gives every process the first one's buffers in each forward.
+        # Not a buffer: in each forward data-parallel training copies the buffers of the first process to all others.
         self._counted = torch.zeros(0 if bias is None else len(bias), dtype=torch.long)
         self._forwards = 0
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
-        """1 where several are renormalised: one expert's weight is its probability."""
+        """1 where weights are renormalised, else None."""
         return 1.0 if self._renormalises() else None
 
     def gate_outputs(self, experts: int) -> int:
-        """One for each expert."""
+        """E."""
         if self.bias is not None and experts != len(self.bias):
             rule = f"the router's bias was made for {len(self.bias)} experts"
             raise ArgumentError("experts", rule, experts, f"experts={experts}")
@@ -116,58 +117,58 @@ class TopK(Router):
     def forward(self, scores: Float[Tensor, "T E"]) -> Routing:
         """Route every row to its k best experts."""
         probs, log_probs = normalise(scores, self.normalisation)
-        expert_TK = top_experts(
-            self._ranked(at_least_float32(scores.detach()), probs.detach()), self.max_active(scores.shape[1])
-        )
-        # In log space, for sigmoids whose sum underflows.
-        chosen = log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
-        selection = top_k_selection(expert_TK, chosen)
+        ranking = self._rank(at_least_float32(scores.detach()), probs.detach())
+        expert_TK = top_experts(ranking, self.max_active(scores.shape[1]))
+        # Renormalised in log space: a sum of small sigmoids may underflow.
+        weight_TK = log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
+        selection = top_k_selection(expert_TK, weight_TK)
         assigned = expert_counts(selection.expert_A, scores.shape[1], selection.kept_A)
-        if self.bias is not None and self.training and _counts():
+        if self.bias is not None and self.training and _is_counted():
             self._count(self.bias, assigned)
         return Routing.from_selection(
             scores, probs, selection, {"assigned": assigned}, distribution=self.normalisation == "softmax"
         )
 
     def _renormalises(self) -> bool:
-        return self.renormalise and round(self.k) > 1 and self.normalisation in _SHARES
+        return self.renormalise and round(self.k) > 1 and self.normalisation in _RENORMALISABLE
 
-    def _ranked(self, scores: Float[Tensor, "T E"], probs: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
-        """What the largest are chosen of: the scores, which tie less often than their activations, or these biased."""
+    def _rank(self, scores: Float[Tensor, "T E"], probs: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
+        """The values to rank: scores, which tie less often than activations, or with a bias probs + bias."""
         if self.bias is None:
             return scores
         return torch.where(scores > -torch.inf, probs + self.bias, -torch.inf)
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the bias towards the mean load of all processes, and count anew; where nothing was counted it stays."""
+        """Move the bias by the loads counted in all processes, and set the counts to 0; without counts it stays."""
         if self.bias is None:
             return
-        self._settle(self.bias)
+        self._restore_bias(self.bias)
         load = self._counted
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(load)
-        # E times the distance from the mean: a whole number, so that equal loads have none.
+        # E times the difference from the mean load: a whole number, so that it is exactly 0 for equal loads.
         self.bias += self.bias_rate * (load.sum() - len(load) * load).sign().to(self.bias)
         load.zero_()
         self._forwards = 0
 
     @torch.no_grad()
     def _count(self, bias: Tensor, assigned: Float[Tensor, " E"]) -> None:
-        self._settle(bias)
+        """Add a forward's assignments to the counts; warn where `step` is never called."""
+        self._restore_bias(bias)
         self._counted.add_(assigned.long())
         if torch.compiler.is_compiling():
             return
         self._forwards += 1
-        if self._forwards == _FORGOTTEN:
+        if self._forwards == _FORWARDS_BEFORE_WARNING:
             warnings.warn(
-                f"TopK(bias_rate={self.bias_rate}) counted {_FORGOTTEN} forwards and its bias did not move\n"
+                f"TopK(bias_rate={self.bias_rate}) counted {self._forwards} forwards and its bias did not move\n"
                 "  fix: mb.step_routers(model) after each optimizer.step()",
                 stacklevel=2,
             )
 
-    def _settle(self, bias: Tensor) -> None:
-        """Keep the bias in float32 and the counts on its device, also where a tool has put another tensor there."""
+    def _restore_bias(self, bias: Tensor) -> None:
+        """Make the bias float32 and move the counts to its device, if a tool has replaced the bias."""
         if bias.dtype != torch.float32:
             self.bias = bias.float()
         if self._counted.is_meta and not bias.is_meta:
@@ -176,7 +177,7 @@ class TopK(Router):
             self._counted = self._counted.to(bias.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> "TopK":
-        """Moves to devices hold for the bias; casts do not, so that its values never pass through another format."""
+        """Apply device moves to the bias but not casts, so that its values never pass through another number format."""
         before = self.bias
         super()._apply(fn, *arguments, **options)
         if self.bias is not None and before is not None:
@@ -184,19 +185,19 @@ class TopK(Router):
                 self.bias = before.to(self.bias.device)
             elif before.is_meta and not self.bias.is_meta:
                 self.bias.zero_()
-            self._settle(self.bias)
+            self._restore_bias(self.bias)
         return self
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         super()._load_from_state_dict(*arguments, **options)
         if self.bias is not None:
-            self._settle(self.bias)
+            self._restore_bias(self.bias)
 
 
-def _counts() -> bool:
-    """Whether a forward that happens now is one of a training, for the first time.
+def _is_counted() -> bool:
+    """Whether the present forward counts rows: a forward of training, and not the replay of an activation checkpoint.
 
-    A compiled block inside an activation checkpoint counts in the replay too: all its loads double, and with them their
+    A compiled block inside an activation checkpoint counts in the replay too: all its loads double, and so does their
     mean.
     """
     if is_replay() or torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():

@@ -10,11 +10,11 @@ Schedule = Callable[[float], float]
 
 
 def as_schedule(value: float | int | Mapping[str, Any] | Schedule) -> Schedule:
-    """The schedule that `value` stands for.
+    """The schedule that `value` describes.
 
     Arguments:
-        value: a number (constant), a recipe's mapping `{kind: cosine, start: 1e-3, end: 0, epochs: 20}`, or any
-            callable from epoch (float, 0 at the start of training) to value, which is returned as it is.
+        value: a number (constant), a recipe's mapping `{kind: cosine, start: 1e-3, end: 0, epochs: 20}`, or a callable
+            from epoch (float, 0 at the start of training) to value, which is returned unchanged.
 
     Raises:
         ArgumentError: the mapping has no `kind`, or the kind's arguments break a rule.
@@ -31,7 +31,8 @@ def as_schedule(value: float | int | Mapping[str, Any] | Schedule) -> Schedule:
             raise ArgumentError(
                 "schedule", "needs a kind", dict(value), f"kind: one of {', '.join(kinds('schedules'))}"
             )
-        return find("schedules", value["kind"])(**{name: given for name, given in value.items() if name != "kind"})
+        arguments = {name: argument for name, argument in value.items() if name != "kind"}
+        return find("schedules", value["kind"])(**arguments)
     if callable(value):
         return value
     return find("schedules", "constant")(value)

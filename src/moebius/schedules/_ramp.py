@@ -1,4 +1,4 @@
-"""What the schedules that go from one value to another have in common."""
+"""The base of schedules that change from one value to another."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from moebius.kit.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Ramp:
-    """From `start` to `end` within `epochs` epochs, beginning at epoch `begin`; flat before and after."""
+    """A change from `start` to `end` within `epochs` epochs from epoch `begin` on; constant before and after."""
 
     start: float | int
     end: float | int
@@ -18,12 +18,12 @@ class Ramp:
     def __post_init__(self):
         for name in ("start", "end", "epochs", "begin"):
             if not math.isfinite(getattr(self, name)):
-                raise ArgumentError(name, "needs a finite number", getattr(self, name))
+                raise ArgumentError(name, "needs a finite number", getattr(self, name), f"{name}: 1")
         if self.epochs <= 0:
             raise ArgumentError("epochs", "needs a positive number of epochs", self.epochs, "epochs: 1")
         if self.begin < 0:
             raise ArgumentError("begin", "needs an epoch from 0 on", self.begin, "begin: 0")
 
     def progress(self, epoch: float | int) -> float:
-        """The share of the way that lies behind at `epoch`, from 0 to 1."""
+        """The share of the change that is complete at `epoch`, from 0 to 1."""
         return min(max((epoch - self.begin) / self.epochs, 0.0), 1.0)

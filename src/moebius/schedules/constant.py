@@ -1,4 +1,4 @@
-"""The schedule that never changes."""
+"""The schedule with a constant value."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Constant:
 
     def __post_init__(self):
         if not math.isfinite(self.value):
-            raise ArgumentError("value", "needs a finite number", self.value)
+            raise ArgumentError("value", "needs a finite number", self.value, "value: 1")
 
     def __call__(self, epoch: float | int) -> float:
         """The value at `epoch`."""

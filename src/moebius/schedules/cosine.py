@@ -1,4 +1,4 @@
-"""The schedule that leaves one value slowly and arrives at another slowly."""
+"""The schedule that changes from one value to another along half a cosine wave."""
 
 import math
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from moebius.schedules._ramp import Ramp
 
 @dataclass(frozen=True)
 class Cosine(Ramp):
-    """From one value to another along half a wave of a cosine.
+    """A change from one value to another along half a cosine wave: slow at both ends.
 
     s(t) = end + (start - end) · (1 + cos π·clamp((t - begin) / epochs, 0, 1)) / 2
 
     Arguments:
         start: value up to epoch `begin`.
         end: value from epoch `begin + epochs` on.
-        epochs: length of the way, in epochs, above 0.
-        begin: epoch at which the way begins, 0 or later.
+        epochs: length of the change, in epochs, above 0.
+        begin: epoch at which the change begins, 0 or later.
 
     Raises:
         ArgumentError: a value is NaN or infinite, `epochs` is not positive or `begin` is negative.

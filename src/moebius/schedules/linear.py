@@ -1,4 +1,4 @@
-"""The schedule that changes by the same amount every epoch."""
+"""The schedule that changes by the same amount in every epoch."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from moebius.schedules._ramp import Ramp
 
 @dataclass(frozen=True)
 class Linear(Ramp):
-    """From one value to another in a straight line.
+    """A linear change from one value to another.
 
     s(t) = start + (end - start) · clamp((t - begin) / epochs, 0, 1)
 
     Arguments:
         start: value up to epoch `begin`.
         end: value from epoch `begin + epochs` on.
-        epochs: length of the way, in epochs, above 0; fractions are allowed (0.5: half an epoch of warm-up).
-        begin: epoch at which the way begins, 0 or later.
+        epochs: length of the change, in epochs, above 0; fractions are allowed (0.5: half an epoch of warm-up).
+        begin: epoch at which the change begins, 0 or later.
 
     Raises:
         ArgumentError: a value is NaN or infinite, `epochs` is not positive or `begin` is negative.
@@ -31,5 +31,5 @@ class Linear(Ramp):
     def __call__(self, epoch: float | int) -> float:
         """The value at `epoch`."""
         progress = self.progress(epoch)
-        # Written as a mean of both ends, so that each end is met exactly and not but for rounding.
+        # As a weighted mean of both ends, so that each end is reached exactly, without rounding error.
         return (1 - progress) * self.start + progress * self.end

@@ -1,4 +1,4 @@
-"""The schedule that multiplies its value by a factor every so many epochs."""
+"""The schedule that multiplies its value by a factor at regular intervals."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from moebius.kit.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Step:
-    """A staircase of equal factors: s(t) = start · factor^⌊t / every⌋.
+    """The value times a factor after every interval: s(t) = start · factor^⌊t / every⌋.
 
     Arguments:
-        start: value of the first stair.
-        factor: what each stair is of the one before, above 0 (0.5 halves).
-        every: length of a stair in epochs, above 0.
+        start: value in the first interval.
+        factor: quotient of the values of successive intervals, above 0 (0.5 halves the value).
+        every: length of an interval in epochs, above 0.
 
     Raises:
         ArgumentError: a value is NaN or infinite, or `factor` or `every` is not positive.
@@ -23,8 +23,8 @@ class Step:
         >>> [halve(epoch) for epoch in (0, 1.99, 2, 5)]
         [1.0, 1.0, 0.5, 0.25]
 
-    Reference: He et al. 2016, "Deep Residual Learning", section 3.4, which divides the rate by 10 in stairs; that all
-    stairs are equally long is ours.
+    Reference: He et al. 2016, "Deep Residual Learning", section 3.4, which divides the rate by 10 in steps; that all
+    intervals are equally long is ours.
     """
 
     start: float | int
@@ -34,7 +34,7 @@ class Step:
     def __post_init__(self):
         for name in ("start", "factor", "every"):
             if not math.isfinite(getattr(self, name)):
-                raise ArgumentError(name, "needs a finite number", getattr(self, name))
+                raise ArgumentError(name, "needs a finite number", getattr(self, name), f"{name}: 1")
         if self.factor <= 0:
             raise ArgumentError("factor", "needs a number above 0", self.factor, "factor: 0.5")
         if self.every <= 0:
@@ -42,6 +42,6 @@ class Step:
 
     def __call__(self, epoch: float | int) -> float:
         """The value at `epoch`."""
-        # 0.3 / 0.1 is 2.9999999999999996: without the allowance a stair would come one step late.
-        stairs = math.floor(epoch / self.every + 1e-9)
-        return float(self.start * self.factor**stairs)
+        # 0.3 / 0.1 is 2.9999999999999996: without the tolerance a change would come one step late.
+        changes = math.floor(epoch / self.every + 1e-9)
+        return float(self.start * self.factor**changes)

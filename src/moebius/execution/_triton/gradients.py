@@ -35,19 +35,19 @@ def through_activation(
 ):  # fmt: skip
     """Store the gradient of h and weight · a, given `value`, the gradient of a before its weight; return ⟨value, a⟩."""
     place_M = start + tl.arange(0, BLOCK_M)
-    there_M = place_M < stop
-    weight_M = tl.load(weight_P + place_M, mask=there_M, other=0.0)[:, None]
-    stored = there_M[:, None] & (column_N < H)[None, :]
+    valid_M = place_M < stop
+    weight_M = tl.load(weight_P + place_M, mask=valid_M, other=0.0)[:, None]
+    stored = valid_M[:, None] & (column_N < H)[None, :]
     place_M = place_M.to(tl.int64)
     width = 2 * H if GATED else H
-    at = place_M[:, None] * width + column_N[None, :]
-    a, derivative = slope(tl.load(h + at, mask=stored, other=0.0).to(tl.float32), ACTIVATION)
+    offsets = place_M[:, None] * width + column_N[None, :]
+    a, derivative = slope(tl.load(h + offsets, mask=stored, other=0.0).to(tl.float32), ACTIVATION)
     if GATED:
-        other = tl.load(h + at + H, mask=stored, other=0.0).to(tl.float32)
-        tl.store(dh + at + H, (weight_M * value * a).to(dh.dtype.element_ty), mask=stored)
-        a *= other
-        derivative *= other
-    tl.store(dh + at, (weight_M * value * derivative).to(dh.dtype.element_ty), mask=stored)
+        up = tl.load(h + offsets + H, mask=stored, other=0.0).to(tl.float32)
+        tl.store(dh + offsets + H, (weight_M * value * a).to(dh.dtype.element_ty), mask=stored)
+        a *= up
+        derivative *= up
+    tl.store(dh + offsets, (weight_M * value * derivative).to(dh.dtype.element_ty), mask=stored)
     places = weighted + place_M[:, None] * H + column_N[None, :]
     tl.store(places, (weight_M * a).to(weighted.dtype.element_ty), mask=stored)
     return tl.sum(tl.where(stored, value * a, 0.0), 1)
@@ -71,24 +71,24 @@ def down_backward(
         return
     expert = tl.load(tile_N + 3 * tile + 2).to(tl.int64)
     place_M = start + tl.arange(0, BLOCK_M)
-    there_M = place_M < stop
-    left_M = dy + tl.load(row_P + place_M, mask=there_M, other=0).to(tl.int64) * D
+    valid_M = place_M < stop
+    left_M = dy + tl.load(row_P + place_M, mask=valid_M, other=0).to(tl.int64) * D
     column_N = across * BLOCK_N + tl.arange(0, BLOCK_N)
     matrix = outer + expert * H * D
     transposed: tl.constexpr = tl.constexpr(True)
     value = multiplied(left_M, matrix, column_N, H, D, transposed, EVEN_N, EVEN_K, BLOCK_M, BLOCK_N, BLOCK_K)
-    order_M = tl.load(order_P + place_M, mask=there_M, other=0).to(tl.int64)
+    order_M = tl.load(order_P + place_M, mask=valid_M, other=0).to(tl.int64)
     # One half after the other: both at once do not fit in the registers.
-    near, far = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
+    left_half, right_half = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
     half_N = across * BLOCK_N + tl.arange(0, BLOCK_N // 2)
     arguments = (h, weight_P, dh, weighted, start, stop, H)
-    along_M = through_activation(near, half_N, *arguments, ACTIVATION, GATED, BLOCK_M)
-    along_M += through_activation(far, half_N + BLOCK_N // 2, *arguments, ACTIVATION, GATED, BLOCK_M)
+    dot_M = through_activation(left_half, half_N, *arguments, ACTIVATION, GATED, BLOCK_M)
+    dot_M += through_activation(right_half, half_N + BLOCK_N // 2, *arguments, ACTIVATION, GATED, BLOCK_M)
     first: tl.constexpr = BLOCK_N // PART
     part = across * first + tl.arange(0, first)
-    along = tl.where(part[None, :] == across * first, tl.expand_dims(along_M, 1), 0.0)
-    written = there_M[:, None] & (part < tl.cdiv(H, PART))[None, :]
-    tl.store(part_A + order_M[:, None] * parts + part[None, :], along, mask=written)
+    dots = tl.where(part[None, :] == across * first, tl.expand_dims(dot_M, 1), 0.0)
+    written = valid_M[:, None] & (part < tl.cdiv(H, PART))[None, :]
+    tl.store(part_A + order_M[:, None] * parts + part[None, :], dots, mask=written)
 
 
 @triton.jit
@@ -109,14 +109,14 @@ def outer_product(
     row_K = tl.load(row_P + start + k, mask=start + k < stop, other=0)
     for first in range(start, stop, BLOCK_K):
         place_K = first + k
-        there_K = place_K < stop
+        valid_K = place_K < stop
         row_next_K = tl.load(row_P + place_K + BLOCK_K, mask=place_K + BLOCK_K < stop, other=0)
         if GATHER_LEFT:
             lefts, rights = left + row_K.to(tl.int64)[:, None] * M, right + place_K.to(tl.int64)[:, None] * N
         else:
             lefts, rights = left + place_K.to(tl.int64)[:, None] * M, right + row_K.to(tl.int64)[:, None] * N
-        left_tile = tl.load(lefts + i[None, :], mask=there_K[:, None] & (i < M)[None, :], other=0.0)
-        right_tile = tl.load(rights + j[None, :], mask=there_K[:, None] & (j < N)[None, :], other=0.0)
+        left_tile = tl.load(lefts + i[None, :], mask=valid_K[:, None] & (i < M)[None, :], other=0.0)
+        right_tile = tl.load(rights + j[None, :], mask=valid_K[:, None] & (j < N)[None, :], other=0.0)
         total = product(tl.trans(left_tile), right_tile, total)
         row_K = row_next_K
     outs = out + expert.to(tl.int64) * M * N + i.to(tl.int64)[:, None] * N + j[None, :]
@@ -135,12 +135,12 @@ def expert_sum(
     total = tl.zeros((BLOCK_N,), tl.float32)
     for first in range(tl.load(place_E + expert), stop, BLOCK_M):
         place_M = first + tl.arange(0, BLOCK_M)
-        there_M = place_M < stop
-        at_M = tl.load(row_P + place_M, mask=there_M, other=0) if WEIGHTED_ROWS else place_M
-        at = values + at_M.to(tl.int64)[:, None] * N + column_N[None, :]
-        value = tl.load(at, mask=there_M[:, None] & (column_N < N)[None, :], other=0.0).to(tl.float32)
+        valid_M = place_M < stop
+        index_M = tl.load(row_P + place_M, mask=valid_M, other=0) if WEIGHTED_ROWS else place_M
+        addresses = values + index_M.to(tl.int64)[:, None] * N + column_N[None, :]
+        value = tl.load(addresses, mask=valid_M[:, None] & (column_N < N)[None, :], other=0.0).to(tl.float32)
         if WEIGHTED_ROWS:
-            value *= tl.load(weight_P + place_M, mask=there_M, other=0.0)[:, None]
+            value *= tl.load(weight_P + place_M, mask=valid_M, other=0.0)[:, None]
         total += tl.sum(value, 0)
     tl.store(out + expert.to(tl.int64) * N + column_N, total.to(out.dtype.element_ty), mask=column_N < N)
 
@@ -155,14 +155,14 @@ def bias_part(dy, bias, part_A, row_P, order_P, tile_N, parts, D, BLOCK_M: tl.co
         return
     expert = tl.load(tile_N + 3 * tile + 2).to(tl.int64)
     place_M = start + tl.arange(0, BLOCK_M)
-    there_M = place_M < stop
-    row_M = tl.load(row_P + place_M, mask=there_M, other=0).to(tl.int64)
-    order_M = tl.load(order_P + place_M, mask=there_M, other=0).to(tl.int64)
+    valid_M = place_M < stop
+    row_M = tl.load(row_P + place_M, mask=valid_M, other=0).to(tl.int64)
+    order_M = tl.load(order_P + place_M, mask=valid_M, other=0).to(tl.int64)
     total = tl.zeros((BLOCK_M,), tl.float32)
     for first in range(0, D, BLOCK_N):
         column_N = first + tl.arange(0, BLOCK_N)
         biases = tl.load(bias + expert * D + column_N, mask=column_N < D, other=0.0).to(tl.float32)
-        at = dy + row_M[:, None] * D + column_N[None, :]
-        value = tl.load(at, mask=there_M[:, None] & (column_N < D)[None, :], other=0.0).to(tl.float32)
+        addresses = dy + row_M[:, None] * D + column_N[None, :]
+        value = tl.load(addresses, mask=valid_M[:, None] & (column_N < D)[None, :], other=0.0).to(tl.float32)
         total += tl.sum(value * biases[None, :], 1)
-    tl.store(part_A + order_M * parts + parts - 1, total, mask=there_M)
+    tl.store(part_A + order_M * parts + parts - 1, total, mask=valid_M)

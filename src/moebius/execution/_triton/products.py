@@ -19,10 +19,10 @@ WIDENING = tl.constexpr(knobs.runtime.interpret)
 @no_type_check
 def tile_of(program, tiles_down, tiles_across, TILES: tl.constexpr):
     """Row and column of a program's tile: a few rows of tiles run at once, over all columns, to stay in the cache."""
-    together = TILES * tiles_across
-    first = program // together * TILES
+    group = TILES * tiles_across
+    first = program // group * TILES
     height = tl.minimum(tiles_down - first, TILES)
-    return first + program % together % height, program % together // height
+    return first + program % group % height, program % group // height
 
 
 @triton.jit
@@ -104,8 +104,8 @@ def up(
         return
     expert = tl.load(tile_N + 3 * tile + 2).to(tl.int64)
     place_M = start + tl.arange(0, BLOCK_M)
-    there_M = place_M < stop
-    left_M = x + tl.load(row_P + place_M, mask=there_M, other=0).to(tl.int64) * D
+    valid_M = place_M < stop
+    left_M = x + tl.load(row_P + place_M, mask=valid_M, other=0).to(tl.int64) * D
     column_N = across * BLOCK_N + tl.arange(0, BLOCK_N)
     width = 2 * H if GATED else H
     matrix = inner + expert * width * D
@@ -116,38 +116,38 @@ def up(
         lefts, rights = left_M[:, None] + k[None, :], matrix + inside_N[None, :] * D + k[:, None]
         half = H * D
         z = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        other = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        up_half = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for first in range(0, D, BLOCK_K):
             if EVEN_K:
-                left, gate, plain = tl.load(lefts), tl.load(rights), tl.load(rights + half)
+                left, gate_tile, up_tile = tl.load(lefts), tl.load(rights), tl.load(rights + half)
             else:
                 inside_K = first + k < D
                 left = tl.load(lefts, mask=inside_K[None, :], other=0.0)
-                gate = tl.load(rights, mask=inside_K[:, None], other=0.0)
-                plain = tl.load(rights + half, mask=inside_K[:, None], other=0.0)
-            z = product(left, gate, z)
-            other = product(left, plain, other)
+                gate_tile = tl.load(rights, mask=inside_K[:, None], other=0.0)
+                up_tile = tl.load(rights + half, mask=inside_K[:, None], other=0.0)
+            z = product(left, gate_tile, z)
+            up_half = product(left, up_tile, up_half)
             lefts += BLOCK_K
             rights += BLOCK_K
     else:
-        straight: tl.constexpr = tl.constexpr(False)
-        z = multiplied(left_M, matrix, column_N, H, D, straight, EVEN_N, EVEN_K, BLOCK_M, BLOCK_N, BLOCK_K)
-        other = z
+        transposed: tl.constexpr = tl.constexpr(False)
+        z = multiplied(left_M, matrix, column_N, H, D, transposed, EVEN_N, EVEN_K, BLOCK_M, BLOCK_N, BLOCK_K)
+        up_half = z
     if BIAS:
         biases = bias + expert * width + column_N
         z += tl.load(biases, mask=column_N < H, other=0.0).to(tl.float32)[None, :]
         if GATED:
-            other += tl.load(biases + H, mask=column_N < H, other=0.0).to(tl.float32)[None, :]
-    stored = there_M[:, None] & (column_N < H)[None, :]
+            up_half += tl.load(biases + H, mask=column_N < H, other=0.0).to(tl.float32)[None, :]
+    stored = valid_M[:, None] & (column_N < H)[None, :]
     # The backward reads h as it is stored, so the activation uses the stored value too.
-    z_stored, other_stored = z.to(h.dtype.element_ty), other.to(h.dtype.element_ty)
+    z_stored, up_stored = z.to(h.dtype.element_ty), up_half.to(h.dtype.element_ty)
     place_M = place_M.to(tl.int64)
     if KEEP:
         hs = h + place_M[:, None] * width + column_N[None, :]
         tl.store(hs, z_stored, mask=stored)
         if GATED:
-            tl.store(hs + H, other_stored, mask=stored)
-    value = activated(z_stored.to(tl.float32), other_stored.to(tl.float32), ACTIVATION)
+            tl.store(hs + H, up_stored, mask=stored)
+    value = activated(z_stored.to(tl.float32), up_stored.to(tl.float32), ACTIVATION)
     tl.store(a + place_M[:, None] * H + column_N[None, :], value.to(a.dtype.element_ty), mask=stored)
 
 
@@ -166,18 +166,18 @@ def down(
         return
     expert = tl.load(tile_N + 3 * tile + 2).to(tl.int64)
     place_M = start + tl.arange(0, BLOCK_M)
-    there_M = place_M < stop
-    left_M = left + tl.where(there_M, place_M, start).to(tl.int64) * K
+    valid_M = place_M < stop
+    left_M = left + tl.where(valid_M, place_M, start).to(tl.int64) * K
     column_N = across * BLOCK_N + tl.arange(0, BLOCK_N)
     matrix = right + expert * N * K
     value = multiplied(left_M, matrix, column_N, N, K, TRANSPOSED, EVEN_N, EVEN_K, BLOCK_M, BLOCK_N, BLOCK_K)
     if BIAS:
         value += tl.load(bias + expert * N + column_N, mask=column_N < N, other=0.0).to(tl.float32)[None, :]
     if WEIGHTED:
-        value *= tl.load(weight_P + place_M, mask=there_M, other=0.0)[:, None]
-    slot_M = tl.load(slot_P + place_M, mask=there_M, other=0).to(tl.int64)
+        value *= tl.load(weight_P + place_M, mask=valid_M, other=0.0)[:, None]
+    slot_M = tl.load(slot_P + place_M, mask=valid_M, other=0).to(tl.int64)
     outs = out + slot_M[:, None] * N + column_N[None, :]
-    tl.store(outs, value.to(out.dtype.element_ty), mask=there_M[:, None] & (column_N < N)[None, :])
+    tl.store(outs, value.to(out.dtype.element_ty), mask=valid_M[:, None] & (column_N < N)[None, :])
 
 
 @triton.jit
