@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moebius.core.routing import Selection
-from moebius.execution._triton import fused_ffn, why_not
+from moebius.execution._triton import fused_ffn
+from moebius.execution._triton import obstacle as triton_obstacle
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 
@@ -270,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     device, dtype = ("cpu", torch.float32) if options.interpret else ("cuda", torch.bfloat16)
     no_gpu = device == "cuda" and not torch.cuda.is_available()
-    obstacle = "needs a GPU" if no_gpu else why_not(torch.zeros(1, device=device))
+    obstacle = "needs a GPU" if no_gpu else triton_obstacle(torch.zeros(1, device=device))
     if obstacle is not None:
         print(f"benchmarks/gpu.py {obstacle}; --interpret checks tiny shapes without one")
         sys.exit(2)
