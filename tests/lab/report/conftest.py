@@ -34,13 +34,13 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.open += [] if tag in self.VOID else [tag]
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found["href"]] if "href" in found else []
-        self.sources += [found["src"]] if "src" in found else []
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.sources += [attributes["src"]] if "src" in attributes else []
         if tag == "svg":
-            self.labels.append(found["aria-label"])
+            self.labels.append(attributes["aria-label"])
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -50,9 +50,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def rates(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
+def rates_by_group(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
     frame = activation(weights, groups, names)
-    return {str(group): own["rate"].tolist() for group, own in frame.groupby("group", sort=False)}
+    return {str(group): lines["rate"].tolist() for group, lines in frame.groupby("group", sort=False)}
 
 
 def draw_rows(generator: np.random.Generator, rows: int, domains: int, classes: int, experts: int, skill: float):
@@ -85,18 +85,18 @@ def write_run(folder: Path, study: Mapping[str, Any], variant: str, experts: int
         entry["accuracy"][split] = float(right.mean())
         entry["accuracy_by_domain"][split] = {n: float(right[domain == d].mean()) for d, n in enumerate(names)}
         entry["loss"][split] = float(2 - right.mean())
-        entry["activation"][split] = rates(weights, domain, names)
-        entry["activation_by_class"][split] = rates(weights, label, classes)
+        entry["activation"][split] = rates_by_group(weights, domain, names)
+        entry["activation_by_class"][split] = rates_by_group(weights, label, classes)
         columns: dict[str, Any] = {"split": split, "row": np.arange(rows), "label": label, "prediction": prediction}
         columns |= {"domain": domain, "probability": generator.random(rows), "loss": generator.random(rows)}
         columns |= {f"gate_{e}": weights[:, e] for e in range(experts)}
         if nested:
             inner = generator.dirichlet([0.3, 0.3, 0.3], rows).astype(np.float32)
-            seen = weights.argmax(1) == 0
-            inner[~seen] = np.nan
+            weighed = weights.argmax(1) == 0
+            inner[~weighed] = np.nan
             columns |= {f"gate[experts.0]_{e}": inner[:, e] for e in range(3)}
-            gates["experts.0"]["activation"][split] = rates(inner[seen], domain[seen], names)
-            gates["experts.0"]["activation_by_class"][split] = rates(inner[seen], label[seen], classes)
+            gates["experts.0"]["activation"][split] = rates_by_group(inner[weighed], domain[weighed], names)
+            gates["experts.0"]["activation_by_class"][split] = rates_by_group(inner[weighed], label[weighed], classes)
         frames.append(pd.DataFrame(columns))
     if nested:
         entry["gates"] = gates
@@ -119,10 +119,10 @@ def epoch_line(epoch: int, entry: Mapping[str, Any], weights: np.ndarray, genera
         accuracy = entry["accuracy"][split] * grown + float(generator.normal(0, 0.004))
         return {"accuracy": accuracy, "loss": 2 - accuracy}
 
-    loads, one = load(weights), entropy(weights)
+    loads, entropies = load(weights), entropy(weights)
     gate = {
-        "entropy": float(one["row"].item() * (0.6 + 0.6 * 0.7**epoch)),
-        "marginal_entropy": float(one["marginal"].item()),
+        "entropy": float(entropies["row"].item() * (0.6 + 0.6 * 0.7**epoch)),
+        "marginal_entropy": float(entropies["marginal"].item()),
         "load": loads["load"].tolist(),
         "importance": loads["importance"].tolist(),
     }

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from moebius.lab.report.blocks import Panels, Table
-from moebius.lab.report.charts.active_experts import HEIGHT, LINE, _spread
+from moebius.lab.report.charts.active_experts import HEIGHT, LINE, _spread_names
 from moebius.lab.report.sections import one_expert
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
@@ -16,7 +16,7 @@ TRAINED = {"single": 0.60, "soft": 0.80, "cut": 0.78}
 ONE = {"soft": 0.70, "cut": 0.76}
 
 
-def study(make_study, seeds=3, costs=True):
+def make_out(make_study, seeds=3, costs=True):
     out = make_study(variants={"single": 1, "soft": 4, "cut": 4}, seeds=seeds, epochs=1, report=ENDS)
     results = json.loads((out / "results.json").read_text())
     for run in results["runs"]:
@@ -40,8 +40,8 @@ def tables(out):
     return section, [block for block in section.blocks if isinstance(block, Table)]
 
 
-def test_what_is_lost_and_how_much_of_the_gap_is_left(make_study):
-    _, (table, _) = tables(study(make_study))
+def test_differences_are_paired_by_seed_and_the_gap_is_a_share(make_study):
+    _, (table, _) = tables(make_out(make_study))
     cells = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert cells["soft"]["minus soft, paired"] == "−.100 [−.100, −.100]"
     assert cells["soft"]["of the gap closed"] == "50%"
@@ -54,15 +54,15 @@ def test_what_is_lost_and_how_much_of_the_gap_is_left(make_study):
 
 
 def test_costs_stand_where_they_were_measured(make_study):
-    _, (_, costs) = tables(study(make_study))
+    _, (_, costs) = tables(make_out(make_study))
     assert [list(row) for row in costs.rows] == [
         ["single", "4,000", "4,000", "8.0", "8.0"],
         ["soft", "4,000", "1,000", "8.0", "3.2"],
     ]
 
 
-def test_without_the_recipes_wish_there_is_no_section(make_study):
-    out = study(make_study, costs=False)
+def test_without_ends_in_the_recipe_there_is_no_section(make_study):
+    out = make_out(make_study, costs=False)
     assert len(tables(out)[1]) == 1
     about = json.loads((out / "study.json").read_text())
     about["recipe"]["report"] = {}
@@ -71,7 +71,7 @@ def test_without_the_recipes_wish_there_is_no_section(make_study):
 
 
 def test_the_figure_says_its_numbers(make_study):
-    section, _ = tables(study(make_study))
+    section, _ = tables(make_out(make_study))
     (figure,) = next(block for block in section.blocks if isinstance(block, Panels)).figures
     assert "cut: .790 with 1.0, .770 with one" in figure.alt
 
@@ -79,7 +79,7 @@ def test_the_figure_says_its_numbers(make_study):
 @pytest.mark.parametrize("accuracies", [[0.7, 0.7, 0.7, 0.1], [0.9, 0.5, 0.1001, 0.1], [0.1] * 12])
 def test_names_never_overlap_and_stay_in_the_picture(accuracies):
     domain = [0.08, 0.92]
-    places = list(_spread([str(n) for n in range(len(accuracies))], accuracies, domain)["at"])
+    places = list(_spread_names([str(n) for n in range(len(accuracies))], accuracies, domain)["at"])
     step = LINE / HEIGHT * (domain[1] - domain[0])
     assert all(upper - lower >= step - 1e-9 for upper, lower in pairwise(places))
     assert min(places) >= domain[0]

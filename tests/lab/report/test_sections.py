@@ -20,14 +20,14 @@ SECTIONS = {
 SECTIONS = {name: module for name, module in SECTIONS.items() if hasattr(module, "section")}
 
 
-def edit(out, change):
-    found = json.loads((out / "results.json").read_text())
-    for run in found["runs"]:
+def edit_runs(out, change):
+    results_file = json.loads((out / "results.json").read_text())
+    for run in results_file["runs"]:
         change(run)
-    (out / "results.json").write_text(json.dumps(found))
+    (out / "results.json").write_text(json.dumps(results_file))
 
 
-def said(out) -> str:
+def answer_text(out) -> str:
     section = answer.section(tabulate(read_study(out)))
     assert section is not None
     (points,) = section.blocks
@@ -43,30 +43,34 @@ def test_every_section_has_its_own_place_and_name(make_study):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_a_section_with_nothing_to_say_is_left_out(make_study, name):
+def test_a_section_without_data_is_left_out(make_study, name):
     out = make_study(variants={"single": 1}, seeds=1, epochs=1)
     (out / "single" / "seed-0" / "routing.parquet").unlink()
-    edit(out, lambda run: [run.pop(key) for key in list(run) if key not in ("variant", "seed")])
+    edit_runs(out, lambda run: [run.pop(key) for key in list(run) if key not in ("variant", "seed")])
     section = SECTIONS[name].section(tabulate(read_study(out)))
     assert (section is None) == (name != "appendix")
 
 
 def test_the_answer_names_the_best_with_its_interval(make_study):
     out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
-    edit(out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.7}[run["variant"]] + 0.01 * run["seed"]))
-    text = said(out)
+    edit_runs(
+        out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.7}[run["variant"]] + 0.01 * run["seed"])
+    )
+    text = answer_text(out)
     assert "Best on test: high .710 [.685, .735] (mean of 3 seeds, 95 % interval)." in text
     assert "Clear of the others: the interval overlaps with no other variant's." in text
 
 
 def test_the_answer_says_when_the_order_may_be_chance(make_study):
     out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
-    edit(out, lambda run: run["accuracy"].update(test={"low": 0.69, "high": 0.7}[run["variant"]] + 0.01 * run["seed"]))
-    assert "Not settled: the interval overlaps with low, so that order may be chance." in said(out)
+    edit_runs(
+        out, lambda run: run["accuracy"].update(test={"low": 0.69, "high": 0.7}[run["variant"]] + 0.01 * run["seed"])
+    )
+    assert "Not settled: the interval overlaps with low, so that order may be chance." in answer_text(out)
 
 
 def test_the_answer_of_one_seed_claims_no_order(make_study):
-    text = said(make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1))
+    text = answer_text(make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1))
     assert "(one seed)" in text
     assert "the order may be chance" in text
 
@@ -80,12 +84,14 @@ def test_the_answer_finds_ignored_experts(make_study):
         frame = pd.read_parquet(path)
         frame["gate_0"], frame["gate_1"] = frame["gate_0"] * 0 + 1, frame["gate_1"] * 0
         frame.to_parquet(path)
-    assert "conv: expert 1 is ignored in 3 of 3 seeds." in said(out)
+    assert "conv: expert 1 is ignored in 3 of 3 seeds." in answer_text(out)
 
 
 def test_the_results_table_marks_the_best_and_pairs_seeds(make_study):
     out = make_study(variants={"low": 1, "high": 2}, seeds=2, epochs=1)
-    edit(out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.75}[run["variant"]] + 0.1 * run["seed"]))
+    edit_runs(
+        out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.75}[run["variant"]] + 0.1 * run["seed"])
+    )
     section = results.section(tabulate(read_study(out)))
     assert section is not None
     table = section.blocks[0]
@@ -120,8 +126,8 @@ def test_the_zoom_lies_where_the_curves_end(make_study):
 
 def test_the_sweep_orders_variants_by_their_number_of_experts(make_study):
     variants = {"many": 6, "one": 1, "three": 3, "predesigned": 2}
-    wanted = {"sweep": {"x": "experts", "variants": ["many", "one", "three"], "marks": ["predesigned"]}}
-    out = make_study(variants=variants, seeds=2, epochs=1, report=wanted)
+    report = {"sweep": {"x": "experts", "variants": ["many", "one", "three"], "marks": ["predesigned"]}}
+    out = make_study(variants=variants, seeds=2, epochs=1, report=report)
     section = sweep.section(tabulate(read_study(out)))
     assert section is not None
     table = section.blocks[1]

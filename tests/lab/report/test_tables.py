@@ -19,8 +19,8 @@ def test_summary_is_the_interval_over_seeds(out):
     study = tabulate(read_study(out))
     values = [run["accuracy"]["test"] for run in study.runs if run["variant"] == "tree"]
     line = study.table("summary", variant="tree", split="test", measure="accuracy").iloc[0]
-    found = interval(values)
-    assert (line["mean"], line["low"], line["high"], line["seeds"]) == (found.mean, found.low, found.high, 2)
+    score = interval(values)
+    assert (line["mean"], line["low"], line["high"], line["seeds"]) == (score.mean, score.low, score.high, 2)
 
 
 def test_rows_say_the_same_as_results(out):
@@ -31,7 +31,7 @@ def test_rows_say_the_same_as_results(out):
         assert right / confusion["rows"].sum() == pytest.approx(run["accuracy"]["test"])
 
 
-def test_rates_from_rows_stand_in_where_results_have_none(out):
+def test_rates_are_computed_from_rows_where_results_have_none(out):
     with_rates = tabulate(read_study(out)).table("activation", gate="root")
     results = json.loads((out / "results.json").read_text())
     for run in results["runs"]:

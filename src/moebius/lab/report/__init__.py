@@ -1,6 +1,6 @@
-"""The report of a study: tables first, then figures drawn from them, then one self-contained page.
+"""The report of a study: tables, figures drawn from the tables, and one self-contained page with both.
 
-`build(out)` does all of it for a study's folder; `results_table(runs)` prints the results in a terminal.
+`build(out)` writes them into the study's folder; `results_table(runs)` is the table of results for a terminal.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ __all__ = ["build", "results_table"]
 def build(out: Path) -> Path:
     """Write the report of a study: results.csv, tables/*.csv, figures/*.svg and *.png, and report.html.
 
-    Reads study.json, results.json and the runs' routing.parquet; parts whose rows are missing are left out. Building
-    twice gives the same files.
+    It reads study.json, results.json and the routing.parquet of every run. Sections whose data are missing are left
+    out. Building again writes the same bytes.
 
     Arguments:
         out: the study's folder.
@@ -23,11 +23,11 @@ def build(out: Path) -> Path:
         The path of report.html.
 
     Raises:
-        StudyError: the folder holds no finished study, or one that cannot be read.
+        StudyError: the folder contains no finished study, or a file of it cannot be read.
 
     Reference: the folder's files are described in docs/results-schema.md.
     """
-    # Charts and tables take a second to import: not for those who only ask for the terminal's table.
+    # Importing charts and tables takes a second, which `results_table` alone does not need.
     from moebius.lab.report.page import write_page
     from moebius.lab.report.sections import sections_of
     from moebius.lab.report.source import read_study

@@ -1,4 +1,4 @@
-"""What a section of the page is made of. The template knows how each looks; sections know nothing of HTML."""
+"""The blocks that a section of the page consists of. The template renders them; sections contain no HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Points:
-    """A list; each point has words in bold to begin with, and the rest."""
+    """A list of points; each is a pair of bold words and the text after them."""
 
     kind: ClassVar = "points"
     points: Sequence[tuple[str, str]]
@@ -33,7 +33,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy, as it is."""
+    """Text to copy, shown in a fixed-width font with its line breaks."""
 
     kind: ClassVar = "code"
     text: str
@@ -41,15 +41,15 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; wide ones scroll in their own box.
+    """A table; wide tables scroll in a box.
 
     Arguments:
-        caption: what it shows.
-        columns: the head.
-        rows: cells as text; the first `heads` of a row name it.
-        heads: how many leading cells are row headings.
-        marked: indices of the rows to set off.
-        shades: background strength from 0 to 1 for cells (row, column) of a heat table.
+        caption: the line above the table.
+        columns: texts of the head.
+        rows: texts of the cells.
+        heads: number of cells at the beginning of a row that are its headings.
+        marked: indices of the rows to highlight.
+        shades: background of each cell, from 0 (white) to 1 (dark), by row and column; None for no background.
     """
 
     kind: ClassVar = "table"
@@ -63,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panels:
-    """Figures side by side where there is room, one below the other where there is not."""
+    """Figures side by side, or one below the other where the page is narrow."""
 
     kind: ClassVar = "panels"
     figures: Sequence[Figure]
@@ -71,7 +71,7 @@ class Panels:
 
 @dataclass(frozen=True)
 class Details:
-    """What opens on demand; printed open."""
+    """Blocks behind a summary line that the reader opens; printed open."""
 
     kind: ClassVar = "details"
     summary: str
@@ -86,9 +86,9 @@ class Section:
     """A chapter of the page.
 
     Arguments:
-        name: its anchor.
-        title: its heading.
-        blocks: its content.
+        name: anchor of the section, unique on the page.
+        title: heading.
+        blocks: content.
     """
 
     name: str

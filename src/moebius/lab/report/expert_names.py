@@ -1,4 +1,4 @@
-"""What experts are called, and how classes are listed."""
+"""Names of experts and gates on the page, and lists of classes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,28 @@ FEW_CLASSES = 4
 
 
 def expert_names(study: Study, variant: str, gate: str = ROOT) -> list[str] | None:
-    """Names of a gate's experts, by index; None where none of them was given one.
+    """Names of a gate's experts, by index; None where none of them has a name.
 
-    An expert is called by the stage that it comes from, else by the classes that it knows where these are few. A
-    mixture among the experts is called by the leaf experts that it shares with no other.
+    The name of an expert is the stage that trained it, else the classes that it was trained on if these are fewer than
+    four. The name of a nested mixture lists its leaf experts that are in no sibling.
     """
-    lead = "" if gate == ROOT else f"{gate}."
-    places: dict[int, list[tuple[Mapping[str, Any], bool]]] = {}
+    prefix = "" if gate == ROOT else f"{gate}."
+    # Expert of the gate → the leaf experts inside it, and whether the expert is that leaf itself.
+    leaves: dict[int, list[tuple[Mapping[str, Any], bool]]] = {}
     for expert in experts_alone(study, variant):
         for path in expert["paths"]:
-            match = re.match(rf"{re.escape(lead)}experts\.(\d+)(\.|$)", path)
+            match = re.match(rf"{re.escape(prefix)}experts\.(\d+)(\.|$)", path)
             if match:
-                places.setdefault(int(match[1]), []).append((expert, match[2] == ""))
-    found = {place: _name(place, places) for place in places}
-    if not any(found.values()):
+                leaves.setdefault(int(match[1]), []).append((expert, match[2] == ""))
+    names_by_index = {index: _name_expert(index, leaves) for index in leaves}
+    if not any(names_by_index.values()):
         return None
-    names = [found.get(place) or f"expert {place}" for place in range(max(places) + 1)]
-    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names)]
+    names = [names_by_index.get(index) or f"expert {index}" for index in range(max(leaves) + 1)]
+    return [f"{name} ({index})" if names.count(name) > 1 else name for index, name in enumerate(names)]
 
 
 def title_of(study: Study, variant: str, gate: str) -> str:
-    """What to call a gate of a variant: a nested one by the name of its mixture, if it has one, and its path."""
+    """The heading of a gate: its variant; for a nested gate also its path and, if there is one, its mixture's name."""
     if gate == ROOT:
         return variant
     match = re.fullmatch(r"(?:(.*)\.)?experts\.(\d+)(?:\.(?!experts\.)[^.]+)*", gate)
@@ -44,46 +45,46 @@ def title_of(study: Study, variant: str, gate: str) -> str:
 
 
 def experts_alone(study: Study, variant: str) -> Sequence[Mapping[str, Any]]:
-    """The leaf experts of a variant's first run that has measured them by themselves."""
+    """The entries of `experts_alone` in the first run of a variant that has any: one for each leaf expert."""
     return next(
         (run["experts_alone"] for run in study.runs if run["variant"] == variant and run.get("experts_alone")), ()
     )
 
 
 def leaf_name(expert: Mapping[str, Any]) -> str | None:
-    """What a leaf expert is called, if anything."""
+    """The stage that trained a leaf expert, or its classes if they are fewer than four; None without either."""
     classes = expert.get("classes") or ()
     return expert.get("name") or (", ".join(map(str, classes)) if 0 < len(classes) < FEW_CLASSES else None)
 
 
 def expert_label(names: Sequence[str] | None, expert: int) -> str:
-    """An expert in running text."""
+    """The name of an expert in running text, or `expert 3`."""
     return names[expert] if names and expert < len(names) else f"expert {expert}"
 
 
 def with_labels(frame: Frame, names: Sequence[str] | None) -> tuple[Frame, list[str]]:
-    """The frame with a column `named`, and its values in the experts' order: names or numbers."""
+    """The frame with a column `named` of the experts' names or numbers, and those labels by expert."""
     last = int(frame["expert"].max())
-    order = [names[expert] if names and expert < len(names) else str(expert) for expert in range(last + 1)]
-    return frame.assign(named=[order[int(expert)] for expert in frame["expert"]]), order
+    labels = [names[expert] if names and expert < len(names) else str(expert) for expert in range(last + 1)]
+    return frame.assign(named=[labels[int(expert)] for expert in frame["expert"]]), labels
 
 
 def class_list(classes: Sequence[str], among: Sequence[str]) -> str:
-    """Classes in a table's cell: all, the few, all but a few, or the first few and how many more."""
-    rest = [name for name in among if name not in classes]
-    if not rest:
+    """Classes for a cell of a table: all, up to four by name, all but up to four, or three and the number of others."""
+    missing = [name for name in among if name not in classes]
+    if not missing:
         return f"all {len(classes)}"
     if len(classes) <= FEW_CLASSES:
         return listing(list(classes))
-    if len(rest) <= FEW_CLASSES:
-        return f"all but {listing(rest)}"
+    if len(missing) <= FEW_CLASSES:
+        return f"all but {listing(missing)}"
     return f"{', '.join(classes[:3])} and {len(classes) - 3} more"
 
 
-def _name(place: int, places: Mapping[int, Sequence[tuple[Mapping[str, Any], bool]]]) -> str | None:
-    here = places[place]
-    if any(itself for _, itself in here):
-        return leaf_name(here[0][0])
-    elsewhere = [expert for other, leaves in places.items() if other != place for expert, _ in leaves]
-    own = [leaf_name(expert) for expert, _ in here if not any(expert is other for other in elsewhere)]
-    return " + ".join(name for name in own if name) if own and all(own) and len(own) < FEW_CLASSES else None
+def _name_expert(index: int, leaves: Mapping[int, Sequence[tuple[Mapping[str, Any], bool]]]) -> str | None:
+    inside = leaves[index]
+    if any(is_leaf for _, is_leaf in inside):
+        return leaf_name(inside[0][0])
+    in_siblings = [leaf for sibling, pairs in leaves.items() if sibling != index for leaf, _ in pairs]
+    names = [leaf_name(leaf) for leaf, _ in inside if not any(leaf is shared for shared in in_siblings)]
+    return " + ".join(name for name in names if name) if names and all(names) and len(names) < FEW_CLASSES else None

@@ -1,4 +1,4 @@
-"""Figures: an altair chart with its name, caption and alternative text, and how it becomes SVG and PNG."""
+"""Figures: an altair chart with its name, caption and alternative text; `render` draws it as SVG and PNG."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-# Okabe and Ito's colours without the yellow, which white paper swallows, then Tol's muted ones.
+# Okabe and Ito's colours without yellow, which is hard to see on white, then Tol's muted ones.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
     "#882255", "#999933", "#44AA99", "#332288", "#888888",
@@ -24,11 +24,11 @@ class Figure:
     """A picture of the report.
 
     Arguments:
-        name: of its files, without suffix.
-        chart: what to draw.
-        caption: what the reader should know to read it.
-        alt: the picture in words, with its main figures.
-        tall: leave the place beside it to more than one other figure.
+        name: name of its files, without suffix; unique in a report.
+        chart: the drawing.
+        caption: the line below it: what it shows and how to read it.
+        alt: description for readers who cannot see it, with the main numbers.
+        tall: whether several other figures may stand one below the other beside it.
     """
 
     name: str
@@ -41,13 +41,15 @@ class Figure:
 def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name, the same in every figure of a report.
 
-    Beyond the palette, colours repeat: no eye tells thirteen apart, so figures with so many lines need other means.
+    The palette has twelve colours; from the thirteenth name on they repeat, because more cannot be told apart.
     """
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
 
 def slug(text: str, taken: set[str] | None = None) -> str:
-    """A file name for a text, different from those taken (and then taken itself).
+    """A file name for a text: lower case, hyphens for other characters, and a number if the name is in `taken`.
+
+    The name is added to `taken`.
 
     Example:
         >>> slug("Top-2 <gate> / β"), slug("a b", {"a-b"})
@@ -64,13 +66,13 @@ def slug(text: str, taken: set[str] | None = None) -> str:
 
 def render(figure: Figure) -> tuple[str, bytes]:
     """A figure as SVG text and as PNG at two and a half times its size."""
-    svg = _own_ids(vl_convert.vegalite_to_svg(_themed(figure.chart)), figure.name)
+    svg = _rename_ids(vl_convert.vegalite_to_svg(_themed_specification(figure.chart)), figure.name)
     return svg, vl_convert.svg_to_png(svg, scale=PNG_SCALE)
 
 
-def _own_ids(svg: str, name: str) -> str:
-    # The drawing library counts ids over all drawings of a process: numbered anew, the same figure gives the same
-    # bytes; with the figure's name before, two on one page do not clip and shade by each other's.
+def _rename_ids(svg: str, name: str) -> str:
+    # vl-convert numbers ids over all drawings of a process. Numbering them again makes the same figure the same bytes;
+    # prefixing the figure's name keeps the clips and gradients of two figures on one page apart.
     numbers: dict[str, int] = {}
     return re.sub(
         r'(\bid="|url\(#|href="#)([^")]+)',
@@ -79,8 +81,8 @@ def _own_ids(svg: str, name: str) -> str:
     )
 
 
-def _themed(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    # Every part was validated when it was built; doing it again for the whole takes a tenth of the drawing.
+def _themed_specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    # altair validates every part when it is built. Validating the whole again would take a tenth of the drawing time.
     specification = chart.to_dict(validate=False)
     specification["background"] = "white"
     specification["config"] = _THEME
@@ -88,7 +90,7 @@ def _themed(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 _THEME: dict[str, Any] = {
-    # The page gives every figure its own label: one on each mark would double the page's size.
+    # The page labels every figure as a whole: a label on each mark would double the page's size.
     "aria": False,
     "font": FONT,
     "view": {"stroke": None},

@@ -1,4 +1,4 @@
-"""How numbers are written: the same on the page, in the figures' captions and in the terminal."""
+"""Formats of numbers, the same on the page, in the captions of figures and in the terminal."""
 
 from moebius.lab.statistics.interval import Estimate
 
@@ -6,7 +6,7 @@ NONE = "–"
 
 
 def rate(value: float | int | None) -> str:
-    """A share of 1 with three decimals; what rounds to nothing keeps its order of magnitude.
+    """A share of 1 with three decimals; values below .0005 in size keep one significant digit.
 
     Example:
         >>> rate(0.6334), rate(1.0), rate(3e-30), rate(0.0), rate(-0.02), rate(None)
@@ -33,7 +33,7 @@ def signed(value: float | int) -> str:
 
 
 def bracket(estimate: Estimate) -> str:
-    """An interval of rates; nothing where one seed gives none.
+    """An interval of rates; an empty text for the estimate of one seed, which has no interval.
 
     Example:
         >>> bracket(Estimate(0.633, 0.633, 0.63, 0.636, 5))
@@ -53,7 +53,7 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def count(value: float | int | None) -> str:
-    """A whole number with thin groups of three.
+    """A whole number with commas between groups of three digits.
 
     Example:
         >>> count(1234567.0), count(None)
@@ -63,7 +63,7 @@ def count(value: float | int | None) -> str:
 
 
 def duration(seconds: float | int | None) -> str:
-    """Seconds as people say them.
+    """Seconds as seconds, minutes or hours.
 
     Example:
         >>> duration(4.23), duration(75), duration(7260)
@@ -80,7 +80,7 @@ def duration(seconds: float | int | None) -> str:
 
 
 def listing(words: list[str]) -> str:
-    """Words as a sentence lists them.
+    """Words in a sentence: with commas, and `and` before the last.
 
     Example:
         >>> listing(["a"]), listing(["a", "b"]), listing(["a", "b", "c"])

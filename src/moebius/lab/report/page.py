@@ -1,4 +1,4 @@
-"""The page: header, table of contents and sections, in one file that needs no network."""
+"""The page: header, table of contents and sections, in one HTML file that loads nothing from elsewhere."""
 
 import html
 import re
@@ -26,9 +26,9 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
         The path of report.html.
     """
     drawn = {
-        figure.name: _draw(study.folder / "figures", figure)
+        figure.name: _draw_figure(study.folder / "figures", figure)
         for section in sections
-        for figure in _figures(section.blocks)
+        for figure in _figures_of(section.blocks)
     }
     environment = Environment(
         loader=PackageLoader("moebius.lab.report"),
@@ -41,7 +41,7 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
         title=study.recipe.get("title") or study.name,
         name=study.name,
         description=study.recipe.get("description") or "",
-        facts=_facts(study),
+        facts=_header_facts(study),
         sections=sections,
         drawn=drawn,
         style=Markup(files("moebius.lab.report").joinpath("templates/style.css").read_text(encoding="utf-8")),
@@ -51,41 +51,41 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
     return path
 
 
-def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:
+def _figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:
     for block in blocks:
         if isinstance(block, Panels):
             yield from block.figures
         elif isinstance(block, Details):
-            yield from _figures(block.blocks)
+            yield from _figures_of(block.blocks)
 
 
-def _draw(folder: Path, figure: Figure) -> dict[str, Any]:
+def _draw_figure(folder: Path, figure: Figure) -> dict[str, Any]:
     svg, png = render(figure)
     for suffix, content in (("svg", svg.encode()), ("png", png)):
         with atomic_path(folder / f"{figure.name}.{suffix}", sync=False) as temporary:
             temporary.write_bytes(content)
-    return {"svg": _inline(svg, figure), "width": _width(svg)}
+    return {"svg": _inline_svg(svg, figure), "width": _svg_width(svg)}
 
 
-def _width(svg: str) -> int:
+def _svg_width(svg: str) -> int:
     match = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     return round(float(match[1])) if match else 400
 
 
-def _inline(svg: str, figure: Figure) -> Markup:
+def _inline_svg(svg: str, figure: Figure) -> Markup:
     size = re.compile(r'(<svg\b[^>]*?) width="[\d.]+" height="[\d.]+"')
     return Markup(
         size.sub(rf'\1 role="img" aria-label="{html.escape(figure.alt).replace(chr(92), chr(92) * 2)}"', svg, count=1)
     )
 
 
-def _facts(study: Study) -> list[tuple[str, str]]:
+def _header_facts(study: Study) -> list[tuple[str, str]]:
     data = study.about.get("data") or {}
     sizes = [
         f"{count(data[key])} {word}" for key, word in (("train_rows", "train"), ("test_rows", "test")) if data.get(key)
     ]
     names = ", ".join(str(name) for name in data.get("domains") or ())
-    described = "; ".join(part for part in (names, f"{', '.join(sizes)} images" if sizes else "") if part)
+    rows = "; ".join(part for part in (names, f"{', '.join(sizes)} images" if sizes else "") if part)
     classes = f"; {len(study.classes)} classes" if study.classes else ""
     fingerprint = f"; fingerprint {data['fingerprint']}" if data.get("fingerprint") else ""
     stamp = study.about.get("finished") or study.about.get("date")
@@ -97,16 +97,16 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     facts = [
         ("study", study.name),
         ("date", when),
-        ("data", described + classes + fingerprint),
+        ("data", rows + classes + fingerprint),
         ("runs", f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}"),
-        ("hardware", _pairs(study.about.get("hardware"))),
-        ("versions", _pairs(study.about.get("versions"))),
-        ("again", _command(study)),
+        ("hardware", _list_pairs(study.about.get("hardware"))),
+        ("versions", _list_pairs(study.about.get("versions"))),
+        ("again", _run_command(study)),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def _command(study: Study) -> str:
+def _run_command(study: Study) -> str:
     """The command line that runs the study again."""
     words = ["moebius", "run", str(study.about.get("reference") or study.name)]
     words += ["--preset", str(study.about["preset"])] if study.about.get("preset") else []
@@ -114,7 +114,7 @@ def _command(study: Study) -> str:
     return shlex.join([*words, "--seeds", str(len(study.seeds))])
 
 
-def _pairs(value: object) -> str:
+def _list_pairs(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(
             f"{str(key).replace('_', ' ')} {part}" for key, part in value.items() if part not in (None, "")

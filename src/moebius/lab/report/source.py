@@ -1,4 +1,4 @@
-"""Reading a study's folder."""
+"""Reading the folder of a study."""
 
 import json
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its folder tells it.
+    """A finished study, read from its folder.
 
     Arguments:
-        folder: where it lies.
-        about: the content of study.json.
+        folder: of the study.
+        about: content of study.json.
         runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
-        costs: of results.json: variant → way of running → multiply-adds and time of an image.
-        stages: of results.json: what was trained before the variants, one entry per stage and seed.
-        tables: tidy frames by name, once `tables.tabulate` has made them; drawn from by every section.
+        costs: of results.json: variant → `as_trained` or `one_expert` → multiply-adds and time of an image.
+        stages: of results.json: the stages trained before the variants, one entry per stage and seed.
+        tables: tidy frames by name, which `tables.tabulate` computes and every section reads.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class Study:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The resolved recipe, or nothing."""
+        """The resolved recipe; empty where study.json has none."""
         return self.about.get("recipe") or {}
 
     @property
@@ -61,7 +61,7 @@ class Study:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names of the data sets, by domain; one that stands alone is called `all`."""
+        """Names of the data sets, by domain; `all` where there is only one."""
         names = tuple(str(name) for name in (self.about.get("data") or {}).get("domains") or ())
         return names if len(names) > 1 else ("all",)
 
@@ -70,7 +70,7 @@ class Study:
         return tuple(run["seed"] for run in self.runs if run["variant"] == variant)
 
     def run_folder(self, run: Mapping[str, Any]) -> Path:
-        """Where a run's files lie."""
+        """The folder with the files of a run."""
         return self.folder / run["variant"] / f"seed-{run['seed']}"
 
     def table(self, name: str, **where: object) -> Frame:
@@ -87,22 +87,23 @@ def read_study(folder: Path) -> Study:
     """Read study.json and results.json.
 
     Raises:
-        StudyError: one of them is missing, is no JSON, has another schema or holds no run.
+        StudyError: one of them is missing, is no JSON, has another schema or has no run.
     """
-    about, results = _read(folder / "study.json"), _read(folder / "results.json")
+    about, results = _read_document(folder / "study.json"), _read_document(folder / "results.json")
     runs = results.get("runs") or []
     if not runs:
         raise StudyError(
             f"{folder / 'results.json'}: needs at least one run, got none", f"moebius run … --out {folder}"
         )
-    order = {variant: place for place, variant in enumerate((about.get("recipe") or {}).get("variants") or ())}
-    first = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
-    place = {variant: (order.get(variant, len(order)), first[variant]) for variant in first}
-    ordered = tuple(sorted(runs, key=lambda run: (*place[run["variant"]], run["seed"])))
+    # Variants that the recipe does not name come last, in the order of their first runs.
+    recipe_places = {name: place for place, name in enumerate((about.get("recipe") or {}).get("variants") or ())}
+    first_runs = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
+    places = {name: (recipe_places.get(name, len(recipe_places)), first) for name, first in first_runs.items()}
+    ordered = tuple(sorted(runs, key=lambda run: (*places[run["variant"]], run["seed"])))
     return Study(folder, about, ordered, results.get("costs") or {}, tuple(results.get("stages") or ()))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_document(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StudyError(
             f"{path}: needs the folder of a study that has run, but there is no such file",
@@ -113,6 +114,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: is no JSON ({error})", "run the study again into a new folder") from None
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
-        raise StudyError(f"{path}: needs schema {SCHEMA}, got {found!r}", "build it with the version that wrote it")
+        schema = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}", "build it with the version that wrote it")
     return value

@@ -1,4 +1,4 @@
-"""The results table in a terminal."""
+"""The table of results for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
     """One line per variant: mean and 95 % interval of test and train accuracy over seeds, parameters, seconds.
 
     Arguments:
-        runs: the runs of results.json; the order of variants is theirs.
-        title: above the table.
+        runs: the runs of results.json, in the order in which the variants appear.
+        title: line above the table.
 
     Returns:
-        A rich table; the best mean test accuracy is bold, which says nothing about how sure that is.
+        A rich table. The best mean test accuracy is bold, whether or not it is significantly better than the others.
 
     Example:
         >>> table = results_table([{"variant": "single", "seed": 0, "accuracy": {"train": 0.7, "test": 0.6}}])
@@ -26,11 +26,11 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
 
     Reference: ours; intervals are Student's t over seeds.
     """
-    variants: dict[str, list[Mapping[str, Any]]] = {}
+    runs_by_variant: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        variants.setdefault(run["variant"], []).append(run)
-    several = any(len(found) > 1 for found in variants.values())
-    scores = {name: _estimates(found) for name, found in variants.items()}
+        runs_by_variant.setdefault(run["variant"], []).append(run)
+    several = any(len(variant_runs) > 1 for variant_runs in runs_by_variant.values())
+    scores = {variant: _accuracy_estimates(variant_runs) for variant, variant_runs in runs_by_variant.items()}
     best = max((test.mean for _, test in scores.values() if test), default=None)
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
@@ -38,22 +38,22 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("train", "seeds", "parameters", "time"):
         table.add_column(head, justify="right", no_wrap=True)
-    for name, found in variants.items():
-        train, test = scores[name]
-        shown = rate(test.mean) if test else NONE
-        cells = [f"[bold]{shown}[/]" if test and test.mean == best else shown]
+    for variant, variant_runs in runs_by_variant.items():
+        train, test = scores[variant]
+        test_mean = rate(test.mean) if test else NONE
+        cells = [f"[bold]{test_mean}[/]" if test and test.mean == best else test_mean]
         cells += [bracket(test).replace("[", r"\[") if test else ""] if several else []
-        cells += [rate(train.mean) if train else NONE, str(len(found)), count(found[0].get("parameters"))]
-        seconds = [run["seconds"] for run in found if run.get("seconds") is not None]
-        table.add_row(name.replace("[", r"\["), *cells, duration(interval(seconds).mean if seconds else None))
+        cells += [rate(train.mean) if train else NONE, str(len(variant_runs)), count(variant_runs[0].get("parameters"))]
+        seconds = [run["seconds"] for run in variant_runs if run.get("seconds") is not None]
+        table.add_row(variant.replace("[", r"\["), *cells, duration(interval(seconds).mean if seconds else None))
     return table
 
 
 def stages_line(stages: Sequence[Mapping[str, Any]]) -> str | None:
-    """What was trained before the variants, in one line for above the table; None where nothing was.
+    """The stages trained before the variants, in one line to print above the table; None without stages.
 
     Arguments:
-        stages: those of results.json, one entry per stage and seed.
+        stages: `stages` of results.json, one entry per stage and seed.
 
     Example:
         >>> stages_line([{"stage": "a", "seed": 0, "accuracy": {"test": 0.93}}, {"stage": "b", "seed": 0}])
@@ -65,19 +65,21 @@ def stages_line(stages: Sequence[Mapping[str, Any]]) -> str | None:
     """
     if not stages:
         return None
-    scores = [(stage.get("accuracy") or {}).get("test") for stage in stages]
-    given = sorted(float(score) for score in scores if score is not None)
-    ends = list(dict.fromkeys(rate(end) for end in (given[0], given[-1]))) if given else []
+    accuracies = sorted(
+        float(accuracy) for stage in stages if (accuracy := (stage.get("accuracy") or {}).get("test")) is not None
+    )
+    ends = list(dict.fromkeys(rate(end) for end in (accuracies[0], accuracies[-1]))) if accuracies else []
     seeds = len({stage["seed"] for stage in stages})
-    repeated = f" with {seeds} seeds" if seeds > 1 else ""
-    measured = f", own-test accuracy {' – '.join(ends)}" if ends else ""
-    return f"stages: {len({stage['stage'] for stage in stages})} finished{repeated}{measured}"
+    with_seeds = f" with {seeds} seeds" if seeds > 1 else ""
+    with_accuracy = f", own-test accuracy {' – '.join(ends)}" if ends else ""
+    return f"stages: {len({stage['stage'] for stage in stages})} finished{with_seeds}{with_accuracy}"
 
 
-def _estimates(runs: Sequence[Mapping[str, Any]]) -> tuple[Estimate | None, Estimate | None]:
-    found = []
+def _accuracy_estimates(runs: Sequence[Mapping[str, Any]]) -> tuple[Estimate | None, Estimate | None]:
+    """Training and test accuracy over seeds; None where no run has one."""
+    estimates = []
     for split in ("train", "test"):
         values = [(run.get("accuracy") or {}).get(split) for run in runs]
-        given = [float(value) for value in values if value is not None]
-        found.append(interval(given) if given else None)
-    return found[0], found[1]
+        accuracies = [float(value) for value in values if value is not None]
+        estimates.append(interval(accuracies) if accuracies else None)
+    return estimates[0], estimates[1]

@@ -18,9 +18,9 @@ PAIRS = [(0, 8), (1, 9), (2, 6), (3, 5), (4, 7), (0, 9), (1, 8), (2, 7), (3, 6),
 ARTIFICIAL = (0, 1, 8, 9)
 
 
-def rates(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
+def rates_by_group(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
     frame = activation(weights, groups, names)
-    return {str(group): own["rate"].tolist() for group, own in frame.groupby("group", sort=False)}
+    return {str(group): lines["rate"].tolist() for group, lines in frame.groupby("group", sort=False)}
 
 
 def write_pretrained(
@@ -102,8 +102,8 @@ def pretrained_run(
             lead, seen = f"gate[{path}]" if path else "gate", np.isfinite(weights).all(1)
             columns |= {f"{lead}_{e}": column for e, column in enumerate(weights.T.astype(np.float32))}
             target = entry["gates"].setdefault(path, {"activation": {}, "activation_by_class": {}}) if path else entry
-            target["activation"][split] = rates(weights[seen], np.zeros(seen.sum(), np.int64), ["all"])
-            target["activation_by_class"][split] = rates(weights[seen], label[seen], CIFAR)
+            target["activation"][split] = rates_by_group(weights[seen], np.zeros(seen.sum(), np.int64), ["all"])
+            target["activation_by_class"][split] = rates_by_group(weights[seen], label[seen], CIFAR)
         entry["accuracy"][split], entry["loss"][split] = float(right.mean()), float(2 - right.mean())
         frames.append(pd.DataFrame(columns))
     loads = load(gates["test"][""])
@@ -125,11 +125,11 @@ def pretrained_run(
     return entry | more
 
 
-def drawn_splits(generator: np.random.Generator, rows: Mapping[str, int], skill: float) -> dict[str, dict[str, Any]]:
-    def one(count: int) -> dict[str, Any]:
+def draw_splits(generator: np.random.Generator, rows: Mapping[str, int], skill: float) -> dict[str, dict[str, Any]]:
+    def draw(count: int) -> dict[str, Any]:
         return {"label": generator.integers(0, 10, count), "right": generator.random(count) < skill}
 
-    return {split: one(count) for split, count in rows.items()}
+    return {split: draw(count) for split, count in rows.items()}
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def make_pairs(tmp_path: Path) -> Maker:
             ]
             oracle = float(np.any(knows, 0).mean())
             for variant, skill in (("standard", 0.82), ("sparse", 0.78), ("uniform", 0.55), ("gate-alone", 0.81)):
-                tables = drawn_splits(generator, rows, skill)
+                tables = draw_splits(generator, rows, skill)
                 tables["test"]["label"] = test
 
                 def weigh(label: np.ndarray, variant: str = variant, generator: Any = generator) -> np.ndarray:
@@ -160,16 +160,16 @@ def make_pairs(tmp_path: Path) -> Maker:
                         return np.full((len(label), 10), 0.1)
                     if variant == "gate-alone":
                         return np.ones((len(label), 1))
-                    own = np.stack([np.isin(label, pair) for pair in PAIRS], 1)
-                    weights = np.where(own, 2.1, -0.6) + generator.normal(0, 0.5, own.shape)
+                    is_known = np.stack([np.isin(label, pair) for pair in PAIRS], 1)
+                    weights = np.where(is_known, 2.1, -0.6) + generator.normal(0, 0.5, is_known.shape)
                     weights = np.where(weights > 0, weights, np.expm1(np.minimum(weights, 0)))
-                    return weights if variant == "standard" else np.maximum(weights, 0) * own
+                    return weights if variant == "standard" else np.maximum(weights, 0) * is_known
 
                 gates = {split: {"": weigh(table["label"])} for split, table in tables.items()}
                 more: dict[str, Any] = {"experts_alone": pool, "oracle": oracle, "cached": variant != "gate-alone"}
                 if variant == "gate-alone":
-                    one = expert_alone(["experts.0"], None, None, tables["test"]["right"], test)
-                    more |= {"experts_alone": [one], "oracle": one["accuracy"]}
+                    network = expert_alone(["experts.0"], None, None, tables["test"]["right"], test)
+                    more |= {"experts_alone": [network], "oracle": network["accuracy"]}
                 more["trained"] = variant != "uniform"
                 runs.append(pretrained_run(out, variant, seed, tables, gates, **more))
         return write_pretrained(out, "pairwise-cifar10", stages, runs, rows)
@@ -207,7 +207,7 @@ def make_tree(tmp_path: Path) -> Maker:
             ]
             oracle = float((base | experts["artificial"] | experts["natural"]).mean())
             for variant, skill in (("base", 0.78), ("tree", 0.83), ("tree-soft", 0.835)):
-                tables = drawn_splits(generator, rows, skill)
+                tables = draw_splits(generator, rows, skill)
                 tables["test"]["label"] = test
 
                 def weigh(label: np.ndarray, variant: str = variant, generator: Any = generator) -> dict[str, Any]:

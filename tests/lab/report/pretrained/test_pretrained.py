@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from moebius.lab.report.blocks import Heading, Panels, Table, Text
-from moebius.lab.report.charts.flow import Node, _place, _slot
+from moebius.lab.report.charts.flow import Node, _node_height, _place_nodes
 from moebius.lab.report.expert_names import class_list, expert_names, title_of
 from moebius.lab.report.sections import curves, gates, specialists, stages
 from moebius.lab.report.source import read_study
@@ -18,13 +18,13 @@ from moebius.lab.report.tables import tabulate, write_tables
 flow = importlib.import_module("moebius.lab.diagnostics.flow")
 
 
-def edit(out, change):
-    found = json.loads((out / "results.json").read_text())
-    change(found)
-    (out / "results.json").write_text(json.dumps(found))
+def edit_results(out, change):
+    results = json.loads((out / "results.json").read_text())
+    change(results)
+    (out / "results.json").write_text(json.dumps(results))
 
 
-def shown(module, out):
+def section_blocks(module, out):
     section = module.section(tabulate(read_study(out)))
     assert section is not None
     return section.blocks
@@ -46,13 +46,13 @@ def test_builds_a_whole_page(request, holds_together, maker):
 
 
 def test_a_stage_is_a_line_with_its_own_classes(make_tree):
-    def change(found):
-        for stage in found["stages"]:
+    def change(results):
+        for stage in results["stages"]:
             stage["accuracy"]["test"] = 0.9 + 0.01 * stage["seed"]
 
     out = make_tree(seeds=3)
-    edit(out, change)
-    (table,) = tables(shown(stages, out))
+    edit_results(out, change)
+    (table,) = tables(section_blocks(stages, out))
     lines = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert list(lines) == ["base", "first-gate", "artificial", "natural"]
     assert lines["base"]["classes"] == "all 10"
@@ -64,15 +64,15 @@ def test_a_stage_is_a_line_with_its_own_classes(make_tree):
 
 
 def test_stages_without_validation_draw_their_test_accuracy(make_pairs):
-    def change(found):
-        for stage in found["stages"]:
+    def change(results):
+        for stage in results["stages"]:
             del stage["accuracy"]["validation"]
             for line in stage["epochs"]:
                 del line["validation"]
 
     out = make_pairs(seeds=1)
-    edit(out, change)
-    blocks = shown(stages, out)
+    edit_results(out, change)
+    blocks = section_blocks(stages, out)
     (figure,) = figures(blocks)
     assert figure.caption.startswith("Test accuracy by epoch")
     assert {row[4] for row in tables(blocks)[0].rows} == {"–"}
@@ -80,14 +80,14 @@ def test_stages_without_validation_draw_their_test_accuracy(make_pairs):
 
 def test_stages_that_say_nothing_but_their_name_are_listed(make_pairs):
     out = make_pairs(seeds=1)
-    edit(out, lambda found: found.update(stages=[{"stage": "a", "seed": 0}]))
-    blocks = shown(stages, out)
+    edit_results(out, lambda results: results.update(stages=[{"stage": "a", "seed": 0}]))
+    blocks = section_blocks(stages, out)
     assert figures(blocks) == []
     assert list(tables(blocks)[0].rows[0][:2]) == ["a", "–"]
 
 
 def test_variants_over_the_same_experts_are_shown_together(make_pairs):
-    blocks = shown(specialists, make_pairs(seeds=2))
+    blocks = section_blocks(specialists, make_pairs(seeds=2))
     heads = [block.text for block in blocks if isinstance(block, Heading)]
     # The network that stands alone has one expert: itself.
     assert heads == ["standard, sparse and uniform", "Headroom"]
@@ -102,21 +102,21 @@ def test_variants_over_the_same_experts_are_shown_together(make_pairs):
 
 
 def test_variants_whose_experts_differ_are_apart(make_pairs):
-    def change(found):
-        for run in found["runs"]:
+    def change(results):
+        for run in results["runs"]:
             if run["variant"] == "sparse":
                 run["experts_alone"][0]["accuracy"] += 0.01
 
     out = make_pairs(seeds=1)
-    edit(out, change)
-    heads = [block.text for block in shown(specialists, out) if isinstance(block, Heading)]
+    edit_results(out, change)
+    heads = [block.text for block in section_blocks(specialists, out) if isinstance(block, Heading)]
     assert heads == ["standard and uniform", "sparse", "Headroom"]
 
 
 @pytest.mark.parametrize("validated", [True, False])
 def test_headroom_is_what_the_oracle_has_over_the_variant(make_pairs, validated):
-    def change(found):
-        for run in found["runs"]:
+    def change(results):
+        for run in results["runs"]:
             run["oracle"], run["accuracy"]["test"] = 0.95, 0.80 + 0.01 * run["seed"]
             for place, expert in enumerate(run["experts_alone"]):
                 expert["accuracy"] = 0.1 + 0.01 * place
@@ -124,28 +124,28 @@ def test_headroom_is_what_the_oracle_has_over_the_variant(make_pairs, validated)
                 expert["validation_accuracy"] = (0.3 if place == 4 else 0.1) if validated else None
 
     out = make_pairs(seeds=3)
-    edit(out, change)
-    blocks = shown(specialists, out)
+    edit_results(out, change)
+    blocks = section_blocks(specialists, out)
     cells = dict(zip(tables(blocks)[1].columns, tables(blocks)[1].rows[0], strict=True))
     assert cells["best single expert"] == ("pair-4-7" if validated else "pair-4-5")
     assert cells["its test accuracy"].startswith(".140" if validated else ".190")
     assert cells["headroom"] == "+.140 [+.115, +.165]"
-    said = [block.text for block in blocks if isinstance(block, Text)][-1]
-    assert ("chosen on the validation images" in said) == validated
-    assert ("which flatters it" in said) == (not validated)
+    last_text = [block.text for block in blocks if isinstance(block, Text)][-1]
+    assert ("chosen on the validation images" in last_text) == validated
+    assert ("which flatters it" in last_text) == (not validated)
 
 
 def test_a_mixture_that_passes_its_oracle_is_said_to(make_pairs):
     out = make_pairs(seeds=1)
-    edit(out, lambda found: [run.update(oracle=0.3) for run in found["runs"]])
-    blocks = shown(specialists, out)
+    edit_results(out, lambda results: [run.update(oracle=0.3) for run in results["runs"]])
+    blocks = section_blocks(specialists, out)
     assert tables(blocks)[1].rows[0][-1].startswith("−.")
     assert any("does better than any choice of one expert" in block.text for block in blocks if isinstance(block, Text))
 
 
 def test_experts_trained_with_their_gate_are_shown_on_demand(make_pairs):
-    def change(found):
-        for run in found["runs"]:
+    def change(results):
+        for run in results["runs"]:
             for expert in run["experts_alone"]:
                 expert |= {
                     "name": None,
@@ -157,8 +157,8 @@ def test_experts_trained_with_their_gate_are_shown_on_demand(make_pairs):
                 }
 
     out = make_pairs(seeds=1)
-    edit(out, change)
-    blocks = shown(specialists, out)
+    edit_results(out, change)
+    blocks = section_blocks(specialists, out)
     assert [block.kind for block in blocks[1:2]] == ["details"]
     (table,) = tables(blocks[1].blocks)
     assert table.columns == ["expert", "knows", "all images"]
@@ -177,14 +177,14 @@ def test_experts_are_called_by_stage_class_or_branch(make_pairs, make_tree):
 
 
 def test_equal_names_are_told_apart(make_pairs):
-    def change(found):
-        for expert in found["runs"][0]["experts_alone"]:
+    def change(results):
+        for expert in results["runs"][0]["experts_alone"]:
             expert["name"] = None
-        found["runs"][0]["experts_alone"][5]["classes"] = ["airplane", "ship"]
-        found["runs"][0]["experts_alone"][6]["classes"] = None
+        results["runs"][0]["experts_alone"][5]["classes"] = ["airplane", "ship"]
+        results["runs"][0]["experts_alone"][6]["classes"] = None
 
     out = make_pairs(seeds=1)
-    edit(out, change)
+    edit_results(out, change)
     names = expert_names(read_study(out), "standard")
     assert [names[place] for place in (0, 1, 5, 6)] == [
         "airplane, ship (0)", "automobile, truck", "airplane, ship (5)", "expert 6",
@@ -203,15 +203,15 @@ def test_no_row_is_lost_or_doubled_in_a_tree(make_tree):
     frame = tabulate(read_study(make_tree(seeds=1))).table("flow", seed=0)
     assert set(frame["variant"]) == {"tree", "tree-soft"}
     leaves = frame[frame["path"].str.contains(r"experts\.\d\.experts")]
-    for of in (leaves, frame[frame["parent"] == "root"]):
-        sums = of.groupby(["variant", "class"])[["share", "rows"]].sum()
+    for nodes in (leaves, frame[frame["parent"] == "root"]):
+        sums = nodes.groupby(["variant", "class"])[["share", "rows"]].sum()
         assert sums["share"].to_numpy() == pytest.approx(1)
         assert sums.groupby("variant")["rows"].sum().tolist() == [1000, 1000]
 
 
 def test_the_tree_names_its_branches_and_says_what_they_get(make_tree):
     out = make_tree(seeds=2)
-    blocks = shown(flow, out)
+    blocks = section_blocks(flow, out)
     table, _ = tables(blocks)
     frame = tabulate(read_study(out)).table("flow", variant="tree", seed=0, path="experts.0")
     assert [row[0] for row in table.rows] == ["root", "artificial", "natural"]
@@ -231,33 +231,35 @@ def test_words_of_a_tree_never_overlap(share):
     leaves = tuple(Node(f"{place}", "leaf", share / 4, 1, 1) for place in range(4))
     top = Node("a", "branch", share, 1, 1, leaves), Node("b", "leaf", 1 - share, 1, 1)
     root, places = Node("root", "root", 1.0, 2, 2, top), {}
-    _place(root, 0, 0.0, root.depth, 100.0, places)
+    _place_nodes(root, 0, 0.0, root.depth, 100.0, places)
     middles = [places[node.path][1] + node.share * 115 for node in root.below() if not node.children]
     assert all(below - above >= 28 for above, below in pairwise(middles))
-    assert max(middles) < _slot(root)
+    assert max(middles) < _node_height(root)
 
 
 def test_an_untrained_variant_is_a_level_in_the_curves(make_pairs):
     out = make_pairs(seeds=1)
-    whole, zoom = figures(shown(curves, out))
+    whole, zoom = figures(section_blocks(curves, out))
     assert "never trained" in whole.caption
     # The level at .55 does not decide where the curves are zoomed to.
     assert float(re.findall(r"\.\d+", zoom.caption)[0]) > 0.6
-    assert not any("uniform" in figure.alt for figure in figures(shown(gates, out)))
+    assert not any("uniform" in figure.alt for figure in figures(section_blocks(gates, out)))
 
 
 def test_curves_hold_where_nothing_was_trained(make_pairs):
     out = make_pairs(seeds=1)
-    edit(out, lambda found: found.update(runs=[run for run in found["runs"] if run["variant"] == "uniform"]))
-    whole, _ = figures(shown(curves, out))
+    edit_results(
+        out, lambda results: results.update(runs=[run for run in results["runs"] if run["variant"] == "uniform"])
+    )
+    whole, _ = figures(section_blocks(curves, out))
     assert "never trained" not in whole.caption
     assert gates.section(tabulate(read_study(out))) is None
 
 
 def test_curves_hold_with_a_variant_that_has_no_epochs(make_pairs):
     out = make_pairs(seeds=1)
-    edit(out, lambda found: [run.update(epochs=[]) for run in found["runs"] if run["variant"] == "uniform"])
-    assert "uniform" not in figures(shown(curves, out))[0].alt
+    edit_results(out, lambda results: [run.update(epochs=[]) for run in results["runs"] if run["variant"] == "uniform"])
+    assert "uniform" not in figures(section_blocks(curves, out))[0].alt
 
 
 def test_the_tables_are_written(make_tree):

@@ -1,4 +1,4 @@
-"""Accuracy against active experts: each variant a line from what it was trained as to exactly one expert."""
+"""Accuracy against active experts: a line for each variant, from as trained to exactly one expert."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +10,21 @@ from moebius.lab.report.frames import Frame, make_frame
 
 WIDTH, HEIGHT, LINE = 400, 420, 14
 TITLE = "active experts per image"
+# Variants with more active experts than SHOWN_APART have their name at the right too; those above MANY are spread
+# apart from the rest, because they are further right.
 SHOWN_APART, MANY = 1.3, 4.5
 
 
 def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin:
-    """The chart of variant, way ("as trained" or "exactly one expert"), active and accuracy.
+    """The chart of a frame with the columns variant, way, active (number of experts) and accuracy.
 
-    Names stand at the left for the rings and at the points for what runs more than one expert; names that would
-    overlap are moved apart and tied to their ring by a thin line.
+    `way` is "as trained" (a point) or "exactly one expert" (a ring). The names of the rings are at the left; those of
+    points with several active experts are beside the points. Names that would overlap are moved apart, and a thin line
+    connects a name with its ring.
+
+    Arguments:
+        frame: two lines for each variant.
+        levels: accuracies to mark by dashed lines, by name.
     """
     ends = [*frame["accuracy"], *levels.values()]
     reach = max(max(ends) - min(ends), 0.01)
@@ -29,49 +36,49 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
     x = alt.X("active:Q", title=TITLE, scale=along, axis=alt.Axis(values=ticks, grid=False, format="~g"))
     y = alt.Y("accuracy:Q", title="test accuracy", scale=upward)
     left, at = alt.X("left:Q", scale=along, title=TITLE), alt.Y("at:Q", scale=upward, title="test accuracy")
-    ones = frame[frame["way"] == "exactly one expert"].sort_values("accuracy", ascending=False)
-    names = _spread(list(ones["variant"]), list(ones["accuracy"]), domain)
+    rings = frame[frame["way"] == "exactly one expert"].sort_values("accuracy", ascending=False)
+    names = _spread_names(list(rings["variant"]), list(rings["accuracy"]), domain)
     trained = frame[frame["way"] == "as trained"]
     blue, orange = alt.value("#0072B2"), alt.value("#D55E00")
-    words: dict[str, Any] = {"fontSize": 11.5, "color": INK}
+    font: dict[str, Any] = {"fontSize": 11.5, "color": INK}
     rules = alt.Chart(make_frame([(1.0, most, level) for level in levels.values()], ["active", "end", "accuracy"]))
     layers: list[Any] = [
         rules.mark_rule(strokeDash=[3, 4], strokeWidth=1, color="#888888").encode(x, alt.X2("end:Q"), y),
         alt.Chart(frame).mark_line(strokeWidth=1, opacity=0.45).encode(x, y, alt.Detail("variant:N"), color=blue),
         alt.Chart(trained).mark_point(size=46, filled=True, opacity=1).encode(x, y, color=blue),
-        alt.Chart(ones).mark_point(size=46, strokeWidth=1.8, fill="white", opacity=1).encode(x, y, color=orange),
+        alt.Chart(rings).mark_point(size=46, strokeWidth=1.8, fill="white", opacity=1).encode(x, y, color=orange),
         alt.Chart(names)
         .mark_rule(strokeWidth=0.7, opacity=0.6)
         .encode(left, alt.X2("ring:Q"), at, alt.Y2("accuracy:Q")),
-        alt.Chart(names).mark_text(align="right", baseline="middle", dx=-3, **words).encode(left, at, text="variant:N"),
-        alt.Chart(_beside(trained, domain))
-        .mark_text(align="left", baseline="middle", dx=7, **words)
+        alt.Chart(names).mark_text(align="right", baseline="middle", dx=-3, **font).encode(left, at, text="variant:N"),
+        alt.Chart(_names_beside(trained, domain))
+        .mark_text(align="left", baseline="middle", dx=7, **font)
         .encode(x, at, text="variant:N"),
     ]
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
-def _beside(trained: Frame, domain: Sequence[float]) -> Frame:
-    """Names at the right of what runs more than one expert, apart from each other: those of few and those of many."""
+def _names_beside(trained: Frame, domain: Sequence[float]) -> Frame:
+    """Variant, active and height `at` of the names at the right; few and many active experts are spread separately."""
     lines = []
     for few in (True, False):
-        own = trained[(trained["active"] > SHOWN_APART) & ((trained["active"] < MANY) == few)]
-        own = own.sort_values("accuracy", ascending=False)
-        places = _spread(list(own["variant"]), list(own["accuracy"]), domain)["at"]
-        lines += list(zip(own["variant"], own["active"], places, strict=True))
+        points = trained[(trained["active"] > SHOWN_APART) & ((trained["active"] < MANY) == few)]
+        points = points.sort_values("accuracy", ascending=False)
+        heights = _spread_names(list(points["variant"]), list(points["accuracy"]), domain)["at"]
+        lines += list(zip(points["variant"], points["active"], heights, strict=True))
     return make_frame(lines, ["variant", "active", "at"])
 
 
-def _spread(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[float]) -> Frame:
-    """A place for each name, at its accuracy or as near as leaves room for a line of text; the best first."""
+def _spread_names(names: Sequence[str], accuracies: Sequence[float], domain: Sequence[float]) -> Frame:
+    """A height `at` for each name: its accuracy, or the nearest one that keeps lines of text apart; the best first."""
     step = LINE / HEIGHT * (domain[1] - domain[0])
-    places: list[float] = []
+    heights: list[float] = []
     for accuracy in accuracies:
-        places.append(min(accuracy, places[-1] - step) if places else accuracy)
-    # What ran out below is pushed up again, from the last name on.
+        heights.append(min(accuracy, heights[-1] - step) if heights else accuracy)
+    # Names that fell below the picture move up again, beginning with the lowest.
     floor = domain[0] + step / 2
-    for number in reversed(range(len(places))):
-        places[number] = max(places[number], floor)
-        floor = places[number] + step
-    lines = zip(names, places, accuracies, strict=True)
+    for place in reversed(range(len(heights))):
+        heights[place] = max(heights[place], floor)
+        floor = heights[place] + step
+    lines = zip(names, heights, accuracies, strict=True)
     return make_frame([(*line, 0.78, 0.97) for line in lines], ["variant", "at", "accuracy", "left", "ring"])

@@ -1,4 +1,4 @@
-"""Accuracy of experts by themselves, expert by class."""
+"""Heat map of the accuracy of single experts: expert by class."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import listing, rate
 from moebius.lab.report.source import Study
 
-# From this width on a cell has room for two digits.
-ROOM = 24
+# Pixels: two digits fit into a cell of this width.
+DIGITS_WIDTH = 24
 
 
 def alone_chart(
@@ -22,18 +22,30 @@ def alone_chart(
     labels: Sequence[str],
     name: str,
 ) -> Figure | None:
-    """The heat map of a pool of experts, means over seeds; the classes that an expert knows are framed."""
+    """The heat map of a pool of experts, means over seeds; the classes that an expert was trained on are framed.
+
+    Arguments:
+        study: gives the classes.
+        group: variants that use the pool, for the description.
+        by_seed: seed → entries of `experts_alone` in results.json.
+        labels: names of the experts, by place in the entries.
+        name: of the figure's files.
+
+    Returns:
+        None where no expert has accuracies by class.
+    """
     classes = list(study.classes)
     first = by_seed[min(by_seed)]
     lines = []
     for place, label in enumerate(labels):
-        known = first[place].get("classes")
-        for number, of in enumerate(classes):
-            found = [_at(leaves, place, number) for leaves in by_seed.values()]
-            given = [value for value in found if value is not None]
-            if given:
-                mean = sum(given) / len(given)
-                lines.append((label, of, mean, _short(mean), known is not None and of in known))
+        known_classes = first[place].get("classes")
+        for number, class_name in enumerate(classes):
+            values = [_class_accuracy(experts, place, number) for experts in by_seed.values()]
+            accuracies = [value for value in values if value is not None]
+            if accuracies:
+                mean = sum(accuracies) / len(accuracies)
+                is_known = known_classes is not None and class_name in known_classes
+                lines.append((label, class_name, mean, _two_digits(mean), is_known))
     if not lines:
         return None
     frame = make_frame(lines, ["label", "of", "accuracy", "text", "known"])
@@ -55,22 +67,22 @@ def alone_chart(
     if frame["known"].any():
         frames = alt.Chart(frame[frame["known"]]).mark_rect(fill=None, stroke=INK, strokeWidth=1.1)
         layers.append(frames.encode(x, y))
-    if cell >= ROOM and height >= 12:
+    if cell >= DIGITS_WIDTH and height >= 12:
         dark = alt.condition("datum.accuracy > 0.55", alt.value("white"), alt.value(INK))
         layers.append(alt.Chart(frame).mark_text(fontSize=10).encode(x, y, text="text:N", color=dark))
     chart = alt.layer(*layers).properties(width=WIDTH, height=height * len(labels))
     best = frame.loc[frame.groupby("label", sort=False)["accuracy"].idxmax()]
-    said = "; ".join(f"{row['label']} {row['of']} {rate(row['accuracy'])}" for _, row in best.iterrows())
+    best_classes = "; ".join(f"{row['label']} {row['of']} {rate(row['accuracy'])}" for _, row in best.iterrows())
     over = f", means over {len(by_seed)} seeds" if len(by_seed) > 1 else ""
     framed = "; framed are the classes that it was trained on" if frame["known"].any() else ""
     caption = f"Test accuracy of each expert alone by class{over}{framed}."
-    return Figure(name, chart, caption, f"{listing(list(group))}: {caption} Best class of each: {said}.")
+    return Figure(name, chart, caption, f"{listing(list(group))}: {caption} Best class of each: {best_classes}.")
 
 
-def _at(leaves: Sequence[Mapping[str, Any]], place: int, number: int) -> float | None:
-    by_class = leaves[place].get("by_class") or () if place < len(leaves) else ()
+def _class_accuracy(experts: Sequence[Mapping[str, Any]], place: int, number: int) -> float | None:
+    by_class = experts[place].get("by_class") or () if place < len(experts) else ()
     return float(by_class[number]) if number < len(by_class) and by_class[number] is not None else None
 
 
-def _short(value: float) -> str:
+def _two_digits(value: float) -> str:
     return "0" if value < 0.005 else f"{value:.2f}".removeprefix("0")

@@ -1,4 +1,4 @@
-"""How to run it again, and where the figures' numbers are."""
+"""The files beside the page, and the recipe to run the study again."""
 
 import yaml
 
@@ -10,7 +10,7 @@ ORDER = 100
 
 
 def section(study: Study) -> Section | None:
-    """The resolved recipe and the files beside the page."""
+    """The list of files, and the resolved recipe."""
     tables = sorted(f"tables/{name}.csv" for name, frame in study.tables.items() if name != "results" and len(frame))
     text = "Beside this page: results.json and results.csv hold every figure of every run; " + (
         f"the tables behind this page are {listing(tables)}; " if tables else ""

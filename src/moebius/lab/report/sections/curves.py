@@ -17,7 +17,7 @@ SPLITS = ["test", "train"]
 
 
 def section(study: Study) -> Section | None:
-    """For each group of the recipe: the whole curves, and where they end up."""
+    """For each group of curves in the recipe: the whole curves, and an enlargement of their second half."""
     frame = study.table("epochs", measure="accuracy")
     if frame.empty:
         return None
@@ -26,54 +26,56 @@ def section(study: Study) -> Section | None:
     taken: set[str] = set()
     groups = curve_groups(study)
     for title, names in groups:
-        own = over_seeds(frame[frame["variant"].isin(names)], ["variant", "split", "epoch"])
-        if own.empty:
+        curves = over_seeds(frame[frame["variant"].isin(names)], ["variant", "split", "epoch"])
+        if curves.empty:
             continue
         if title:
             blocks.append(Heading(title))
         name = slug(f"curves {title}" if len(groups) > 1 else "curves", taken)
-        blocks.append(Panels(_figures(study, own, names, title, name)))
+        blocks.append(Panels(_curve_figures(study, curves, names, title, name)))
     return Section("curves", "Accuracy by epoch", blocks) if blocks else None
 
 
-def _figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
+def _curve_figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
     curves, flat = split_untrained(frame)
     last = int(frame["epoch"].max())
     ends = frame[frame["epoch"] == frame.groupby(["variant", "split"])["epoch"].transform("max")]
-    said = "; ".join(f"{row['variant']} {row['split']} {rate(row['mean'])}" for _, row in ends.iterrows())
+    final = "; ".join(f"{row['variant']} {row['split']} {rate(row['mean'])}" for _, row in ends.iterrows())
     seeds = int(frame["count"].max())
     band = f", mean of {seeds} seeds with the range from worst to best" if seeds > 1 else ""
-    # What was never trained is a level: it does not decide where to zoom, unless there is nothing else.
+    # Variants that were never trained are horizontal lines. They do not set the range of the enlargement, unless there
+    # are no other variants.
     late = curves[curves["epoch"] > last / 2] if len(curves) else flat
     pad = max(float((late["high"] - late["low"].min()).max()) * 0.06, 0.004)
     zoom = (float(late["low"].min()) - pad, float(late["high"].max()) + pad)
-    of = f"{title}: accuracy" if title else "Accuracy"
+    subject = f"{title}: accuracy" if title else "Accuracy"
     level = "; a line all across: never trained" if len(flat) and len(curves) else ""
-    whole = (float(frame["low"].min()), float(frame["high"].max()))
-    pad = max((whole[1] - whole[0]) * 0.04, 0.004)
+    full = (float(frame["low"].min()), float(frame["high"].max()))
+    pad = max((full[1] - full[0]) * 0.04, 0.004)
     return [
         Figure(
             name,
-            _chart(study, frame, names, (max(0.0, whole[0] - pad), min(1.0, whole[1] + pad))),
-            f"{of} by epoch{band}. Solid: test, at the epoch's end; dashed: train, cumulative over the epoch{level}.",
-            f"{of} by epoch {last}, at its end: {said}.",
+            _curve_chart(study, frame, names, (max(0.0, full[0] - pad), min(1.0, full[1] + pad))),
+            f"{subject} by epoch{band}. Solid: test, at the epoch's end; dashed: train, cumulative over the epoch"
+            f"{level}.",
+            f"{subject} by epoch {last}, at its end: {final}.",
         ),
         Figure(
             f"{name}-zoom",
-            _chart(study, frame, names, zoom),
+            _curve_chart(study, frame, names, zoom),
             f"The same, zoomed to where the curves end up ({rate(zoom[0])} to {rate(zoom[1])}).",
-            f"{of} by epoch, zoomed to {rate(zoom[0])} to {rate(zoom[1])}.",
+            f"{subject} by epoch, zoomed to {rate(zoom[0])} to {rate(zoom[1])}.",
         ),
     ]
 
 
-def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, float]) -> alt.TopLevelMixin:
+def _curve_chart(study: Study, frame: Frame, names: list[str], limits: tuple[float, float]) -> alt.TopLevelMixin:
     curves, flat = split_untrained(frame)
     curves, flat = (curves, flat) if len(curves) else (flat, curves)
     epochs = int(curves["epoch"].nunique())
     base = alt.Chart(curves)
     x = epoch_axis(curves, 12)
-    scale = alt.Scale(domain=list(shown), nice=False, zero=False)
+    scale = alt.Scale(domain=list(limits), nice=False, zero=False)
     colour = variant_colour(study, names, symbol="stroke" if epochs > 1 else "circle")
     legend = alt.Legend(title=None)
     if epochs == 1:
@@ -84,9 +86,11 @@ def _chart(study: Study, frame: Frame, names: list[str], shown: tuple[float, flo
     dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=SPLITS, range=[[1, 0], [5, 4]]), legend=legend)
     y = alt.Y("mean:Q", scale=scale, title="accuracy")
     layers: list[Any] = [base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash)]
-    alone = curves[curves.groupby(["variant", "split"])["epoch"].transform("count") == 1]
-    if len(alone):
-        layers.append(alt.Chart(alone).mark_point(size=45, filled=True, opacity=1, clip=True).encode(x, y, colour))
+    single_points = curves[curves.groupby(["variant", "split"])["epoch"].transform("count") == 1]
+    if len(single_points):
+        layers.append(
+            alt.Chart(single_points).mark_point(size=45, filled=True, opacity=1, clip=True).encode(x, y, colour)
+        )
     if len(flat):
         layers.append(alt.Chart(flat).mark_rule(strokeWidth=2, clip=True).encode(y, colour, dash))
     if int(curves["count"].max()) > 1:

@@ -7,6 +7,7 @@ from moebius.lab.report.charts.parts import FEW, axis_steps, blues, epoch_axis, 
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
+from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import (
     curve_groups,
@@ -19,15 +20,15 @@ from moebius.lab.report.queries import (
 from moebius.lab.report.source import Study
 
 ORDER = 70
-KINDS = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of an image"}
+ENTROPIES = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of an image"}
 
 
 def section(study: Study) -> Section | None:
-    """How decided each gate became, and which expert it loads."""
+    """Entropy of each gate and load of its experts by epoch."""
     frame, pairs = study.table("gates"), gates_with(study, "gates")
     if frame.empty or not pairs:
         return None
-    # A gate that was never trained has no course to show.
+    # The gate of an untrained variant does not change over epochs.
     frame, _ = split_untrained(frame)
     if frame.empty:
         return None
@@ -41,24 +42,25 @@ def section(study: Study) -> Section | None:
     figures = [
         figure
         for title, names in curve_groups(study)
-        if (figure := _entropy(study, frame, [name for name in names if (name, "root") in pairs], title, taken))
+        if (figure := _entropy_figure(study, frame, [name for name in names if (name, ROOT) in pairs], title, taken))
     ]
     blocks.append(Panels(figures))
-    names = variant_slugs(study)
-    loads = [_load(study, frame, pair, figure_name("load", names[pair[0]], pair[1])) for pair in pairs]
+    slugs = variant_slugs(study)
+    loads = [_load_figure(study, frame, pair, figure_name("load", slugs[pair[0]], pair[1])) for pair in pairs]
     blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
     return Section("gates", "Gates over the epochs", blocks)
 
 
-def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: set[str]) -> Figure | None:
-    own = frame[(frame["gate"] == "root") & frame["variant"].isin(names) & frame["measure"].isin(list(KINDS))]
-    if own.empty:
+def _entropy_figure(study: Study, frame: Frame, names: list[str], title: str, taken: set[str]) -> Figure | None:
+    in_group = (frame["gate"] == ROOT) & frame["variant"].isin(names)
+    entropies = frame[in_group & frame["measure"].isin(list(ENTROPIES))]
+    if entropies.empty:
         return None
-    shown = over_seeds(own, ["variant", "measure", "epoch"])
-    shown["entropy"] = [KINDS[measure] for measure in shown["measure"]]
+    shown = over_seeds(entropies, ["variant", "measure", "epoch"])
+    shown["entropy"] = [ENTROPIES[measure] for measure in shown["measure"]]
     dash = alt.StrokeDash(
         "entropy:N",
-        scale=alt.Scale(domain=list(KINDS.values()), range=[[1, 0], [5, 4]]),
+        scale=alt.Scale(domain=list(ENTROPIES.values()), range=[[1, 0], [5, 4]]),
         legend=alt.Legend(title=None, columns=1),
     )
     point = alt.OverlayMarkDef(size=35) if shown["epoch"].nunique() == 1 else False
@@ -66,22 +68,21 @@ def _entropy(study: Study, frame: Frame, names: list[str], title: str, taken: se
     colour = variant_colour(study, names)
     chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(epoch_axis(shown, 12), y, colour, dash)
     last = shown[(shown["epoch"] == shown["epoch"].max())]
-    said = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())
+    final = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())
     lead = f"{title}: entropy" if title else "Entropy"
     caption = f"{lead} of the gates by epoch{', means over seeds' if shown['count'].max() > 1 else ''}."
     name = slug(f"gate-entropy {title}", taken)
-    return Figure(name, chart.properties(width=WIDTH, height=HEIGHT), caption, f"{caption} At the end: {said}.")
+    return Figure(name, chart.properties(width=WIDTH, height=HEIGHT), caption, f"{caption} At the end: {final}.")
 
 
-def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figure | None:
-    own = frame[(frame["variant"] == pair[0]) & (frame["gate"] == pair[1]) & (frame["measure"] == "load")]
-    if own.empty:
+def _load_figure(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figure | None:
+    loads = frame[(frame["variant"] == pair[0]) & (frame["gate"] == pair[1]) & (frame["measure"] == "load")]
+    if loads.empty:
         return None
-    seeds, experts = own["seed"].nunique(), int(own["expert"].max()) + 1
+    seeds, experts = loads["seed"].nunique(), int(loads["expert"].max()) + 1
     names = expert_names(study, *pair)
-    own, order = with_labels(
-        own.assign(expert=own["expert"].astype(int), seed=[f"seed {seed}" for seed in own["seed"]]), names
-    )
+    loads = loads.assign(expert=loads["expert"].astype(int), seed=[f"seed {seed}" for seed in loads["seed"]])
+    loads, order = with_labels(loads, names)
     columns = 1 if seeds == 1 else min(3, seeds) if experts <= FEW else min(2, seeds)
     size = {"width": (WIDTH - 14 * (columns - 1)) / columns, "height": HEIGHT - 60 if seeds == 1 else 110}
     if experts <= FEW:
@@ -91,28 +92,33 @@ def _load(study: Study, frame: Frame, pair: tuple[str, str], name: str) -> Figur
             scale=scale,
             legend=alt.Legend(title=None if names else "expert", titleOrient="left", symbolType="stroke"),
         )
-        point = alt.OverlayMarkDef(size=35) if own["epoch"].nunique() == 1 else False
+        point = alt.OverlayMarkDef(size=35) if loads["epoch"].nunique() == 1 else False
         y = alt.Y("value:Q", title="load", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=3))
-        chart = alt.Chart(own).mark_line(strokeWidth=2, point=point).encode(epoch_axis(own, 5), y, colour)
+        chart = alt.Chart(loads).mark_line(strokeWidth=2, point=point).encode(epoch_axis(loads, 5), y, colour)
     else:
         colour = alt.Color(
-            "value:Q", scale=blues(float(own["value"].max())), legend=alt.Legend(title="load", gradientLength=WIDTH / 2)
+            "value:Q",
+            scale=blues(float(loads["value"].max())),
+            legend=alt.Legend(title="load", gradientLength=WIDTH / 2),
         )
         y = alt.Y("expert:O", axis=alt.Axis(values=axis_steps(experts), ticks=False, domain=False))
         if names:
             y = alt.Y("named:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelFontSize=11))
-        epochs = sorted(set(own["epoch"]))
+        epochs = sorted(set(loads["epoch"]))
         ticks = alt.Axis(
             values=[epochs[place] for place in axis_steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
         )
-        chart = alt.Chart(own).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
+        chart = alt.Chart(loads).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
         size["height"] = max(110, (13 if names else 11) * experts)
     chart = chart.properties(**size)
     if seeds > 1:
         chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
-    first = own[(own["seed"] == own["seed"].iloc[0]) & (own["epoch"] == own["epoch"].max())]
-    said = "; ".join(f"{expert_label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
+    first = loads[(loads["seed"] == loads["seed"].iloc[0]) & (loads["epoch"] == loads["epoch"].max())]
+    final = "; ".join(f"{expert_label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
     title = title_of(study, *pair)
     return Figure(
-        name, chart, f"{title}: load by epoch.", f"{title}: load by epoch; {first['seed'].iloc[0]}, at the end: {said}."
+        name,
+        chart,
+        f"{title}: load by epoch.",
+        f"{title}: load by epoch; {first['seed'].iloc[0]}, at the end: {final}.",
     )

@@ -1,4 +1,4 @@
-"""What is lost and saved when exactly one expert runs for an image."""
+"""Accuracy and cost when exactly one expert runs for an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,29 +7,30 @@ from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.charts.active_experts import active_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import make_frame
+from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import NONE, count, rate, signed, with_interval
 from moebius.lab.report.queries import measure_by_seed
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import Estimate, interval
 
 ORDER = 22
-# A smaller gap between floor and bound is no measure of anything.
+# With a smaller gap between floor and bound, the share of the gap that a variant closes is mostly noise.
 LEAST_GAP = 0.005
 
 
 @dataclass(frozen=True)
-class Line:
-    """What one variant does, by seed.
+class Scores:
+    """The scores of a variant.
 
     Arguments:
-        trained, one: test accuracy as trained, and with exactly one expert.
+        trained, one_expert: seed → test accuracy as trained, and with exactly one expert.
         active: mean number of experts that run for a test image as trained.
-        collapsed: in how many seeds an expert wins under 2 % of the test images.
-        effective: effective number of experts, of how many; None for a single one.
+        collapsed: number of seeds in which an expert wins under 2 % of the test images.
+        effective: effective number of experts and their number, as text; None for a single expert.
     """
 
     trained: Mapping[int, float]
-    one: Mapping[int, float]
+    one_expert: Mapping[int, float]
     active: float
     collapsed: int
     effective: str | None
@@ -38,32 +39,33 @@ class Line:
 def section(study: Study) -> Section | None:
     """Accuracy as trained and with one expert, what it costs, and both against each other."""
     ends = (study.recipe.get("report") or {}).get("one_expert") or {}
-    lines = {variant: line for variant in study.variants if (line := _line(study, variant)) is not None}
-    if not ends or not lines:
+    scores = {name: of_variant for name in study.variants if (of_variant := _scores_of(study, name)) is not None}
+    if not ends or not scores:
         return None
-    floor, bound = (lines[ends[end]].trained if ends.get(end) in lines else {} for end in ("floor", "bound"))
-    best = max((name for name in lines if lines[name].effective), key=lambda name: _mean(lines[name].one), default=None)
+    floor, bound = (scores[ends[end]].trained if ends.get(end) in scores else {} for end in ("floor", "bound"))
+    mixtures = [name for name in scores if scores[name].effective]
+    best = max(mixtures, key=lambda name: _mean(scores[name].one_expert), default=None)
     columns = ["variant", "as trained", "exactly one expert", f"minus {ends['bound']}, paired", "of the gap closed"]
     columns += ["active experts", "seeds with an unused expert", "effective experts"]
-    rows = [_row(variant, line, floor, bound) for variant, line in lines.items()]
-    marked = [] if best is None else [list(lines).index(best)]
-    said = (
+    rows = [_cells(variant, of_variant, floor, bound) for variant, of_variant in scores.items()]
+    marked = [] if best is None else [list(scores).index(best)]
+    explanation = (
         f"“Minus {ends['bound']}” and “gap closed” compare exactly one expert with {ends['bound']} as trained, seed by "
         f"seed; the gap is what {ends['bound']} has over {ends['floor']}. An expert is unused where it wins under 2 % "
         "of the test images. The marked line has the best mean with one expert."
     )
     blocks: list[Block] = [
-        Panels([_figure(lines, ends)]),
+        Panels([_active_figure(scores, ends)]),
         Table(
             "Test accuracy as trained, and with the one expert that each image's gate weighs most",
             columns,
             rows,
             marked=marked,
         ),
-        Text(said),
+        Text(explanation),
     ]
     if study.costs:
-        blocks += [_costs(study), Text(COSTS)]
+        blocks += [_cost_table(study), Text(COSTS)]
     return Section("one-expert", "With exactly one expert", blocks)
 
 
@@ -74,37 +76,37 @@ COSTS = (
 )
 
 
-def _line(study: Study, variant: str) -> Line | None:
+def _scores_of(study: Study, variant: str) -> Scores | None:
     trained = measure_by_seed(study, variant, "accuracy", "test")
-    one = measure_by_seed(study, variant, "one_expert", "accuracy") or trained
+    one_expert = measure_by_seed(study, variant, "one_expert", "accuracy") or trained
     active = list(measure_by_seed(study, variant, "active_experts", "test").values())
     if not trained or not active:
         return None
-    where = {"variant": variant, "gate": "root", "split": "test"}
+    where = {"variant": variant, "gate": ROOT, "split": "test"}
     collapse, entropy = study.table("collapse", **where), study.table("entropy", **where)
     starved = 0 if collapse.empty else int(collapse.groupby("seed")["starved"].any().sum())
     several = not entropy.empty and entropy["experts"].max() > 1
     effective = f"{entropy['effective_experts'].mean():.1f} of {entropy['experts'].max()}" if several else None
-    return Line(trained, one, sum(active) / len(active), starved, effective)
+    return Scores(trained, one_expert, sum(active) / len(active), starved, effective)
 
 
-def _row(variant: str, line: Line, floor: Mapping[int, float], bound: Mapping[int, float]) -> list[str]:
-    below = [line.one[seed] - bound[seed] for seed in line.one if seed in bound]
-    against = interval(below) if below else None
+def _cells(variant: str, scores: Scores, floor: Mapping[int, float], bound: Mapping[int, float]) -> list[str]:
+    differences = [scores.one_expert[seed] - bound[seed] for seed in scores.one_expert if seed in bound]
+    difference = interval(differences) if differences else None
     gap = _mean(bound) - _mean(floor) if bound and floor else 0.0
     return [
         variant,
-        with_interval(interval(list(line.trained.values()))),
-        with_interval(interval(list(line.one.values()))),
-        _signed(against) if against else NONE,
-        f"{(_mean(line.one) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap >= LEAST_GAP else NONE,
-        f"{line.active:.2f}",
-        f"{line.collapsed} of {len(line.trained)}" if line.effective else NONE,
-        line.effective or NONE,
+        with_interval(interval(list(scores.trained.values()))),
+        with_interval(interval(list(scores.one_expert.values()))),
+        _signed_estimate(difference) if difference else NONE,
+        f"{(_mean(scores.one_expert) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap >= LEAST_GAP else NONE,
+        f"{scores.active:.2f}",
+        f"{scores.collapsed} of {len(scores.trained)}" if scores.effective else NONE,
+        scores.effective or NONE,
     ]
 
 
-def _signed(estimate: Estimate) -> str:
+def _signed_estimate(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return signed(estimate.mean)
     return f"{signed(estimate.mean)} [{signed(estimate.low)}, {signed(estimate.high)}]"
@@ -114,41 +116,39 @@ def _mean(by_seed: Mapping[int, float]) -> float:
     return sum(by_seed.values()) / len(by_seed)
 
 
-def _costs(study: Study) -> Table:
+def _cost_table(study: Study) -> Table:
     rows = []
     for variant in (name for name in study.variants if name in study.costs):
-        trained, one = (study.costs[variant].get(way) for way in ("as_trained", "one_expert"))
+        trained, one_expert = (study.costs[variant].get(way) for way in ("as_trained", "one_expert"))
         assert trained is not None
-        one = one or trained
+        one_expert = one_expert or trained
         rows.append(
             [
                 variant,
                 count(trained["multiply_adds"]),
-                count(one["multiply_adds"]),
+                count(one_expert["multiply_adds"]),
                 f"{trained['microseconds']:.1f}",
-                f"{one['microseconds']:.1f}",
+                f"{one_expert['microseconds']:.1f}",
             ]
         )
     columns = ["variant", "multiply-adds", "with one expert", "µs", "µs with one expert"]
     return Table("What a test image costs", columns, rows)
 
 
-def _figure(lines: Mapping[str, Line], ends: Mapping[str, str]) -> Figure:
-    points = [
-        (variant, way, active, _mean(scores))
-        for variant, line in lines.items()
-        for way, active, scores in (("as trained", line.active, line.trained), ("exactly one expert", 1.0, line.one))
-    ]
+def _active_figure(scores: Mapping[str, Scores], ends: Mapping[str, str]) -> Figure:
+    points, descriptions = [], []
+    for variant, of_variant in scores.items():
+        trained, one_expert = _mean(of_variant.trained), _mean(of_variant.one_expert)
+        points += [
+            (variant, "as trained", of_variant.active, trained),
+            (variant, "exactly one expert", 1.0, one_expert),
+        ]
+        descriptions.append(f"{variant}: {rate(trained)} with {of_variant.active:.1f}, {rate(one_expert)} with one")
     frame = make_frame(points, ["variant", "way", "active", "accuracy"])
-    said = "; ".join(
-        f"{name}: {rate(_mean(one.trained))} with {one.active:.1f}, {rate(_mean(one.one))} with one"
-        for name, one in lines.items()
-    )
     caption = (
         "Test accuracy against the mean number of experts that run for an image: filled = as trained, ring = the same "
         f"model with exactly one expert. Dashed: {ends['floor']} and {ends['bound']} as trained. Means over seeds."
     )
-    levels = {name: _mean(lines[name].trained) for name in (ends["floor"], ends["bound"]) if name in lines}
-    return Figure(
-        "one-expert", active_chart(frame, levels), caption, f"Test accuracy against active experts: {said}.", tall=True
-    )
+    levels = {name: _mean(scores[name].trained) for name in (ends["floor"], ends["bound"]) if name in scores}
+    alt_text = f"Test accuracy against active experts: {'; '.join(descriptions)}."
+    return Figure("one-expert", active_chart(frame, levels), caption, alt_text, tall=True)

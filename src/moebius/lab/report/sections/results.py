@@ -12,7 +12,7 @@ ORDER = 20
 
 
 def section(study: Study) -> Section | None:
-    """Accuracy of every variant with its interval and every seed's value."""
+    """Accuracy of every variant with its interval, and the value of every seed."""
     ranked = ranking(study)
     if not ranked:
         return None
@@ -22,17 +22,17 @@ def section(study: Study) -> Section | None:
     columns += [f"minus {best}, paired"] if several and len(ranked) > 1 else []
     columns += ["test, every seed"] if several else []
     columns += ["parameters", "time per run", "images/s"]
-    rows = [_row(study, variant, best, several, len(ranked) > 1) for variant in study.variants]
+    rows = [_cells(study, variant, best, several, len(ranked) > 1) for variant in study.variants]
     caption = "Accuracy at the reported epoch; train is cumulative over that epoch, before each update"
     blocks: list[Block] = [
         Table(caption, columns, rows, marked=[study.variants.index(best)]),
         Text(_note(best, several, len(ranked) > 1)),
-        Panels([_figure(study)]),
+        Panels([_accuracy_figure(study)]),
     ]
     return Section("results", "Results", blocks)
 
 
-def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
+def _cells(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
     test, train = (
         measure_by_seed(study, variant, "accuracy", "test"),
         measure_by_seed(study, variant, "accuracy", "train"),
@@ -42,9 +42,9 @@ def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -
     cells += [(bracket(score) if score else "") or NONE] if several else []
     cells.append(rate(interval(list(train.values())).mean) if train else NONE)
     if several and compared:
-        other = measure_by_seed(study, best, "accuracy", "test")
-        pairs = [test[seed] - other[seed] for seed in test if seed in other]
-        gap = interval(pairs) if pairs and variant != best else None
+        best_scores = measure_by_seed(study, best, "accuracy", "test")
+        differences = [test[seed] - best_scores[seed] for seed in test if seed in best_scores]
+        gap = interval(differences) if differences and variant != best else None
         cells.append(f"{signed(gap.mean)} {bracket(gap)}".rstrip() if gap else NONE)
     cells += [" ".join(rate(value) for value in test.values())] if several else []
     runs = [run for run in study.runs if run["variant"] == variant]
@@ -57,8 +57,8 @@ def _row(study: Study, variant: str, best: str, several: bool, compared: bool) -
 
 
 def _mean(runs: list, key: str) -> float | None:
-    found = [float(run[key]) for run in runs if run.get(key) is not None]
-    return sum(found) / len(found) if found else None
+    values = [float(run[key]) for run in runs if run.get(key) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _note(best: str, several: bool, compared: bool) -> str:
@@ -71,10 +71,12 @@ def _note(best: str, several: bool, compared: bool) -> str:
     return (marked + paired if compared else "") + "Intervals are Student's t over seeds, at 95 %."
 
 
-def _figure(study: Study) -> Figure:
+def _accuracy_figure(study: Study) -> Figure:
     scores = {variant: measure_by_seed(study, variant, "accuracy", "test") for variant in study.variants}
-    said = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
+    estimates = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
     caption = "Test accuracy: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
     if len(study.seeds) == 1:
         caption = "Test accuracy."
-    return Figure("results", dot_chart(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {said}.")
+    return Figure(
+        "results", dot_chart(study, scores, "test accuracy"), caption, f"Test accuracy by variant: {estimates}."
+    )

@@ -1,4 +1,4 @@
-"""What was trained before the variants."""
+"""The stages that were trained before the variants."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +14,13 @@ from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
 ORDER = 27
+# Up to MANY stages have a chart each, GAP pixels apart; more stages share one chart.
 MANY = 12
 GAP = 16
 
 
 def section(study: Study) -> Section | None:
-    """Every stage with its classes and its accuracy on them, and how it got there."""
+    """A line for every stage with its classes and its accuracy on them, and its accuracy by epoch."""
     if not study.stages:
         return None
     names = list(dict.fromkeys(stage["stage"] for stage in study.stages))
@@ -31,51 +32,52 @@ def section(study: Study) -> Section | None:
         "classes, so stages of unlike classes are not to be compared."
     )
     over = f"means over {seeds} seeds with 95 % intervals" if seeds > 1 else "one seed"
-    rows = [[name, *_cells(runs[name], study.classes)] for name in names]
+    rows = [[name, *_stage_cells(runs[name], study.classes)] for name in names]
     blocks: list[Block] = [Text(text), Table(f"Stages, {over}", columns, rows, heads=2)]
-    figure = _figure(study, names)
+    figure = _epoch_figure(study, names)
     return Section("stages", "What was trained first", [*blocks, *([Panels([figure])] if figure else [])])
 
 
-def _cells(runs: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[str]:
+def _stage_cells(runs: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[str]:
     first = runs[0]
     return [
-        _classes(first, classes),
+        _class_cell(first, classes),
         count((first.get("rows") or {}).get("train")),
-        f"{_ends([run.get('epoch') for run in runs])} of {_ends([len(run.get('epochs') or ()) for run in runs])}",
-        *(_accuracy(runs, split) for split in ("validation", "test")),
-        _time(runs),
+        f"{_range([run.get('epoch') for run in runs])} of {_range([len(run.get('epochs') or ()) for run in runs])}",
+        *(_accuracy_cell(runs, split) for split in ("validation", "test")),
+        _mean_time(runs),
     ]
 
 
-def _classes(stage: Mapping[str, Any], among: Sequence[str]) -> str:
-    own = [str(name) for name in stage.get("classes") or ()]
+def _class_cell(stage: Mapping[str, Any], among: Sequence[str]) -> str:
+    stage_classes = [str(name) for name in stage.get("classes") or ()]
     groups = [[str(name) for name in group] for group in stage.get("groups") or ()]
     if not groups:
-        return class_list(own, among or own) if own else NONE
-    shown = [class_list(group, own) for group in groups]
+        return class_list(stage_classes, among or stage_classes) if stage_classes else NONE
+    shown = [class_list(group, stage_classes) for group in groups]
     return f"{' / '.join(shown[:-1])} against the others" if len(shown) == 2 else " / ".join(shown)
 
 
-def _ends(values: Sequence[int | None]) -> str:
-    given = sorted(value for value in values if value is not None)
-    if not given:
+def _range(values: Sequence[int | None]) -> str:
+    """Smallest and largest value over seeds, or the one value that all have."""
+    numbers = sorted(value for value in values if value is not None)
+    if not numbers:
         return NONE
-    return str(given[0]) if given[0] == given[-1] else f"{given[0]}–{given[-1]}"
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]}–{numbers[-1]}"
 
 
-def _accuracy(runs: Sequence[Mapping[str, Any]], split: str) -> str:
+def _accuracy_cell(runs: Sequence[Mapping[str, Any]], split: str) -> str:
     values = [(run.get("accuracy") or {}).get(split) for run in runs]
-    given = [float(value) for value in values if value is not None]
-    return with_interval(interval(given)) if given else NONE
+    accuracies = [float(value) for value in values if value is not None]
+    return with_interval(interval(accuracies)) if accuracies else NONE
 
 
-def _time(runs: Sequence[Mapping[str, Any]]) -> str:
-    given = [float(run["seconds"]) for run in runs if run.get("seconds") is not None]
-    return duration(sum(given) / len(given) if given else None)
+def _mean_time(runs: Sequence[Mapping[str, Any]]) -> str:
+    seconds = [float(run["seconds"]) for run in runs if run.get("seconds") is not None]
+    return duration(sum(seconds) / len(seconds) if seconds else None)
 
 
-def _figure(study: Study, names: Sequence[str]) -> Figure | None:
+def _epoch_figure(study: Study, names: Sequence[str]) -> Figure | None:
     frame = study.table("stage_epochs", measure="accuracy")
     split = next((split for split in ("validation", "test") if (frame["split"] == split).any()), None)
     if split is None:
@@ -87,12 +89,14 @@ def _figure(study: Study, names: Sequence[str]) -> Figure | None:
     kept = kept.merge(frame, on=["stage", "seed", "epoch"])
     shown = [name for name in names if (frame["stage"] == name).any()]
     seeds = kept["seed"].nunique()
-    said = "; ".join(f"{name} {rate(own.mean())}" for name, own in kept.groupby("stage", sort=False)["value"])
+    kept_means = "; ".join(
+        f"{name} {rate(values.mean())}" for name, values in kept.groupby("stage", sort=False)["value"]
+    )
     lines = f"; a thin line for each of {seeds} seeds" if seeds > 1 else ""
-    chart = _multiples(frame, kept, shown) if len(shown) <= MANY else _together(frame)
+    chart = _small_multiples(frame, kept, shown) if len(shown) <= MANY else _shared_chart(frame)
     dots = ", the dot is the epoch kept" if len(shown) <= MANY else ""
     caption = f"{split.capitalize()} accuracy by epoch of every stage, on its own rows{lines}{dots}."
-    return Figure("stages", chart, caption, f"{caption} At the epoch kept: {said or listing(shown)}.")
+    return Figure("stages", chart, caption, f"{caption} At the epoch kept: {kept_means or listing(shown)}.")
 
 
 def _scales(frame: Frame) -> tuple[alt.Scale, alt.Scale]:
@@ -102,7 +106,7 @@ def _scales(frame: Frame) -> tuple[alt.Scale, alt.Scale]:
     return alt.Scale(domain=[min(1, int(frame["epoch"].min())), max(2, last)], nice=False), upward
 
 
-def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelMixin:
+def _small_multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelMixin:
     along, upward = _scales(frame)
     columns = 2 if len(names) in (2, 4) else 3 if len(names) in (3, 5, 6, 9) else min(4, len(names))
     width = (WIDTH - GAP * (columns - 1)) / columns
@@ -113,11 +117,11 @@ def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelM
     means = kept.groupby("stage", sort=False)["value"].mean()
     cells = []
     for place, name in enumerate(names):
-        own, dots = frame[frame["stage"] == name], kept[kept["stage"] == name]
-        x_axis = x if place + columns >= len(names) else alt.X("epoch:Q", scale=along, title=None, axis=_bare())
-        y_axis = y if place % columns == 0 else alt.Y("value:Q", scale=upward, title=None, axis=_bare(grid=True))
+        curves, dots = frame[frame["stage"] == name], kept[kept["stage"] == name]
+        x_axis = x if place + columns >= len(names) else alt.X("epoch:Q", scale=along, title=None, axis=_bare_axis())
+        y_axis = y if place % columns == 0 else alt.Y("value:Q", scale=upward, title=None, axis=_bare_axis(grid=True))
         layers: list[Any] = [
-            alt.Chart(own)
+            alt.Chart(curves)
             .mark_line(strokeWidth=1.2, opacity=0.85, color=COLOURS[0])
             .encode(x_axis, y_axis, detail="seed:N")
         ]
@@ -125,10 +129,10 @@ def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelM
             layers.append(
                 alt.Chart(dots).mark_point(size=26, filled=True, opacity=1, color=COLOURS[1]).encode(x_axis, y_axis)
             )
-            words = make_frame([(last, rate(float(means[name])))], ["epoch", "text"])
-            text = alt.Chart(words).mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=INK)
+            label = make_frame([(last, rate(float(means[name])))], ["epoch", "text"])
+            text = alt.Chart(label).mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=INK)
             layers.append(text.encode(x_axis, y=alt.value(72), text="text:N"))
-        # Not as the chart's title: labels of the axis move that, and the row would not be level.
+        # A text mark and not the chart's title, which the labels of the axis would move: titles in a row stay level.
         title = alt.Chart(make_frame([(name,)], ["text"])).mark_text(
             align="left", baseline="bottom", fontSize=11, fontWeight="bold", color=INK, limit=width + 8
         )
@@ -137,11 +141,11 @@ def _multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelM
     return alt.concat(*cells, columns=columns, spacing={"row": 28, "column": GAP}, bounds="flush")
 
 
-def _bare(grid: bool = False) -> alt.Axis:
+def _bare_axis(grid: bool = False) -> alt.Axis:
     return alt.Axis(labels=False, ticks=False, grid=grid, tickCount=3)
 
 
-def _together(frame: Frame) -> alt.TopLevelMixin:
+def _shared_chart(frame: Frame) -> alt.TopLevelMixin:
     along, upward = _scales(frame)
     x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", tickMinStep=1))
     y = alt.Y("value:Q", scale=upward, title="accuracy")

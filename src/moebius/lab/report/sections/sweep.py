@@ -1,10 +1,11 @@
-"""Accuracy against the number of experts, or any other number of a run."""
+"""Accuracy against the number of experts, or against another number of a run that the recipe names."""
 
 import altair as alt
 
 from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
+from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import rate, with_interval
 from moebius.lab.report.queries import measure_by_seed
 from moebius.lab.report.source import Study
@@ -15,25 +16,25 @@ TITLES = {"experts": "number of experts"}
 
 
 def section(study: Study) -> Section | None:
-    """The recipe's sweep: a point with its interval for each variant, other variants as horizontal marks."""
+    """The recipe's `report.sweep`: a point with its interval for each variant, and horizontal lines for `marks`."""
     sweep = (study.recipe.get("report") or {}).get("sweep") or {}
     key = str(sweep.get("x") or "experts")
-    named = sweep.get("variants") or [name for name in study.variants if name not in (sweep.get("marks") or ())]
+    names = sweep.get("variants") or [name for name in study.variants if name not in (sweep.get("marks") or ())]
     lines = []
-    for variant in [name for name in named if name in study.variants] if sweep else ():
-        place = _place(study, variant, key)
+    for variant in [name for name in names if name in study.variants] if sweep else ():
+        x = _number_of(study, variant, key)
         for split in ("test", "train"):
             by_seed = measure_by_seed(study, variant, "accuracy", split)
-            if place is not None and by_seed:
+            if x is not None and by_seed:
                 score = interval(list(by_seed.values()))
-                lines.append((place, variant, split, score.mean, score.low, score.high, with_interval(score)))
+                lines.append((x, variant, split, score.mean, score.low, score.high, with_interval(score)))
     if not lines:
         return None
     frame = make_frame(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
     title = TITLES.get(key, key)
     marks = [(name, measure_by_seed(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
     rules = make_frame(
-        [{"mark": name, "mean": interval(list(found.values())).mean} for name, found in marks if found],
+        [{"mark": name, "mean": interval(list(by_seed.values())).mean} for name, by_seed in marks if by_seed],
         columns=["mark", "mean"],
     )
     wide = frame.pivot(index=["x", "variant"], columns="split", values="text").reset_index()
@@ -42,31 +43,32 @@ def section(study: Study) -> Section | None:
     rows += [["–", str(row["mark"]), rate(row["mean"]), *([""] * (len(heads) - 1))] for _, row in rules.iterrows()]
     table = Table(f"Accuracy against {title}, means with 95 % intervals", [title, "variant", *heads], rows)
     tested = frame[frame["split"] == "test"]
-    said = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
-    below = "; horizontal lines are other variants' mean on test" if len(rules) else ""
+    points = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
+    with_marks = "; horizontal lines are other variants' mean on test" if len(rules) else ""
     bars = ", with 95 % intervals of test over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
-    caption = f"Accuracy against {title}{bars}{below}."
-    figure = Figure("sweep", _chart(frame, rules, title), caption, f"Test accuracy against {title}: {said}.")
+    caption = f"Accuracy against {title}{bars}{with_marks}."
+    figure = Figure("sweep", _sweep_chart(frame, rules, title), caption, f"Test accuracy against {title}: {points}.")
     return Section("sweep", f"Accuracy against {title}", [Panels([figure]), table])
 
 
-def _place(study: Study, variant: str, key: str) -> float | None:
+def _number_of(study: Study, variant: str, key: str) -> float | None:
     run = next(run for run in study.runs if run["variant"] == variant)
     if isinstance(run.get(key), int | float):
         return float(run[key])
-    own = study.table("activation", variant=variant, gate="root") if key == "experts" else make_frame([])
-    return None if own.empty else float(own["expert"].max() + 1)
+    # Without the number in results.json: the root gate's activation rates have a line for each expert.
+    rates = study.table("activation", variant=variant, gate=ROOT) if key == "experts" else make_frame([])
+    return None if rates.empty else float(rates["expert"].max() + 1)
 
 
-def _chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
+def _sweep_chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
     tested = frame[(frame["split"] == "test") & frame["low"].notna()]
     ends = [*frame["mean"], *rules["mean"]]
     low, high, reach = min(ends), max(ends), max(max(ends) - min(ends), 0.02)
     ends += [end for end in (*tested["low"], *tested["high"]) if low - reach < end < high + reach]
     pad = reach * 0.1
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
-    whole = alt.Axis(tickMinStep=1, grid=False, format="~g")
-    x = alt.X("x:Q", title=title, axis=whole, scale=alt.Scale(zero=False, nice=False, padding=14))
+    integers = alt.Axis(tickMinStep=1, grid=False, format="~g")
+    x = alt.X("x:Q", title=title, axis=integers, scale=alt.Scale(zero=False, nice=False, padding=14))
     y = alt.Y("mean:Q", title="accuracy", scale=scale)
     splits = alt.Scale(domain=["test", "train"], range=["#0072B2", "#D55E00"])
     colour = alt.Color("split:N", scale=splits, legend=alt.Legend(title=None, symbolType="stroke"))
