@@ -109,3 +109,15 @@ def test_a_router_without_a_forward_says_so():
     with pytest.raises(TypeError, match="Unfinished is a router without a forward"):
         Unfinished()(torch.zeros(2, 2))
     assert Unfinished().max_active(7) == 7
+
+
+def test_a_routing_prints_in_a_line_and_as_a_table():
+    torch.manual_seed(0)
+    routing = mb.routers.TopK(2)(torch.randn(1000, 16))
+    assert repr(routing) == "Routing(rows=1000, experts=16, assignments=2000, aux=['assigned'])"
+    assert repr(routing.selection) == "Selection(assignments=2000)"
+    table = routing._repr_html_()
+    assert table.count("<tr>") == 17
+    assert "Routing of 1000 rows" in table
+    heads = mb.routers.Heads(mb.routers.Soft(), 2)(torch.randn(3, 4))
+    assert repr(heads) == "Routing(rows=3, experts=2, head_weights=(3, 2, 2, 1))"

@@ -414,3 +414,17 @@ def test_stacked_experts_are_told_which_rows_they_have():
     for experts in (mb.Stack([DomainExpert(), DomainExpert()]), [DomainExpert(), DomainExpert()]):
         moe = mb.Mixture(nn.Linear(4, 2), experts, mb.routers.Argmax()).double()
         assert moe(X, {"domain": DOMAIN}).squeeze(1).tolist() == DOMAIN.tolist()
+
+
+def test_a_notebook_shows_a_small_table():
+    class Escaped(nn.Linear):
+        pass
+
+    Escaped.__name__ = "<b>"
+    experts = [nn.Linear(4, 3), Escaped(4, 3), nn.Linear(4, 3)]
+    listed = mb.Mixture(mb.gates.Linear(4, 3), experts, mb.routers.TopK(1))._repr_html_()
+    assert "<td>2 × Linear, 1 × &lt;b&gt;</td>" in listed
+    assert "<td>TopK</td>" in listed
+    assert "<td>60</td>" in listed
+    stack = mb.Stack.of(lambda: nn.Linear(4, 3), 64)
+    assert "<td>64 × Linear</td>" in mb.Mixture(mb.gates.Linear(4, 64), stack)._repr_html_()

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from moebius.kit.html import html_table
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -34,6 +36,9 @@ class Selection:
     expert_A: Int[Tensor, " A"]
     weight_A: Float[Tensor, " A"]
     kept_A: Bool[Tensor, " A"]
+
+    def __repr__(self) -> str:
+        return f"Selection(assignments={len(self.row_A)})"
 
     def select_outputs(self, outputs: Float[Tensor, "T E ..."]) -> Float[Tensor, "A ..."]:
         """Select each assignment's output from those of every expert for every row; 0 where it was not kept."""
@@ -76,6 +81,25 @@ class Routing:
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     distribution: bool = True
     straight_through: bool = False
+
+    def __repr__(self) -> str:
+        details = [f"rows={self.weights.shape[0]}", f"experts={self.experts}"]
+        if self.selection is not None:
+            details.append(f"assignments={len(self.selection.row_A)}")
+        if self.head_weights is not None:
+            details.append(f"head_weights={tuple(self.head_weights.shape)}")
+        if self.outputs is not None:
+            details.append(f"outputs={tuple(self.outputs.shape)}")
+        if self.aux:
+            details.append(f"aux={sorted(self.aux)}")
+        return f"Routing({', '.join(details)})"
+
+    def _repr_html_(self) -> str:
+        weights = self.weights.detach().float()
+        shares, means = (weights != 0).float().mean(0).tolist(), weights.mean(0).tolist()
+        rows = [(expert, f"{shares[expert]:.3f}", f"{means[expert]:.3f}") for expert in range(self.experts)]
+        title = f"Routing of {len(weights)} rows"
+        return html_table(title, ["expert", "share of rows that it runs on", "mean weight"], rows)
 
     @property
     def experts(self) -> int:

@@ -1,7 +1,9 @@
 """`Mixture`: a gate, a router, experts and a way to combine them, as one ordinary module."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from moebius.execution._pool import Pool
 from moebius.execution._running import check_not_sharded, with_gate_gradients
 from moebius.execution.auto import Choice, decide
 from moebius.kit.errors import ArgumentError
+from moebius.kit.html import html_table
 from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
 
@@ -85,6 +88,15 @@ class Mixture(nn.Module):
     def count(self) -> int:
         """E, the number of experts."""
         return len(_find_pool(self.experts))
+
+    def _repr_html_(self) -> str:
+        pool = _find_pool(self.experts)
+        kinds = Counter(type(expert) for expert in ([pool.template] * len(pool) if isinstance(pool, Stack) else pool))
+        rows = [(name, _kind_name(getattr(self, name))) for name in ("gate", "router", "combine")]
+        rows.append(("experts", ", ".join(f"{count} × {kind.__name__}" for kind, count in kinds.items())))
+        rows.append(("execution", self.execution.name))
+        rows.append(("parameters", f"{sum(parameter.numel() for parameter in self.parameters()):,}"))
+        return html_table(type(self).__name__, ["part", "kind"], rows)
 
     def forward(
         self,
@@ -230,6 +242,10 @@ def _find_pool(experts: nn.Module) -> nn.ModuleList | Stack:
     """The list or the stack of experts, which may be inside a wrapper."""
     pools = (part for part in experts.modules() if isinstance(part, Stack | nn.ModuleList))
     return experts if isinstance(experts, Stack | nn.ModuleList) else next(pools)
+
+
+def _kind_name(part: Any) -> str:
+    return part.__name__ if isroutine(part) else type(part).__name__
 
 
 def _is_plain_sum(combine: Any) -> bool:
