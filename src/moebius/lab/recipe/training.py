@@ -9,7 +9,10 @@ import torch
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.recipe.components import check_amount, check_component, check_keywords
 from moebius.lab.recipe.problems import Path, Problem, mapping
+from moebius.lab.recipe.schema import OptimizerSpec
 from moebius.lab.training.optimizer import OPTIMIZERS
+
+DEFAULT = OptimizerSpec()
 
 
 def check_training(training: Mapping[str, Any], path: Path) -> list[Problem]:
@@ -73,7 +76,7 @@ def check_annealing(schedules: Mapping[str, Any], router: Mapping[str, Any]) -> 
 
 
 def _check_optimizer(optimizer: Mapping[str, Any], path: Path) -> list[Problem]:
-    kind, rate = optimizer.get("kind", "adam"), optimizer.get("lr", 1e-3)
+    kind, rate = optimizer.get("kind", DEFAULT.kind), optimizer.get("lr", DEFAULT.lr)
     problems = check_amount(rate, (*path, "lr"), least=0)
     if str(kind) not in OPTIMIZERS:
         return [*problems, Problem((*path, "kind"), "no such kind", kind, did_you_mean(str(kind), OPTIMIZERS))]
@@ -93,4 +96,7 @@ def _check_optimizer(optimizer: Mapping[str, Any], path: Path) -> list[Problem]:
 def with_optimizer(training: Mapping[str, Any]) -> dict[str, Any]:
     """The training with the default kind of its optimizer filled in: a variant with another kind then replaces it."""
     optimizer = training.get("optimizer", {})
-    return {**training, "optimizer": {"kind": "adam", **optimizer} if isinstance(optimizer, Mapping) else optimizer}
+    return {
+        **training,
+        "optimizer": {"kind": DEFAULT.kind, **optimizer} if isinstance(optimizer, Mapping) else optimizer,
+    }
