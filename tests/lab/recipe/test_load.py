@@ -148,7 +148,7 @@ def test_a_wrong_value_that_variants_share_is_reported_once_where_it_stands(writ
     path = written(("hidden: [4]", "hidden: []"))
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    assert caught.value.problems == ("model.gate.hidden: needs at least one width, got []; hidden=[64]",)
+    assert caught.value.problems == ("model.gate.hidden: needs at least one width, got []; hidden: [64]",)
 
 
 def test_all_problems_come_together(written):
@@ -201,6 +201,15 @@ def test_a_wrong_override_is_named(written, override, line):
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, [override])
     assert caught.value.problems[0].startswith(line)
+
+
+def test_the_fix_of_an_override_is_an_override_in_quotes(written):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(), ["variants.hidden.gate.hidden=[]", "training.losses=[{kind: best_fit}]"])
+    assert caught.value.problems == (
+        "variants.hidden.gate.hidden: needs at least one width, got [] (from variants.hidden.gate.hidden=[]); "
+        "'variants.hidden.gate.hidden=[64]'",
+    )
 
 
 def test_a_local_file_is_found_by_its_path(written, monkeypatch):

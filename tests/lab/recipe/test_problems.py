@@ -27,7 +27,7 @@ def test_values_are_shown_as_yaml_has_them_and_shortened():
 def test_a_constructor_s_error_keeps_its_parts():
     error = ArgumentError("hidden", "needs at least one width", [], "hidden=[64]").inside("experts.1")
     problem = from_argument_error(error, ("model",))
-    assert problem == Problem(("model", "experts", 1, "hidden"), "needs at least one width", [], "hidden=[64]")
+    assert problem == Problem(("model", "experts", 1, "hidden"), "needs at least one width", [], "hidden: [64]")
 
 
 def test_shared_problems_count_once():

@@ -24,7 +24,10 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or the path of a YAML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to change, such as training.epochs=2.")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Values to change, such as training.epochs=2; in quotes where there are brackets."
+    ),
 ]
 Preset = Annotated[str | None, typer.Option(metavar="NAME", help="One of the recipe's presets, such as quick.")]
 Plugins = Annotated[

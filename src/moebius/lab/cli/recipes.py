@@ -1,4 +1,4 @@
-"""`moebius recipes`, `list`, `show` and `schema`: what a recipe may say, and what one says."""
+"""`moebius recipes`, `list`, `schema` and `show`: the keys of recipes and the values of one."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def list_kinds(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """List the rooms, or the kinds of a room: what a recipe may name there, each with its source."""
+    """List the rooms, or the kinds that a recipe may name in a room, each with its source."""
     from moebius.kit.registry import catalogue
 
     run_plugins(plugin)

@@ -1,4 +1,4 @@
-"""`moebius report` and `predict`: what comes of a study afterwards."""
+"""`moebius report` and `predict`: the uses of a finished study."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write a study's report, tables and figures anew."""
-    from moebius.lab import report as room
+    from moebius.lab.report import build
 
     run_plugins(plugin)
-    typer.echo(room.build(folder))
+    typer.echo(build(folder))
 
 
 @app.command()
@@ -31,17 +31,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to print, best first.")] = 1,
     domain: Annotated[
-        str | None, typer.Option(metavar="SET", help="The data set that the images are from, for gates that are told.")
+        str | None, typer.Option(metavar="SET", help="The data set of the images, for gates that take it.")
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Print class, probability and the experts used for each image."""
-    from moebius.lab import predict as room
-    from moebius.lab.recipe.plugins import naming_plugins
+    """Print the class, its probability and the experts of each image."""
+    from moebius.lab.predict import predict as predict_images
+    from moebius.lab.recipe.plugins import suggest_plugins
 
     run_plugins(plugin)
-    with naming_plugins(run):
-        predictions = room.predict(run, images, top=top, domain=domain)
+    with suggest_plugins(run):
+        predictions = predict_images(run, images, top=top, domain=domain)
     table = Table("image", "class")
     table.add_column("probability", justify="right")
     table.add_column("experts (weight)")

@@ -22,14 +22,16 @@ def run(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     preset: Preset = None,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes side by side.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of processes that train at a time.")
+    ] = None,
     stack: Annotated[
         Literal["auto", "never", "always"],
-        typer.Option(help="Whether runs with equal models train as one: auto where that is faster."),
+        typer.Option(help="Whether runs with equal models train as one cohort: auto where that is faster."),
     ] = "auto",
     stages: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where finished stages are kept and looked for.", show_default="OUT/stages"),
+        typer.Option(metavar="DIR", help="Folder of finished stages.", show_default="OUT/stages"),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

@@ -1,6 +1,6 @@
-"""Recipes: one YAML names data, training and the models to compare; here it becomes a validated `Recipe`.
+"""Recipes: a YAML file names data, training and the models to compare, and becomes a validated `Recipe`.
 
-Names load when first used: listing the shipped recipes must not wait for torch.
+Names are imported on first use: listing the shipped recipes does not wait for torch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""From the plain values of a recipe's file to a `Recipe`, or to everything that is wrong with them."""
+"""Checks the plain values of a recipe's file: they become the parts of a `Recipe`, or a list of all problems."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,27 +21,29 @@ from moebius.lab.recipe.wording import problems_of
 def check_recipe(
     raw: Mapping[str, Any], build: bool = True
 ) -> tuple[RecipeFile | None, tuple[Variant, ...], tuple[Stage, ...], list[Problem]]:
-    """Check everything there is to check; nothing stops at the first problem.
+    """Check a whole recipe; the checks go on after a problem.
 
     Arguments:
-        raw: plain values, preset and overrides applied.
-        build: also build every variant on the meta device, where the constructors check values.
+        raw: plain values, with preset and overrides applied.
+        build: whether to build every variant on the meta device, where the constructors check values.
 
     Returns:
-        The file's values, its variants and its stages, of use when the list of problems is empty.
+        The validated file, the variants, the stages, and the problems. The first three are complete only where there
+        are no problems.
     """
-    file, problems = _validated(RecipeFile, raw, ())
+    file, problems = _validate(RecipeFile, raw, ())
     problems += _check_sets(mapping(raw, "data"))
     training = mapping(raw, "training")
     problems += check_training(training, ("training",))
     facts = guess_facts(mapping(raw, "data")) if build else None
-    stages, wrong, found = check_stages(raw, facts)
-    problems += found
+    stages, wrong_stages, stage_problems = check_stages(raw, facts)
+    problems += stage_problems
     variants = []
-    for name, over in mapping(raw, "variants").items():
-        if isinstance(over, Mapping):
-            variant, found = _check_variant(name, mapping(raw, "model"), training, over, facts, stages, wrong)
-            problems += found
+    for name, changes in mapping(raw, "variants").items():
+        if isinstance(changes, Mapping):
+            shared = (mapping(raw, "model"), training)
+            variant, variant_problems = _check_variant(name, *shared, changes, facts, stages, wrong_stages)
+            problems += variant_problems
             variants += [variant] if variant else []
     problems += _check_names(raw)
     if not problems:
@@ -52,7 +54,7 @@ def check_recipe(
 
 
 def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
-    """What the model will be told of the data, without reading them: ten classes are assumed for each set.
+    """The facts of the data that models are built with; ten classes are assumed for each set, as no data are read.
 
     Example:
         >>> guess_facts({"sets": [{"kind": "digits"}], "size": 8})
@@ -70,39 +72,49 @@ def _check_variant(
     name: str,
     model: Mapping[str, Any],
     training: Mapping[str, Any],
-    over: Mapping[str, Any],
+    changes: Mapping[str, Any],
     facts: dict[str, int] | None,
     stages: Sequence[Stage],
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
-    own = {key: value for key, value in over.items() if key != "training"}
-    spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), own)}
-    spec = {key: value for key, value in spec.items() if key in model or key in own or key in DEFAULTS}
+    model_changes = {key: value for key, value in changes.items() if key != "training"}
+    spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), model_changes)}
+    spec = {key: value for key, value in spec.items() if key in model or key in model_changes or key in DEFAULTS}
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
-    found = check_model(spec, (), names)
-    wrong = {str(problem.path[0]) for problem in found}
-    used = stage_names([value for key, value in spec.items() if key not in wrong])
-    # What is wrong with a stage is said once, of the stage.
-    if facts is not None and not set(used) & set(wrong_stages):
-        found += dry_build(spec, facts, wrong, stage_specs(stages, facts))
-    problems = [_placed(problem, name, "model", dict(model), own) for problem in found]
+    model_problems = check_model(spec, (), names)
+    wrong_keys = {str(problem.path[0]) for problem in model_problems}
+    used_stages = stage_names([value for key, value in spec.items() if key not in wrong_keys])
+    # A problem of a stage is reported once, at the stage.
+    if facts is not None and not set(used_stages) & set(wrong_stages):
+        model_problems += dry_build(spec, facts, wrong_keys, stage_specs(stages, facts))
+    problems = [_place_problem(problem, name, "model", dict(model), model_changes) for problem in model_problems]
 
-    changes = over.get("training") or {}
-    if not isinstance(changes, Mapping):
-        return None, [*problems, Problem(("variants", name, "training"), "needs a mapping of keys to values", changes)]
+    training_changes = changes.get("training") or {}
+    if not isinstance(training_changes, Mapping):
+        place = ("variants", name, "training")
+        return None, [*problems, Problem(place, "needs a mapping of keys to values", training_changes)]
     base = with_optimizer(training)
-    merged = merge(base, dict(changes))
-    found = check_training(merged, ())
-    found += check_annealing(mapping(merged, "router"), mapping(spec, "router"))
-    found += check_loss_needs(merged.get("losses"), spec)
-    result, more = _validated(TrainingSpec, merged, ())
-    problems += [_placed(problem, name, "training", base, dict(changes)) for problem in more + found]
-    return (Variant(name, spec, result) if isinstance(result, TrainingSpec) else None), problems
+    merged = merge(base, dict(training_changes))
+    training_spec, training_problems = _validate(TrainingSpec, merged, ())
+    training_problems += check_training(merged, ())
+    training_problems += check_annealing(mapping(merged, "router"), mapping(spec, "router"))
+    training_problems += check_loss_needs(merged.get("losses"), spec)
+    placed = (base, dict(training_changes))
+    problems += [_place_problem(problem, name, "training", *placed) for problem in training_problems]
+    return (Variant(name, spec, training_spec) if isinstance(training_spec, TrainingSpec) else None), problems
 
 
-def _placed(problem: Problem, variant: str, part: str, base: dict[str, Any], over: dict[str, Any]) -> Problem:
-    """The problem at the key that its author wrote: in the variant, or in what all variants share."""
-    if comes_from_base(base, over, problem.path):
+def _place_problem(problem: Problem, variant: str, part: str, base: dict[str, Any], changes: dict[str, Any]) -> Problem:
+    """The problem at the key that its author wrote: in the variant, or in what all variants share.
+
+    Arguments:
+        problem: with a path inside the merged values.
+        variant: name of the variant.
+        part: "model" or "training".
+        base: what all variants share.
+        changes: what the variant lays over it.
+    """
+    if comes_from_base(base, changes, problem.path):
         return problem.at((part, *problem.path))
     return problem.at(("variants", variant, *(("training",) if part == "training" else ()), *problem.path))
 
@@ -113,15 +125,15 @@ def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
     for place, source in enumerate(sets if isinstance(sets, list) else ()):
         if isinstance(source, Mapping):
             problems += check_component("data.sources", source, ("data", "sets", place), construct=True)
-    train, held_out = data.get("train_rows"), data.get("validation_rows")
-    if isinstance(train, int) and isinstance(held_out, int) and held_out >= train:
-        rule = f"needs fewer rows than train_rows ({train}), of which they are held out"
-        problems.append(Problem(("data", "validation_rows"), rule, held_out))
+    train_rows, held_out_rows = data.get("train_rows"), data.get("validation_rows")
+    if isinstance(train_rows, int) and isinstance(held_out_rows, int) and held_out_rows >= train_rows:
+        rule = f"needs fewer rows than train_rows ({train_rows}), of which they are held out"
+        problems.append(Problem(("data", "validation_rows"), rule, held_out_rows))
     return problems
 
 
 def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: Sequence[Variant]) -> list[Problem]:
-    """What held-out rows are to decide needs some."""
+    """Problems of `watch` in a training without held-out rows."""
     if data.get("validation_rows"):
         return []
     if not any(part.training.watch is not None for part in (*stages, *variants)):
@@ -131,17 +143,17 @@ def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: 
 
 
 def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
-    """Variants can be folders beside each other, and what the report names exists."""
+    """Problems of names: variants need a folder each, and the report may name only variants that exist."""
     variants = mapping(raw, "variants")
     problems = []
-    folded: dict[str, str] = {}
+    lower_names: dict[str, str] = {}
     for name in variants:
         if name.lower() in RESERVED:
             problems.append(Problem(("variants", name), "is the name of a folder that every study has", name))
-        elif name.lower() in folded:
-            rule = f"differs from {folded[name.lower()]} in case alone, and some disks keep one folder for both"
+        elif name.lower() in lower_names:
+            rule = f"differs from {lower_names[name.lower()]} in case alone, and some disks keep one folder for both"
             problems.append(Problem(("variants", name), rule, name))
-        folded[name.lower()] = name
+        lower_names[name.lower()] = name
     report = mapping(raw, "report")
     curves = report.get("curves")
     lists: list[tuple[Path, Any]] = [
@@ -149,20 +161,20 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for place, figure in enumerate(curves if isinstance(curves, list) else ())
     ]
     lists += [(("report", "sweep", key), mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
-    named: list[tuple[Path, Any]] = [
+    references: list[tuple[Path, Any]] = [
         ((*path, place), name)
         for path, names in lists
         for place, name in enumerate(names if isinstance(names, list) else ())
     ]
-    named += [(("report", "one_expert", end), name) for end, name in mapping(report, "one_expert").items()]
+    references += [(("report", "one_expert", end), name) for end, name in mapping(report, "one_expert").items()]
     return problems + [
         Problem(path, "no such variant", name, did_you_mean(name, variants))
-        for path, name in named
+        for path, name in references
         if isinstance(name, str) and name not in variants
     ]
 
 
-def _validated(model: type[BaseModel], value: Mapping[str, Any], path: Path) -> tuple[Any, list[Problem]]:
+def _validate(model: type[BaseModel], value: Mapping[str, Any], path: Path) -> tuple[Any, list[Problem]]:
     try:
         return model.model_validate(dict(value)), []
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Checks `{kind: …, keyword: value}` against the constructor that the kind names, whatever the component.
+"""Checks `{kind: …, keyword: value}` against the signature of the component that the kind names.
 
-Rules about values live in the constructors; here are only names and types, read from their signatures.
+These checks know names and types of keywords; the constructors know the rules about their values.
 """
 
 import inspect
@@ -27,25 +27,26 @@ def check_component(
     besides: tuple[str, ...] = (),
     construct: bool = False,
 ) -> list[Problem]:
-    """What is wrong with a component of `room` as the recipe has it at `path`.
+    """The problems of a component of `room` in a recipe.
 
     Arguments:
         room: a room of the registry.
-        value: the mapping with `kind` and keywords; anything else is a problem.
-        path: where it stands.
-        besides: keys that are not the constructor's (`count` of experts, `weight` of losses).
-        construct: also call the constructor, for components that need no facts of the data.
+        value: the mapping with `kind` and keywords; any other value is a problem.
+        path: of the component in the recipe.
+        besides: keys that are no keywords of the component (`count` of experts, `weight` of losses).
+        construct: whether to call the constructor, for components that need no facts of the data.
     """
-    known = kinds(room)
+    room_kinds = kinds(room)
     if not isinstance(value, Mapping):
-        return [Problem(path, "needs a mapping with a kind", value, f"such as {{kind: {_example(value, known)}}}")]
+        example = value if value in room_kinds else room_kinds[0]
+        return [Problem(path, "needs a mapping with a kind", value, f"such as {{kind: {example}}}")]
     if "kind" not in value:
-        return [Problem((*path, "kind"), "is missing", ABSENT, f"one of {', '.join(known)}")]
+        return [Problem((*path, "kind"), "is missing", ABSENT, f"one of {', '.join(room_kinds)}")]
     try:
         component = find(room, str(value["kind"]))
     except UnknownKindError:
         return [Problem((*path, "kind"), "no such kind", value["kind"], suggest_kind(room, value["kind"]))]
-    keywords = {name: given for name, given in value.items() if name != "kind" and name not in besides}
+    keywords = {name: item for name, item in value.items() if name != "kind" and name not in besides}
     problems = check_keywords(component, keywords, path, caller_arguments(component), besides, str(value["kind"]))
     if construct and not problems:
         try:
@@ -57,10 +58,10 @@ def check_component(
 
 def suggest_kind(room: str, kind: Any) -> str:
     """The fix for a kind that a room does not have: the closest kinds, or all of them and how to add one."""
-    known = kinds(room)
-    fix = did_you_mean(str(kind), known)
-    all_kinds = did_you_mean("", known)
-    return f"{fix}, or --plugin FILE where a file of yours registers it" if fix == all_kinds else fix
+    fix = did_you_mean(str(kind), kinds(room))
+    # Without a close kind the fix lists all of them.
+    lists_all = fix == did_you_mean("", kinds(room))
+    return f"{fix}, or --plugin FILE where a file of yours registers it" if lists_all else fix
 
 
 def check_keywords(
@@ -71,21 +72,21 @@ def check_keywords(
     besides: tuple[str, ...] = (),
     called: str | None = None,
 ) -> list[Problem]:
-    """What is wrong with keywords for a class or function, by its signature.
+    """The problems of keywords for a class or function, by its signature.
 
     Arguments:
         component: the class or function.
-        keywords: what the recipe gives.
-        path: where.
+        keywords: the keywords and values of the recipe.
+        path: of the component in the recipe.
         excluded: names of parameters that no recipe gives (a loss's routing).
-        besides: keys that may stand beside the keywords; a typo may have meant one.
-        called: the kind's name; the component's own unless given.
+        besides: further keys of the mapping, which a misspelt keyword may stand for.
+        called: name of the component in messages; the component's `__name__` unless given.
     """
     parameters = {
         name: parameter for name, parameter in inspect.signature(component).parameters.items() if name not in excluded
     }
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    named = {
+    accepted = {
         name: parameter
         for name, parameter in parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -94,29 +95,29 @@ def check_keywords(
     called = called or component.__name__
     problems = []
     for name, value in keywords.items():
-        if name in named and annotations.get(name) is Router:
+        if name in accepted and annotations.get(name) is Router:
             problems += check_component("routers", value, (*path, name))
-        elif name in named:
+        elif name in accepted:
             rule = _type_rule(annotations.get(name, Any), value)
             if rule is not None:
                 problems.append(Problem((*path, name), rule, value))
         elif not takes_any:
-            known = (*named, *besides)
-            fix = did_you_mean(name, known) if known else "it takes none"
+            names = (*accepted, *besides)
+            fix = did_you_mean(name, names) if names else "it takes none"
             problems.append(Problem((*path, name), f"{called} has no such keyword", value, fix))
-    for name, parameter in named.items():
+    for name, parameter in accepted.items():
         if parameter.default is parameter.empty and name not in keywords and name not in FACTS:
             problems.append(Problem((*path, name), f"is missing, {called} needs it"))
     return problems
 
 
 def check_amount(value: Any, path: Path, least: float | int | None = None) -> list[Problem]:
-    """What is wrong with a number that may follow a schedule over the epochs.
+    """The problems of a number that may follow a schedule over the epochs.
 
     Arguments:
         value: a number or a component of room `schedules`.
-        path: where.
-        least: the smallest number allowed.
+        path: of the value in the recipe.
+        least: the smallest allowed number; None for any.
     """
     if isinstance(value, Mapping):
         return check_component("schedules", value, path, construct=True)
@@ -129,20 +130,16 @@ def check_amount(value: Any, path: Path, least: float | int | None = None) -> li
 
 
 def _type_rule(annotation: Any, value: Any) -> str | None:
-    """The rule that `value` breaks if it is not of this type; None when it is, or when YAML cannot write the type."""
+    """The rule that `value` breaks by its type; None for a valid value, and for types that YAML cannot write."""
     rule = describe_type(annotation)
     if rule is None:
         return None
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
-        # Through JSON: strict there means that "64" is no number, yet a list will do for a tuple or a sequence.
+        # Strict validation of JSON accepts a list for a tuple or a sequence, and refuses "64" for a number.
         TypeAdapter(annotation, config=config).validate_json(json.dumps(value))
     except ValidationError:
         return f"needs {rule}"
     except (PydanticSchemaGenerationError, PydanticUserError):
         return None
     return None
-
-
-def _example(value: Any, known: tuple[str, ...]) -> str:
-    return value if value in known else known[0]

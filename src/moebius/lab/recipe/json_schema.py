@@ -110,8 +110,8 @@ def _kind_definitions() -> dict[str, Schema]:
         )
         for kind, optimizer in OPTIMIZERS.items()
     ]
-    # Without a kind it is adam.
-    optimizers = [{**one, "required": []} if one["title"] == "adam" else one for one in optimizers]
+    default = schema.OptimizerSpec().kind
+    optimizers = [{**option, "required": []} if option["title"] == default else option for option in optimizers]
     amount = {"anyOf": [{"type": "number"}, reference_to("schedule")]}
     rate = {"anyOf": [{"type": "number", "minimum": 0}, reference_to("schedule")]}
     places = [key for key in schema.RecipeFile.model_fields if key != "presets"]

@@ -1,4 +1,4 @@
-"""Loading a recipe: file, then preset, then overrides, then the number of seeds."""
+"""Loads a recipe: the file, then a preset, then overrides, then the number of seeds."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -21,13 +21,14 @@ def load_recipe(
 
     Arguments:
         name_or_path: a shipped name (`quickstart`), or the path of a YAML file.
-        overrides: `key=value` each, with dotted keys and values in YAML (`training.epochs=2`); later ones win.
-        preset: which of the recipe's presets to apply, before the overrides.
-        seeds: number of seeds instead of the recipe's.
+        overrides: `key=value` each, with dotted keys and values in YAML (`training.epochs=2`); the last one of a key
+            counts.
+        preset: name of the recipe's preset that is applied before the overrides.
+        seeds: number of seeds in place of the recipe's.
 
     Raises:
-        UnknownKindError: no recipe or no preset of this name.
-        RecipeError: everything that is wrong with the recipe, one line each.
+        UnknownKindError: no recipe or no preset has this name.
+        RecipeError: the recipe has problems; the error lists all of them, one in each line.
 
     Example:
         >>> recipe = load_recipe("linear-experts", ["training.epochs=2"])
@@ -49,7 +50,7 @@ def load_recipe(
     if seeds is not None:
         draft.set(("seeds",), seeds, "--seeds")
     file, variants, stages, problems = check_recipe(draft.raw)
-    lines = [problem.line(draft.note(problem.path)) for problem in problems]
+    lines = [draft.line(problem) for problem in problems]
     lines += [problem.line(note) for problem, note in draft.problems]
     for name in presets:
         lines += [] if name == preset else _preset_lines(raw, presets[name], name)
@@ -60,45 +61,60 @@ def load_recipe(
 
 @dataclass
 class _Draft:
-    """A recipe's plain values while values are set in them, and who set what."""
+    """The plain values of a recipe while a preset and overrides set some of them.
+
+    Arguments:
+        raw: the plain values.
+        origins: for each value that is set, its path and its origin in words, in order.
+        problems: values that could not be set, each with its origin.
+    """
 
     raw: dict[str, Any]
-    set_by: list[tuple[Path, str]] = field(default_factory=list)
+    origins: list[tuple[Path, str]] = field(default_factory=list)
     problems: list[tuple[Problem, str]] = field(default_factory=list)
 
     def __post_init__(self):
         self.raw = copy.deepcopy(self.raw)
         variants = self.raw.get("variants")
         if isinstance(variants, dict):
-            # `linear:` with nothing behind it is a variant that changes nothing.
+            # A variant `linear:` without a value changes nothing.
             self.raw["variants"] = {name: {} if value is None else value for name, value in variants.items()}
 
-    def set(self, path: Path, value: Any, by: str) -> None:
+    def set(self, path: Path, value: Any, origin: str) -> None:
+        """Set a value, or note the problem that prevents it."""
         changed = assign_value(self.raw, path, value)
         if isinstance(changed, Problem):
-            self.problems.append((changed, f" ({by})"))
+            self.problems.append((changed, f" ({origin})"))
         else:
-            self.set_by.append((changed, by))
+            self.origins.append((changed, origin))
 
     def set_all(self, values: Any, preset: str) -> None:
+        """Set the values of a preset."""
         for key, value in values.items() if isinstance(values, dict) else ():
             self.set(parse_path(key), value, f"from preset {preset}")
 
     def override(self, text: str) -> None:
+        """Set the value of a text `key=value`."""
         parsed = parse_override(text)
         if isinstance(parsed, Problem):
             self.problems.append((parsed, ""))
         else:
-            self.set(*parsed, by=f"from {text}")
+            self.set(*parsed, origin=f"from {text}")
 
     def note(self, path: Path) -> str:
-        """Who set the value at `path`, unless it is the file's own."""
-        by = [by for changed, by in self.set_by if path[: len(changed)] == changed]
-        return f" ({by[-1]})" if by else ""
+        """The origin of the value at `path` in brackets; "" where it is the file."""
+        origins = [origin for changed, origin in self.origins if path[: len(changed)] == changed]
+        return f" ({origins[-1]})" if origins else ""
+
+    def line(self, problem: Problem) -> str:
+        """The problem as text; where an override set the value, the fix is an override, too."""
+        note = self.note(problem.path)
+        # The origin of a preset is its name, that of an override a text with "=".
+        return (problem.with_override() if "=" in note else problem).line(note)
 
 
 def _preset_lines(raw: dict[str, Any], values: Any, name: str) -> Iterable[str]:
-    """What is wrong with a preset that is not asked for: its author should hear of it before a user does."""
+    """The problems of a preset that is not applied: its author sees them before a user applies it."""
     draft = _Draft(raw)
     draft.set_all(values, name)
     *_, problems = check_recipe(draft.raw, build=False)

@@ -5,6 +5,7 @@ from typing import Any
 
 from moebius.core.loss_needs import loss_needs
 from moebius.kit.registry import find, kinds
+from moebius.lab.recipe.model import DEFAULTS
 from moebius.lab.recipe.problems import Problem, mapping
 
 
@@ -29,7 +30,7 @@ def check_loss_needs(losses: Any, model: Mapping[str, Any]) -> list[Problem]:
             names = _aux_names(mixture)
             missing = [name for name in needed if names is not None and name not in names]
             if missing:
-                router = mapping(mixture, "router").get("kind", "soft")
+                router = {**DEFAULTS, **mixture}["router"]["kind"]
                 rule = f"needs {' and '.join(map(repr, missing))}, which neither the gate nor the router {router} gives"
                 problems.append(Problem(("losses", place, "kind"), rule, kind, _suggest_part(missing)))
                 break
@@ -57,7 +58,7 @@ def _aux_names(mixture: Mapping[str, Any]) -> set[str] | None:
     if gate != "stage" and (gate not in kinds("gates") or getattr(find("gates", gate), "gives_aux", False)):
         return None
     names: set[str] = set()
-    router = mixture.get("router", {"kind": "soft"})
+    router = mixture.get("router", DEFAULTS["router"])
     while router is not None:
         if not isinstance(router, Mapping) or router.get("kind") not in kinds("routers"):
             return None

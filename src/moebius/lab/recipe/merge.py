@@ -1,4 +1,4 @@
-"""How a variant is laid over what all variants share."""
+"""Lays the values of a variant over those that all variants share."""
 
 import copy
 from typing import Any
@@ -7,9 +7,9 @@ from moebius.lab.recipe.problems import Path
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` laid on `base`: mappings merge key by key, everything else is replaced; neither argument changes.
+    """`over` laid over `base`: mappings merge key by key, every other value is replaced; no argument is changed.
 
-    A mapping that names another `kind` replaces: keywords of one kind mean nothing to another.
+    A mapping that names another `kind` replaces the mapping below it: the keywords of a kind mean nothing to another.
 
     Example:
         >>> merge({"gate": {"kind": "mlp", "hidden": [64]}}, {"gate": {"hidden": [128]}})
@@ -17,23 +17,23 @@ def merge(base: Any, over: Any) -> Any:
         >>> merge({"gate": {"kind": "mlp", "hidden": [64]}}, {"gate": {"kind": "linear"}})
         {'gate': {'kind': 'linear'}}
     """
-    if not merges(base, over):
+    if not can_merge(base, over):
         return copy.deepcopy(over)
-    merged = {key: copy.deepcopy(value) for key, value in base.items() if key not in over}
-    both = {key: merge(base[key], value) if key in base else copy.deepcopy(value) for key, value in over.items()}
-    # The order of the base, so that variants read alike.
-    return {key: both.get(key, merged.get(key)) for key in [*base, *(key for key in over if key not in base)]}
+    kept = {key: copy.deepcopy(value) for key, value in base.items() if key not in over}
+    changed = {key: merge(base[key], value) if key in base else copy.deepcopy(value) for key, value in over.items()}
+    # Keys in the order of the base, so that all variants read alike.
+    return {key: changed.get(key, kept.get(key)) for key in [*base, *(key for key in over if key not in base)]}
 
 
-def merges(base: Any, over: Any) -> bool:
-    """Whether two values merge key by key."""
+def can_merge(base: Any, over: Any) -> bool:
+    """Whether two values merge key by key: both are mappings, and `over` names no other kind."""
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return False
     return "kind" not in over or over["kind"] == base.get("kind")
 
 
 def comes_from_base(base: Any, over: Any, path: Path) -> bool:
-    """Whether what `merge(base, over)` holds at `path` was written in `base`, or its mapping was.
+    """Whether `base` wrote the value that `merge(base, over)` has at `path`, or the mapping that the value is in.
 
     Example:
         >>> comes_from_base({"gate": {"kind": "mlp"}}, {"gate": {"hidden": []}}, ("gate", "hidden"))
@@ -41,7 +41,7 @@ def comes_from_base(base: Any, over: Any, path: Path) -> bool:
         >>> comes_from_base({"gate": {"kind": "mlp"}}, {}, ("gate", "hidden"))
         True
     """
-    if not path or not merges(base, over):
+    if not path or not can_merge(base, over):
         return False
     head, rest = path[0], path[1:]
     if head in over:

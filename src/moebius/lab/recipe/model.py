@@ -14,21 +14,21 @@ from moebius.lab.recipe.components import check_component, check_keywords, sugge
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
-# What takes the place of a part that is wrong, so that the others can be built.
+# A part with problems is replaced by one of these, so that the other parts can be built.
 STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
 KEYS = ("gate", "router", "experts", "combine", "execution")
-# What a recipe may say of a stage's network where it uses it; what classes it knows, the stage says.
+# Keywords of the adapter around a stage's network that a recipe may set; the stage itself sets its classes.
 ADAPTING = ("size", "channels", "fill", "activation", "frozen")
-AN_EXAMPLE = "stages: {NAME: {network: {kind: vgg}}}"
+STAGE_EXAMPLE = "stages: {NAME: {network: {kind: vgg}}}"
 
 
 def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str] = ()) -> list[Problem]:
-    """What is wrong with the names and types of a mixture's spec.
+    """The problems of names and types in a mixture's spec.
 
     Arguments:
-        spec: of the mixture.
-        path: where it stands; problems' paths begin with it.
-        stages: names of those that its parts may be of.
+        spec: the gate, router, experts, combine and execution of the mixture.
+        path: of the spec; the paths of problems begin with it.
+        stages: names of the stages that the spec may use.
     """
     problems = []
     for key in spec:
@@ -57,40 +57,41 @@ def dry_build(
     wrong: Collection[str] = (),
     stages: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Problem]:
-    """What the components' constructors find wrong with a spec.
+    """The problems that the components' constructors report for a mixture's spec.
 
-    Builds on the meta device, where tensors have shapes but no memory, and asks the gate for the scores of one image.
-    A part that is wrong is replaced by one that is right and the rest built again, so that each part has its say.
+    The mixture is built on the meta device, where tensors have shapes but no memory, and the gate scores one image. A
+    part with a problem is replaced by a valid part, and the mixture is built again: so every part is checked.
 
     Arguments:
-        spec: a mixture's spec.
-        facts: of the data.
-        wrong: the keys whose names or types are known to be wrong.
-        stages: specs of those that its parts may be of.
+        spec: the spec of a mixture.
+        facts: features, channels, size, classes and domains of the data.
+        wrong: keys of the spec with problems in names or types.
+        stages: specs of the stages that the spec may use.
     """
     spec = {key: STAND_INS[key] if key in wrong else spec[key] for key in KEYS if key in spec or key in wrong}
     problems: list[Problem] = []
-    while found := _build(spec, facts, stages or {}):
-        problems += found
-        key = str(found[0].path[0])
+    while part_problems := _build_once(spec, facts, stages or {}):
+        problems += part_problems
+        key = str(part_problems[0].path[0])
         if spec.get(key) == STAND_INS.get(key):
             break
         spec[key] = STAND_INS[key]
     return problems
 
 
-def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
+def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
+    """The problems of the first part that cannot be built."""
     place: Path = ()
     try:
         with torch.device("meta"), torch.no_grad():
             mixture = build_mixture(spec, facts, StageNetworks(stages))
             place = ("gate",)
-            inner = _adapted(mixture.gate)
-            if inner is not None and (getattr(inner, "gives_aux", False) or takes_context(type(inner))):
+            network = mixture.gate.network if isinstance(mixture.gate, Adapter) else None
+            if network is not None and (getattr(network, "gives_aux", False) or takes_context(type(network))):
                 rule = "takes or gives more than rows and scores, which does not come through a stage"
                 return [Problem(place, rule, spec["gate"])]
             if takes_context(type(mixture.gate)):
-                # It reads values, and the meta device has none.
+                # Such a gate reads values, and tensors on the meta device have none.
                 return []
             scores = mixture.gate(torch.zeros(1, facts["channels"], facts["size"], facts["size"]))
             if getattr(mixture.gate, "gives_aux", False):
@@ -105,25 +106,23 @@ def _build(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[st
     if spec["experts"] is STAND_INS["experts"]:
         return []
     experts = len(mixture.experts)
-    wanted = mixture.router.gate_outputs(experts)
-    if scores.shape[-1] != wanted:
+    needed_scores = mixture.router.gate_outputs(experts)
+    if scores.shape[-1] != needed_scores:
         rule = f"gives {scores.shape[-1]} scores where the mixture has experts: {experts}"
-        if wanted != experts:
-            rule = f"gives {scores.shape[-1]} scores a row where {spec['router']['kind']} needs {wanted}"
+        if needed_scores != experts:
+            rule = f"gives {scores.shape[-1]} scores a row where {spec['router']['kind']} needs {needed_scores}"
         return [Problem(("gate",), rule, spec["gate"], "leave `experts` out of the gate, it is filled in")]
     return []
 
 
-def _adapted(gate: torch.nn.Module) -> torch.nn.Module | None:
-    return gate.network if isinstance(gate, Adapter) else None
-
-
 def check_experts(value: Any, path: Path, stages: Collection[str] = ()) -> list[Problem]:
-    """What is wrong with the names and types of one spec of experts, or of a list of them."""
+    """The problems of names and types in a spec of experts, or in a list of such specs."""
     if isinstance(value, list):
         if not value:
             return [Problem(path, "needs at least one expert", value)]
-        return [problem for place, one in enumerate(value) for problem in _check_expert(one, (*path, place), stages)]
+        return [
+            problem for place, expert in enumerate(value) for problem in _check_expert(expert, (*path, place), stages)
+        ]
     return _check_expert(value, path, stages)
 
 
@@ -132,20 +131,20 @@ def _is_stage(value: Any) -> bool:
 
 
 def _check_stage(value: Mapping[str, Any], path: Path, stages: Collection[str]) -> list[Problem]:
-    known = (*ADAPTING, "stage", "part")
-    keywords = {name: given for name, given in value.items() if name in ADAPTING}
+    names = (*ADAPTING, "stage", "part")
+    keywords = {name: item for name, item in value.items() if name in ADAPTING}
     problems = [
-        Problem((*path, name), "stage has no such keyword", given, did_you_mean(name, known))
-        for name, given in value.items()
-        if name not in ("kind", *known)
+        Problem((*path, name), "stage has no such keyword", item, did_you_mean(name, names))
+        for name, item in value.items()
+        if name not in ("kind", *names)
     ]
     problems += check_keywords(Adapter, keywords, path, excluded=("network",), called="stage")
     name = value.get("stage")
     if name is None:
-        fix = f"one of {', '.join(stages)}" if stages else AN_EXAMPLE
+        fix = f"one of {', '.join(stages)}" if stages else STAGE_EXAMPLE
         return [*problems, Problem((*path, "stage"), "is missing", ABSENT, fix)]
     if name not in stages:
-        fix = did_you_mean(str(name), stages) if stages else AN_EXAMPLE
+        fix = did_you_mean(str(name), stages) if stages else STAGE_EXAMPLE
         problems.append(Problem((*path, "stage"), "no such stage, or none above this one", name, fix))
     return problems
 
@@ -156,11 +155,11 @@ def _check_expert(value: Any, path: Path, stages: Collection[str]) -> list[Probl
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         problems.append(Problem((*path, "count"), "needs a whole number of at least 1", count))
     if isinstance(value, Mapping) and value.get("kind") == "mixture":
-        inner = {key: given for key, given in value.items() if key not in ("kind", "count")}
-        return problems + check_model(inner, path, stages)
+        mixture = {key: item for key, item in value.items() if key not in ("kind", "count")}
+        return problems + check_model(mixture, path, stages)
     if _is_stage(value):
-        given = {key: one for key, one in value.items() if key != "count"}
-        return problems + _check_stage(given, path, stages)
+        stage = {key: item for key, item in value.items() if key != "count"}
+        return problems + _check_stage(stage, path, stages)
     return problems + check_component("experts", value, path, besides=("count",))
 
 

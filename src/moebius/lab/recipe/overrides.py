@@ -1,4 +1,4 @@
-"""Setting single values of a recipe by dotted key: what presets and the command line do."""
+"""Sets single values of a recipe by dotted key, for presets and for the command line."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from moebius.lab.recipe.text import read_yaml
 
 
 def parse_override(text: str) -> tuple[Path, Any] | Problem:
-    """Path and value of a `key=value`; the value is read as YAML.
+    """Path and value of a text `key=value`, whose value is YAML; or the problem of the text.
 
     Example:
         >>> parse_override("variants.hidden.gate.hidden=[128]")
@@ -26,36 +26,36 @@ def parse_override(text: str) -> tuple[Path, Any] | Problem:
 
 
 def assign_value(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:
-    """Set the value at `path` in place, making the mappings on the way.
+    """Set the value at `path` in place, and add the mappings that lead there.
 
     Returns:
-        The path of the outermost key that this made or changed, or the problem that stands in the way.
+        The path of the outermost key that is added or changed; or the problem for which nothing is set.
     """
     if path[0] == "presets":
         return Problem(path, "a preset's values cannot be overridden", value, "override the key itself")
-    what = {"variants": "variant", "stages": "stage"}.get(str(path[0]))
-    named = tree.get(str(path[0]))
-    if what and isinstance(named, dict) and len(path) > 1 and str(path[1]) not in named:
-        return Problem(path[:2], f"no such {what}", value, did_you_mean(str(path[1]), named))
-    made: Path | None = None
+    part = {"variants": "variant", "stages": "stage"}.get(str(path[0]))
+    names = tree.get(str(path[0]))
+    if part and isinstance(names, dict) and len(path) > 1 and str(path[1]) not in names:
+        return Problem(path[:2], f"no such {part}", value, did_you_mean(str(path[1]), names))
+    added: Path | None = None
     node: Any = tree
-    place: Any
-    for depth, place in enumerate(path):
+    key: Any
+    for depth, key in enumerate(path):
         last = depth == len(path) - 1
         if isinstance(node, list):
-            if not isinstance(place, int) or place >= len(node):
+            if not isinstance(key, int) or key >= len(node):
                 rule = f"the list {path_text(path[:depth])} has positions 0 to {len(node) - 1}"
-                return Problem(path[: depth + 1], rule, place)
+                return Problem(path[: depth + 1], rule, key)
         elif isinstance(node, dict):
-            # A variant may be called 2.
-            place = str(place)
-            if place not in node or (node[place] is None and not last):
-                made = made or path[: depth + 1]
-                node[place] = {}
+            # A name may consist of digits.
+            key = str(key)
+            if key not in node or (node[key] is None and not last):
+                added = added or path[: depth + 1]
+                node[key] = {}
         else:
             return Problem(path, f"{path_text(path[:depth])} holds a single value and has no keys", node)
         if last:
-            node[place] = copy.deepcopy(value)
+            node[key] = copy.deepcopy(value)
         else:
-            node = node[place]
-    return made or path
+            node = node[key]
+    return added or path

@@ -80,11 +80,14 @@ def check_plugins(folder: Path, records: Sequence[Mapping[str, Any]], plugins: S
 
 
 @contextmanager
-def naming_plugins(run: Path) -> Iterator[None]:
-    """Inside, an unknown kind in a run's folder is reported with the plugins that its study began with.
+def suggest_plugins(run: Path) -> Iterator[None]:
+    """Add to an error about an unknown kind in the block: the fix names the plugins of the run's study.
 
     Arguments:
         run: the folder of a run, OUT/VARIANT/seed-N.
+
+    Raises:
+        UnknownKindError: the block raises it.
     """
     try:
         yield

@@ -1,6 +1,7 @@
 """What is wrong with a recipe, in plain words: path of the key, rule, value, fix."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,17 @@ Path = tuple[str | int, ...]
 """Keys and list positions from the top of the recipe down."""
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "nothing"})()
-"""Stands for a value that was not given, where null is a value."""
+"""The value of a key that the recipe does not have; null is a value of its own."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One rule that one key breaks.
+    """A rule that the value of a key breaks.
 
     Arguments:
-        path: where.
-        rule: what must hold, as a clause ("needs a whole number").
-        value: what was given, or `ABSENT`.
+        path: of the key.
+        rule: a clause that says what must hold ("needs a whole number").
+        value: the value of the key, or `ABSENT`.
         fix: what to type instead.
     """
 
@@ -31,7 +32,7 @@ class Problem:
     fix: str | None = None
 
     def line(self, note: str = "") -> str:
-        """`path: rule, got value (note); fix`."""
+        """The problem as text: `path: rule, got value (note); fix`."""
         got = "" if self.value is ABSENT else f", got {shortened(self.value)}"
         return f"{path_text(self.path)}: {self.rule}{got}{note}" + (f"; {self.fix}" if self.fix else "")
 
@@ -39,10 +40,28 @@ class Problem:
         """The same problem at another path."""
         return Problem(path, self.rule, self.value, self.fix)
 
+    def with_override(self) -> "Problem":
+        """The same problem with a fix `key: value` as an override that a shell takes as it is, brackets in quotes.
+
+        Example:
+            >>> Problem(("model", "gate", "hidden"), "needs a width", [], "hidden: [64]").with_override().fix
+            "'model.gate.hidden=[64]'"
+        """
+        key, colon, value = (self.fix or "").partition(": ")
+        if not colon or not self.path or key != self.path[-1]:
+            return self
+        return Problem(self.path, self.rule, self.value, shlex.quote(f"{path_text(self.path)}={value}"))
+
 
 def from_argument_error(error: ArgumentError, prefix: Path = ()) -> Problem:
-    """The problem that a component's constructor found."""
-    return Problem((*prefix, *parse_path(error.argument)), error.rule, error.value, error.fix)
+    """The problem that a component's constructor reports; a fix in Python becomes one in YAML.
+
+    Example:
+        >>> from_argument_error(ArgumentError("hidden", "needs a width", [], "hidden=[64]"), ("gate",)).fix
+        'hidden: [64]'
+    """
+    fix = re.sub(r"^(\w+)=(?!=)", r"\1: ", error.fix) if error.fix else None
+    return Problem((*prefix, *parse_path(error.argument)), error.rule, error.value, fix)
 
 
 def path_text(path: Path) -> str:
@@ -57,7 +76,7 @@ def path_text(path: Path) -> str:
 
 
 def parse_path(text: str) -> Path:
-    """The path that a text names; list positions as `[0]` or as `.0`.
+    """The path that a text names; a list position is written `[0]` or `.0`.
 
     Example:
         >>> parse_path("data.sets[0].name") == parse_path("data.sets.0.name") == ("data", "sets", 0, "name")
@@ -68,7 +87,7 @@ def parse_path(text: str) -> Path:
 
 
 def shortened(value: Any, longest: int = 90) -> str:
-    """A value as the recipe's author wrote it, shortened."""
+    """A value as YAML writes it, cut off after `longest` characters."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
     else:
@@ -77,7 +96,7 @@ def shortened(value: Any, longest: int = 90) -> str:
 
 
 def unique_problems(problems: Iterable[Problem]) -> list[Problem]:
-    """Each problem once, in order: variants share what is wrong with what they share."""
+    """Each problem once, in order: a problem of what variants share is found for every variant."""
     seen: dict[tuple[Path, str], Problem] = {}
     for problem in problems:
         seen.setdefault((problem.path, problem.rule), problem)
@@ -85,6 +104,6 @@ def unique_problems(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The mapping under `key`, empty when there is none: the schema reports that."""
+    """The mapping under `key`; an empty one where the value is no mapping, which the schema reports."""
     inner = value.get(key)
     return inner if isinstance(inner, Mapping) else {}

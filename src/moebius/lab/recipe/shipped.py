@@ -1,5 +1,6 @@
-"""Finding and reading recipes' files."""
+"""Finds and reads the files of recipes."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ def shipped_recipes() -> tuple[str, ...]:
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """The file of a shipped name or of a path; a name without folder and suffix means the shipped recipe first.
+    """The file of a recipe: the shipped one of this name, else the file at this path.
 
     Raises:
-        UnknownKindError: there is neither.
+        UnknownKindError: no shipped recipe has this name, and there is no file at this path.
 
     Example:
         >>> find_recipe("quickstart").name
@@ -32,29 +33,32 @@ def find_recipe(name_or_path: str) -> Path:
     if path.is_file():
         return path
     if path.suffix in SUFFIXES or path.name != name_or_path:
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise UnknownKindError(f"recipe {name_or_path}: {what}", f"the path of a YAML file, or {_names(path.stem)}")
+        reason = "is a folder" if path.is_dir() else "no such file"
+        fix = f"the path of a YAML file, or a shipped name: {did_you_mean(path.stem, shipped_recipes())}"
+        raise UnknownKindError(f"recipe {name_or_path}: {reason}", fix)
     raise UnknownKindError(f"no recipe is called {name_or_path!r}", did_you_mean(name_or_path, shipped_recipes()))
 
 
 def read_recipe(path: Path, source: str) -> dict[str, Any]:
     """The plain values of a recipe's file.
 
+    Arguments:
+        path: of the file.
+        source: the name of the file in errors.
+
     Raises:
-        RecipeError: it cannot be read, or it is no mapping in YAML.
+        RecipeError: the file cannot be read, or it is no mapping in YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(source, [f"needs text in UTF-8, byte {error.start} is none"]) from None
+        fix = f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))} > utf-8.yaml"
+        raise RecipeError(source, [f"needs text in UTF-8, byte {error.start} is none"], fix) from None
     except OSError as error:
-        raise RecipeError(source, [f"cannot be read: {error.strerror}"]) from None
+        fix = f"chmod u+r {shlex.quote(str(path))}"
+        raise RecipeError(source, [f"cannot be read: {error.strerror}"], fix) from None
     value = read_yaml(text, source)
     if not isinstance(value, dict):
         kind = "nothing" if value is None else f"a {type(value).__name__}"
         raise RecipeError(source, [f"needs a mapping of keys to values, got {kind}"], "begin with `name: my-study`")
     return value
-
-
-def _names(stem: str) -> str:
-    return f"a shipped name: {did_you_mean(stem, shipped_recipes())}"

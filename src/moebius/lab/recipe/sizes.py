@@ -1,4 +1,4 @@
-"""How large a recipe's models are."""
+"""The sizes of a recipe's models."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from moebius.lab.recipe.stages import stage_specs
 
 @dataclass(frozen=True)
 class Size:
-    """How large one variant is.
+    """The size of a variant.
 
     Arguments:
-        variant: its name.
-        parameters: numbers that it learns.
-        multiply_adds: of one image, with the experts that its router runs.
+        variant: name of the variant.
+        parameters: number of its parameters, trained or frozen.
+        multiply_adds: multiply-adds for one image, with the experts that the router runs.
     """
 
     variant: str
@@ -27,12 +27,12 @@ class Size:
 
 
 def sizes(recipe: Recipe) -> list[Size]:
-    """The size of each variant, with ten classes assumed for each data set: the data are not read."""
+    """The size of each variant, with ten classes assumed for each data set, because the data are not read."""
     facts = guess_facts(recipe.data.model_dump())
-    found = []
+    variant_sizes = []
     with torch.random.fork_rng(devices=[]):
         for variant in recipe.variants:
             model = build_mixture(variant.model, facts, StageNetworks(stage_specs(recipe.stages, facts)))
             parameters = sum(parameter.numel() for parameter in model.parameters())
-            found.append(Size(variant.name, parameters, multiply_adds(model, facts)))
-    return found
+            variant_sizes.append(Size(variant.name, parameters, multiply_adds(model, facts)))
+    return variant_sizes

@@ -1,4 +1,4 @@
-"""The stages of a recipe: what is trained before the variants that use it."""
+"""Checks the stages of a recipe: networks that are trained before the variants that use them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,34 +18,34 @@ from moebius.lab.recipe.wording import problems_of
 def check_stages(
     raw: Mapping[str, Any], facts: Mapping[str, int] | None
 ) -> tuple[list[Stage], list[str], list[Problem]]:
-    """The stages of a recipe's plain values, and everything that is wrong with them.
+    """Check the stages of a recipe.
 
     Arguments:
         raw: plain values of the recipe.
-        facts: of the data; None not to build what the stages train.
+        facts: features, channels, size, classes and domains of the data; None not to build what the stages train.
 
     Returns:
-        The stages, the names of those that cannot be built for what is wrong with them or with one that they use, and
-        the problems.
+        The stages; the names of those that cannot be built, because of a problem of their own or of a stage that they
+        use; and all problems.
     """
     stages: list[Stage] = []
-    wrong: list[str] = []
+    wrong_names: list[str] = []
     problems: list[Problem] = []
-    for name, given in mapping(raw, "stages").items():
-        if not isinstance(given, Mapping):
-            problems.append(Problem(("stages", name), "needs a mapping of keys to values", given))
-            wrong.append(name)
+    for name, value in mapping(raw, "stages").items():
+        if not isinstance(value, Mapping):
+            problems.append(Problem(("stages", name), "needs a mapping of keys to values", value))
+            wrong_names.append(name)
             continue
-        stage, found = _check_stage(name, given, raw, stages, wrong, facts)
-        problems += found
-        if found or stage is None or set(stage_names(stage.model)) & set(wrong):
-            wrong.append(name)
+        stage, stage_problems = _check_stage(name, value, raw, stages, wrong_names, facts)
+        problems += stage_problems
+        if stage_problems or stage is None or set(stage_names(stage.model)) & set(wrong_names):
+            wrong_names.append(name)
         stages += [stage] if stage else []
-    return stages, wrong, problems
+    return stages, wrong_names, problems
 
 
 def stage_specs(stages: Sequence[Stage], facts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """The specs of `Stages`, without a look at the data: classes named are taken for the first ones."""
+    """The specs that `StageNetworks` takes, made without the data: the first classes stand for those that are named."""
     return {
         stage.name: {
             "model": stage.model,
@@ -58,7 +58,7 @@ def stage_specs(stages: Sequence[Stage], facts: Mapping[str, int]) -> dict[str, 
 
 
 def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, int]:
-    """Facts of the rows of a stage: its classes are groups, or its own, or all."""
+    """The facts of a stage's rows: it counts its groups, its own classes or all classes."""
     if rows["groups"] is not None:
         return {**facts, "classes": len(rows["groups"])}
     if rows["classes"] is not None and rows["outputs"] == "own":
@@ -68,74 +68,95 @@ def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, 
 
 def _check_stage(
     name: str,
-    given: Mapping[str, Any],
+    value: Mapping[str, Any],
     raw: Mapping[str, Any],
     above: Sequence[Stage],
     wrong_above: Sequence[str],
     facts: Mapping[str, int] | None,
 ) -> tuple[Stage | None, list[Problem]]:
+    """One stage and its problems.
+
+    Arguments:
+        name: of the stage.
+        value: its plain values.
+        raw: plain values of the recipe.
+        above: the stages before it, which it may use.
+        wrong_above: names of those that cannot be built.
+        facts: of the data; None not to build anything.
+    """
     place: Path = ("stages", name)
-    shared = mapping(raw, "pretraining")
-    given = dict(given)
-    own_network, own_training = given.get("network", {}), given.get("training", {})
-    wrong = [key for key in ("network", "training") if not isinstance(given.get(key, {}), Mapping)]
-    if wrong:
-        return None, [Problem((*place, key), "needs a mapping of keys to values", given[key]) for key in wrong]
-    base = merge(with_optimizer(mapping(raw, "training")), dict(mapping(shared, "training")))
-    training = merge(base, dict(own_training))
-    network_base = dict(mapping(shared, "network"))
-    network = merge(network_base, dict(own_network))
+    wrong_keys = [key for key in ("network", "training") if not isinstance(value.get(key, {}), Mapping)]
+    if wrong_keys:
+        return None, [Problem((*place, key), "needs a mapping of keys to values", value[key]) for key in wrong_keys]
     try:
-        file: StageFile | None = StageFile.model_validate(given)
+        file: StageFile | None = StageFile.model_validate(dict(value))
         problems = []
     except ValidationError as error:
         file, problems = None, problems_of(error, StageFile, place)
-    names = list(dict.fromkeys([*(stage.name for stage in above), *wrong_above]))
-
-    found = check_training(training, ())
-    try:
-        settled: TrainingSpec | None = TrainingSpec.model_validate(training)
-    except ValidationError as error:
-        settled, found = None, found + problems_of(error, TrainingSpec, ())
-    placed = [_placed_training(problem, place, base, dict(own_training), raw) for problem in found]
-    # What is wrong with the training that variants share is reported of the variants.
-    problems += [problem for problem in placed if problem.path[0] != "training"]
-
+    merged, training, training_problems = _check_stage_training(value, raw, place)
+    problems += training_problems
     if file is None:
         return None, problems
+
+    network_base = dict(mapping(mapping(raw, "pretraining"), "network"))
+    network_changes = dict(value.get("network", {}))
+    network = merge(network_base, network_changes)
+    names = list(dict.fromkeys([*(stage.name for stage in above), *wrong_above]))
     if file.model is not None:
-        spec, part, where = {**DEFAULTS, **file.model}, "", (*place, "model")
-        found = check_model(spec, (), names)
+        spec, part = {**DEFAULTS, **file.model}, ""
+        spec_problems = check_model(spec, (), names)
     elif network:
-        spec, part, where = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": network}, "experts.0", place
-        found = check_experts(network, ("experts",), names)
+        spec, part = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": network}, "experts.0"
+        spec_problems = check_experts(network, ("experts",), names)
         if "count" in network:
-            found.append(Problem(("experts", "count"), "a stage trains one network", network["count"], "a stage each"))
+            rule = "a stage trains one network"
+            spec_problems.append(Problem(("experts", "count"), rule, network["count"], "a stage each"))
     else:
         fix = "such as network: {kind: vgg}"
         return None, [*problems, Problem((*place, "network"), "is missing, and so is model", ABSENT, fix)]
     if file.classes is not None and file.groups is not None:
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
-    if facts is not None and not found and not set(stage_names(spec)) & set(wrong_above):
-        found = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
-    for problem in check_loss_needs(training.get("losses"), spec):
-        problems.append(_placed_training(problem, place, base, dict(own_training), raw))
-    for problem in found:
+    if facts is not None and not spec_problems and not set(stage_names(spec)) & set(wrong_above):
+        spec_problems = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
+    problems += [
+        _place_training_problem(problem, value, raw, place) for problem in check_loss_needs(merged.get("losses"), spec)
+    ]
+    for problem in spec_problems:
         if file.model is not None:
-            problems.append(problem.at((*where, *problem.path)))
+            problems.append(problem.at((*place, "model", *problem.path)))
         else:
             key = problem.path[1:]
-            base_wrote = comes_from_base(network_base, dict(own_network), key)
-            problems.append(problem.at((*(("pretraining",) if base_wrote else place), "network", *key)))
-    return (Stage(name, spec, part, rows, settled) if settled is not None else None), problems
+            is_shared = comes_from_base(network_base, network_changes, key)
+            problems.append(problem.at((*(("pretraining",) if is_shared else place), "network", *key)))
+    return (Stage(name, spec, part, rows, training) if training is not None else None), problems
 
 
-def _placed_training(
-    problem: Problem, place: Path, base: Mapping[str, Any], own: Mapping[str, Any], raw: Mapping[str, Any]
-) -> Problem:
+def _check_stage_training(
+    value: Mapping[str, Any], raw: Mapping[str, Any], place: Path
+) -> tuple[dict[str, Any], TrainingSpec | None, list[Problem]]:
+    """The training of a stage as plain values and validated, and its problems.
+
+    The problems of the training that variants share are reported at the variants.
+    """
+    merged = merge(_shared_training(raw), dict(value.get("training", {})))
+    problems = check_training(merged, ())
+    try:
+        training: TrainingSpec | None = TrainingSpec.model_validate(merged)
+    except ValidationError as error:
+        training, problems = None, problems + problems_of(error, TrainingSpec, ())
+    placed = [_place_training_problem(problem, value, raw, place) for problem in problems]
+    return merged, training, [problem for problem in placed if problem.path[0] != "training"]
+
+
+def _shared_training(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The training that all stages share: the recipe's, with that of pretraining laid over it."""
+    return merge(with_optimizer(mapping(raw, "training")), dict(mapping(mapping(raw, "pretraining"), "training")))
+
+
+def _place_training_problem(problem: Problem, value: Mapping[str, Any], raw: Mapping[str, Any], place: Path) -> Problem:
     """The problem at the key that its author wrote: the stage's training, pretraining's or the recipe's."""
-    if not comes_from_base(base, own, problem.path):
+    if not comes_from_base(_shared_training(raw), dict(value.get("training", {})), problem.path):
         return problem.at((*place, "training", *problem.path))
     shared = mapping(mapping(raw, "pretraining"), "training")
     if not comes_from_base(mapping(raw, "training"), shared, problem.path):
@@ -144,9 +165,9 @@ def _placed_training(
 
 
 def unused_stages(stages: Sequence[Stage], models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the stages that no model has a part of, directly or through another stage."""
-    wanted = {name for model in models for name in stage_names(model)}
+    """Names of the stages that no model uses, directly or through another stage."""
+    used = {name for model in models for name in stage_names(model)}
     for stage in reversed(stages):
-        if stage.name in wanted:
-            wanted |= set(stage_names(stage.model))
-    return [stage.name for stage in stages if stage.name not in wanted]
+        if stage.name in used:
+            used |= set(stage_names(stage.model))
+    return [stage.name for stage in stages if stage.name not in used]

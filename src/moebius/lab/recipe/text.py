@@ -1,4 +1,4 @@
-"""YAML in and out: plain values only, no duplicate keys, and `1e-3` is a number."""
+"""Reads and writes YAML: plain values only, no duplicate keys, and `1e-3` is a number."""
 
 import math
 import re
@@ -8,7 +8,7 @@ import yaml
 
 from moebius.kit.errors import RecipeError
 
-# YAML 1.2's core schema, plus 60_000 for 60000: `1e-3` is a number, `no`, `on` and dates are text.
+# The core schema of YAML 1.2, with underscores in numbers: `1e-3` and `60_000` are numbers; `no`, `on` and dates, text.
 _SCALARS = (
     ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -27,13 +27,13 @@ _SCALARS = (
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode) and key.value in lines and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice, first in line {seen[key.value]}", key.start_mark
+                    None, None, f"key {key.value!r} is given twice, first in line {lines[key.value]}", key.start_mark
                 )
-            seen[str(key.value)] = key.start_mark.line + 1
+            lines[str(key.value)] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
@@ -42,45 +42,45 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# None of YAML 1.1's.
+# The rules of YAML 1.1 go: they read `no` as false, and `1e-3` as text.
 _Loader.yaml_implicit_resolvers = {}
 _Dumper.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
-    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+for _tag, _pattern, _first_characters in _SCALARS:
+    _Loader.add_implicit_resolver(_tag, _pattern, _first_characters)
+    _Dumper.add_implicit_resolver(_tag, _pattern, _first_characters)
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The plain value (mappings with text keys, lists, numbers, texts, null) that a YAML text writes down.
+    """The plain value of a YAML text: mappings with text keys, lists, numbers, texts, true, false and null.
 
     Arguments:
         text: one YAML document.
-        source: what to call it in errors.
+        source: the name of the text in errors.
 
     Raises:
-        RecipeError: no YAML, a key given twice, a key that is no text, a number that is not finite.
+        RecipeError: the text is no YAML, a key occurs twice or is no text, or a number is not finite.
 
     Example:
         >>> read_yaml("{lr: 1e-3, rows: 60_000, name: no}", "example")
         {'lr': 0.001, 'rows': 60000, 'name': 'no'}
     """
     try:
-        # A subclass of SafeLoader: it builds plain values and can run nothing.
+        # A subclass of SafeLoader builds plain values and runs no code.
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(source, [f"{where}no valid YAML: {what}"]) from None
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(source, [f"{where}no valid YAML: {reason}"]) from None
     problems: list[str] = []
-    plain = _plain(value, "", (), problems)
+    plain = _copy_plain(value, "", (), problems)
     if problems:
         raise RecipeError(source, problems)
     return plain
 
 
 def write_yaml(value: Any) -> str:
-    """YAML text that `read_yaml` reads back as the same value: short lists and mappings in one line, no aliases.
+    """YAML text of a plain value, which `read_yaml` reads back: short lists and mappings in one line, no aliases.
 
     Example:
         >>> write_yaml({"gate": {"kind": "linear"}, "rows": [1, 2]}).splitlines()
@@ -91,8 +91,15 @@ def write_yaml(value: Any) -> str:
     )
 
 
-def _plain(value: Any, path: str, parents: tuple[int, ...], problems: list[str]) -> Any:
-    """A copy in which nothing is shared, so that an override of one alias leaves the others alone."""
+def _copy_plain(value: Any, path: str, parents: tuple[int, ...], problems: list[str]) -> Any:
+    """A copy in which aliases share nothing: an override of one leaves the others as they are.
+
+    Arguments:
+        value: of PyYAML.
+        path: of the value, for problems.
+        parents: identities of the mappings and lists around the value.
+        problems: what is wrong is added here.
+    """
     if id(value) in parents:
         problems.append(f"{path}: an alias may not contain itself")
         return None
@@ -101,10 +108,10 @@ def _plain(value: Any, path: str, parents: tuple[int, ...], problems: list[str])
             if not isinstance(key, str):
                 problems.append(f"{path or 'top'}: keys need to be text, got {key!r}; put it in quotes")
         inner = (*parents, id(value))
-        return {key: _plain(item, f"{path}.{key}".lstrip("."), inner, problems) for key, item in value.items()}
+        return {key: _copy_plain(item, f"{path}.{key}".lstrip("."), inner, problems) for key, item in value.items()}
     if isinstance(value, list):
         inner = (*parents, id(value))
-        return [_plain(item, f"{path}[{index}]", inner, problems) for index, item in enumerate(value)]
+        return [_copy_plain(item, f"{path}[{index}]", inner, problems) for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(f"{path}: needs a finite number, got {value}")
     elif value is not None and not isinstance(value, bool | int | float | str):

@@ -11,14 +11,14 @@ from moebius.lab.recipe.schema.training import TrainingSpec
 
 @dataclass(frozen=True)
 class Stage:
-    """A part that is trained before the models that use it, with everything that stages share filled in.
+    """A network or mixture that is trained before the models that use it, with what stages share filled in.
 
     Arguments:
-        name: how models call it: `{kind: stage, stage: NAME}`.
-        model: of the mixture that is trained; for a network, one of a single expert.
-        part: path of what is handed on inside the trained mixture; "" for all of it.
-        rows: what `moebius.lab.data.select_rows.select_rows` takes, but for the data.
-        training: how it is trained.
+        name: its name in models: `{kind: stage, stage: NAME}`.
+        model: spec of the mixture that is trained; for a network, a mixture with this network as its only expert.
+        part: module path, inside the trained mixture, of the module that models use; "" for the whole mixture.
+        rows: the arguments of `moebius.lab.data.select_rows.select_rows` but the data.
+        training: how the mixture is trained.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of a study, with everything that it shares with the others filled in.
+    """A model of a study, with what variants share filled in.
 
     Arguments:
-        name: its name, also that of its folder.
-        model: gate, router, experts, combine, execution: what `moebius.lab.model.build.build_mixture` takes.
-        training: how it is trained.
+        name: name of the variant and of its folder.
+        model: spec of its mixture: gate, router, experts, combine and execution.
+        training: how the model is trained.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe, its preset and overrides applied.
+    """A validated recipe, with preset and overrides applied.
 
     Arguments:
-        source: the file it came from, as errors name it.
-        reference: the shipped name or the path that it was loaded by.
-        file: the values of all keys, defaults filled in.
+        source: name of its file in errors.
+        reference: the shipped name or the path that `load_recipe` received.
+        file: the values of all keys, with defaults filled in.
         variants: the models to compare, in the recipe's order.
-        stages: what is trained first, each after those that it uses.
-        preset: the preset that was applied.
-        overrides: the `key=value`s that were applied.
+        stages: the stages, each after those that it uses.
+        preset: name of the applied preset, or None.
+        overrides: the applied `key=value` texts.
     """
 
     source: str
@@ -77,12 +77,12 @@ class Recipe:
 
     @property
     def description(self) -> str:
-        """What is compared, in a few sentences."""
+        """A few sentences on what the study compares."""
         return self.file.description
 
     @property
     def time(self) -> str:
-        """How long it takes, as its author measured."""
+        """The time that the study takes, as its author measured."""
         return self.file.time
 
     @property
@@ -92,17 +92,17 @@ class Recipe:
 
     @property
     def training(self) -> TrainingSpec:
-        """The training that variants share; what a variant changes is in its own."""
+        """The training that variants share; `Variant.training` has the changes of a variant."""
         return self.file.training
 
     @property
     def seeds(self) -> int:
-        """How many seeds each variant is run with: 0 … seeds − 1."""
+        """Number of runs of each variant, with the seeds 0 … seeds − 1."""
         return self.file.seeds
 
     @property
     def report(self) -> ReportSpec:
-        """What the report draws."""
+        """The figures and sections that the report adds."""
         return self.file.report
 
     def resolved_variants(self) -> dict[str, Variant]:

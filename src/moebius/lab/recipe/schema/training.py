@@ -11,7 +11,7 @@ class OptimizerSpec(Keywords):
     """An optimizer of torch, with the keywords of its class.
 
     Arguments:
-        kind: adam, adamw or sgd.
+        kind: name of the optimizer.
         lr: learning rate, at least 0.
     """
 
