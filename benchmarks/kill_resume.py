@@ -59,7 +59,7 @@ class Study:
 
     def __init__(self, recipe: str, overrides: list[str], cache: Path):
         # Each run by itself: its own checkpoint is what is watched and compared.
-        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--stack", "never"]
+        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--cohorts", "never"]
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
     def start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:

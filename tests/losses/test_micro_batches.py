@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from moebius.core.loss_needs import loss_needs
 from moebius.kit.registry import find, kinds
-from moebius.lab.training.objective import compares_experts
 from moebius.routers.soft import Soft
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -23,7 +23,7 @@ def value(kind, rows=slice(None), **options):
     aux |= {"reconstruction": scores.square().sum(-1), "kl": scores.square().mean(-1)}
     routing = replace(routing, aux=aux, outputs=torch.stack([losses, -losses], -1))
     loss = find("losses", kind)
-    return loss(*((routing, losses) if compares_experts(loss) else (routing,)), **options)
+    return loss(*((routing, losses) if loss_needs(loss).expert_losses else (routing,)), **options)
 
 
 def over_micro_batches(kind, **options):

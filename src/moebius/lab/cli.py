@@ -96,9 +96,9 @@ def run(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     preset: Preset = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes side by side.")] = None,
-    stack: Annotated[
+    cohorts: Annotated[
         Literal["auto", "never", "always"],
-        typer.Option(help="Whether runs with equal models train as one: auto where that is faster."),
+        typer.Option(help="Whether runs with equal models train together: auto where that is faster."),
     ] = "auto",
     stages: Annotated[
         Path | None,
@@ -115,7 +115,7 @@ def run(
     from moebius.lab import study
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    given = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
+    given = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "cohorts": cohorts}
     study.run(loaded, out=folder, **given)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from moebius.core.loss_needs import loss_needs
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.recipe.components import check_amount, check_component, check_keywords
 from moebius.lab.recipe.problems import Path, Problem, mapping
-from moebius.lab.training.objective import compares_experts
 from moebius.lab.training.optimizer import OPTIMIZERS
 
 
@@ -56,7 +56,7 @@ def _check_loss(loss: Mapping[str, Any], path: Path) -> list[Problem]:
 
 def _compares(kind: Any) -> int:
     """Whether a loss has a second parameter that is not the recipe's: the experts' own losses."""
-    return int(kind in kinds("losses") and compares_experts(find("losses", kind)))
+    return int(kind in kinds("losses") and loss_needs(find("losses", kind)).expert_losses)
 
 
 def check_annealing(schedules: Mapping[str, Any], router: Mapping[str, Any]) -> list[Problem]:
