@@ -73,7 +73,7 @@ class Study:
 
     def __init__(self, recipe: str, overrides: list[str], cache: Path):
         # Runs train alone, because the checkpoint of each run is watched and compared.
-        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--stack", "never"]
+        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--cohorts", "never"]
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
     def start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -185,14 +185,14 @@ def test_a_preset_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert (tmp_path / "runs/small-quick/report.html").exists()
 
 
-def test_stack_always_says_what_cannot_be_stacked(tmp_path, monkeypatch):
+def test_cohorts_always_says_which_runs_cannot_form_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL)
     change = "variants.linear.router={kind: gumbel}"
-    result = invoke("run", "small.yaml", change, "--seeds", "2", "--stack", "always", "--workers", "1")
+    result = invoke("run", "small.yaml", change, "--seeds", "2", "--cohorts", "always", "--workers", "1")
     assert result.exit_code == 2
-    assert "--stack always: linear has a router that draws random numbers" in result.stderr
-    assert "--stack auto" in result.stderr
+    assert "--cohorts always: linear has a router that draws random numbers" in result.stderr
+    assert "--cohorts auto" in result.stderr
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.predict import load_run, predict
-from moebius.lab.study.plan import RunSpec
+from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.train_run import train_run
 
 TRAINING = {

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from moebius.core.loss_needs import loss_needs
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.lab.training.objective import compares_experts
 from moebius.routers.soft import Soft
 
 # What reads no distribution; best_fit reads it at temperatures above 0 alone.
@@ -42,7 +42,7 @@ def routed(kind, scores, expert_losses):
 def value(kind, scores, expert_losses):
     loss = find("losses", kind)
     routing = routed(kind, scores, expert_losses)
-    return loss(routing, expert_losses) if compares_experts(loss) else loss(routing)
+    return loss(routing, expert_losses) if loss_needs(loss).expert_losses else loss(routing)
 
 
 def gradients(kind, *given):
@@ -114,7 +114,7 @@ def test_refuses_a_gate_without_a_distribution_where_it_needs_one(kind):
     loss = find("losses", kind)
     scores, expert_losses = inputs()
     routing = replace(routed("l1", scores, expert_losses), distribution=False)
-    given = (routing, expert_losses) if compares_experts(loss) else (routing,)
+    given = (routing, expert_losses) if loss_needs(loss).expert_losses else (routing,)
     if kind in ANY_WEIGHTS:
         assert loss(*given).isfinite()
         return

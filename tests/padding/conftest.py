@@ -9,9 +9,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 import moebius as mb
+from moebius.core.loss_needs import loss_needs
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.lab.training.objective import compares_experts, expert_losses
+from moebius.lab.training.objective import expert_losses
 
 # Padding at the end, at the beginning and in between.
 MASK = torch.tensor(
@@ -40,9 +41,9 @@ def loss_values(log, labels):
         for call, routing in enumerate(routings):
             for kind in kinds("losses"):
                 loss = find("losses", kind)
-                if compares_experts(loss) and routing.outputs is None:
+                if loss_needs(loss).expert_losses and routing.outputs is None:
                     continue
-                arguments = (expert_losses(routing, labels),) if compares_experts(loss) else ()
+                arguments = (expert_losses(routing, labels),) if loss_needs(loss).expert_losses else ()
                 try:
                     values[path, call, kind] = loss(routing, *arguments)
                 except ArgumentError:  # the routing has no distribution, or not the aux that the loss needs

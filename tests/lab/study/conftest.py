@@ -12,7 +12,7 @@ import torch
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
-from moebius.lab.study.cohorts import Stacking
+from moebius.lab.study.cohorts import CohortMode
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
 
@@ -80,12 +80,12 @@ def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
         workers: int | None = 1,
         threads: int = 1,
         added: str = "",
-        stacking: Stacking = "auto",
+        cohorts: CohortMode = "auto",
     ) -> Study:
         recipe = small_recipe(*overrides, seeds=seeds, added=added)
         load = LoadData(recipe.data.model_dump(mode="json"), None)
         data = load()
-        plan = make_plan(recipe, data, "cpu", workers, out, stacking=stacking)
+        plan = make_plan(recipe, data, "cpu", workers, out, cohorts=cohorts)
         return Study(Plan(**{**vars(plan), "threads": threads}), load, data, out)
 
     return made

@@ -26,17 +26,17 @@ def runs(seeds, variants):
 
 @pytest.fixture
 def dealt(planned, tmp_path):
-    """Deals runs; the names of each stack, and the reasons."""
+    """Deals runs; the names of each cohort, and the reasons."""
     data = planned(tmp_path).data
 
-    def made(every, workers=1, stacking="auto", device="cpu"):
-        stacks, reasons = form_cohorts(every, data, device, workers, stacking)
-        return [[run.name for run in stack] for stack in stacks], reasons
+    def made(every, workers=1, mode="auto", device="cpu"):
+        cohorts, reasons = form_cohorts(every, data, device, workers, mode)
+        return [[run.name for run in cohort] for cohort in cohorts], reasons
 
     return made
 
 
-def test_runs_that_differ_in_seed_and_losses_alone_share_a_stack(dealt):
+def test_runs_that_differ_in_seed_and_losses_alone_share_a_cohort(dealt):
     losses = {"losses": [{"kind": "batch_entropy", "weight": 0.1}]}
     variants = {
         "plain": (LINEAR, {}),
@@ -45,12 +45,12 @@ def test_runs_that_differ_in_seed_and_losses_alone_share_a_stack(dealt):
         "fast": (LINEAR, {"optimizer": {"kind": "adam", "lr": 1e-2}}),
         "compared": (LINEAR, {"losses": [{"kind": "best_expert"}]}),
     }
-    stacks, reasons = dealt(runs(2, variants))
+    cohorts, reasons = dealt(runs(2, variants))
     one = [f"{name}/seed-{seed}" for seed in (0, 1) for name in ("plain", "entropy", "late")]
-    assert sorted(map(len, stacks)) == [2, 2, 6]
-    assert one in stacks
-    assert ["fast/seed-0", "fast/seed-1"] in stacks
-    assert ["compared/seed-0", "compared/seed-1"] in stacks
+    assert sorted(map(len, cohorts)) == [2, 2, 6]
+    assert one in cohorts
+    assert ["fast/seed-0", "fast/seed-1"] in cohorts
+    assert ["compared/seed-0", "compared/seed-1"] in cohorts
     assert reasons == {}
 
 
@@ -61,24 +61,27 @@ def test_reasons(dealt):
         *runs(1, {"lonely": (LINEAR, {"epochs": 7})}),
         *[RunSpec("staged", seed, LINEAR, TRAINING, "", stages) for seed in (0, 1)],
     ]
-    stacks, reasons = dealt(every)
-    assert stacks == []
+    cohorts, reasons = dealt(every)
+    assert cohorts == []
     assert set(reasons) == {"noisy", "large", "bf16", "lonely", "staged"}
     assert reasons["noisy"] == "has a router that draws random numbers"
     assert "multiply-adds in a step" in reasons["large"]
-    assert reasons["lonely"] == "has no run beside it with a model like its own"
+    assert reasons["lonely"] == "is the only run with its model"
     assert reasons["staged"] == "uses stages"
 
 
 def test_never_and_always(dealt):
     every = runs(2, {"linear": (LINEAR, {}), "large": (LARGE, {})})
-    assert dealt(every, stacking="never") == ([], dict.fromkeys(("linear", "large"), "is not to be stacked"))
-    assert len(dealt(every, stacking="always")[0]) == 2
-    with pytest.raises(StudyError, match="--stack always: noisy has a router that draws random numbers") as caught:
-        dealt(runs(2, {"noisy": (NOISY, {})}), stacking="always")
-    assert caught.value.fix == "--stack auto"
-    # One run has nobody to be stacked with.
-    assert dealt(runs(1, {"noisy": (NOISY, {})}), stacking="always")[0] == []
+    assert dealt(every, mode="never") == (
+        [],
+        dict.fromkeys(("linear", "large"), "trains alone, since cohorts are switched off"),
+    )
+    assert len(dealt(every, mode="always")[0]) == 2
+    with pytest.raises(StudyError, match="--cohorts always: noisy has a router that draws random numbers") as caught:
+        dealt(runs(2, {"noisy": (NOISY, {})}), mode="always")
+    assert caught.value.fix == "--cohorts auto"
+    # One run cannot form a cohort.
+    assert dealt(runs(1, {"noisy": (NOISY, {})}), mode="always")[0] == []
 
 
 @pytest.mark.parametrize(
@@ -94,10 +97,10 @@ def test_never_and_always(dealt):
     ],
 )
 def test_all_workers_have_work(seeds, variants, workers, sizes, dealt):
-    # Variants that differ in their learning rates do not share a stack.
+    # Variants that differ in their learning rates do not share a cohort.
     models = {f"v{n}": (LINEAR, {"optimizer": {"kind": "adam", "lr": 10.0**-n}}) for n in range(1, variants + 1)}
-    stacks, _ = dealt(runs(seeds, models), workers)
-    assert sorted(map(len, stacks), reverse=True) == sizes
+    cohorts, _ = dealt(runs(seeds, models), workers)
+    assert sorted(map(len, cohorts), reverse=True) == sizes
 
 
 def test_a_gpu_takes_all_at_once(dealt):
@@ -106,13 +109,13 @@ def test_a_gpu_takes_all_at_once(dealt):
 
 def test_the_longest_begin_first(dealt):
     variants = {"short": (LINEAR, {}), "long": (LINEAR, {"epochs": 3})}
-    assert [stack[0] for stack in dealt(runs(3, variants))[0]] == ["long/seed-0", "short/seed-0"]
+    assert [cohort[0] for cohort in dealt(runs(3, variants))[0]] == ["long/seed-0", "short/seed-0"]
 
 
 def test_in_a_few_words():
     every = runs(3, {"a": (LINEAR, {}), "b": (LINEAR, {})})
-    stacks = [tuple(every[:3]), tuple(every[3:5])]
-    assert describe_cohorts(stacks, every, {}) == "2 stacks of 2 or 3, 1 alone"
-    assert describe_cohorts(stacks[:1], every[:3], {}) == "1 stack of 3"
-    assert describe_cohorts([], every, {"a": "has nothing to train"}) == "no stacks: a has nothing to train"
-    assert describe_cohorts([], every, {}) == "no stacks: there is a process for each run"
+    cohorts = [tuple(every[:3]), tuple(every[3:5])]
+    assert describe_cohorts(cohorts, every, {}) == "2 cohorts of 2 or 3 runs, 1 alone"
+    assert describe_cohorts(cohorts[:1], every[:3], {}) == "1 cohort of 3 runs"
+    assert describe_cohorts([], every, {"a": "has nothing to train"}) == "no cohorts: a has nothing to train"
+    assert describe_cohorts([], every, {}) == "no cohorts: there is a process for each run"

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from moebius.kit.errors import TrainingError
 from moebius.lab.study.display import Display
-from moebius.lab.study.plan import RunSpec
+from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
 
 RUN = RunSpec("linear", 1, {}, {"epochs": 3}, "")
@@ -18,7 +18,7 @@ def shown(terminal: bool, *events: Event) -> tuple[str, StringIO]:
     console = Console(force_terminal=terminal, file=text, width=110, color_system=None)
     with Display(console, total=4, done=1) as display:
         for event in events:
-            display.hear(RUN, event)
+            display.show(RUN, event)
         if display.live is not None:
             display.live.refresh()  # it draws eight times a second, and these events take no time
         display.finish(RUN)
@@ -43,7 +43,7 @@ def test_a_run_that_fails_is_named_at_once(terminal):
     text = StringIO()
     console = Console(force_terminal=terminal, file=text, width=110, color_system=None)
     with Display(console, total=4, done=1) as display:
-        display.hear(RUN, STEP)
+        display.show(RUN, STEP)
         display.fail(RUN, TrainingError("epoch 1, step 11: cross_entropy is not a finite number", "a smaller lr"))
         assert "failed linear/seed-1: epoch 1, step 11: cross_entropy is not a finite number" in text.getvalue()
         assert not display.bars
@@ -77,23 +77,23 @@ def test_no_rate_and_no_time_left_before_there_is_one():
     assert "nan" not in shown(False, Event("epoch", 1, 10, 30, 0.5, 1.0, math.nan, 0.5))[0]
 
 
-STACK = [RunSpec("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
+COHORT = [RunSpec("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
 
 
-def test_a_stack_has_one_bar_with_the_mean_of_its_runs():
+def test_a_cohort_has_one_bar_with_the_mean_of_its_runs():
     text = StringIO()
     console = Console(force_terminal=True, file=text, width=110, color_system=None)
-    with Display(console, total=4, done=0, stacks=[STACK]) as display:
-        for run, accuracy in zip(STACK, (0.5, 0.6, 0.7), strict=True):
-            display.hear(run, Event("step", 1, 10, 30, accuracy, 1.25, 12345.6))
+    with Display(console, total=4, done=0, cohorts=[COHORT]) as display:
+        for run, accuracy in zip(COHORT, (0.5, 0.6, 0.7), strict=True):
+            display.show(run, Event("step", 1, 10, 30, accuracy, 1.25, 12345.6))
         display.live.refresh()
         assert "linear/seed-0 and 2 more" in text.getvalue()
         assert "epoch 1/3 · mean accuracy 0.600 loss 1.250 · 12,346 images/s" in text.getvalue()
-        display.finish(STACK[1])
-        display.fail(STACK[0], TrainingError("no finite number"))
+        display.finish(COHORT[1])
+        display.fail(COHORT[0], TrainingError("no finite number"))
         assert list(display.bars) == ["linear/seed-0 and 2 more"]
-        display.hear(STACK[2], Event("step", 1, 20, 30, 0.75, 1.25, 12345.6))
+        display.show(COHORT[2], Event("step", 1, 20, 30, 0.75, 1.25, 12345.6))
         display.live.refresh()
         assert "epoch 1/3 · accuracy 0.750 loss 1.250" in text.getvalue()
-        display.finish(STACK[2])
+        display.finish(COHORT[2])
         assert not display.bars

@@ -111,45 +111,45 @@ def test_a_study_begun_on_a_gpu_does_not_go_on_without(planned, tmp_path):
 TWO = "variants={linear: {}, hidden: {gate: {kind: mlp, hidden: [8]}}}"
 
 
-def names(stacks):
-    return [[run.name for run in stack] for stack in stacks]
+def names(cohorts):
+    return [[run.name for run in cohort] for cohort in cohorts]
 
 
-def test_stacks_are_decided_once(planned, tmp_path):
+def test_cohorts_are_decided_once(planned, tmp_path):
     first = planned(tmp_path, TWO, seeds=2).plan
-    assert names(first.stacks) == [["hidden/seed-0", "hidden/seed-1"], ["linear/seed-0", "linear/seed-1"]]
+    assert names(first.cohorts) == [["hidden/seed-0", "hidden/seed-1"], ["linear/seed-0", "linear/seed-1"]]
     for workers in (1, 2, 3):
         again = planned(tmp_path, TWO, seeds=2, workers=workers).plan
-        assert names(again.stacks) == names(first.stacks)
+        assert names(again.cohorts) == names(first.cohorts)
         assert again.runs == first.runs
 
 
 def test_seeds_that_come_later_are_stacked_among_themselves(planned, tmp_path):
     planned(tmp_path, TWO, seeds=2)
     grown = planned(tmp_path, TWO, seeds=5).plan
-    assert names(grown.stacks) == [
+    assert names(grown.cohorts) == [
         ["hidden/seed-0", "hidden/seed-1"],
         ["linear/seed-0", "linear/seed-1"],
         ["hidden/seed-2", "hidden/seed-3", "hidden/seed-4"],
         ["linear/seed-2", "linear/seed-3", "linear/seed-4"],
     ]
-    assert names(planned(tmp_path, TWO, seeds=5).plan.stacks) == names(grown.stacks)
-    # Jobs are the whole stacks of what is asked for, and the runs that are in none.
-    assert names(grown.jobs(grown.runs[6:7])) == names(grown.stacks[3:])
+    assert names(planned(tmp_path, TWO, seeds=5).plan.cohorts) == names(grown.cohorts)
+    # Jobs are the whole cohorts of what is asked for, and the runs that are in none.
+    assert names(grown.jobs(grown.runs[6:7])) == names(grown.cohorts[3:])
 
 
 def test_a_run_that_was_planned_alone_stays_alone(planned, tmp_path):
     planned(tmp_path, TWO, seeds=1)
     grown = planned(tmp_path, TWO, seeds=2).plan
-    assert grown.stacks == ()
+    assert grown.cohorts == ()
     assert names(grown.jobs(grown.runs)) == [[run.name] for run in grown.runs]
-    assert names(planned(tmp_path, TWO, seeds=4).plan.stacks) == [
+    assert names(planned(tmp_path, TWO, seeds=4).plan.cohorts) == [
         ["hidden/seed-2", "hidden/seed-3"],
         ["linear/seed-2", "linear/seed-3"],
     ]
 
 
-def test_fewer_seeds_leave_the_stacks_whole(planned, tmp_path):
+def test_fewer_seeds_leave_the_cohorts_whole(planned, tmp_path):
     planned(tmp_path, TWO, seeds=3)
     fewer = planned(tmp_path, TWO, seeds=1).plan
     assert [run.name for run in fewer.runs] == ["linear/seed-0", "hidden/seed-0"]
@@ -158,19 +158,19 @@ def test_fewer_seeds_leave_the_stacks_whole(planned, tmp_path):
     ]
 
 
-def test_a_study_from_before_there_were_stacks_goes_on_without(planned, tmp_path):
+def test_a_study_from_before_there_were_cohorts_goes_on_without(planned, tmp_path):
     planned(tmp_path, TWO, seeds=2)
     path = tmp_path / "study.json"
     written = json.loads(path.read_text())
     del written["jobs"], written["alone"]
     path.write_text(json.dumps(written))
-    assert planned(tmp_path, TWO, seeds=2).plan.stacks == ()
+    assert planned(tmp_path, TWO, seeds=2).plan.cohorts == ()
 
 
 def test_what_is_refused_leaves_no_study(small_recipe, planned, tmp_path):
     data = planned(tmp_path / "other").data
     noisy = small_recipe("variants.linear.router={kind: gumbel}", seeds=2)
-    with pytest.raises(StudyError, match="--stack always: linear has a router that draws random numbers"):
-        make_plan(noisy, data, "cpu", 1, tmp_path / "study", stacking="always")
+    with pytest.raises(StudyError, match="--cohorts always: linear has a router that draws random numbers"):
+        make_plan(noisy, data, "cpu", 1, tmp_path / "study", cohorts="always")
     assert not (tmp_path / "study" / "study.json").exists()
-    assert make_plan(noisy, data, "cpu", 1, tmp_path / "study", stacking="never").stacks == ()
+    assert make_plan(noisy, data, "cpu", 1, tmp_path / "study", cohorts="never").cohorts == ()

@@ -141,14 +141,14 @@ def test_killed_then_restarted_at_once_then_interrupted(small_recipe, started, t
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
-def test_a_killed_stack_ends_in_the_uninterrupted_bits(small_recipe, started, tmp_path):
+def test_a_killed_cohort_ends_in_the_uninterrupted_bits(small_recipe, started, tmp_path):
     changes = (ONE, "training.epochs=8", "training.checkpoint_seconds=0.05")
     command = ("run", small_recipe().reference, *changes, "--seeds", 3, "--workers", 1, "--out")
     whole = started(*command, tmp_path / "whole")
     said, _ = whole.communicate(timeout=120)
     assert whole.returncode == 0, said
     assert "3 runs, 3 to do · cpu, 1 at a time" in said
-    assert "· 1 stack of 3\n" in said
+    assert "· 1 cohort of 3 runs\n" in said
     out = tmp_path / "killed"
     process = started(*command, out)
     until(lambda: len(list(out.glob("*/seed-*/metrics.jsonl"))) == 3 or process.poll() is not None)
@@ -165,15 +165,15 @@ def test_a_killed_stack_ends_in_the_uninterrupted_bits(small_recipe, started, tm
         for name in ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet"):
             one, other = (folder / "linear" / f"seed-{seed}" / name for folder in (tmp_path / "whole", out))
             assert one.read_bytes() == other.read_bytes(), name
-    assert not list(out.rglob("stack.safetensors"))
+    assert not list(out.rglob("cohort.safetensors"))
 
 
-def test_a_run_of_a_stack_that_diverges_is_named_and_the_others_finish(small_recipe, console, tmp_path):
+def test_a_run_of_a_cohort_that_diverges_is_named_and_the_others_finish(small_recipe, console, tmp_path):
     bad = "variants={linear: {}, bad: {training: {losses: [{kind: z_loss, weight: 1e39}]}}}"
     with pytest.raises(TrainingError, match=r"bad/seed-0: epoch 1, step 1: .*is not a finite number"):
-        run(small_recipe(bad), tmp_path, workers=1, console=console, stacking="always")
+        run(small_recipe(bad), tmp_path, workers=1, console=console, cohorts="always")
     text = console.file.getvalue()
-    assert "· 1 stack of 2\n" in text
+    assert "· 1 cohort of 2 runs\n" in text
     assert "failed bad/seed-0: " in text
     assert "finished linear/seed-0, 1 of 2 runs" in text
 

@@ -86,17 +86,17 @@ class Study:
             if stop(run, event):
                 raise KeyboardInterrupt
 
-        todo = [one for one in self.plan.everything if not result_path(self.out, one).exists()]
+        todo = [one for one in self.plan.all_runs if not result_path(self.out, one).exists()]
         finished = lambda run: (self.trained.append(run.name), self.heard.append((run.name, "finished", 0)))  # noqa: E731
         return run_all(self.plan, todo, self.out, self.load, self.data, listen, finished)
 
     def folder(self, name):
         """The folder of the stage or the variant."""
-        return next(one.place(self.out) for one in self.plan.everything if one.variant == name)
+        return next(one.place(self.out) for one in self.plan.all_runs if one.variant == name)
 
     def bits(self):
         return {
-            (one.name, file): (one.place(self.out) / file).read_bytes() for one in self.plan.everything for file in BITS
+            (one.name, file): (one.place(self.out) / file).read_bytes() for one in self.plan.all_runs for file in BITS
         }
 
 
@@ -112,7 +112,7 @@ def changed(values, path, value):
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch):
     """One thread for the products of these small models; more would wait for each other."""
-    monkeypatch.setattr("moebius.lab.study.plan._cores", lambda: 1)
+    monkeypatch.setattr("moebius.lab.study.plan.count_cores", lambda: 1)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_broken_off_in_the_middle_of_the_third_of_ten(recipe, tmp_path):
     again = Study(recipe(often), tmp_path / "pieces")
     assert not again.run()
     assert again.heard[0] == (third, "resumed", 3)
-    assert again.trained == [run.name for run in whole.plan.everything][2:]
+    assert again.trained == [run.name for run in whole.plan.all_runs][2:]
     assert stamps(again, NAMES[:2]) == before
     assert again.bits() == whole.bits()
 
@@ -184,7 +184,7 @@ recipe, out = load_recipe(sys.argv[1]), Path(sys.argv[2])
 load = LoadData(recipe.data.model_dump(mode="json"), None)
 data = load()
 plan = Plan(**{**vars(make_plan(recipe, data, "cpu", 1, out)), "threads": 1})
-todo = [one for one in plan.everything if not result_path(out, one).exists()]
+todo = [one for one in plan.all_runs if not result_path(out, one).exists()]
 run_all(plan, todo, out, load, data, lambda run, event: print(run.name, event.kind, flush=True), lambda run: None)
 """
 

@@ -22,23 +22,23 @@ def bits(out, run, names=BITS):
 
 
 def train(study, out, listen=ignore, finished=ignore, failed=ignore):
-    (stack,) = study.plan.stacks
-    train_cohort(stack, study.data, out, "cpu", listen, finished, failed)
-    return stack
+    (cohort,) = study.plan.cohorts
+    train_cohort(cohort, study.data, out, "cpu", listen, finished, failed)
+    return cohort
 
 
 @pytest.fixture
 def study(planned, tmp_path):
-    """One variant at three seeds, which are one stack."""
+    """One variant at three seeds, which are one cohort."""
     return planned(tmp_path / "whole", ONE, seeds=3)
 
 
 def test_every_run_has_the_files_and_figures_that_it_has_alone(study, tmp_path):
     finished = []
-    stack = train(study, study.out, finished=lambda run: finished.append(run.name))
-    assert finished == [run.name for run in stack] == ["linear/seed-0", "linear/seed-1", "linear/seed-2"]
-    assert not checkpoint_path(study.out, stack).exists()
-    for run in stack:
+    cohort = train(study, study.out, finished=lambda run: finished.append(run.name))
+    assert finished == [run.name for run in cohort] == ["linear/seed-0", "linear/seed-1", "linear/seed-2"]
+    assert not checkpoint_path(study.out, cohort).exists()
+    for run in cohort:
         train_run(run, study.data, tmp_path / "alone", "cpu", ignore)
         ours, alone = (out / run.name for out in (study.out, tmp_path / "alone"))
         assert {str(path.relative_to(ours)) for path in ours.rglob("*")} == {
@@ -58,8 +58,8 @@ def shape(value):
     return [shape(inner) for inner in value] if isinstance(value, list) else type(value)
 
 
-def test_a_stack_broken_off_at_any_event_leaves_the_same_files(study, tmp_path):
-    stack = train(study, study.out)
+def test_a_cohort_broken_off_at_any_event_leaves_the_same_files(study, tmp_path):
+    cohort = train(study, study.out)
     draw = random.Random(0)
     for number in range(3):
         out, left = tmp_path / str(number), draw.randint(4, 20)
@@ -74,33 +74,33 @@ def test_a_stack_broken_off_at_any_event_leaves_the_same_files(study, tmp_path):
             train(study, out, listen)
         heard = []
         train(study, out, lambda run, event, heard=heard: heard.append((run.name, event.kind, event.step)))
-        assert [name for name, kind, step in heard if kind == "resumed" and step > 0] == [run.name for run in stack]
-        for run in stack:
+        assert [name for name, kind, step in heard if kind == "resumed" and step > 0] == [run.name for run in cohort]
+        for run in cohort:
             assert bits(out, run) == bits(study.out, run)
 
 
 @pytest.mark.parametrize("ended", [1, 2])
-def test_finished_runs_of_a_stack_are_kept(ended, study, tmp_path):
-    stack = train(study, study.out)
+def test_finished_runs_of_a_cohort_are_kept(ended, study, tmp_path):
+    cohort = train(study, study.out)
     out = tmp_path / "stopped"
 
     def stop(run):
-        if sum(result_path(out, one).exists() for one in stack) == ended:
+        if sum(result_path(out, one).exists() for one in cohort) == ended:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(study, out, finished=stop)
-    assert checkpoint_path(out, stack).exists()
-    kept = {path: path.stat().st_mtime_ns for run in stack[:ended] for path in (out / run.name).iterdir()}
+    assert checkpoint_path(out, cohort).exists()
+    kept = {path: path.stat().st_mtime_ns for run in cohort[:ended] for path in (out / run.name).iterdir()}
     heard, finished = set(), []
     train(study, out, lambda run, event: heard.add(run.name), lambda run: finished.append(run.name))
     assert {path: path.stat().st_mtime_ns for path in kept if path.is_file()} == {
         path: time for path, time in kept.items() if path.is_file()
     }
-    assert finished == [run.name for run in stack[ended:]]
+    assert finished == [run.name for run in cohort[ended:]]
     assert heard == set(finished)
-    assert not checkpoint_path(out, stack).exists()
-    for run in stack:
+    assert not checkpoint_path(out, cohort).exists()
+    for run in cohort:
         assert bits(out, run) == bits(study.out, run)
     finished.clear()
     train(study, out, finished=finished.append)
@@ -108,8 +108,8 @@ def test_finished_runs_of_a_stack_are_kept(ended, study, tmp_path):
 
 
 def test_a_run_whose_folder_was_removed_gets_the_same_bits_again(study, tmp_path):
-    stack = train(study, study.out)
-    gone = stack[1]
+    cohort = train(study, study.out)
+    gone = cohort[1]
     before = bits(study.out, gone)
     for path in sorted((study.out / gone.name).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -120,8 +120,8 @@ def test_a_run_whose_folder_was_removed_gets_the_same_bits_again(study, tmp_path
 def test_a_run_that_diverges_leaves_the_others(planned, tmp_path):
     study = planned(tmp_path, BROKEN, seeds=2)
     failed, finished = [], []
-    stack = train(study, tmp_path, ignore, lambda run: finished.append(run.name), lambda *one: failed.append(one))
-    assert [run.name for run in stack] == ["linear/seed-0", "bad/seed-0", "linear/seed-1", "bad/seed-1"]
+    cohort = train(study, tmp_path, ignore, lambda run: finished.append(run.name), lambda *one: failed.append(one))
+    assert [run.name for run in cohort] == ["linear/seed-0", "bad/seed-0", "linear/seed-1", "bad/seed-1"]
     assert finished == ["linear/seed-0", "linear/seed-1"]
     assert [run.name for run, _ in failed] == ["bad/seed-0", "bad/seed-1"]
     assert all(isinstance(error, TrainingError) and "is not a finite number" in error.message for _, error in failed)
@@ -131,19 +131,19 @@ def test_a_run_that_diverges_leaves_the_others(planned, tmp_path):
     assert [(run.name, error.message) for run, error in again] == [(run.name, error.message) for run, error in failed]
 
 
-def test_a_stack_that_another_process_trains_is_refused(study, tmp_path, monkeypatch):
+def test_a_cohort_that_another_process_trains_is_refused(study, tmp_path, monkeypatch):
     monkeypatch.setattr("moebius.lab.study.train_cohort.ORPHAN_SECONDS", 0.1)
     with folder_lock(tmp_path / "linear/seed-1/state"), pytest.raises(StudyError, match="another process"):
         train(study, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused_with_a_fix(study, tmp_path):
-    (stack,) = study.plan.stacks
-    path = checkpoint_path(tmp_path, stack)
+    (cohort,) = study.plan.cohorts
+    path = checkpoint_path(tmp_path, cohort)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no checkpoint")
     with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
         train(study, tmp_path)
-    assert (caught.value.fix or "").startswith(f"rm -r {tmp_path / 'linear/seed-0'} ")
+    assert (caught.value.fix or "").startswith(f"mv {tmp_path / 'linear/seed-0/state'} ")
     path.unlink()
     train(study, tmp_path)

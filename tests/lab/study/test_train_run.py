@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(planned, tmp_path):
     with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
         train_run(run, study.data, tmp_path, "cpu", ignore)
     assert caught.value.fix is not None
-    assert caught.value.fix.startswith(f"rm -r {tmp_path / run.name} ")
+    assert caught.value.fix.startswith(f"mv {tmp_path / run.name}/state ")
     assert path.read_bytes() == b"no checkpoint"
 
 

@@ -23,13 +23,13 @@ def bits(study):
     return {(run.name, name): (study.out / run.name / name).read_bytes() for run in study.plan.runs for name in BITS}
 
 
-@pytest.mark.parametrize("stacking", ["never", "auto"])
-def test_two_workers_give_the_bits_of_one(stacking, planned, tmp_path):
-    changes = (TWO,) if stacking == "auto" else ()  # convolutions are not stacked
+@pytest.mark.parametrize("cohorts", ["never", "auto"])
+def test_two_workers_give_the_bits_of_one(cohorts, planned, tmp_path):
+    changes = (TWO,) if cohorts == "auto" else ()  # convolutions are not stacked
     alone, side_by_side = (
-        planned(tmp_path / str(workers), *changes, seeds=2, workers=workers, stacking=stacking) for workers in (1, 2)
+        planned(tmp_path / str(workers), *changes, seeds=2, workers=workers, cohorts=cohorts) for workers in (1, 2)
     )
-    assert len(alone.plan.stacks) == len(side_by_side.plan.stacks) == 2 * (stacking == "auto")
+    assert len(alone.plan.cohorts) == len(side_by_side.plan.cohorts) == 2 * (cohorts == "auto")
     heard, finished = [], []
     for study in (alone, side_by_side):
         heard.clear(), finished.clear()
@@ -73,7 +73,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(workers, planned, tmp_path
 
 
 def test_workers_that_die_before_they_begin_are_reported(planned, tmp_path):
-    study = planned(tmp_path, seeds=2, workers=2, stacking="never")
+    study = planned(tmp_path, seeds=2, workers=2, cohorts="never")
     # Loading the data ends the process, as running out of memory would.
     failures = run_all(
         study.plan, study.plan.runs, tmp_path, functools.partial(os._exit, 3), study.data, ignore, ignore
@@ -86,7 +86,7 @@ def test_workers_that_die_before_they_begin_are_reported(planned, tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
-    study = planned(tmp_path, "training.epochs=8", seeds=2, workers=2, stacking="never")
+    study = planned(tmp_path, "training.epochs=8", seeds=2, workers=2, cohorts="never")
     killed, finished = [], []
 
     def kill_once(run, event):
@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
         study.plan, study.plan.runs, tmp_path, study.load, study.data, kill_once, lambda run: finished.append(run.name)
     )
     assert [failure.run.name for failure in failures] == killed
-    assert "SIGKILL; the system does so to those that use up the memory" in failures[0].error.message
+    assert "SIGKILL; the system kills processes that use up the memory" in failures[0].error.message
     assert sorted(finished) == sorted({run.name for run in study.plan.runs} - set(killed))
     again = [failures[0].run]
     events = []
@@ -114,9 +114,9 @@ def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stacks_are_jobs_of_one_process(workers, planned, tmp_path):
+def test_cohorts_are_jobs_of_one_process(workers, planned, tmp_path):
     study = planned(tmp_path, TWO, "training.epochs=1", seeds=3, workers=workers)
-    assert [len(stack) for stack in study.plan.stacks] == [3, 3]
+    assert [len(cohort) for cohort in study.plan.cohorts] == [3, 3]
     heard, finished = set(), []
     assert not run_all(
         study.plan,
@@ -132,7 +132,7 @@ def test_stacks_are_jobs_of_one_process(workers, planned, tmp_path):
 
 def test_a_worker_that_is_killed_costs_its_whole_stack(planned, tmp_path):
     study = planned(tmp_path, TWO, "training.epochs=8", seeds=2, workers=2)
-    first, second = study.plan.stacks
+    first, second = study.plan.cohorts
     killed, finished = [], []
 
     def kill_once(run, event):

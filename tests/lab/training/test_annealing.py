@@ -39,7 +39,7 @@ def test_training_sees_the_schedule_and_evaluation_does_not(small_data, settings
     data = small_data()
     seen = []
     trainer = Trainer(build(data), data, settings(router={"temperature": FALLING}), 0, tmp_path)
-    trainer.bare.router.register_forward_hook(lambda router, *_: seen.append((router.training, router.temperature)))
+    trainer.model.router.register_forward_hook(lambda router, *_: seen.append((router.training, router.temperature)))
     trainer.train()
     training = [temperature for mode, temperature in seen if mode]
     assert training == pytest.approx([4.0, 3.5, 3.0, 2.5, 2.0, 1.5])

@@ -142,10 +142,10 @@ def test_moments_come_back_in_the_layout_of_their_parameters(small_data, setting
     data = small_data()
     Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path).train()
     trainer = Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
-    progress = restore(trainer.checkpoint_path, trainer.bare, trainer.optimizer)
+    progress = restore(trainer.checkpoint_path, trainer.model, trainer.optimizer)
     assert progress is not None
     assert (progress.epoch, progress.step, progress.batch) == (1, 3, 0)
-    for parameter in trainer.bare.parameters():
+    for parameter in trainer.model.parameters():
         state = trainer.optimizer.state[parameter]
         assert state["step"] == 3
         assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings
         Trainer(build(data), data, settings(), 0, tmp_path).train()
     assert str(path) in caught.value.message
     assert caught.value.fix is not None
-    assert caught.value.fix.startswith(f"rm -r {tmp_path} ")
+    assert caught.value.fix.startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")
 
 
 def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path):

@@ -80,8 +80,8 @@ def members(settings, build):
     return made
 
 
-def stacked(members, data, out, **more):
-    return CohortTrainer(members, data, out / "stack.safetensors", **more)
+def cohort_trainer(members, data, out, **more):
+    return CohortTrainer(members, data, out / "cohort.safetensors", **more)
 
 
 def files(out):
@@ -92,7 +92,7 @@ def files(out):
 @pytest.mark.parametrize("case", CASES)
 def test_each_run_comes_out_as_it_does_alone(case, precise, members, tmp_path):
     data = precise(CASES[case][2])
-    together = dict(stacked(members(tmp_path / "stack", case, data), data, tmp_path).train())
+    together = dict(cohort_trainer(members(tmp_path / "cohort", case, data), data, tmp_path).train())
     assert list(together) == list(range(len(CASES[case][3])))
     for run, one in enumerate(members(tmp_path / "alone", case, data)):
         alone = Trainer(one.build, data, one.settings, one.seed, one.folder).train()
@@ -108,7 +108,7 @@ def test_each_run_comes_out_as_it_does_alone(case, precise, members, tmp_path):
             assert torch.equal(getattr(ours, split).predictions, getattr(alone, split).predictions)
         assert (ours.one_expert is None, len(ours.alone)) == (alone.one_expert is None, len(alone.alone))
         assert ours.oracle == alone.oracle
-        mine, other = (tmp_path / name / str(run) for name in ("stack", "alone"))
+        mine, other = (tmp_path / name / str(run) for name in ("cohort", "alone"))
         names = {str(path.relative_to(other)) for path in other.rglob("*") if path.is_file()}
         assert names == {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
         ours, theirs = (load_file(folder / "state" / "checkpoint.safetensors") for folder in (mine, other))
@@ -130,7 +130,7 @@ def close(entry, other):
 
 def test_runs_have_best_epochs_of_their_own(precise, members, tmp_path):
     data = precise(40)
-    together = dict(stacked(members(tmp_path, "restarted", data), data, tmp_path).train())
+    together = dict(cohort_trainer(members(tmp_path, "restarted", data), data, tmp_path).train())
     best = {run: one.epoch for run, one in together.items()}
     assert len(set(best.values())) > 1
     for run, one in together.items():
@@ -140,13 +140,13 @@ def test_runs_have_best_epochs_of_their_own(precise, members, tmp_path):
 
 
 class Stop(Exception):
-    """What interrupts a stack."""
+    """What interrupts a cohort."""
 
 
 @pytest.mark.parametrize("case", ["linear", "conv, own losses", "clipped, penalised, late gate", "restarted"])
-def test_an_interrupted_stack_ends_in_the_same_bits(case, small_data, members, tmp_path):
+def test_an_interrupted_cohort_ends_in_the_same_bits(case, small_data, members, tmp_path):
     data = small_data(validation_rows=CASES[case][2])
-    whole = dict(stacked(members(tmp_path / "whole", case, data), data, tmp_path / "whole").train())
+    whole = dict(cohort_trainer(members(tmp_path / "whole", case, data), data, tmp_path / "whole").train())
     draw, left = random.Random(case), [0]
 
     def stop(event):
@@ -160,9 +160,9 @@ def test_an_interrupted_stack_ends_in_the_same_bits(case, small_data, members, t
         # Events of all runs: a step's or an epoch's end, in the middle of the runs or before the first.
         left[0] = draw.randint(runs, 2 * runs + 1)
         with pytest.raises(Stop):
-            list(stacked(members(tmp_path / "pieces", case, data, stop), data, tmp_path / "pieces").train())
+            list(cohort_trainer(members(tmp_path / "pieces", case, data, stop), data, tmp_path / "pieces").train())
     events = []
-    trainer = stacked(members(tmp_path / "pieces", case, data, events.append), data, tmp_path / "pieces")
+    trainer = cohort_trainer(members(tmp_path / "pieces", case, data, events.append), data, tmp_path / "pieces")
     pieces = dict(trainer.train())
     assert [event.kind for event in events[:runs]] == ["resumed"] * runs
     assert events[0].step > 0
@@ -172,11 +172,11 @@ def test_an_interrupted_stack_ends_in_the_same_bits(case, small_data, members, t
         assert torch.equal(one.train.losses, pieces[run].train.losses)
 
 
-def test_a_finished_stack_only_evaluates_who_is_asked_for(small_data, members, tmp_path):
+def test_a_finished_cohort_only_evaluates_who_is_asked_for(small_data, members, tmp_path):
     data, events = small_data(), []
-    whole = dict(stacked(members(tmp_path, "linear", data), data, tmp_path).train())
+    whole = dict(cohort_trainer(members(tmp_path, "linear", data), data, tmp_path).train())
     before = files(tmp_path)
-    again = dict(stacked(members(tmp_path, "linear", data, events.append), data, tmp_path).train({1}))
+    again = dict(cohort_trainer(members(tmp_path, "linear", data, events.append), data, tmp_path).train({1}))
     assert list(again) == [1]
     assert torch.equal(again[1].test.losses, whole[1].test.losses)
     assert {event.kind for event in events} == {"resumed"}
@@ -185,7 +185,7 @@ def test_a_finished_stack_only_evaluates_who_is_asked_for(small_data, members, t
 
 def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, members, tmp_path):
     data = small_data()
-    fine = dict(stacked(members(tmp_path / "fine", "linear", data), data, tmp_path / "fine").train())
+    fine = dict(cohort_trainer(members(tmp_path / "fine", "linear", data), data, tmp_path / "fine").train())
     broken = members(tmp_path / "broken", "linear", data)
 
     def breaking():
@@ -196,7 +196,7 @@ def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, 
 
     broken[1] = replace(broken[1], build=breaking)
     failed = {}
-    together = dict(stacked(broken, data, tmp_path / "broken", failed=failed.__setitem__).train())
+    together = dict(cohort_trainer(broken, data, tmp_path / "broken", on_failure=failed.__setitem__).train())
     assert list(together) == [0, 2]
     assert list(failed) == [1]
     assert failed[1].message.startswith("epoch 1, step 1: cross_entropy is not a finite number")
@@ -208,14 +208,14 @@ def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, 
     again, events = {}, []
     for run in (0, 2):
         broken[run] = replace(broken[run], listen=events.append)
-    assert dict(stacked(broken, data, tmp_path / "broken", failed=again.__setitem__).train({1})) == {}
+    assert dict(cohort_trainer(broken, data, tmp_path / "broken", on_failure=again.__setitem__).train({1})) == {}
     assert again[1].message == failed[1].message
     assert {event.kind for event in events} == {"resumed"}
 
 
 def test_times_of_the_runs_add_up(small_data, members, tmp_path):
     data = small_data()
-    trainer = stacked(members(tmp_path, "linear", data), data, tmp_path)
+    trainer = cohort_trainer(members(tmp_path, "linear", data), data, tmp_path)
     list(trainer.train())
     timing = [
         [json.loads(line) for line in (tmp_path / str(run) / "timing.jsonl").read_text().splitlines()]
@@ -228,7 +228,7 @@ def test_times_of_the_runs_add_up(small_data, members, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
 def test_a_damaged_checkpoint_is_refused(content, small_data, members, tmp_path):
-    (tmp_path / "stack.safetensors").write_bytes(content)
+    (tmp_path / "cohort.safetensors").write_bytes(content)
     data = small_data()
     with pytest.raises(StudyError, match="the checkpoint cannot be read"):
-        list(stacked(members(tmp_path, "linear", data), data, tmp_path).train())
+        list(cohort_trainer(members(tmp_path, "linear", data), data, tmp_path).train())

@@ -52,13 +52,13 @@ def test_outputs_and_gradients_are_those_of_each_model_alone(name, dtype, tolera
         total(output, log).backward()
         outputs.append(output.detach())
         gradients.append([one.grad for one in model.parameters()])
-    stack = CohortModel(models)
-    with record(stack.model) as log:
-        output = stack.model(x.flatten(0, 1), {"domain": domains.flatten()})
-    own = [stack.log_of(log, run) for run in range(RUNS)]
+    cohort = CohortModel(models)
+    with record(cohort.model) as log:
+        output = cohort.model(x.flatten(0, 1), {"domain": domains.flatten()})
+    own = [cohort.run_log(log, run) for run in range(RUNS)]
     sum(total(part, seen) for part, seen in zip(output.chunk(RUNS), own, strict=True)).backward()
     torch.testing.assert_close(output, torch.cat(outputs), rtol=0, atol=tolerance)
-    for leaf, *expected in zip(stack.leaves.values(), *gradients, strict=True):
+    for leaf, *expected in zip(cohort.leaves.values(), *gradients, strict=True):
         expected = torch.stack(expected)
         within = tolerance * max(1.0, expected.abs().max().item())
         torch.testing.assert_close(leaf.grad, expected, rtol=0, atol=within)
@@ -72,11 +72,11 @@ def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
         with record(model) as log:
             model(rows, {"domain": domain})
         alone.append(log)
-    stack = CohortModel(models)
-    with record(stack.model) as log:
-        stack.model(x.flatten(0, 1), {"domain": domains.flatten()})
+    cohort = CohortModel(models)
+    with record(cohort.model) as log:
+        cohort.model(x.flatten(0, 1), {"domain": domains.flatten()})
     for run, expected in enumerate(alone):
-        seen = stack.log_of(log, run)
+        seen = cohort.run_log(log, run)
         assert seen.keys() == expected.keys()
         for path, (routing,) in seen.items():
             (other,) = expected[path]
@@ -89,11 +89,11 @@ def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
                 assert torch.equal(routing.selection.expert_A, other.selection.expert_A)
 
 
-def test_the_models_have_what_is_done_to_the_stacked_parameters():
+def test_an_update_of_the_stacked_parameters_updates_the_models():
     models = built("linear")
     before = [model.gate.linear.weight.clone() for model in models]
-    stack = CohortModel(models)
-    leaf = stack.leaves[models[0].gate.linear.weight]
+    cohort = CohortModel(models)
+    leaf = cohort.leaves[models[0].gate.linear.weight]
     assert leaf.shape == (RUNS, 2, 64)
     assert all(torch.equal(one, own) for one, own in zip(leaf, before, strict=True))
     with torch.no_grad():
@@ -107,12 +107,12 @@ def test_a_run_that_is_not_finite_leaves_the_others_as_they_are():
     fine = CohortModel(models).model(x.flatten(0, 1)).chunk(RUNS)
     with torch.no_grad():
         models[1].gate.linear.weight.fill_(torch.nan)
-    stack = CohortModel(models)
-    output = stack.model(x.flatten(0, 1)).chunk(RUNS)
+    cohort = CohortModel(models)
+    output = cohort.model(x.flatten(0, 1)).chunk(RUNS)
     assert output[1].isnan().all()
     assert torch.equal(output[0], fine[0])
     assert torch.equal(output[2], fine[2])
     torch.stack([output[run].square().mean() for run in (0, 2)]).sum().backward()
-    for leaf in stack.leaves.values():
+    for leaf in cohort.leaves.values():
         assert leaf.grad is not None
         assert leaf.grad[[0, 2]].isfinite().all()

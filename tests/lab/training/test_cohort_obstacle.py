@@ -53,7 +53,7 @@ def mixture(*parts, gate=None):
         {"router": {"kind": "sparsemax"}},
     ],
 )
-def test_what_can_be_stacked(changes, build, settings, small_data):
+def test_what_can_train_as_a_cohort(changes, build, settings, small_data):
     data = small_data()
     before = torch.get_rng_state()
     assert cohort_obstacle(build(data, **changes), settings(), data) is None
@@ -67,11 +67,11 @@ def test_what_can_be_stacked(changes, build, settings, small_data):
         ({"router": {"kind": "noisy_top_k", "k": 1}}, "has a router that draws random numbers"),
         ({"router": {"kind": "expert_choice"}}, "has a router that looks at all rows of a batch together"),
         ({"router": {"kind": "switch", "jitter": 0, "capacity": 1.25}}, "has a router that looks at all rows"),
-        ({"router": {"kind": "top_k", "k": 1, "bias_rate": 0.01}}, "has a router with a state of its own"),
+        ({"router": {"kind": "top_k", "k": 1, "bias_rate": 0.01}}, "has a router with parameters or buffers"),
         ({"experts": {"kind": "mlp", "count": 2, "dropout": 0.5}}, "draws random numbers while it trains"),
         (
             {"gate": {"kind": "uniform"}, "experts": {"kind": "vgg", "filters": [[4]], "dropout": 0}},
-            "keeps statistics of its own",
+            "keeps running statistics",
         ),
         (
             {
@@ -85,7 +85,7 @@ def test_what_can_be_stacked(changes, build, settings, small_data):
         ),
     ],
 )
-def test_what_cannot_be_stacked(changes, said, build, settings, small_data):
+def test_what_cannot_train_as_a_cohort(changes, said, build, settings, small_data):
     data = small_data()
     assert (cohort_obstacle(build(data, **changes), settings(), data) or "").startswith(said)
 
@@ -95,19 +95,19 @@ def test_what_cannot_be_stacked(changes, said, build, settings, small_data):
     [
         (
             lambda: Mixture(LinearGate(64, 2), [Adapter(nn.Linear(64, 20)), nn.Linear(64, 20)]),
-            "has parts that were there",
+            "has networks made before it",
         ),
         (lambda: Mixture(nn.Flatten(), [nn.Identity() for _ in range(64)]), "has nothing to train"),
         (lambda: Mixture(LinearGate(64, 1), [nn.Sequential(mixture()())]), "has mixtures inside other modules"),
-        (mixture(nn.BatchNorm1d(20)), "keeps statistics of its own while it trains"),
-        (mixture(gate=Median()), "gives other values stacked than one by one"),
+        (mixture(nn.BatchNorm1d(20)), "keeps running statistics while it trains"),
+        (mixture(gate=Median()), "gives other values in a cohort than alone"),
         (
             lambda: Mixture(LinearGate(64, 2), [Told(), Told()]),
             "cannot be run as one (vmap: It looks like you're calling .item()",
         ),
     ],
 )
-def test_modules_that_cannot_be_stacked(build, said, settings, small_data):
+def test_modules_that_cannot_train_as_a_cohort(build, said, settings, small_data):
     assert (cohort_obstacle(build, settings(), small_data()) or "").startswith(said)
 
 
@@ -137,10 +137,10 @@ def test_work_is_that_of_all_experts(build, small_data):
     assert RowWork.of(build(data, gate=CONV), data).convolves
 
 
-def test_stacking_pays_for_small_steps():
-    assert RowWork(43_008, False).why_alone(128, "cpu") is None
-    assert "10,243,167,232 multiply-adds in a step" in (RowWork(80_024_744, False).why_alone(128, "cpu") or "")
+def test_cohorts_pays_for_small_steps():
+    assert RowWork(43_008, False).obstacle(128, "cpu") is None
+    assert "10,243,167,232 multiply-adds in a step" in (RowWork(80_024_744, False).obstacle(128, "cpu") or "")
     # A GPU has more to do in the time that a step takes to get under way.
-    assert RowWork(1_000_000, False).why_alone(128, "cpu") is not None
-    assert RowWork(1_000_000, True).why_alone(128, "cuda") is None
-    assert (RowWork(1, True).why_alone(1, "cpu") or "").startswith("has convolutions")
+    assert RowWork(1_000_000, False).obstacle(128, "cpu") is not None
+    assert RowWork(1_000_000, True).obstacle(128, "cuda") is None
+    assert (RowWork(1, True).obstacle(1, "cpu") or "").startswith("has convolutions")

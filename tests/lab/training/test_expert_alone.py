@@ -60,9 +60,9 @@ def test_own_rows_are_those_of_classes_that_it_knows(split):
     one, every = experts_alone(mb.Mixture(gate(2), [known, Repeats()]), split, classes=3)
     assert one.classes == (2, 0)
     assert one.predictions.tolist() == [0, 0, 0, 0]  # its second output is class 0
-    assert one.own(split.labels).tolist() == [True, False, True, False]
+    assert one.knows_class(split.labels).tolist() == [True, False, True, False]
     assert every.classes is None
-    assert every.own(split.labels).all()
+    assert every.knows_class(split.labels).all()
 
 
 @pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid", "log_softmax"])
@@ -112,7 +112,7 @@ def test_frozen_experts_are_looked_up(split):
     frozen, free = Adapter(Says(0.0, 1.0, 0.0), frozen=True), Says(1.0, 0.0, 0.0)
     moe = mb.Mixture(gate(2), [frozen, free])
     table = torch.eye(3)[[2, 2, 0, 1]]
-    first, _ = experts_alone(moe, split, 3, memory=OutputCache({frozen: table}))
+    first, _ = experts_alone(moe, split, 3, cache=OutputCache({frozen: table}))
     assert first.predictions.tolist() == [2, 2, 0, 1]
     assert (frozen.network.rows, free.rows) == (0, 4)
 

@@ -110,7 +110,7 @@ def test_augmented_rows_are_not_remembered(caplog):
         fit(moe, (images, torch.arange(60) % 3), trains="gate", epochs=1)
     notes = [record.message for record in caplog.records if "frozen" in record.message]
     assert notes == [
-        "2 frozen parts: computed in every step, for augmentation changes the rows",
+        "2 frozen parts: computed in every step, because augmentation changes the rows",
         "2 frozen parts: computed once for every training row",
     ]
 
@@ -200,5 +200,5 @@ def test_nothing_to_train_is_said():
     frozen = [mb.experts.Adapter(nn.Linear(4, 3), frozen=True) for _ in range(2)]
     with pytest.raises(ArgumentError, match="have no parameters, or all are frozen"):
         fit(mb.Mixture(mb.gates.Uniform(2), frozen), blobs(), epochs=1)
-    with pytest.raises(ArgumentError, match="must be a mixture"):
+    with pytest.raises(ArgumentError, match="must be a mixture, or have one inside"):
         fit(nn.Linear(4, 3), blobs())

@@ -179,7 +179,7 @@ def test_convolutions_run_channels_last(small_data, settings, build, tmp_path):
     data = small_data()
     trainer = Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
     seen = set()
-    gate = trainer.bare.gate
+    gate = trainer.model.gate
     gate.register_forward_hook(
         lambda module, inputs, output: seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )

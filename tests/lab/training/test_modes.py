@@ -7,7 +7,8 @@ from torch import nn
 import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.lab.training.loop import Trainer
-from moebius.lab.training.optimizer import parts, set_modes
+from moebius.lab.training.mixture_parts import parts
+from moebius.lab.training.optimizer import set_modes
 
 PARTS = ("gate", "experts")
 
@@ -24,10 +25,10 @@ def made():
 def watched(trainer):
     """Epochs and steps in which the gate and the experts were in training mode."""
     seen = {part: [] for part in PARTS}
-    for part, module in (("gate", trainer.bare.gate), ("experts", trainer.bare.experts[0])):
+    for part, module in (("gate", trainer.model.gate), ("experts", trainer.model.experts[0])):
         # In evaluation the whole mixture is in evaluation mode; just steps are looked at.
         def look(module, inputs, part=part):
-            if trainer.bare.training:
+            if trainer.model.training:
                 seen[part].append(module.training)
 
         module.register_forward_pre_hook(look)
@@ -62,7 +63,7 @@ def test_modes_follow_what_trains(changes, gate, experts, small_data, settings, 
 def test_a_frozen_part_s_statistics_keep_their_bits(part, small_data, settings, tmp_path):
     data = small_data()
     trainer = Trainer(made, data, settings(**{part: {"freeze": True}}), 0, tmp_path)
-    before = {name: value.clone() for name, value in trainer.bare.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     after = trainer.train().model.state_dict()
     for name, value in after.items():
         assert torch.equal(value, before[name]) == name.startswith(part), name
@@ -75,10 +76,10 @@ def test_turns_by_epoch(small_data, settings, tmp_path):
 
     def look(event):
         if event.kind == "epoch":
-            seen.append({name: value.clone() for name, value in trainer.bare.state_dict().items()})
+            seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
 
     trainer = Trainer(made, data, turns, 0, tmp_path, listen=look)
-    seen.append({name: value.clone() for name, value in trainer.bare.state_dict().items()})
+    seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
     trainer.train()
     for epoch in range(4):
         moving = ("experts", "gate")[epoch % 2]

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from moebius.core.recording import record
 from moebius.kit.errors import ArgumentError
+from moebius.lab.training.gate_losses import GateLoss
 from moebius.lab.training.objective import Objective, expert_losses
-from moebius.lab.training.settings import GateLoss
 from moebius.layers.mixture import Mixture
 from moebius.losses.batch_entropy import batch_entropy
 from moebius.losses.sample_entropy import sample_entropy

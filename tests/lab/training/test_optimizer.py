@@ -6,7 +6,8 @@ import torch
 from moebius.kit.errors import ArgumentError
 from moebius.lab.model.build import build_mixture
 from moebius.lab.training.loop import Trainer
-from moebius.lab.training.optimizer import build_optimizer, parts, prepare_epoch
+from moebius.lab.training.mixture_parts import parts, trainable_parts
+from moebius.lab.training.optimizer import PartSchedule, build_optimizer
 
 NESTED = {
     "gate": {"kind": "mlp", "hidden": [4]},
@@ -28,11 +29,11 @@ def test_each_part_has_its_own_learning_rate(settings):
     model = build_mixture(NESTED, FACTS)
     own = settings(gate={"lr": {"kind": "linear", "start": 1.0, "end": 0.0, "epochs": 2}}, experts={"lr": 0.5})
     optimizer = build_optimizer(model, own)
-    prepare_epoch(optimizer, own, 0.5)
+    PartSchedule(optimizer, trainable_parts(model), own).apply(0.5)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"gate": 0.75, "experts": 0.5}
     common = settings()
     optimizer = build_optimizer(model, common)
-    prepare_epoch(optimizer, common, 0.5)
+    PartSchedule(optimizer, trainable_parts(model), common).apply(0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-2}
 
 
@@ -59,7 +60,7 @@ def test_a_frozen_part_keeps_its_bits(part, small_data, settings, build, tmp_pat
     decay = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1}
     frozen = settings(optimizer=decay, **{part: {"freeze": True}})
     trainer = Trainer(build(data), data, frozen, 0, tmp_path)
-    before = {name: [value.detach().clone() for value in values] for name, values in parts(trainer.bare).items()}
+    before = {name: [value.detach().clone() for value in values] for name, values in parts(trainer.model).items()}
     after = parts(trainer.train().model)
     assert all(torch.equal(a, b) for a, b in zip(before[part], after[part], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(before[other], after[other], strict=True))
@@ -72,10 +73,10 @@ def test_a_part_trains_from_its_start_epoch_on(start, first, small_data, setting
 
     def look(event):
         if event.kind == "step":
-            seen.append([value.detach().clone() for value in parts(trainer.bare)["experts"]])
+            seen.append([value.detach().clone() for value in parts(trainer.model)["experts"]])
 
     trainer = Trainer(build(data), data, settings(experts={"start_epoch": start}), 0, tmp_path, listen=look)
-    seen.append([value.detach().clone() for value in parts(trainer.bare)["experts"]])
+    seen.append([value.detach().clone() for value in parts(trainer.model)["experts"]])
     trainer.train()
     moved = [any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) for before, after in pairwise(seen)]
     # Three steps an epoch: step s begins at epoch (s − 1) / 3.
@@ -86,7 +87,7 @@ def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path)
     data = small_data()
     late = settings(epochs=1, gate={"start_epoch": 1.0}, experts={"start_epoch": 1.0})
     trainer = Trainer(build(data), data, late, 0, tmp_path)
-    before = [value.detach().clone() for value in trainer.bare.parameters()]
+    before = [value.detach().clone() for value in trainer.model.parameters()]
     after = trainer.train().model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 

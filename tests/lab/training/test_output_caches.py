@@ -216,9 +216,9 @@ def test_fresh_augmentation_is_not_remembered_and_the_note_says_so(train):
     train(soft, remember=False, listen=listen)
     train(lambda: mb.Mixture(gate(1), [Adapter(Network(CLASSES))]), listen=listen)
     assert notes == [
-        "3 frozen parts: computed in every step, for augmentation changes the rows",
+        "3 frozen parts: computed in every step, because augmentation changes the rows",
         "3 frozen parts: computed once for every training row",
-        "3 frozen parts: computed in every step, for nothing is to be remembered",
+        "3 frozen parts: computed in every step, because caching is switched off (remember: false)",
     ]
     assert_agree(fresh, train(soft, augment=FLIP, remember=False))
 
@@ -241,7 +241,7 @@ def test_outputs_that_are_too_many_are_not_kept(train, tmp_path, monkeypatch):
     trained = train(soft, store=store, listen=lambda event: notes.append(event.text))
     assert_agree(trained, kept)
     assert not trained.remembered
-    assert notes[0] == "3 frozen parts: computed in every step, for what they say takes up too much memory"
+    assert notes[0] == "3 frozen parts: computed in every step, because the outputs take too much memory"
     assert {path.name.split("-")[1] for path in store.glob("*.safetensors")} == {
         "test.safetensors",
         "validation.safetensors",
@@ -291,7 +291,7 @@ def test_a_part_in_which_rows_depend_on_each_other_is_not_remembered(train):
 
 def test_tables_are_the_part_s_outputs_in_the_split_s_order(precise):
     model = top_k().double().eval()
-    memory = OutputCaches(model).of(precise.test, "test")
+    memory = OutputCaches(model).cache_of(precise.test, "test")
     assert list(memory.tables) == list(model.experts)
     for part, table in memory.tables.items():
         torch.testing.assert_close(table, part(precise.test.images), rtol=0, atol=1e-12)

@@ -5,7 +5,7 @@ from torch import nn
 import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.lab.training.loop import Trainer
-from moebius.lab.training.optimizer import parts
+from moebius.lab.training.mixture_parts import parts
 from moebius.lab.training.penalty import kernels, l2
 
 CONV = {"experts": {"kind": "conv", "count": 2, "filters": [4], "hidden": [8]}, "combine": {"kind": "weighted_sum"}}
@@ -105,9 +105,9 @@ def test_a_part_that_does_not_train_keeps_its_bits_and_is_not_counted(part, smal
     data = small_data()
     penalised = settings(epochs=1, l2={"weight": 1.0}, **{part: {"freeze": True}})
     trainer = Trainer(build(data), data, penalised, 0, tmp_path)
-    before = [value.detach().clone() for value in parts(trainer.bare)[part]]
+    before = [value.detach().clone() for value in parts(trainer.model)[part]]
     other = {"gate": "experts", "experts": "gate"}[part]
-    count = sum(value.square().sum().item() for value in parts(trainer.bare)[other] if value.ndim > 1)
+    count = sum(value.square().sum().item() for value in parts(trainer.model)[other] if value.ndim > 1)
     trained = trainer.train()
     assert all(torch.equal(a, b) for a, b in zip(before, parts(trained.model)[part], strict=True))
     # Weights of the other part fall from the first step on, so that their mean square is below what it began with.

@@ -55,7 +55,7 @@ def test_the_name_tells_one_set_of_views_from_another(split, settings):
 
 
 def test_a_model_without_anything_to_train_needs_no_views(split, settings):
-    rows = TrainingRows(split, settings(augment=AUGMENT, views=3), seed=0, trained=False)
+    rows = TrainingRows(split, settings(augment=AUGMENT, views=3), seed=0, is_trainable=False)
     assert rows.split is split
     assert rows.name == "training"
 
@@ -64,7 +64,7 @@ def test_steps_see_the_views_of_their_epoch_and_no_other(small_data, settings, b
     data, seen = small_data(), []
     chosen = settings(epochs=3, augment=AUGMENT, views=2)
     trainer = Trainer(build(data), data, chosen, 0, tmp_path)
-    trainer.bare.gate.register_forward_hook(
+    trainer.model.gate.register_forward_hook(
         lambda gate, inputs, scores: seen.append(inputs[0]) if gate.training else None
     )
     trainer.train()

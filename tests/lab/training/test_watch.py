@@ -26,7 +26,7 @@ def train(small_data, settings, build, tmp_path):
 
         def look(event):
             if event.kind == "epoch":
-                states.append({name: value.clone() for name, value in trainer.bare.state_dict().items()})
+                states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
                 rates.append({group["name"]: group["lr"] for group in trainer.optimizer.param_groups})
 
         chosen = settings(**{**SPOILING, **changes}, watch=watch)
@@ -68,7 +68,7 @@ def test_nothing_above_leaves_the_last_epoch(train):
     trainer, trained, states, _ = train({"above": 1.0, "restart": True}, epochs=3)
     assert trained.epoch == 3
     assert trainer.progress.best is None
-    assert not trainer.account.best_path.exists()
+    assert not trainer.run_record.best_path.exists()
     assert equal(trained.model.state_dict(), states[-1])
 
 
@@ -90,18 +90,18 @@ def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer
     train_epoch = trainer.train_epoch
 
     def look():
-        begun.append({name: value.clone() for name, value in trainer.bare.state_dict().items()})
+        begun.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         state = trainer.optimizer.state
         moments.append([state[one]["exp_avg"].clone() for one in trainer.parameters if one in state])
         train_epoch()
-        ended.append({name: value.clone() for name, value in trainer.bare.state_dict().items()})
+        ended.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         left.append([trainer.optimizer.state[one]["exp_avg"].clone() for one in trainer.parameters])
 
     ended, left = [], []
     trainer.train_epoch = look
     trained = trainer.train()
     seen = values(trained)
-    bests = [watch_state(seen[:count], trainer.account.watch).best for count in range(1, 10)]
+    bests = [watch_state(seen[:count], trainer.run_record.watch).best for count in range(1, 10)]
     assert len(set(bests)) < len(bests)  # some epochs were no better
     for epoch in range(1, 9):
         assert equal(begun[epoch], ended[bests[epoch - 1] - 1])
@@ -116,7 +116,7 @@ def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
     plateau = {"patience": 1, "factor": 0.5, "least": 0.1}
     own = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
     trainer, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **own)
-    scales = [watch_state(values(trained)[:count], trainer.account.watch).scale for count in range(9)]
+    scales = [watch_state(values(trained)[:count], trainer.run_record.watch).scale for count in range(9)]
     assert min(scales) <= 0.25
     for scale, found in zip(scales, rates, strict=True):
         # A rate that is below `least` as it is stays as it is.
@@ -128,7 +128,7 @@ def test_rates_fall_from_what_the_schedule_says(train):
     trainer, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
     last = 2 / 3  # where the last of three steps begins
     for epoch, found in enumerate(rates):
-        scale = watch_state(values(trained)[:epoch], trainer.account.watch).scale
+        scale = watch_state(values(trained)[:epoch], trainer.run_record.watch).scale
         expected = trainer.settings.lr(epoch + last) * scale
         assert found["gate"] == pytest.approx(expected)
 
@@ -164,7 +164,7 @@ def test_a_run_that_has_ended_early_is_not_gone_on_with(train, small_data, setti
     assert states == []
     assert same.metrics == trained.metrics
     assert equal(same.model.state_dict(), trained.model.state_dict())
-    progress = restore(trainer.checkpoint_path, again.bare, again.optimizer)
+    progress = restore(trainer.checkpoint_path, again.model, again.optimizer)
     assert progress is not None
     assert progress.epoch == len(trained.metrics) < 9
 

@@ -25,7 +25,7 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Number of processes that train at a time.")
     ] = None,
-    stack: Annotated[
+    cohorts: Annotated[
         Literal["auto", "never", "always"],
         typer.Option(help="Whether runs with equal models train as one cohort: auto where that is faster."),
     ] = "auto",
@@ -47,5 +47,5 @@ def run(
     from moebius.lab import study
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "stacking": stack}
+    options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "cohorts": cohorts}
     study.run(loaded, out=folder, plugins=plugins, **options)

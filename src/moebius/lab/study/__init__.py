@@ -1,4 +1,4 @@
-"""A study: recipe → runs (variants × seeds) → results → report. The only room that knows all of the others."""
+"""A study: recipe → runs (variants × seeds) → results → report. It uses all other rooms of the lab."""
 
 from moebius.lab.study.run import run
 

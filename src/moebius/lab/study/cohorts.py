@@ -1,4 +1,4 @@
-"""Which runs of a study train as one, and in which order jobs begin."""
+"""Which runs of a study train together as a cohort, and in which order jobs begin."""
 
 import json
 import math
@@ -6,84 +6,89 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
+from moebius.core.loss_needs import loss_needs
 from moebius.kit.errors import StudyError
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_mixture
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
-from moebius.lab.training.objective import compares_experts
 from moebius.lab.training.settings import Settings
 from moebius.layers.mixture import Mixture
 
-Stacking = Literal["auto", "never", "always"]
+CohortMode = Literal["auto", "never", "always"]
 Job = tuple[RunSpec, ...]
 
-# Most runs of a stack; more bring nothing on a CPU, whose cache they leave.
-MOST = {"cpu": 10, "cuda": 64}
-# What a step costs beside its products, in multiply-adds forward that take as long: once, and for each run.
+# Most runs of a cohort; more are no faster on a CPU, since they no longer fit its cache.
+MOST_RUNS = {"cpu": 10, "cuda": 64}
+# The overhead of a step, in multiply-adds forward that take as long: of each step, and of each run in it.
 # Measured with benchmarks/stacked_runs.py.
-ONCE, EACH = 15_000_000, 2_500_000
+STEP_OVERHEAD, RUN_OVERHEAD = 15_000_000, 2_500_000
 
 
 def form_cohorts(
-    runs: Sequence[RunSpec], data: Dataset, device: str, workers: int, stacking: Stacking
+    runs: Sequence[RunSpec], data: Dataset, device: str, workers: int, mode: CohortMode
 ) -> tuple[list[Job], dict[str, str]]:
-    """The stacks that these runs make, those that take longest first; and variant → why it is in none.
+    """The cohorts of these runs, longest first; and variant → why its runs train alone.
 
-    Runs make a stack whose models are described alike, and whose training is but for gate losses, the weight of the
-    cross-entropy and the seed. Which and how many depends on shapes and never on measured time.
+    Runs form a cohort whose models are described alike, and whose training differs in gate losses, the weight of the
+    cross-entropy and the seed alone. Size and number of cohorts depend on shapes and never on measured time.
 
     Arguments:
         runs: variants at seeds, none of them begun.
         data: of the study.
         device: "cpu" or "cuda".
-        workers: how many jobs go on at a time: all of them are to have work.
-        stacking: "auto" for what is faster, "never", or "always" for all that have company.
+        workers: how many jobs run at a time: all workers should have work.
+        mode: "auto" for cohorts where they are faster, "never", or "always" where several runs have equal models.
 
     Raises:
-        StudyError: "always", and runs that have company cannot be stacked.
+        StudyError: "always", and runs with equal models cannot train as a cohort.
     """
-    if stacking == "never":
-        return [], dict.fromkeys((run.variant for run in runs), "is not to be stacked")
+    if mode == "never":
+        return [], dict.fromkeys((run.variant for run in runs), "trains alone, since cohorts are switched off")
     reasons: dict[str, str] = {}
     groups: list[Job] = []
-    works: dict[str, int] = {}
-    for group in _groups(runs):
-        why = _why_not(group, data, device, stacking, works)
-        if why is None:
+    work_by_run: dict[str, int] = {}
+    for group in _group_by_model(runs):
+        obstacle = _group_obstacle(group, data, device, mode, work_by_run)
+        if obstacle is None:
             groups.append(group)
         else:
-            reasons |= dict.fromkeys((run.variant for run in group), why)
-    together = {run.name for group in groups for run in group}
-    alone = [(run,) for run in runs if run.name not in together]
+            reasons |= dict.fromkeys((run.variant for run in group), obstacle)
+    grouped = {run.name for group in groups for run in group}
+    alone = [(run,) for run in runs if run.name not in grouped]
     steps = {run.name: run.training["epochs"] * math.ceil(len(data.train) / run.training["batch_size"]) for run in runs}
 
-    def length(job: Job) -> float:
-        """How long a job takes, in a unit of its own."""
+    def duration(job: Job) -> float:
+        """The estimated time of a job, in multiply-adds."""
         first = job[0]
-        work = works.get(first.name, ONCE) * first.training["batch_size"]
-        return float(steps[first.name] * (ONCE + len(job) * (EACH + work)))
+        work = work_by_run.get(first.name, STEP_OVERHEAD) * first.training["batch_size"]
+        return float(steps[first.name] * (STEP_OVERHEAD + len(job) * (RUN_OVERHEAD + work)))
 
-    def dealt(pieces: int) -> list[Job]:
-        jobs = [piece for group in groups for piece in _cut(group, max(pieces, math.ceil(len(group) / MOST[device])))]
-        return sorted(jobs, key=length, reverse=True)
+    def split_groups(pieces: int) -> list[Job]:
+        most = MOST_RUNS[device]
+        jobs = [piece for group in groups for piece in _split(group, max(pieces, math.ceil(len(group) / most)))]
+        return sorted(jobs, key=duration, reverse=True)
 
-    plans = [dealt(pieces) for pieces in range(1, (workers if device == "cpu" else 1) + 1)]
-    jobs = min(plans, key=lambda jobs: _makespan([length(job) for job in (*jobs, *alone)], workers))
+    schedules = [split_groups(pieces) for pieces in range(1, (workers if device == "cpu" else 1) + 1)]
+    jobs = min(schedules, key=lambda jobs: _makespan([duration(job) for job in (*jobs, *alone)], workers))
     return [job for job in jobs if len(job) > 1], reasons
 
 
-def _groups(runs: Sequence[RunSpec]) -> list[Job]:
-    found: dict[str, list[RunSpec]] = {}
+def _group_by_model(runs: Sequence[RunSpec]) -> list[Job]:
+    groups: dict[str, list[RunSpec]] = {}
     for run in runs:
         training = {name: value for name, value in run.training.items() if name not in ("losses", "cross_entropy")}
-        compares = any(compares_experts(loss.function) for loss in Settings.from_plain(run.training).losses)
+        losses = Settings.from_plain(run.training).losses
+        compares = any(loss_needs(loss.function).expert_losses for loss in losses)
         key = run.name if run.stages else json.dumps([run.model, training, compares], sort_keys=True)
-        found.setdefault(key, []).append(run)
-    return [tuple(group) for group in found.values()]
+        groups.setdefault(key, []).append(run)
+    return [tuple(group) for group in groups.values()]
 
 
-def _why_not(group: Job, data: Dataset, device: str, stacking: Stacking, works: dict[str, int]) -> str | None:
+def _group_obstacle(
+    group: Job, data: Dataset, device: str, mode: CohortMode, work_by_run: dict[str, int]
+) -> str | None:
+    """Why a group does not train as a cohort; None where it does. Adds the runs' multiply-adds to `work_by_run`."""
     first = group[0]
     if first.stages:
         return "uses stages"
@@ -92,41 +97,41 @@ def _why_not(group: Job, data: Dataset, device: str, stacking: Stacking, works: 
         return build_mixture(first.model, data.facts)
 
     work = RowWork.of(build, data)
-    works |= dict.fromkeys((run.name for run in group), work.multiply_adds)
+    work_by_run |= dict.fromkeys((run.name for run in group), work.multiply_adds)
     if len(group) == 1:
-        return "has no run beside it with a model like its own"
+        return "is the only run with its model"
     settings = Settings.from_plain(first.training)
-    if stacking == "always":
-        why = cohort_obstacle(build, settings, data)
-        if why is not None:
-            raise StudyError(f"--stack always: {first.variant} {why}", "--stack auto")
+    if mode == "always":
+        obstacle = cohort_obstacle(build, settings, data)
+        if obstacle is not None:
+            raise StudyError(f"--cohorts always: {first.variant} {obstacle}", "--cohorts auto")
         return None
-    return work.why_alone(settings.batch_size, device) or cohort_obstacle(build, settings, data)
+    return work.obstacle(settings.batch_size, device) or cohort_obstacle(build, settings, data)
 
 
-def _cut(group: Job, pieces: int) -> list[Job]:
+def _split(group: Job, pieces: int) -> list[Job]:
     """The group in so many pieces of about one size, or in as many as it has runs."""
     pieces = min(pieces, len(group))
     ends = [len(group) * number // pieces for number in range(pieces + 1)]
     return [group[begin:end] for begin, end in pairwise(ends)]
 
 
-def _makespan(lengths: Sequence[float], workers: int) -> float:
+def _makespan(durations: Sequence[float], workers: int) -> float:
     """When the last job ends if the longest begin first."""
-    busy = [0.0] * workers
-    for one in sorted(lengths, reverse=True):
-        busy[busy.index(min(busy))] += one
-    return max(busy)
+    busy_until = [0.0] * workers
+    for duration in sorted(durations, reverse=True):
+        busy_until[busy_until.index(min(busy_until))] += duration
+    return max(busy_until)
 
 
-def describe_cohorts(stacks: Sequence[Job], runs: Sequence[RunSpec], reasons: Mapping[str, str]) -> str:
-    """The stacks in a few words, or why there is none."""
-    if stacks:
+def describe_cohorts(cohorts: Sequence[Job], runs: Sequence[RunSpec], reasons: Mapping[str, str]) -> str:
+    """The number and sizes of the cohorts of these runs, or why there is none."""
+    if cohorts:
         names = {run.name for run in runs}
-        stacks = [stack for stack in stacks if any(run.name in names for run in stack)]
-        sizes = sorted({len(stack) for stack in stacks})
-        many = f"{len(stacks)} stack{'s' * (len(stacks) > 1)} of {' or '.join(map(str, sizes))}"
-        alone = len(runs) - sum(len(stack) for stack in stacks)
-        return f"{many}, {alone} alone" if alone > 0 else many
-    why = next((f"{variant} {why}" for variant, why in reasons.items()), "there is a process for each run")
-    return f"no stacks: {why}"
+        cohorts = [cohort for cohort in cohorts if any(run.name in names for run in cohort)]
+        sizes = sorted({len(cohort) for cohort in cohorts})
+        text = f"{len(cohorts)} cohort{'s' * (len(cohorts) > 1)} of {' or '.join(map(str, sizes))} runs"
+        alone = len(runs) - sum(len(cohort) for cohort in cohorts)
+        return f"{text}, {alone} alone" if alone > 0 else text
+    reason = next((f"{variant} {why}" for variant, why in reasons.items()), "there is a process for each run")
+    return f"no cohorts: {reason}"

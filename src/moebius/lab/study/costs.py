@@ -1,4 +1,4 @@
-"""What an image costs: multiply-adds and time of every variant's model, as trained and with one expert."""
+"""The cost of an image: multiply-adds and time of every variant's model, as trained and with one expert."""
 
 import statistics
 import time
@@ -14,7 +14,8 @@ from moebius.lab.data.batches import Batch, in_order
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.cost import counted_multiply_adds
 from moebius.lab.predict import load_run
-from moebius.lab.study.plan import Plan, RunSpec
+from moebius.lab.study.plan import Plan
+from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.one_expert import cut_to_one_expert
 
 ROWS = 256
@@ -30,29 +31,30 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
     Returns:
         variant → "as_trained" and, for several experts, "one_expert" → multiply_adds, microseconds per image.
     """
-    threads = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        batch = _batch(data, plan.device)
+        batch = _test_batch(data, plan.device)
         models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
-        ways = [(variant, model, way) for variant, model in models for way in _ways(model)]
-        adds = [
-            _within(model, way, lambda model: counted_multiply_adds(model, *_given(batch))) for _, model, way in ways
+        cases = [(variant, model, mode) for variant, model in models for mode in _modes(model)]
+        counts = [
+            _measure_in_mode(model, mode, lambda model: counted_multiply_adds(model, *_inputs(batch)))
+            for _, model, mode in cases
         ]
-        times: list[list[float]] = [[] for _ in ways]
+        times: list[list[float]] = [[] for _ in cases]
         for _ in range(ROUNDS + 1):
-            for taken, (_, model, way) in zip(times, ways, strict=True):
-                taken.append(_within(model, way, lambda model: _seconds(model, batch)))
+            for seconds, (_, model, mode) in zip(times, cases, strict=True):
+                seconds.append(_measure_in_mode(model, mode, lambda model: _time_call(model, batch)))
     finally:
-        torch.set_num_threads(threads)
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for (variant, _, way), taken, operations in zip(ways, times, adds, strict=True):
-        microseconds = statistics.median(taken[1:]) / len(batch.x) * 1e6  # the first round warms up
-        found.setdefault(variant, {})[way] = {"multiply_adds": operations, "microseconds": microseconds}
-    return found
+        torch.set_num_threads(threads_before)
+    costs: dict[str, dict[str, dict[str, float]]] = {}
+    for (variant, _, mode), seconds, count in zip(cases, times, counts, strict=True):
+        microseconds = statistics.median(seconds[1:]) / len(batch.x) * 1e6  # the first round warms up
+        costs.setdefault(variant, {})[mode] = {"multiply_adds": count, "microseconds": microseconds}
+    return costs
 
 
-def _batch(data: Dataset, device: str) -> Batch:
+def _test_batch(data: Dataset, device: str) -> Batch:
     rows = torch.linspace(0, len(data.test) - 1, min(ROWS, len(data.test))).long()
     return next(in_order(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
 
@@ -62,22 +64,22 @@ def _load(run: RunSpec, out: Path, device: str) -> nn.Module:
     return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
-def _ways(model: nn.Module) -> list[str]:
+def _modes(model: nn.Module) -> list[str]:
     return ["as_trained", "one_expert"] if len(model.experts) > 1 else ["as_trained"]  # type: ignore[arg-type]
 
 
-def _given(batch: Batch) -> tuple[Any, ...]:
+def _inputs(batch: Batch) -> tuple[Any, ...]:
     return batch.x, {"domain": batch.domains}
 
 
-def _within(model: nn.Module, way: str, measure: Callable[[nn.Module], float]) -> float:
-    with torch.inference_mode(), cut_to_one_expert(model) if way == "one_expert" else nullcontext():
+def _measure_in_mode(model: nn.Module, mode: str, measure: Callable[[nn.Module], float]) -> float:
+    with torch.inference_mode(), cut_to_one_expert(model) if mode == "one_expert" else nullcontext():
         return measure(model)
 
 
-def _seconds(model: nn.Module, batch: Batch) -> float:
+def _time_call(model: nn.Module, batch: Batch) -> float:
     begun = time.perf_counter()
-    model(*_given(batch))
+    model(*_inputs(batch))
     if batch.x.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begun

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
+"""The progress of a study while it runs: bars on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -11,34 +11,34 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from moebius.kit.errors import MoebiusError
-from moebius.lab.study.plan import RunSpec
+from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows runs as they go on.
+    """Shows the progress of runs.
 
     Arguments:
-        console: where.
+        console: to print on.
         total: number of runs of the study.
         done: how many of them are finished already.
-        stacks: runs that train as one, which share a bar.
+        cohorts: runs that train together, which share a bar.
     """
 
-    def __init__(self, console: Console, total: int, done: int, stacks: Sequence[Sequence[RunSpec]] = ()):
-        self.console, self.total, self.done, self.before = console, total, done, done
+    def __init__(self, console: Console, total: int, done: int, cohorts: Sequence[Sequence[RunSpec]] = ()):
+        self.console, self.total, self.done, self.done_before = console, total, done, done
         self.begun = time.monotonic()
         self.share: dict[str, float] = {}
-        self.first: dict[str, tuple[float, int]] = {}
+        self.starts: dict[str, tuple[float, int]] = {}
         self.bars: dict[str, TaskID] = {}
-        # Of each run the last event, what its bar is called, and the runs that share it and have not ended.
-        self.last: dict[str, Event] = {}
+        # Of each run: its last event, the label of its bar, and the runs that share the bar and have not ended.
+        self.last_events: dict[str, Event] = {}
         self.labels: dict[str, str] = {}
-        self.company: dict[str, list[str]] = {}
-        for stack in stacks:
-            names = [run.name for run in stack]
+        self.bar_runs: dict[str, list[str]] = {}
+        for cohort in cohorts:
+            names = [run.name for run in cohort]
             self.labels |= dict.fromkeys(names, f"{names[0]} and {len(names) - 1} more")
-            self.company |= dict.fromkeys(names, names)
+            self.bar_runs |= dict.fromkeys(names, names)
         self.live: Live | None = None
         if console.is_terminal:
             self.study = Progress(
@@ -63,38 +63,39 @@ class Display(AbstractContextManager["Display"]):
         if self.live is not None:
             self.live.stop()
 
-    def hear(self, run: RunSpec, event: Event) -> None:
+    def show(self, run: RunSpec, event: Event) -> None:
         """Show an event of a run."""
         epochs = run.training["epochs"]
         epoch = min(event.epoch, epochs)  # a run that was killed after its last step resumes behind the last epoch
         if event.kind == "note":
-            self._line(f"{run.name}: {event.text}")
+            self._print(f"{run.name}: {event.text}")
             return
         if event.kind == "resumed":
-            self._line(f"resumed {run.name} at epoch {epoch} step {event.step}")
+            self._print(f"resumed {run.name} at epoch {epoch} step {event.step}")
         now = time.monotonic()
-        begun, first = self.first.setdefault(run.name, (now, event.step))
+        begun, first_step = self.starts.setdefault(run.name, (now, event.step))
         self.share[run.name] = event.step / event.steps
-        spent, made = now - begun, event.step - first
-        left = spent / made * (event.steps - event.step) if made else math.nan
+        seconds, steps = now - begun, event.step - first_step
+        left = seconds / steps * (event.steps - event.step) if steps else math.nan
         rate = "" if math.isnan(event.images_per_second) else f" · {event.images_per_second:,.0f} images/s"
         figures = f"accuracy {event.accuracy:.3f} loss {event.loss:.3f}{rate}"
         if self.live is not None:
             self._draw(run.name, event, f"epoch {epoch}/{epochs}", rate, left)
         elif event.kind == "epoch":
             test = f" · test {event.test_accuracy:.3f}"
-            most = "at most " * bool((run.training.get("watch") or {}).get("patience"))
-            self._line(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {most}{_clock(left)} left")
+            limit = "at most " * bool((run.training.get("watch") or {}).get("patience"))
+            self._print(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {limit}{_clock(left)} left")
 
-    def _draw(self, name: str, event: Event, where: str, rate: str, left: float) -> None:
-        """Move the bar of a run, or of its stack, which shows the mean over its runs."""
-        self.last[name] = event
+    def _draw(self, name: str, event: Event, position: str, rate: str, left: float) -> None:
+        """Move the bar of a run, or of its cohort, which shows the mean over its runs."""
+        self.last_events[name] = event
         label = self.labels.setdefault(name, name)
-        runs = self.company.setdefault(name, [name])
-        heard = [self.last[one] for one in runs if one in self.last]
-        accuracy, loss = (math.fsum(getattr(one, what) for one in heard) / len(heard) for what in ("accuracy", "loss"))
-        mean = "mean " * (len(heard) > 1)
-        text = f"{where} · {mean}accuracy {accuracy:.3f} loss {loss:.3f}{rate}"
+        runs = self.bar_runs.setdefault(name, [name])
+        events = [self.last_events[run] for run in runs if run in self.last_events]
+        accuracy = math.fsum(event.accuracy for event in events) / len(events)
+        loss = math.fsum(event.loss for event in events) / len(events)
+        mean = "mean " * (len(events) > 1)
+        text = f"{position} · {mean}accuracy {accuracy:.3f} loss {loss:.3f}{rate}"
         if label not in self.bars:
             self.bars[label] = self.runs.add_task(label, total=event.steps, text=text, left=left)
         self.runs.update(self.bars[label], completed=event.step, text=text, left=left)
@@ -108,25 +109,25 @@ class Display(AbstractContextManager["Display"]):
             self.study.update(
                 self.study_bar, description=self._count(), completed=self._finished_share(), left=self._left()
             )
-        self._line(f"finished {run.name}, {self._count()}")
+        self._print(f"finished {run.name}, {self._count()}")
 
     def fail(self, run: RunSpec, error: MoebiusError) -> None:
-        """Show that a run has failed, as soon as it has: the others go on."""
+        """Show at once that a run has failed; the others go on."""
         self._end(run.name)
-        self._line(f"failed {run.name}: {error.message}")
+        self._print(f"failed {run.name}: {error.message}")
 
     def _end(self, name: str) -> None:
         """Forget a run, and take its bar away if nobody shares it any more."""
         self.share.pop(name, None)
-        self.last.pop(name, None)
-        runs = self.company.get(name, [name])
+        self.last_events.pop(name, None)
+        runs = self.bar_runs.get(name, [name])
         if name in runs:
             runs.remove(name)
         label = self.labels.get(name, name)
         if self.live is not None and not runs and label in self.bars:
             self.runs.remove_task(self.bars.pop(label))
 
-    def _line(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _count(self) -> str:
@@ -136,8 +137,9 @@ class Display(AbstractContextManager["Display"]):
         return self.done + sum(self.share.values(), 0.0)
 
     def _left(self) -> float:
-        made = self._finished_share() - self.before
-        return (time.monotonic() - self.begun) / made * (self.total - self._finished_share()) if made > 0 else math.nan
+        share = self._finished_share() - self.done_before
+        seconds = time.monotonic() - self.begun
+        return seconds / share * (self.total - self._finished_share()) if share > 0 else math.nan
 
 
 class _TimeLeft(ProgressColumn):

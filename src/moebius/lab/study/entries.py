@@ -11,58 +11,59 @@ from torch import Tensor, nn
 
 from moebius.lab.data.split import Dataset
 from moebius.lab.diagnostics.activation import activation
-from moebius.lab.study.plan import RunSpec
+from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.outcome import Trained
+from moebius.layers.mixture import Mixture
 
 
 def run_entry(
-    folder: Path, plan: RunSpec, data: Dataset, trained: Trained, names: Mapping[nn.Module, str]
+    folder: Path, run: RunSpec, data: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]
 ) -> dict[str, Any]:
     """The entry of a variant at a seed.
 
     Arguments:
         folder: of the run.
-        plan: what was run.
-        data: on which rows.
-        trained: what came out.
-        names: experts that a stage has trained → the stage.
+        run: its description.
+        data: the rows.
+        trained: the outcome.
+        stage_names: expert that a stage has trained → name of the stage.
     """
     splits = {"train": trained.train, "test": trained.test}
     gates = {path: _rates(path, splits, data) for path in trained.test.gates}
     root = gates.pop("")
     return {
-        "variant": plan.variant,
-        "seed": plan.seed,
+        "variant": run.variant,
+        "seed": run.seed,
         **_figures(folder, trained),
         "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
         **root,
         "active_experts": {split: rows.active_experts() for split, rows in splits.items()},
         "one_expert": _one_expert(trained.one_expert, data),
-        "experts_alone": _alone(trained, data, names),
+        "experts_alone": _alone(trained, data, stage_names),
         "oracle": trained.oracle,
         "cached": trained.remembered,
         "trained": trained.epoch > 0,
         "gates": gates,
-        "experts": len(trained.model.experts),
-        "precision": plan.training["precision"],
+        "experts": trained.model.count if isinstance(trained.model, Mixture) else 0,
+        "precision": run.training["precision"],
     }
 
 
-def stage_entry(folder: Path, plan: RunSpec, data: Dataset, trained: Trained) -> dict[str, Any]:
-    """The entry of a stage at a seed; all figures are of the stage's own rows, `data`."""
-    assert plan.rows is not None
+def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> dict[str, Any]:
+    """The entry of a stage at a seed; all figures are for the rows that the stage selects, `data`."""
+    assert run.rows is not None
     rows = {"train": data.train, "validation": data.validation, "test": data.test}
     present = sorted(set(data.test.labels.tolist()))
     return {
-        "stage": plan.variant,
-        "seed": plan.seed,
+        "stage": run.variant,
+        "seed": run.seed,
         **_figures(folder, trained),
         "classes": [data.classes[label] for label in present],
-        "groups": plan.rows["groups"],
+        "groups": run.rows["groups"],
         "rows": {name: len(split) for name, split in rows.items() if split is not None},
-        "precision": plan.training["precision"],
+        "precision": run.training["precision"],
     }
 
 
@@ -102,49 +103,50 @@ def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None
     }
 
 
-def _alone(trained: Trained, data: Dataset, names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
-    """What each expert does by itself with all test rows, on the classes that it knows and on the others."""
-    held_out = {one.module: one for one in trained.alone_held_out}
+def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
+    """Each expert by itself on all test rows: on the classes that it knows and on the others."""
+    held_out = {expert.module: expert for expert in trained.alone_held_out}
     labels = data.test.labels
     entries = []
-    for one in trained.alone:
-        right, own = (one.predictions == labels).double(), one.own(labels)
+    for expert in trained.alone:
+        right, known = (expert.predictions == labels).double(), expert.knows_class(labels)
         entry = {
-            "paths": list(one.paths),
-            "name": names.get(one.module),
-            "classes": None if one.classes is None else [data.classes[label] for label in one.classes],
-            "frozen": not any(parameter.requires_grad for parameter in one.module.parameters()),
+            "paths": list(expert.paths),
+            "name": stage_names.get(expert.module),
+            "classes": None if expert.classes is None else [data.classes[label] for label in expert.classes],
+            "frozen": not any(parameter.requires_grad for parameter in expert.module.parameters()),
             "accuracy": right.mean().item(),
-            "own": _mean(right, own) if one.classes is not None else None,
-            "outside": _mean(right, ~own),
-            "confidence": {"own": _mean(one.confidence, own), "outside": _mean(one.confidence, ~own)},
-            "validation_accuracy": _held_out_accuracy(held_out.get(one.module), data),
+            "own": _mean(right, known) if expert.classes is not None else None,
+            "outside": _mean(right, ~known),
+            "confidence": {"own": _mean(expert.confidence, known), "outside": _mean(expert.confidence, ~known)},
+            "validation_accuracy": _held_out_accuracy(held_out.get(expert.module), data),
             "by_class": [_mean(right, labels == label) for label in range(len(data.classes))],
         }
         entries.append(entry)
     return entries
 
 
-def _held_out_accuracy(one: ExpertAlone | None, data: Dataset) -> float | None:
-    if one is None or data.validation is None:
+def _held_out_accuracy(expert: ExpertAlone | None, data: Dataset) -> float | None:
+    if expert is None or data.validation is None:
         return None
-    return (one.predictions == data.validation.labels).double().mean().item()
+    return expert.accuracy(data.validation.labels)
 
 
-def _mean(values: Tensor, chosen: Tensor) -> float | None:
-    return values[chosen].double().mean().item() if chosen.any() else None
+def _mean(values: Tensor, mask: Tensor) -> float | None:
+    """The mean of the values where the mask is true; None where it is so nowhere."""
+    return values[mask].double().mean().item() if mask.any() else None
 
 
 def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:
     rates: dict[str, Any] = {"activation": {}, "activation_by_class": {}}
     for split, rows in splits.items():
         weights = rows.gates[path].numpy()
-        asked = ~np.isnan(weights).any(1)
+        reached = ~np.isnan(weights).any(1)
         for key, groups, names in (
             ("activation", rows.domains, data.groups),
             ("activation_by_class", rows.labels, data.classes),
         ):
-            frame = activation(weights[asked], groups.numpy()[asked], names)
+            frame = activation(weights[reached], groups.numpy()[reached], names)
             rates[key][split] = {
                 name: part.sort_values("expert")["rate"].tolist()
                 for name, part in frame.groupby("group", sort=False, observed=True)

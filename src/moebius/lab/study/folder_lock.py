@@ -16,14 +16,14 @@ except ImportError:  # not a POSIX system
 
 @contextmanager
 def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
+    """Lock the folder for this process; the system releases the lock when the process ends, however it ends.
 
     Arguments:
-        folder: made if it is not there.
-        wait: seconds to wait for another process to let go.
+        folder: created if it does not exist.
+        wait: seconds to wait until another process releases it.
 
     Raises:
-        StudyError: another process holds it, or it cannot be written.
+        StudyError: another process has locked it, or it cannot be written.
     """
     path = folder / ".lock"
     try:
@@ -33,7 +33,7 @@ def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
         raise StudyError(f"{folder}: cannot be written ({error.strerror})", "--out a-folder-of-yours") from None
     with file:
         deadline = time.monotonic() + wait
-        while not _take(file.fileno()):
+        while not _try_lock(file.fileno()):
             if time.monotonic() >= deadline:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
@@ -46,7 +46,7 @@ def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
         yield
 
 
-def _take(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     if fcntl is None:
         return True
     try:

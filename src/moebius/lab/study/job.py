@@ -1,4 +1,4 @@
-"""What a process does at one go."""
+"""One job of a process: a run, or a cohort."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,36 +18,37 @@ def run_job(
     out: Path,
     device: str,
     listen: Callable[[RunSpec, Event], None],
-    finished: Callable[[RunSpec], None],
-    failed: Callable[[RunSpec, MoebiusError], None],
+    on_finish: Callable[[RunSpec], None],
+    on_failure: Callable[[RunSpec, MoebiusError], None],
 ) -> None:
-    """Train one run, or a stack; of each run that was not finished before, `finished` or `failed` hears.
+    """Train one run, or a cohort.
 
     Arguments:
         job: the runs.
         data: of the study.
         out: its folder.
         device: "cpu" or "cuda".
-        listen, finished, failed: hear of progress and end.
+        listen: receives a run and its event.
+        on_finish, on_failure: one of them is called for each run that was not finished before.
     """
-    left = {run.name: run for run in job if not result_path(out, run).exists()}
+    unfinished = {run.name: run for run in job if not result_path(out, run).exists()}
 
-    def end(run: RunSpec) -> None:
-        left.pop(run.name, None)
-        finished(run)
+    def finish(run: RunSpec) -> None:
+        unfinished.pop(run.name, None)
+        on_finish(run)
 
     def fail(run: RunSpec, error: MoebiusError) -> None:
-        left.pop(run.name, None)
-        failed(run, error)
+        unfinished.pop(run.name, None)
+        on_failure(run, error)
 
     try:
-        only, *others = job
+        first, *others = job
         if others:
-            train_cohort(job, data, out, device, listen, end, fail)
+            train_cohort(job, data, out, device, listen, finish, fail)
         else:
-            train_run(only, data, out, device, lambda event: listen(only, event))
+            train_run(first, data, out, device, lambda event: listen(first, event))
     except MoebiusError as error:
-        for run in list(left.values()):
+        for run in list(unfinished.values()):
             fail(run, error)
-    for run in list(left.values()):
-        end(run)
+    for run in list(unfinished.values()):
+        finish(run)

@@ -1,4 +1,4 @@
-"""What one run is: a variant, or a stage, at a seed."""
+"""The description of one run: a variant, or a stage, at a seed."""
 
 import zlib
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ class RunSpec:
     """One variant, or one stage, at one seed.
 
     Arguments:
-        variant, seed: which; for a stage its name.
+        variant, seed: name of the variant, or of the stage, and the seed.
         model: for `build_mixture`.
-        training: for `Settings.from_plain`, precision decided.
-        precision_reason: why that precision.
-        stages: of those that it uses, directly or through others, what `moebius.lab.model.build.Stages` is given.
-        folders: where their finished runs at this seed lie.
-        rows: for a stage, what `moebius.lab.data.select_rows.select` is given; None for a variant.
-        folder: of a stage's run; None for a variant, whose folder lies in the study's.
+        training: for `Settings.from_plain`, with the precision decided.
+        precision_reason: the reason for the precision.
+        stages: name → description, as for `moebius.lab.model.build.StageNetworks`, of each stage that the run uses,
+            directly or through others.
+        folders: name → folder of the finished run at this seed, of each of these stages.
+        rows: for a stage, the arguments of `moebius.lab.data.select_rows.select_rows`; None for a variant.
+        folder: of a stage's run; None for a variant, whose folder is in the study's.
     """
 
     variant: str
@@ -34,14 +35,14 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """How messages call it: VARIANT/seed-N, which is also a variant's folder."""
+        """VARIANT/seed-N, as in messages; also the folder of a variant's run in the study's folder."""
         return f"{'' if self.rows is None else 'stage '}{self.variant}/seed-{self.seed}"
 
     def place(self, out: Path) -> Path:
-        """Its folder, in a study's."""
+        """The run's folder, for a study in the folder `out`."""
         return out / self.variant / f"seed-{self.seed}" if self.folder is None else self.folder
 
     @property
     def draws(self) -> int:
-        """What its random numbers begin with: a stage has its own, so that equal networks do not begin alike."""
+        """The seed of its random numbers: it differs between stages, so that equal networks do not begin alike."""
         return self.seed if self.rows is None else zlib.crc32(f"{self.variant}/{self.seed}".encode())

@@ -1,4 +1,4 @@
-"""One stack: train runs as one and leave the files of each."""
+"""One cohort: train its runs together and leave the files of each."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,10 +15,13 @@ from moebius.lab.training.cohort import CohortMember, CohortTrainer
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
 
+# The name that the checkpoint had when a cohort was called a stack.
+OLD_NAME = "stack.safetensors"
+
 
 def checkpoint_path(out: Path, job: Job) -> Path:
-    """The file with the state of all runs of a stack: in the first one's folder, until all are finished."""
-    return job[0].place(out) / "state" / "stack.safetensors"
+    """The file with the state of all runs of a cohort: in the first one's folder, until all are finished."""
+    return job[0].place(out) / "state" / "cohort.safetensors"
 
 
 def train_cohort(
@@ -27,44 +30,47 @@ def train_cohort(
     out: Path,
     device: str,
     listen: Callable[[RunSpec, Event], None],
-    finished: Callable[[RunSpec], None],
-    failed: Callable[[RunSpec, MoebiusError], None],
+    on_finish: Callable[[RunSpec], None],
+    on_failure: Callable[[RunSpec, MoebiusError], None],
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
-    A run that is finished takes part again where another is not, so that this one gets the same bits; it is not heard
-    of, and its files stay.
+    A finished run trains again together with an unfinished one, so that this one gets the same bits; its events are
+    not sent, and its files stay.
 
     Arguments:
         job: the runs.
         data: of the study.
         out: its folder.
         device: "cpu" or "cuda".
-        listen, finished, failed: hear of each run that was not finished before.
+        listen: receives a run and its event.
+        on_finish, on_failure: one of them is called for each run that was not finished before.
     """
     with ExitStack() as locks:
         for run in job:
             locks.enter_context(folder_lock(run.place(out) / "state", wait=ORPHAN_SECONDS))
-        wanted = {number for number, run in enumerate(job) if not result_path(out, run).exists()}
-        if not wanted:
+        unfinished = {number for number, run in enumerate(job) if not result_path(out, run).exists()}
+        if not unfinished:
             return
         for run in job:
             remove_leftovers(run.place(out))
             remove_leftovers(run.place(out) / "state")
 
-        def member(number: int, run: RunSpec) -> CohortMember:
-            def hear(event: Event) -> None:
-                if number in wanted:
+        def build_member(number: int, run: RunSpec) -> CohortMember:
+            def send(event: Event) -> None:
+                if number in unfinished:
                     listen(run, event)
 
             settings = Settings.from_plain(run.training)
-            return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), hear)
+            return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), send)
 
-        members = [member(number, run) for number, run in enumerate(job)]
+        members = [build_member(number, run) for number, run in enumerate(job)]
         path = checkpoint_path(out, job)
-        trainer = CohortTrainer(members, data, path, device, lambda number, error: failed(job[number], error))
-        for number, trained in trainer.train(wanted):
+        if (old_path := path.with_name(OLD_NAME)).exists() and not path.exists():
+            old_path.rename(path)
+        trainer = CohortTrainer(members, data, path, device, lambda number, error: on_failure(job[number], error))
+        for number, trained in trainer.train(unfinished):
             write_run(job[number], data, out, trained)
-            finished(job[number])
+            on_finish(job[number])
         if all(result_path(out, run).exists() for run in job):
             path.unlink(missing_ok=True)

@@ -13,10 +13,10 @@ from moebius.schedules import Schedule
 
 
 class Annealing:
-    """Gives attributes of a model's routers their values for a moment of training, and takes them back.
+    """Sets attributes of a model's routers to their scheduled values for a moment of training, and resets them.
 
-    Evaluation, checkpoints and the finished model know the router as it was built: what a schedule leads to is the
-    recipe's own `router`, and what it leads through is the way there.
+    Evaluation, checkpoints and the finished model have the routers as they were built: the recipe's `router` is the
+    router at the end of training, and a schedule describes the values on the way to it.
 
     Arguments:
         model: its mixtures' routers, and routers inside those, that have the attribute.
@@ -29,34 +29,36 @@ class Annealing:
     """
 
     def __init__(self, model: nn.Module, schedules: Mapping[str, Schedule]):
-        mixtures = [part for part in model.modules() if isinstance(part, Mixture)]
+        mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
         routers = [router for mixture in mixtures for router in mixture.router.modules()]
         self.schedules = schedules
-        self.routers = {name: [one for one in routers if name in numbers_of(one)] for name in schedules}
-        for name, found in self.routers.items():
-            if not found:
-                known = sorted({number for one in routers for number in numbers_of(one)})
-                fix = did_you_mean(name, known) if known else "it has no number to change"
+        self.routers = {name: [router for router in routers if name in numbers_of(router)] for name in schedules}
+        for name, matches in self.routers.items():
+            if not matches:
+                numbers = sorted({number for router in routers for number in numbers_of(router)})
+                fix = did_you_mean(name, numbers) if numbers else "training: {router: {}}"
                 raise ArgumentError(f"training.router.{name}", "the router has no such number", name, fix)
 
     @contextmanager
     def at(self, epoch: float) -> Iterator[None]:
-        """Inside the block, the routers are those of this moment."""
+        """Inside the block, the routers have the values of this epoch."""
         if not self.schedules:
             yield
             return
-        kept = [(one, name, getattr(one, name)) for name, found in self.routers.items() for one in found]
+        built = [(router, name, getattr(router, name)) for name, routers in self.routers.items() for router in routers]
         try:
-            for one, name, _ in kept:
-                setattr(one, name, self.schedules[name](epoch))
+            for router, name, _ in built:
+                setattr(router, name, self.schedules[name](epoch))
             yield
         finally:
-            for one, name, value in kept:
-                setattr(one, name, value)
+            for router, name, value in built:
+                setattr(router, name, value)
 
 
 def numbers_of(router: nn.Module) -> tuple[str, ...]:
-    """What a schedule may change of a router: arguments of its constructor that are amounts, and k."""
-    given = inspect.signature(type(router)).parameters
-    own = {name: getattr(router, name, None) for name in given}
-    return tuple(name for name, value in own.items() if isinstance(value, float) or (name == "k" and value is not None))
+    """Attributes of a router that a schedule may change: float arguments of its constructor, and k."""
+    names = inspect.signature(type(router)).parameters
+    values = {name: getattr(router, name, None) for name in names}
+    return tuple(
+        name for name, value in values.items() if isinstance(value, float) or (name == "k" and value is not None)
+    )

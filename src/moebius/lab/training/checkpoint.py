@@ -15,13 +15,13 @@ from moebius.kit.errors import StudyError, TrainingError
 from moebius.kit.files import atomic_path
 from moebius.storage.tensors import put_tensors, stored_tensors
 
-# What reading a file that is none, or another's, ends in.
+# Errors from reading a file that is no checkpoint, or the checkpoint of another model.
 _DAMAGE = (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, OSError)
 
 
 @dataclass
 class Progress:
-    """Where a run stands. Holds no times: two runs with the same steps on one machine have the same bits.
+    """How far a run is. Holds no times: two runs with the same steps on one machine have the same bits.
 
     Arguments:
         epoch: finished epochs.
@@ -45,19 +45,19 @@ class Progress:
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, optimizer state, random state and progress; the file is whole or the old one stays."""
+    """Write weights, optimizer state, random state and progress; a write that fails leaves the old file."""
     tensors = {f"model/{name}": value for name, value in stored_tensors(model).items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
     tensors["random/cpu"] = torch.get_rng_state()
-    if _on_gpu(model):
+    if _is_on_gpu(model):
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     _write(path, tensors, {"progress": asdict(progress)})
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put a checkpoint's state into model, optimizer and random generators; None when there is none.
+    """Put a checkpoint's state into model, optimizer and random generators; None when there is no checkpoint.
 
     Raises:
         StudyError: the file is damaged.
@@ -65,18 +65,18 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> P
     if not path.exists():
         return None
     try:
-        tensors, said = _read(path)
-        progress, random = Progress(**said["progress"]), tensors["random/cpu"]
+        tensors, metadata = _read(path)
+        progress, random_state = Progress(**metadata["progress"]), tensors["random/cpu"]
         put_tensors(model, {n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise _damage_error(path, error) from None
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
         for key, value in tensors.items():
             if key.startswith(prefix):
-                optimizer.state[parameter][key.removeprefix(prefix)] = _like(parameter, value)
-    torch.set_rng_state(random)
-    if _on_gpu(model) and "random/cuda" in tensors:
+                optimizer.state[parameter][key.removeprefix(prefix)] = _optimizer_value(parameter, value)
+    torch.set_rng_state(random_state)
+    if _is_on_gpu(model) and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"])
     return progress
 
@@ -88,22 +88,22 @@ def save_cohort(
     progress: Sequence[Progress],
     failures: Mapping[int, TrainingError],
 ) -> None:
-    """Write the state of runs that train as one, in one file.
+    """Write the state of the runs of a cohort, in one file.
 
     Arguments:
         path: of the file.
-        parameters: stacked, (S, …), by name.
-        optimizer: of these.
+        parameters: of all runs, (S, …), by name.
+        optimizer: of these parameters.
         progress: of each run.
-        failures: run → why it could not go on.
+        failures: run → the error that ended it.
     """
     tensors = {f"model/{name}": value for name, value in parameters.items()}
     for name, value in parameters.items():
         for key, state in optimizer.state.get(value, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(state)
-    told = {run: [error.message, error.fix] for run, error in failures.items()}
-    # In one: safetensors writes several entries in any order, and files of equal stacks have equal bits.
-    _write(path, tensors, {"stack": {"progress": [asdict(one) for one in progress], "failures": told}})
+    messages = {run: [error.message, error.fix] for run, error in failures.items()}
+    # One entry: safetensors writes several in any order, and files of equal cohorts have equal bits.
+    _write(path, tensors, {"cohort": {"progress": [asdict(each) for each in progress], "failures": messages}})
 
 
 def restore_cohort(
@@ -117,24 +117,26 @@ def restore_cohort(
     if not path.exists():
         return None
     try:
-        tensors, said = _read(path)
-        progress = [Progress(**one) for one in said["stack"]["progress"]]
-        failures = {int(run): TrainingError(*told) for run, told in said["stack"]["failures"].items()}
+        tensors, metadata = _read(path)
+        # Older checkpoints call a cohort a stack.
+        cohort = metadata["cohort"] if "cohort" in metadata else metadata["stack"]
+        progress = [Progress(**each) for each in cohort["progress"]]
+        failures = {int(run): TrainingError(*message) for run, message in cohort["failures"].items()}
         with torch.no_grad():
             for name, value in parameters.items():
                 value.copy_(tensors[f"model/{name}"])
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise _damage_error(path, error) from None
     for name, value in parameters.items():
         prefix = f"optimizer/{name}/"
         for key, state in tensors.items():
             if key.startswith(prefix):
-                optimizer.state[value][key.removeprefix(prefix)] = _like(value, state)
+                optimizer.state[value][key.removeprefix(prefix)] = _optimizer_value(value, state)
     return progress, failures
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the weights alone: row-major and on the CPU, so that the bits do not depend on where they were."""
+    """Write the weights alone: row-major and on the CPU, so that the bits do not depend on layout and device."""
     with atomic_path(path) as temporary:
         save_file(stored_tensors(model), temporary)
 
@@ -148,13 +150,13 @@ def restore_weights(path: Path, model: nn.Module) -> None:
     try:
         put_tensors(model, load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise _damaged(path, error) from None
+        raise _damage_error(path, error) from None
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, {name: json.dumps(value) for name, value in said.items()})
+        save_file(plain, temporary, {name: json.dumps(value) for name, value in metadata.items()})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -163,16 +165,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, {name: json.loads(value) for name, value in file.metadata().items()}
 
 
-def _damaged(path: Path, error: Exception) -> StudyError:
-    fix = f"rm -r {path.parent.parent}    # the run then starts again"
+def _damage_error(path: Path, error: Exception) -> StudyError:
+    fix = f"mv {path.parent} {path.parent}.damaged    # the run then starts again"
     return StudyError(f"{path}: the checkpoint cannot be read ({error})", fix)
 
 
-def _on_gpu(model: nn.Module) -> bool:
+def _is_on_gpu(model: nn.Module) -> bool:
     return any(parameter.is_cuda for parameter in model.parameters())
 
 
-def _like(parameter: Tensor, value: Tensor) -> Tensor:
+def _optimizer_value(parameter: Tensor, value: Tensor) -> Tensor:
     """Optimizer state as torch would have made it: moments in the parameter's layout and on its device."""
     if value.shape != parameter.shape:
         # torch's fused optimizers keep the step count beside the parameters.

@@ -1,4 +1,4 @@
-"""Several equal mixtures as one: the rows of all of them, one run's after another's, and stacked parameters."""
+"""The equal mixtures of a cohort as one mixture: the rows of all runs in turn, and stacked parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,20 +18,20 @@ from moebius.execution._contract import Execution
 from moebius.execution._layers import outputs_of_all
 from moebius.execution._pool import Pool
 from moebius.execution._vmapped import vmapped_outputs
-from moebius.execution.loop import all_outputs as one_by_one
+from moebius.execution.loop import all_outputs as loop_outputs
 from moebius.layers.mixture import Mixture
 
 
 class CohortModel:
     """S mixtures of one description, run as one on S·T rows: the first T are those of mixture 0, and so on.
 
-    Gates and experts run once for all mixtures, on parameters that lie one on another, (S, …). The router, and the way
-    to combine, take the rows of all mixtures as so many rows of one, which is the same where rows do not depend on each
-    other. All experts see every row; of what they say, those outputs go on that the router chose.
+    Gates and experts run once for all mixtures, on stacked parameters, (S, …). The router and the combine treat the
+    rows of all mixtures as rows of one mixture, which is the same where rows do not depend on each other. All experts
+    see every row; the outputs that the router chose go on.
 
     Arguments:
-        models: the mixtures. Their parameters become views of the stacked ones: what an optimizer does to these, the
-            mixtures have done.
+        models: the mixtures. Their parameters become views of the stacked ones: an update of these updates the
+            mixtures.
 
     Attributes:
         model: the mixture that stands for all.
@@ -43,28 +43,29 @@ class CohortModel:
     def __init__(self, models: Sequence[Mixture]):
         self.models = tuple(models)
         self.leaves: dict[nn.Parameter, nn.Parameter] = {}
-        named = [dict(model.named_parameters()) for model in models]
-        for name, first in named[0].items():
-            every = [parameters[name] for parameters in named]
-            leaf = nn.Parameter(torch.stack([one.detach() for one in every]), first.requires_grad)
-            for one, own in zip(every, leaf.data, strict=True):
-                one.data = own
+        parameters_by_name = [dict(model.named_parameters()) for model in models]
+        for name, first in parameters_by_name[0].items():
+            parameters = [by_name[name] for by_name in parameters_by_name]
+            leaf = nn.Parameter(torch.stack([parameter.detach() for parameter in parameters]), first.requires_grad)
+            for parameter, view in zip(parameters, leaf.data, strict=True):
+                parameter.data = view
             self.leaves[first] = leaf
-        self.model = self._mixture(self.models)
+        self.model = self._join_mixtures(self.models)
 
-    def log_of(self, log: Log, run: int) -> Log:
-        """What a recorder of `model` has seen of one run."""
-        return {path: [_rows_of(routing, run, len(self.models)) for routing in calls] for path, calls in log.items()}
+    def run_log(self, log: Log, run: int) -> Log:
+        """The part of a log of `model` that is about the rows of one run."""
+        runs = len(self.models)
+        return {path: [_run_routing(routing, run, runs) for routing in calls] for path, calls in log.items()}
 
-    def _mixture(self, models: Sequence[Mixture]) -> Mixture:
+    def _join_mixtures(self, models: Sequence[Mixture]) -> Mixture:
         first = models[0]
-        gate = self._part([model.gate for model in models])
-        experts = [self._part(list(every)) for every in zip(*(model.experts for model in models), strict=True)]
+        gate = self._join([model.gate for model in models])
+        experts = [self._join(list(copies)) for copies in zip(*(model.experts for model in models), strict=True)]
         return Mixture(gate, experts, first.router, first.combine, self._execution(models))
 
-    def _part(self, modules: Sequence[nn.Module]) -> nn.Module:
+    def _join(self, modules: Sequence[nn.Module]) -> nn.Module:
         mixtures = [module for module in modules if isinstance(module, Mixture)]
-        return self._mixture(mixtures) if mixtures else _Part(modules, self.leaves)
+        return self._join_mixtures(mixtures) if mixtures else _CohortPart(modules, self.leaves)
 
     def _execution(self, models: Sequence[Mixture]) -> Execution:
         experts = list(models[0].experts)
@@ -73,30 +74,30 @@ class CohortModel:
             and all("rowwise" in vars(type(expert)) for expert in experts)
             and describe_difference(experts) is None
         ):
-            return _Runs(_Part([_Pooled(list(model.experts)) for model in models], self.leaves))
-        return _Runs(None)
+            return _CohortExecution(_CohortPart([_EqualExperts(list(model.experts)) for model in models], self.leaves))
+        return _CohortExecution(None)
 
 
-class _Runs(Execution):
+class _CohortExecution(Execution):
     """All experts of all runs, each on the rows of its run.
 
     Arguments:
-        together: computes those of a run at once; None to run them one after another.
+        joint: computes the experts of a run at once; None to run them one after another.
     """
 
-    def __init__(self, together: nn.Module | None):
-        self.together = together
+    def __init__(self, joint: nn.Module | None):
+        self.joint = joint
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
-        values = one_by_one(pool, x) if self.together is None else self.together(x)
-        return values if routing.selection is None else routing.selection.select_outputs(values)
+        outputs = loop_outputs(pool, x) if self.joint is None else self.joint(x)
+        return outputs if routing.selection is None else routing.selection.select_outputs(outputs)
 
 
-class _Part(nn.Module):
+class _CohortPart(nn.Module):
     """The same gate or expert of S mixtures, on the rows of all of them.
 
     Arguments:
-        modules: of each mixture.
+        modules: one of each mixture.
         leaves: parameter of the first → stacked.
     """
 
@@ -105,8 +106,8 @@ class _Part(nn.Module):
         first = modules[0]
         self.module, self.runs = first, len(modules)
         self.gives_aux = getattr(first, "gives_aux", False)
-        named = first.named_parameters(remove_duplicate=False)
-        self.tensors: dict[str, Tensor] = {name: leaves[parameter] for name, parameter in named}
+        parameters = first.named_parameters(remove_duplicate=False)
+        self.tensors: dict[str, Tensor] = {name: leaves[parameter] for name, parameter in parameters}
         for name, _ in first.named_buffers(remove_duplicate=False):
             self.tensors[name] = torch.stack([module.get_buffer(name) for module in modules])
 
@@ -115,11 +116,11 @@ class _Part(nn.Module):
         if not self.tensors:
             return self.module(*inputs)
         by_run = pytree.tree_map(lambda rows: rows.unflatten(0, (self.runs, len(rows) // self.runs)), inputs)
-        said = vmapped_outputs(self.module, self.tensors, *by_run, shared=False, around=_with_products)
-        return pytree.tree_map(lambda rows: rows.flatten(0, 1), said)
+        outputs = vmapped_outputs(self.module, self.tensors, *by_run, shared=False, around=_with_fast_linear)
+        return pytree.tree_map(lambda rows: rows.flatten(0, 1), outputs)
 
 
-class _Pooled(nn.Module):
+class _EqualExperts(nn.Module):
     """Equal experts as one module: x (T, …) → (T, E, …)."""
 
     def __init__(self, experts: Sequence[nn.Module]):
@@ -130,16 +131,16 @@ class _Pooled(nn.Module):
         return outputs_of_all(Pool(self.experts), x)
 
 
-def _with_products(call: Callable[..., Any]) -> Callable[..., Any]:
-    def one(*inputs: Any) -> Any:
-        with _Products():
+def _with_fast_linear(call: Callable[..., Any]) -> Callable[..., Any]:
+    def call_in_mode(*inputs: Any) -> Any:
+        with _FastLinear():
             return call(*inputs)
 
-    return one
+    return call_in_mode
 
 
-class _Products(TorchFunctionMode):
-    """Inside, a linear layer is (W xᵀ)ᵀ and not x Wᵀ.
+class _FastLinear(TorchFunctionMode):
+    """Inside, a linear layer computes (W xᵀ)ᵀ and not x Wᵀ.
 
     Batched over runs the gradient of W is then a product of row-major matrices. The other way round its result is
     (D, C), and MKL takes 30 times as long for C = 2 and D = 1,024.
@@ -152,30 +153,30 @@ class _Products(TorchFunctionMode):
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    said = weight @ input.flatten(0, -2).transpose(0, 1)
-    said = said if bias is None else said + bias.unsqueeze(1)
-    return said.transpose(0, 1).unflatten(0, input.shape[:-1])
+    product = weight @ input.flatten(0, -2).transpose(0, 1)
+    product = product if bias is None else product + bias.unsqueeze(1)
+    return product.transpose(0, 1).unflatten(0, input.shape[:-1])
 
 
-def _rows_of(routing: Routing, run: int, runs: int) -> Routing:
-    """The rows of one run. What is one tensor under two names stays so: losses look."""
-    known: dict[int, Tensor] = {}
+def _run_routing(routing: Routing, run: int, runs: int) -> Routing:
+    """The rows of one run. One tensor under two names stays one tensor, which losses test for."""
+    slices: dict[int, Tensor] = {}
 
-    def part(value: Tensor) -> Tensor:
+    def slice_run(value: Tensor) -> Tensor:
         count = len(value) // runs
-        return known.setdefault(id(value), value[run * count : (run + 1) * count])
+        return slices.setdefault(id(value), value[run * count : (run + 1) * count])
 
     selection = routing.selection
     if selection is not None:
-        first = run * (len(routing.weights) // runs)
-        own = {name: part(getattr(selection, name)) for name in ("expert_A", "weight_A", "kept_A")}
-        selection = Selection(row_A=part(selection.row_A) - first, **own)
+        first_row = run * (len(routing.weights) // runs)
+        columns = {name: slice_run(getattr(selection, name)) for name in ("expert_A", "weight_A", "kept_A")}
+        selection = Selection(row_A=slice_run(selection.row_A) - first_row, **columns)
     tensors = {
-        name: part(value)
+        name: slice_run(value)
         for name in ("scores", "probs", "weights", "log_weights", "head_weights", "outputs")
         if (value := getattr(routing, name)) is not None
     }
-    aux = {name: part(value) for name, value in routing.aux.items()}
+    aux = {name: slice_run(value) for name, value in routing.aux.items()}
     return Routing(
         **tensors,
         selection=selection,

@@ -1,4 +1,4 @@
-"""What each run of a stack minimises, and the limit to its gradients."""
+"""The loss of each run of a cohort, and the limit to its gradients."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from moebius.lab.training.settings import L2
 
 
 class CohortObjective:
-    """The `Objective` of each run on its own rows, and its own penalty on kernels.
+    """The `Objective` of each run on its rows, and the penalty on its kernels.
 
     Arguments:
-        stack: the runs' models.
+        model: of the cohort.
         objectives: of each run.
         penalty: on kernels; None for none.
         kernels: stacked, (S, …).
     """
 
     def __init__(
-        self, stack: CohortModel, objectives: Sequence[Objective], penalty: L2 | None, kernels: Sequence[Tensor]
+        self, model: CohortModel, objectives: Sequence[Objective], penalty: L2 | None, kernels: Sequence[Tensor]
     ):
-        self.stack, self.objectives = stack, tuple(objectives)
+        self.model, self.objectives = model, tuple(objectives)
         self.penalty, self.kernels = penalty, tuple(kernels)
 
     @property
@@ -36,10 +36,12 @@ class CohortObjective:
 
     @property
     def names(self) -> list[list[str]]:
-        """What the figures of each run are called: the total, and the terms in their order."""
+        """The names of each run's figures: the total, and the terms in their order."""
         penalty = ["l2"] * bool(self.penalty and self.kernels)
-        own = [[loss.name for loss in objective.losses] for objective in self.objectives]
-        return [["loss", "cross_entropy", *losses, *penalty] for losses in own]
+        return [
+            ["loss", "cross_entropy", *(loss.name for loss in objective.losses), *penalty]
+            for objective in self.objectives
+        ]
 
     def __call__(
         self, output: Float[Tensor, "R C"], labels: Int[Tensor, " R"], log: Log, epoch: float
@@ -53,42 +55,42 @@ class CohortObjective:
         """
         runs = len(self.objectives)
         losses = self.objectives[0].cross_entropy(output, labels, reduction="none").view(runs, -1).mean(1)
-        found = []
-        for run, (objective, loss, own) in enumerate(
+        totals = []
+        for run, (objective, loss, run_labels) in enumerate(
             zip(self.objectives, losses.unbind(), labels.view(runs, -1), strict=True)
         ):
-            seen = self.stack.log_of(log, run) if objective.losses else {}
-            found.append(objective.total(loss, own, seen, epoch))
+            run_log = self.model.run_log(log, run) if objective.losses else {}
+            totals.append(objective.total(loss, run_labels, run_log, epoch))
         if self.penalty is None or not self.kernels:
-            return found
-        training = [kernel.square().flatten(1).sum(1) for kernel in self.kernels if kernel.requires_grad]
-        penalties = torch.stack(training).sum(0) if training else torch.zeros_like(losses)
+            return totals
+        squares = [kernel.square().flatten(1).sum(1) for kernel in self.kernels if kernel.requires_grad]
+        penalties = torch.stack(squares).sum(0) if squares else torch.zeros_like(losses)
         return [
             (total + self.penalty.weight * value, {**terms, "l2": value.detach()})
-            for (total, terms), value in zip(found, penalties.unbind(), strict=True)
+            for (total, terms), value in zip(totals, penalties.unbind(), strict=True)
         ]
 
 
-def figures(found: Sequence[tuple[Tensor, dict[str, Tensor]]], rights: Int[Tensor, " S"]) -> list[list[float]]:
-    """Totals and terms of each run as numbers, and last of all how many rows were right.
+def figures(totals: Sequence[tuple[Tensor, dict[str, Tensor]]], correct: Int[Tensor, " S"]) -> list[list[float]]:
+    """Total and terms of each run as numbers, and at the end how many of its rows were right.
 
-    All at once: on a GPU each look waits for what is under way.
+    All at once: on a GPU each transfer waits for what is under way.
     """
-    tensors = [value.detach() for total, terms in found for value in (total, *terms.values())]
-    numbers = iter(torch.cat([torch.stack(tensors), rights]).tolist())
-    values = [[next(numbers) for _ in range(1 + len(terms))] for _, terms in found]
-    return [[*own, right] for own, right in zip(values, numbers, strict=True)]
+    tensors = [value.detach() for total, terms in totals for value in (total, *terms.values())]
+    numbers = iter(torch.cat([torch.stack(tensors), correct]).tolist())
+    values = [[next(numbers) for _ in range(1 + len(terms))] for _, terms in totals]
+    return [[*run_values, run_correct] for run_values, run_correct in zip(values, numbers, strict=True)]
 
 
-def finite(values: Sequence[float]) -> bool:
-    """Whether all of them are numbers."""
+def are_finite(values: Sequence[float]) -> bool:
+    """Whether all values are finite numbers."""
     return all(map(math.isfinite, values))
 
 
-def clip(parameters: Sequence[Tensor], most: float | int) -> None:
+def clip_gradients(parameters: Sequence[Tensor], most: float | int) -> None:
     """`torch.nn.utils.clip_grad_norm_` for each run by itself: the gradients of stacked parameters, (S, …)."""
-    gradients = [one.grad for one in parameters if one.grad is not None]
-    norms = torch.stack([one.reshape(len(one), -1).norm(dim=1) for one in gradients]).norm(dim=0)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([gradient.reshape(len(gradient), -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     scale = (most / (norms + 1e-6)).clamp(max=1)
-    for one in gradients:
-        one.mul_(scale.view(-1, *[1] * (one.ndim - 1)))
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))

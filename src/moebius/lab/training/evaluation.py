@@ -1,31 +1,33 @@
-"""What a trained mixture does with every row of a split."""
+"""The outputs of a trained model for every row of a split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
-from moebius.core.recording import record
+from moebius.core.recording import Log, record
+from moebius.core.routing import Routing
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import in_order
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
+from moebius.lab.training.call_model import call_model
 from moebius.lab.training.objective import Objective
+from moebius.lab.training.summary import html_summary
 from moebius.layers.mixture import Mixture
 
 # Rows at once. Fixed, so that a result does not depend on what memory happens to be free.
 ROWS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The outcome of each row of a split, in the split's order, on the CPU.
 
@@ -34,7 +36,8 @@ class Evaluation:
         predictions: the class with the largest output.
         probabilities: of the prediction.
         losses: cross-entropy of the row, in nats.
-        gates: module path of each mixture → the weights it gave; NaN for rows that it was not asked about.
+        gates: module path of each mixture → its weights for each row; NaN for rows that did not reach it. For a mixture
+            of tokens, the mean over the tokens of the row.
     """
 
     labels: Int[Tensor, " T"]
@@ -64,28 +67,50 @@ class Evaluation:
         }
 
     def active_experts(self, path: str = "") -> float:
-        """Mean number of experts, of the mixture at a module path, that a row's weights let run."""
-        weights = self.gates[path]
-        weights = weights[~weights.isnan().any(1)]
+        """Mean number of experts with a weight above or below 0 for a row, of the mixture at a module path."""
+        weights = self._weights_at(path)
         return (weights != 0).sum(1).double().mean().item() if len(weights) else 0.0
 
     def gate_summary(self, path: str) -> dict[str, Any]:
-        """Of the gate at a module path, over the rows that it was asked about: entropies in nats, load and importance.
+        """Entropies in nats, load and importance of the gate at a module path, over the rows that reached it.
 
         entropy is the mean over rows of H(G(x_i)), marginal_entropy that of the mean over rows.
         """
-        weights = self.gates[path].double().numpy()
-        weights = weights[~np.isnan(weights).any(1)]
+        weights = self._weights_at(path).double().numpy()
         if not len(weights):
             return {"rows": 0}
-        decided, used = entropy(weights), load(weights)
+        entropies, loads = entropy(weights), load(weights)
         return {
             "rows": len(weights),
-            "entropy": decided["row"].item(),
-            "marginal_entropy": decided["marginal"].item(),
-            "load": used["load"].tolist(),
-            "importance": used["importance"].tolist(),
+            "entropy": entropies["row"].item(),
+            "marginal_entropy": entropies["marginal"].item(),
+            "load": loads["load"].tolist(),
+            "importance": loads["importance"].tolist(),
         }
+
+    def describe_gates(self, most: int = 3) -> str:
+        """Experts used per row, of how many, for the first `most` mixtures."""
+        paths = list(self.gates)
+        texts = [
+            f"{self.active_experts(path):.2f} of {self.gates[path].shape[1]}" + (f" ({path})" if path else "")
+            for path in paths[:most]
+        ]
+        return ", ".join(texts) + (f", and {len(paths) - most} more" if len(paths) > most else "")
+
+    def _weights_at(self, path: str) -> Float[Tensor, "T E"]:
+        weights = self.gates[path]
+        return weights[~weights.isnan().any(1)]
+
+    def _figures(self) -> list[tuple[str, str]]:
+        figures = [("accuracy", f"{self.accuracy:.3f}"), ("loss", f"{self.loss:.3f}")]
+        return [*figures, ("experts used per row", self.describe_gates())] if self.gates else figures
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self._figures())
+        return f"Evaluation({len(self.labels):,} rows: {figures})"
+
+    def _repr_html_(self) -> str:
+        return html_summary(f"Evaluation of {len(self.labels):,} rows", self._figures())
 
 
 def evaluate(
@@ -93,17 +118,17 @@ def evaluate(
     objective: Objective,
     split: Split,
     channels_last: bool = False,
-    memory: OutputCache | None = None,
+    cache: OutputCache | None = None,
 ) -> Evaluation:
     """Run `model` in eval mode over all rows of `split`; the modes of its parts are put back afterwards.
 
     Arguments:
-        model, objective: what is trained, and by what.
+        model, objective: what is trained, and what it minimises.
         split: rows.
         channels_last: layout of the images.
-        memory: of the split, for parts that are frozen.
+        cache: outputs of frozen parts for the rows of the split.
     """
-    return evaluate_runs(model, 1, objective, split, channels_last, memory)[0]
+    return evaluate_runs(model, 1, objective, split, channels_last, cache)[0]
 
 
 def evaluate_runs(
@@ -112,52 +137,79 @@ def evaluate_runs(
     objective: Objective,
     split: Split,
     channels_last: bool = False,
-    memory: OutputCache | None = None,
+    cache: OutputCache | None = None,
 ) -> list[Evaluation]:
-    """`evaluate` for a model that stands for several (`StackedModel`): each sees all rows of the split.
+    """`evaluate` for a model that stands for a cohort (`CohortModel`): each run sees all rows of the split.
 
     Arguments:
-        runs: how many.
-        model, objective, split, channels_last, memory: as in `evaluate`.
+        runs: S, how many.
+        model, objective, split, channels_last, cache: as in `evaluate`.
     """
-    memory = memory or OutputCache()
+    cache = cache or OutputCache()
     columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
-    # A gate that no row of a batch is sent to, or none at all, is in no log of it.
+    # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
-        path: torch.full((runs, len(split), len(part.experts)), torch.nan, device=split.labels.device)
-        for path, part in model.named_modules()
-        if isinstance(part, Mixture)
+        path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.labels.device)
+        for path, module in model.named_modules()
+        if isinstance(module, Mixture)
     }
     with evaluation_mode(model), torch.inference_mode():
         for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
-            x, labels, domains = (_repeated(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
-            with record(model) as log, memory.serve_rows(batch.rows):
-                output = model(x, {"domain": domains})
+            x, labels, domains = (_repeat(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
+            with record(model) as log, cache.serve_rows(batch.rows):
+                output = call_model(model, x, domains)
             probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
             probability, prediction = probs.max(-1)
             losses = objective.cross_entropy(output, labels, reduction="none")
             for name, values in zip(columns, (prediction, probability, losses), strict=True):
                 columns[name].append(values.unflatten(0, (runs, len(batch))))
             for path, calls in log.items():
-                nothing = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
-                weights = gates.setdefault(path, nothing)
+                empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
+                table = gates.setdefault(path, empty)
+                tokens = _tokens_per_row(path, log, runs * len(batch))
                 for routing in calls:
-                    rows = batch.rows if routing.rows is None else batch.rows[routing.rows]
-                    weights[:, rows] = routing.weights.to(weights.dtype).unflatten(0, (runs, len(rows)))
-    joined = {name: torch.cat(parts, 1).cpu() for name, parts in columns.items()}
-    given, all_gates = (split.labels.cpu(), split.domains.cpu()), {path: one.cpu() for path, one in gates.items()}
+                    _store_weights(table, routing, batch.rows, runs, tokens)
+    joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
+    rows, all_gates = (split.labels.cpu(), split.domains.cpu()), {path: table.cpu() for path, table in gates.items()}
     return [
         Evaluation(
-            *given,
-            gates={path: weights[run] for path, weights in all_gates.items()},
+            *rows,
+            gates={path: table[run] for path, table in all_gates.items()},
             **{name: values[run] for name, values in joined.items()},
         )
         for run in range(runs)
     ]
 
 
-def _repeated(rows: Tensor, runs: int) -> Tensor:
-    """The rows, so many times over."""
+def _tokens_per_row(path: str, log: Log, rows: int) -> int:
+    """How many rows of the outermost mixture around the one at `path` are tokens of one of the batch's rows."""
+    around = [other for other in log if other == "" or f"{path}.".startswith(f"{other}.")]
+    outermost = [log[other][0] for other in around if log[other][0].rows is None]
+    return max((len(routing.weights) // rows for routing in outermost), default=1) or 1
+
+
+def _store_weights(
+    table: Float[Tensor, "S N E"], routing: Routing, batch_rows: Int[Tensor, " T"], runs: int, tokens: int
+) -> None:
+    """Write a routing's weights to the places of its rows; for several tokens of a row, their mean."""
+    weights, count = routing.weights.to(table.dtype), len(batch_rows)
+    if routing.rows is None:
+        if len(weights) == runs * count * tokens:
+            by_row = weights.unflatten(0, (runs, count, tokens))
+            table[:, batch_rows] = by_row.squeeze(2) if tokens == 1 else by_row.mean(2)
+        return
+    assert runs == 1, "a cohort's mixtures send no rows to mixtures inside them"
+    rows = routing.rows // tokens
+    counts = torch.bincount(rows, minlength=count)
+    if len(counts) > count:
+        return  # tokens under a mask are numbered among all tokens, and their rows are not known
+    sums = weights.new_zeros(count, weights.shape[1]).index_add(0, rows, weights)
+    reached = counts > 0
+    table[0, batch_rows[reached]] = sums[reached] / counts[reached].unsqueeze(1)
+
+
+def _repeat(rows: Tensor, runs: int) -> Tensor:
+    """The rows, once for each run."""
     return rows if runs == 1 else rows.expand(runs, *rows.shape).flatten(0, 1)
 
 
@@ -166,22 +218,22 @@ def part_outputs(
     split: Split,
     channels_last: bool = False,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
-    memory: OutputCache | None = None,
+    cache: OutputCache | None = None,
 ) -> Iterator[Tensor]:
-    """What one part of a model says of the rows of a split, piece by piece, in the split's order.
+    """The outputs of one part of a model for the rows of a split, piece by piece, in the split's order.
 
     Arguments:
         module: an expert or a gate, in the mode and with the gradients that the caller wants.
         split: rows.
         channels_last: layout of the images.
-        autocast: in which the model computes.
-        memory: of the split, for parts that are frozen.
+        autocast: the context in which the model computes.
+        cache: outputs of frozen parts for the rows of the split.
     """
-    memory = memory or OutputCache()
+    cache = cache or OutputCache()
     for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
         with (
             autocast(),
-            memory.serve_rows(batch.rows),
+            cache.serve_rows(batch.rows),
             row_context(current_context().with_values({"domain": batch.domains})),
         ):
             piece = module(batch.x)

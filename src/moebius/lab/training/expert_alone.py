@@ -1,4 +1,4 @@
-"""What every expert of a model says by itself, of every row."""
+"""The predictions of every expert of a model by itself, for every row."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +16,16 @@ from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExpertAlone:
     """One expert by itself on the rows of a split, on the CPU.
 
     Arguments:
         module: the expert.
-        paths: where it stands in the model.
-        classes: positions of those that it knows; None for all.
+        paths: its places in the model.
+        classes: positions of the classes that it knows; None for all.
         predictions: the class with its largest output.
-        confidence: the softmax probability of that class (its output itself where it gives probabilities).
+        confidence: the softmax probability of that class (the output itself where the expert gives probabilities).
     """
 
     module: nn.Module
@@ -34,24 +34,32 @@ class ExpertAlone:
     predictions: Int[Tensor, " T"]
     confidence: Float[Tensor, " T"]
 
-    def own(self, labels: Int[Tensor, " T"]) -> Bool[Tensor, " T"]:
-        """Which rows are of a class that it knows."""
+    def __repr__(self) -> str:
+        paths, classes = " and ".join(self.paths), "" if self.classes is None else f", classes {list(self.classes)}"
+        return f"ExpertAlone({paths}: {type(self.module).__name__}, {len(self.predictions):,} rows{classes})"
+
+    def knows_class(self, labels: Int[Tensor, " T"]) -> Bool[Tensor, " T"]:
+        """Which rows are of a class that the expert knows."""
         if self.classes is None:
             return torch.ones_like(labels, dtype=torch.bool)
         return torch.isin(labels, torch.tensor(self.classes))
 
+    def accuracy(self, labels: Int[Tensor, " T"]) -> float:
+        """Share of rows predicted right."""
+        return (self.predictions == labels).double().mean().item()
+
 
 def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
-    """The experts that are no mixtures, with their paths; one that stands in several places has several."""
-    found: dict[nn.Module, tuple[str, ...]] = {}
+    """The experts that are no mixtures, with their paths; an expert at several places has several paths."""
+    paths: dict[nn.Module, tuple[str, ...]] = {}
     for path, mixture in model.named_modules(remove_duplicate=False):
         for number, expert in enumerate(mixture.experts if isinstance(mixture, Mixture) else ()):
             if not isinstance(expert, Mixture):
-                where = f"{path}.experts.{number}".removeprefix(".")
-                found[expert] = (*found.get(expert, ()), where)
-    outer = [module for module in found if isinstance(module, Adapter)]
-    inside = {part for module in outer for part in module.modules() if part is not module}
-    return {module: paths for module, paths in found.items() if module not in inside}
+                expert_path = f"{path}.experts.{number}".removeprefix(".")
+                paths[expert] = (*paths.get(expert, ()), expert_path)
+    adapters = [module for module in paths if isinstance(module, Adapter)]
+    inner = {module for adapter in adapters for module in adapter.modules() if module is not adapter}
+    return {module: places for module, places in paths.items() if module not in inner}
 
 
 def experts_alone(
@@ -59,39 +67,40 @@ def experts_alone(
     split: Split,
     classes: int,
     channels_last: bool = False,
-    memory: OutputCache | None = None,
+    cache: OutputCache | None = None,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[ExpertAlone, ...]:
-    """Run each expert on all rows of a split; none where an expert gives no value per class.
+    """Run each expert on all rows of a split; empty where an expert gives no value per class.
 
     Arguments:
         model: holds the experts; its mode is put back afterwards.
         split: rows.
         classes: C.
         channels_last: layout of the images.
-        memory: of the split, for experts that are frozen.
-        autocast: in which the model computes.
+        cache: outputs of frozen experts for the rows of the split.
+        autocast: the context in which the model computes.
     """
-    found, memory = [], memory or OutputCache()
+    experts, cache = [], cache or OutputCache()
     with evaluation_mode(model):
         for module, paths in leaf_experts(model).items():
             with torch.inference_mode():
-                said = torch.cat(list(part_outputs(module, split, channels_last, autocast, memory)))
-            if said.ndim != 2 or said.shape[1] != classes:
+                outputs = torch.cat(list(part_outputs(module, split, channels_last, autocast, cache)))
+            if outputs.ndim != 2 or outputs.shape[1] != classes:
                 return ()
-            confidence, predictions = _probabilities(module, said.float()).max(-1)
-            known = module.classes if isinstance(module, Adapter) else None
-            found.append(ExpertAlone(module, paths, known, predictions.cpu(), confidence.cpu()))
-    return tuple(found)
+            confidence, predictions = _probabilities(module, outputs.float()).max(-1)
+            known_classes = module.classes if isinstance(module, Adapter) else None
+            experts.append(ExpertAlone(module, paths, known_classes, predictions.cpu(), confidence.cpu()))
+    return tuple(experts)
 
 
-def oracle(alone: tuple[ExpertAlone, ...], labels: Int[Tensor, " T"]) -> float | None:
-    """Share of rows that at least one expert classifies right: what a gate could reach that picks the best for each."""
-    if not alone:
+def oracle(experts: tuple[ExpertAlone, ...], labels: Int[Tensor, " T"]) -> float | None:
+    """Share of rows that at least one expert classifies right: the accuracy of a gate that always picks the best."""
+    if not experts:
         return None
-    return torch.stack([one.predictions == labels for one in alone]).any(0).double().mean().item()
+    correct = torch.stack([expert.predictions == labels for expert in experts])
+    return correct.any(0).double().mean().item()
 
 
-def _probabilities(module: nn.Module, said: Tensor) -> Tensor:
-    gives = isinstance(module, Adapter) and module.activation in ("softmax", "sigmoid")
-    return said if gives else said.softmax(-1)
+def _probabilities(module: nn.Module, outputs: Tensor) -> Tensor:
+    gives_probabilities = isinstance(module, Adapter) and module.activation in ("softmax", "sigmoid")
+    return outputs if gives_probabilities else outputs.softmax(-1)

@@ -1,4 +1,4 @@
-"""Training a mixture from Python: the gate over experts that exist, the experts, or both."""
+"""Training from Python: the gates over experts that exist, the experts, or both."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,23 +8,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from moebius.experts.adapter import Adapter
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.kit.modes import evaluation_mode
-from moebius.lab.data.batches import scale
-from moebius.lab.data.split import Dataset, Split
+from moebius.kit.registry import did_you_mean
+from moebius.lab.data.split import Dataset
+from moebius.lab.training.fit_data import Rows, build_dataset
+from moebius.lab.training.gate_losses import LossSpec, as_gate_losses
 from moebius.lab.training.loop import Trainer
+from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Event, Trained
-from moebius.lab.training.settings import Part, Plateau, Settings, Watch
+from moebius.lab.training.settings import OptimizerSpec, Part, Plateau, Settings, Watch
 from moebius.layers.mixture import Mixture
+from moebius.schedules import Schedule, as_schedule
 
-Rows = tuple[Tensor, Tensor]
 TRAINS = ("gate", "experts", "both", "alternate", "gate_first")
+# The learning rate of an optimizer that is chosen by name, as torch's classes have it.
+RATE = 1e-3
 log = logging.getLogger("moebius")
 
 
@@ -35,9 +38,9 @@ def fit(
     validation: Rows | float | int = 0.1,
     epochs: int = 20,
     batch_size: int = 128,
-    lr: float | int | Mapping[str, Any] = 1e-3,
-    optimizer: str = "adam",
-    losses: Sequence[Mapping[str, Any]] = (),
+    lr: float | int | Mapping[str, Any] | Schedule | None = None,
+    optimizer: OptimizerSpec = "adam",
+    losses: Sequence[LossSpec] = (),
     augment: Sequence[Callable[[Tensor], Tensor]] = (),
     patience: int | None = None,
     plateau: int | None = None,
@@ -48,40 +51,57 @@ def fit(
     precision: Literal["fp32", "bf16"] = "fp32",
     listen: Callable[[Event], None] | None = None,
 ) -> Trained:
-    """Train a mixture that classifies, in place; it ends with the weights of the best epoch, in eval mode.
+    """Train a classifier that is or holds mixtures, in place; it ends with its best epoch's weights, in eval mode.
 
-    With `trains="gate"`, and for adapters that are frozen, what the experts say of a row is computed once and looked up
-    in every later epoch, unless augmentation changes the rows: the same result, many times faster.
+    The loss is the cross-entropy of the outputs plus Σ weight · gate loss, summed over all mixtures inside. Outputs are
+    log-probabilities where the model is a mixture whose combine declares `gives_log_probabilities` (`mb.LogMixture`),
+    and logits of any other model (log-probabilities are logits, too).
+
+    With `trains="gate"` and a mixture, and for adapters that are frozen, the outputs of the experts for a row are
+    computed once and looked up in every later epoch, unless augmentation changes the rows: the same result, many times
+    faster.
 
     Arguments:
-        model: the mixture.
+        model: a mixture, or any module with mixtures inside, x (T, …) → class scores (T, C):
+            `nn.Sequential(body, mixture, head)`, a network with an `mb.layers.SparseFFN`, a subclass of `mb.Mixture`.
+            A mixture receives the context {"domain": (T,)}; mixtures inside another module find it around the call.
         data: inputs (T, …), floating-point or uint8 images (which are scaled to [0, 1]), and labels (T,) 0 … C−1; or a
             `moebius.lab.data` set.
-        trains: "gate" (gates and routers; experts stay as they are, in eval), "experts" (the other way round), "both",
-            "alternate" (gate in the first epoch, experts in the second, and so on), or "gate_first" (the gate alone for
-            the first half, then both).
+        trains: "gate" (gates and routers of all mixtures inside; all else stays as it is, in eval), "experts" (all but
+            gates and routers: also layers around the mixtures), "both", "alternate" (gates in the first epoch, the
+            rest in the second, and so on), or "gate_first" (gates alone for the first half, then both). Parameters that
+            do not require a gradient stay as they are.
         validation: inputs and labels that are held out, or the share of `data` to hold out, drawn by `seed`; 0 for
             none: then the last epoch's weights are kept. A data set brings its own.
-        epochs, batch_size: how long, and how many rows a step.
-        lr: learning rate, or a schedule as in recipes ({"kind": "cosine", "start": 1e-3, "end": 0, "epochs": 20}).
-        optimizer: adam, adamw or sgd.
-        losses: gate losses as in recipes ([{"kind": "switch_balance", "weight": 0.01}]).
-        augment: what changes the images of training steps (`moebius.lab.data.augmentation`).
+        epochs, batch_size: passes over the rows, and rows per step.
+        lr: learning rate: a number, a schedule as in recipes ({"kind": "cosine", "start": 1e-3, "end": 0,
+            "epochs": 20}) or from `mb.schedules`, or any function epoch → rate. None for the optimizer's own: 1e-3 of
+            adam, adamw and sgd, what a factory binds, or the rates of an optimizer object.
+        optimizer: "adam", "adamw" or "sgd"; a class, or a function of parameter groups that returns an optimizer
+            (`functools.partial(torch.optim.AdamW, weight_decay=0.1)`); or an optimizer over the model's parameters,
+            which keeps its groups and, unless `lr` is given, its rates.
+        losses: gate losses, each a mapping as in recipes ({"kind": "switch_balance", "weight": 0.01}, whose kind may
+            be a function), a function `(routing) -> scalar` or `(routing, expert_losses) -> scalar` with weight 1 (see
+            `mb.needs`), or a pair (function, weight); a weight is a number or a schedule. Terms are named after the
+            functions.
+        augment: augmentations of the images of training steps (`moebius.lab.data.augmentation`).
         patience: end after so many epochs without a better one on held-out rows.
         plateau: halve learning rates after so many epochs without a better one.
-        remember: whether what frozen experts say is computed once, where that is exact.
+        remember: whether the outputs of frozen experts are computed once, where that is exact.
         seed: of the order of rows and everything random in training.
         folder: where checkpoints go: the same call goes on from them. None keeps nothing.
         device: "cpu" or "cuda".
         precision: fp32 or bf16.
-        listen: hears of progress; without it epochs go to the logger "moebius".
+        listen: receives the events; without it epochs go to the logger "moebius".
 
     Returns:
-        What came out: `test` (the held-out rows: predictions, losses, gate weights), `metrics` by epoch, what each
-        expert does by itself (`alone`) and what a perfect choice among them would reach (`oracle`).
+        The outcome: `test` (the held-out rows: predictions, losses, gate weights), `metrics` by epoch, each expert by
+        itself (`alone`), and the accuracy of a perfect choice among them (`oracle`). The last two, and `one_expert`,
+        are empty where the model is no mixture itself.
 
     Raises:
-        ArgumentError: what is to be trained has no parameters, or rows and labels do not fit.
+        ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
+            some of them, or rows and labels do not fit.
         TrainingError: a loss is not finite.
 
     Example:
@@ -89,50 +109,57 @@ def fit(
         >>> x = torch.randn(200, 4)
         >>> experts = [nn.Linear(4, 2), nn.Linear(4, 2)]
         >>> moe = mb.Mixture(mb.gates.Linear(4, 2), experts, combine=mb.LogMixture())
-        >>> fitted = fit(moe, (x, (x[:, 0] > 0).long()), epochs=30, lr=0.03)
+        >>> fitted = fit(moe, (x, (x[:, 0] > 0).long()), epochs=30, lr=0.03, losses=[(mb.losses.batch_entropy, 0.01)])
         >>> fitted.test.accuracy > 0.8
         True
 
     Reference: ours.
     """
-    if not isinstance(model, Mixture):
-        rule = "must be a mixture; for another module with mixtures inside write a loop of your own"
-        raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(gate, [model, …])")
+    if not mixture_layers(model):
+        rule = "must be a mixture, or have one inside"
+        raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(mb.gates.Linear(features, 1), [model])")
     if trains not in TRAINS:
-        raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, 'trains="gate"')
-    dataset = data if isinstance(data, Dataset) else _dataset(model, data, validation, seed)
-    settings = Settings.from_plain(
-        {
-            "epochs": positive_integer("epochs", epochs),
-            "batch_size": positive_integer("batch_size", batch_size),
-            "optimizer": {"kind": optimizer, "lr": lr},
-            "losses": list(losses),
-            "precision": precision,
-            "remember": remember,
-        }
-    )
-    settings = replace(settings, augment=tuple(augment), **_parts(trains, epochs))
+        fix = f'trains="gate"    # {did_you_mean(trains, TRAINS)}'
+        raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, fix)
+    dataset = data if isinstance(data, Dataset) else build_dataset(model, data, validation, seed)
+    watch = None
     if dataset.validation is not None:
         watch = Watch(patience=patience, plateau=None if plateau is None else Plateau(plateau))
-        settings = replace(settings, watch=watch)
     elif patience is not None or plateau is not None:
-        raise ArgumentError(
-            "validation", "must hold rows out, for patience and plateau decide by them", validation, "validation=0.1"
-        )
+        rule = "must hold rows out, for patience and plateau decide by them"
+        raise ArgumentError("validation", rule, validation, "validation=0.1")
+    if lr is None and isinstance(optimizer, str):
+        lr = RATE
+    settings = Settings(
+        epochs=positive_integer("epochs", epochs),
+        batch_size=positive_integer("batch_size", batch_size),
+        optimizer=optimizer,
+        lr=None if lr is None else as_schedule(lr),
+        losses=as_gate_losses(losses),
+        watch=watch,
+        augment=tuple(augment),
+        remember=remember,
+        precision=precision,
+    )
+    settings = replace(settings, **_part_settings(trains, epochs))
     devices = range(torch.cuda.device_count()) if device == "cuda" else ()
-    with torch.random.fork_rng(devices), TemporaryDirectory() as temporary, _frozen(model, trains):
-        place = Path(temporary if folder is None else folder)
-        trainer = Trainer(lambda: model, dataset, settings, seed, place, device, listen or _say)
-        if not trainer.trainable:
-            raise ArgumentError(
-                "trains", "names parts that have no parameters, or all are frozen", trains, 'trains="both"'
-            )
+    with (
+        torch.random.fork_rng(devices),
+        TemporaryDirectory() as temporary,
+        _restored(model, optimizer),
+        _frozen_experts(model, trains),
+    ):
+        if not any(values for name, values in trainable_parts(model).items() if not getattr(settings, name).freeze):
+            rule = "names parts that have no parameters, or all are frozen"
+            raise ArgumentError("trains", rule, trains, 'trains="both"')
+        run_folder = Path(temporary if folder is None else folder)
+        trainer = Trainer(lambda: model, dataset, settings, seed, run_folder, device, listen or _log_event)
         trained = trainer.train()
     model.eval()
     return trained
 
 
-def _parts(trains: str, epochs: int) -> dict[str, Part]:
+def _part_settings(trains: str, epochs: int) -> dict[str, Part]:
     if trains == "gate":
         return {"experts": Part(freeze=True)}
     if trains == "experts":
@@ -143,16 +170,31 @@ def _parts(trains: str, epochs: int) -> dict[str, Part]:
 
 
 @contextmanager
-def _frozen(model: Mixture, trains: str) -> Iterator[None]:
-    """Experts stand in frozen adapters for a while, so that what they say can be remembered; all flags come back."""
+def _restored(model: nn.Module, optimizer: OptimizerSpec) -> Iterator[None]:
+    """After the block parameters require gradients as before it, and an optimizer object has its rates again."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
+    rates = [group["lr"] for group in groups if "lr" in group]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+        for group, rate in zip((group for group in groups if "lr" in group), rates, strict=True):
+            group["lr"] = rate
+
+
+@contextmanager
+def _frozen_experts(model: nn.Module, trains: str) -> Iterator[None]:
+    """With trains="gate", experts stand in frozen adapters inside the block, so that their outputs can be cached."""
+    mixtures = [layer for layer in mixture_layers(model) if isinstance(layer, Mixture)]
     wrapped: list[tuple[nn.ModuleList, int, nn.Module]] = []
     try:
-        for mixture in [part for part in model.modules() if isinstance(part, Mixture)] if trains == "gate" else ():
+        for mixture in mixtures if trains == "gate" else ():
             if not isinstance(mixture.experts, nn.ModuleList):
                 continue  # a stack's experts compute as one, which costs less than looking them up one by one
             for number, expert in enumerate(mixture.experts):
-                if not any(isinstance(part, Adapter | Mixture) for part in expert.modules()):
+                if not any(isinstance(module, Adapter | MixtureLayer) for module in expert.modules()):
                     wrapped.append((mixture.experts, number, expert))
         adapters = {expert: Adapter(expert, frozen=True) for _, _, expert in wrapped}
         for experts, number, expert in wrapped:
@@ -161,53 +203,11 @@ def _frozen(model: Mixture, trains: str) -> Iterator[None]:
     finally:
         for experts, number, expert in wrapped:
             experts[number] = expert
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
 
 
-def _dataset(model: Mixture, data: Rows, validation: Rows | float | int, seed: int) -> Dataset:
-    rows = _split("data", data)
-    if isinstance(validation, tuple):
-        train, held_out = rows, _split("validation", validation)
-    else:
-        if not 0 <= validation < 1:
-            raise ArgumentError("validation", "needs rows, or a share of at least 0 and below 1", validation, "0.1")
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))
-        count = round(validation * len(rows))
-        held_out = rows.take(order[:count].sort().values) if count else None
-        train = rows.take(order[count:].sort().values) if count else rows
-    if not len(train):
-        raise ArgumentError("data", "must leave rows to train on", len(train), "more rows, or validation=0.1")
-    classes = _classes(model, train)
-    for split in (train, held_out):
-        if split is not None and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < classes:
-            rule = f"needs labels 0 … {classes - 1}, for the mixture has so many outputs"
-            fix = "labels that count the outputs, or experts with an output more"
-            raise ArgumentError("data", rule, int(split.labels.max()), fix)
-    test = train if held_out is None else held_out
-    names = tuple(str(number) for number in range(classes))
-    return Dataset(train, held_out, test, names, ("data",), "data given to fit")
-
-
-def _split(name: str, rows: Rows) -> Split:
-    x, labels = rows
-    if len(x) != len(labels) or labels.ndim != 1 or labels.is_floating_point():
-        rule = "needs inputs and as many labels, which are whole numbers"
-        raise ArgumentError(name, rule, (tuple(x.shape), tuple(labels.shape), labels.dtype), "(x, labels.long())")
-    return Split(x, labels.long(), torch.zeros(len(labels), dtype=torch.long, device=labels.device))
-
-
-def _classes(model: Mixture, split: Split) -> int:
-    """How many outputs the mixture has."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    x = split.images[:1].to(device)
-    with evaluation_mode(model), torch.no_grad():
-        return model(scale(x)).shape[-1]
-
-
-def _say(event: Event) -> None:
+def _log_event(event: Event) -> None:
     if event.kind == "note":
         log.info("%s", event.text)
     elif event.kind == "epoch":
-        said = (event.epoch, event.accuracy, event.loss, event.test_accuracy)
-        log.info("epoch %d: training accuracy %.3f, loss %.3f; held out %.3f", *said)
+        figures = (event.epoch, event.accuracy, event.loss, event.test_accuracy)
+        log.info("epoch %d: training accuracy %.3f, loss %.3f; held out %.3f", *figures)

@@ -1,132 +1,194 @@
-"""One optimizer for gate and experts, with a learning rate, a freeze and a start of their own."""
+"""One optimizer for gate and experts; each part has a learning rate, a freeze and a start of its own."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from moebius.core.stack import Stack
-from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
+from moebius.lab.training.mixture_parts import (
+    MixtureLayer,
+    expert_modules,
+    gate_modules,
+    mixture_layers,
+    trainable_parts,
+)
 from moebius.lab.training.settings import Settings
-from moebius.layers.mixture import Mixture
+from moebius.schedules import Schedule
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+Parts = Mapping[str, Sequence[nn.Parameter]]
 
 
-def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a model as `gate` (gates and routers of all its mixtures) and `experts` (everything else).
+def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None = None) -> torch.optim.Optimizer:
+    """The optimizer of the settings, one parameter group for each part that the model has.
 
-    Those of frozen adapters belong to neither: nothing ever trains them.
-    """
-    frozen = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, Adapter) and module.frozen
-        for parameter in module.parameters()
-    }
-    steering = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, Mixture)
-        for parameter in [*module.gate.parameters(), *module.router.parameters()]
-    }
-    everything = [parameter for parameter in model.parameters() if id(parameter) not in frozen]
-    return {
-        "gate": [parameter for parameter in everything if id(parameter) in steering],
-        "experts": [parameter for parameter in everything if id(parameter) not in steering],
-    }
-
-
-def build_optimizer(
-    model: nn.Module, settings: Settings, instead: Mapping[nn.Parameter, nn.Parameter] | None = None
-) -> torch.optim.Optimizer:
-    """The optimizer, one parameter group for each part that the model has.
-
-    torch's fused kernels are used: one call updates all parameters.
+    torch's fused kernels are used, where the class is one of `OPTIMIZERS` and the choice does not say otherwise: one
+    call updates all parameters. An optimizer object is returned as it is.
 
     Arguments:
         model: what is trained.
-        settings: how.
-        instead: parameter of the model → what is updated in its place (`StackedModel.leaves`).
+        settings: how it is trained.
+        trained: part → the parameters that are updated; those of the model that require a gradient unless given.
 
     Raises:
-        ArgumentError: an unknown optimizer, one of its keywords with a wrong name or value, or nothing to train.
+        ArgumentError: an unknown optimizer, options that it refuses, nothing to train, an optimizer that lacks
+            parameters that are to be trained, or one whose `step` needs a closure.
     """
-    if settings.optimizer not in OPTIMIZERS:
-        fix = did_you_mean(settings.optimizer, OPTIMIZERS)
-        raise ArgumentError("optimizer.kind", "no optimizer has this name", settings.optimizer, fix)
-    groups: list[dict[str, Any]] = []
-    for name, parameters in parts(model).items():
-        schedule = getattr(settings, name).lr or settings.lr
-        if instead is not None:
-            parameters = [instead[parameter] for parameter in parameters]
-        if parameters:
-            groups.append({"params": parameters, "lr": schedule(0.0), "name": name})
-    if all(getattr(settings, group["name"]).freeze for group in groups):
-        names = [group["name"] for group in groups]
-        raise ArgumentError("training", "leaves nothing to train: all parts that have parameters are frozen", names)
+    trained = trainable_parts(model) if trained is None else trained
+    part_settings = {name: getattr(settings, name) for name in trained}
+    if all(part_settings[name].freeze for name, parameters in trained.items() if parameters):
+        names = [name for name, parameters in trained.items() if parameters]
+        rule = "leaves nothing to train: all parts that have parameters are frozen"
+        raise ArgumentError("training", rule, names, "training: {gate: {freeze: false}}")
+    if isinstance(settings.optimizer, torch.optim.Optimizer):
+        optimizer = settings.optimizer
+    else:
+        groups: list[dict[str, Any]] = []
+        for name, parameters in trained.items():
+            schedule = part_settings[name].lr or settings.lr
+            rate = {} if schedule is None else {"lr": schedule(0.0)}
+            if parameters:
+                groups.append({"params": parameters, **rate, "name": name})
+        optimizer = _call_factory(settings.optimizer, settings.optimizer_options, groups)
+    required = [
+        parameter for name, parameters in trained.items() if not part_settings[name].freeze for parameter in parameters
+    ]
+    _check_optimizer(optimizer, model, required, instead=[value for values in trained.values() for value in values])
+    return optimizer
+
+
+def _call_factory(
+    choice: str | Callable[..., torch.optim.Optimizer], options: Mapping[str, Any], groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    if isinstance(choice, str):
+        if choice not in OPTIMIZERS:
+            fix = did_you_mean(choice, OPTIMIZERS)
+            raise ArgumentError("optimizer.kind", "no optimizer has this name", choice, fix)
+        factory, kind, takes_fused = OPTIMIZERS[choice], choice, True
+        fix = "optimizer: {kind: adam, lr: 1e-3}"
+    else:
+        factory, kind, takes_fused = choice, getattr(choice, "__name__", repr(choice)), _takes_fused(choice)
+        options = {}
+        fix = "optimizer=functools.partial(torch.optim.AdamW, weight_decay=0.1), lr=1e-3"
+    create: Callable[..., Any] = factory
     try:
-        return OPTIMIZERS[settings.optimizer](groups, **{"fused": True, **settings.optimizer_options})
+        optimizer = create(groups, **{**({"fused": True} if takes_fused else {}), **options})
     except (TypeError, ValueError, RuntimeError) as error:
-        options = {"kind": settings.optimizer, **settings.optimizer_options}
-        raise ArgumentError("optimizer", f"torch refuses it ({error})", options) from None
+        raise ArgumentError("optimizer", f"torch refuses it ({error})", {"kind": kind, **options}, fix) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        rule = "must return a torch.optim.Optimizer when it is called with parameter groups"
+        raise ArgumentError("optimizer", rule, type(optimizer).__name__, "optimizer=torch.optim.AdamW")
+    return optimizer
 
 
-def prepare_epoch(
-    optimizer: torch.optim.Optimizer, settings: Settings, epoch: float, scale: float = 1.0, least: float | int = 0.0
+def _takes_fused(factory: Callable[..., Any]) -> bool:
+    """Whether a class of `OPTIMIZERS`, perhaps with bound keywords, leaves the choice of kernels open."""
+    bound: dict[str, Any] = {}
+    while isinstance(factory, functools.partial):
+        bound, factory = {**factory.keywords, **bound}, factory.func
+    return factory in OPTIMIZERS.values() and not {"fused", "foreach", "differentiable"} & set(bound)
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    required: Iterable[nn.Parameter],
+    instead: Iterable[nn.Parameter],
 ) -> None:
-    """Set learning rates for a moment of training, and let only the parts train whose time has come.
+    covered = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    missing = [names.get(id(parameter), "") for parameter in required if id(parameter) not in covered]
+    if missing:
+        rule = f"must hold all parameters that are to be trained, and lacks {len(missing)}"
+        raise ArgumentError("optimizer", rule, missing[:4], "optimizer=torch.optim.AdamW(model.parameters())")
+    foreign = covered - names.keys() - {id(parameter) for parameter in instead}
+    if foreign:
+        rule = "must hold parameters of the model alone, and holds others"
+        raise ArgumentError("optimizer", rule, len(foreign), "optimizer=torch.optim.AdamW(model.parameters())")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        rule = "must take steps without a closure"
+        raise ArgumentError("optimizer", rule, type(optimizer).__name__, "optimizer=torch.optim.AdamW")
+
+
+class PartSchedule:
+    """Sets the learning rates and the parameters that train, for a moment of training.
+
+    A group whose parameters are all of one part has the part's rate, or the common one. Where neither is given, its
+    rate is the one that it has when this object is made.
 
     Arguments:
         optimizer: from `build_optimizer`.
-        settings: how to train.
-        epoch: the moment; 1.5 in the middle of the second epoch.
-        scale: what plateaus have made of the rates.
-        least: no rate falls below this by the scale.
+        trained: part → the parameters that are updated.
+        settings: how they are trained.
     """
-    for group in optimizer.param_groups:
-        part = getattr(settings, group["name"])
-        rate = (part.lr or settings.lr)(epoch)
-        group["lr"] = max(rate * scale, min(rate, least))
-        trains = part.trains(epoch)
-        for parameter in group["params"]:
-            if parameter.requires_grad != trains:
-                parameter.requires_grad_(trains)
-                parameter.grad = None
+
+    def __init__(self, optimizer: torch.optim.Optimizer, trained: Parts, settings: Settings):
+        part_of = {id(parameter): name for name, parameters in trained.items() for parameter in parameters}
+        self.trained = [(getattr(settings, name), tuple(parameters)) for name, parameters in trained.items()]
+        self.groups: list[tuple[dict[str, Any], Schedule | None, Any]] = []
+        for group in optimizer.param_groups:
+            names = {part_of.get(id(parameter)) for parameter in group["params"]}
+            part = getattr(settings, name) if len(names) == 1 and (name := names.pop()) else None
+            schedule = settings.lr if part is None else part.lr or settings.lr
+            self.groups.append((group, schedule, group.get("lr")))
+
+    def apply(self, epoch: float, scale: float = 1.0, least: float | int = 0.0) -> None:
+        """Set the rates, and let the parameters of a part require gradients exactly while the part trains.
+
+        Arguments:
+            epoch: the moment; 1.5 in the middle of the second epoch.
+            scale: factor of the rates, by which plateaus have lowered them.
+            least: the scale lowers no rate below this value.
+        """
+        for group, schedule, initial_rate in self.groups:
+            if schedule is None and scale == 1.0:
+                continue  # whoever gave the optimizer may change its rates while it trains
+            rate = initial_rate if schedule is None else schedule(epoch)
+            group["lr"] = max(rate * scale, min(rate, least))
+        for part, parameters in self.trained:
+            trains = part.trains(epoch)
+            for parameter in parameters:
+                if parameter.requires_grad != trains:
+                    parameter.requires_grad_(trains)
+                    parameter.grad = None
 
 
 def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
-    """Training mode, but evaluation mode for gates or experts that are not updated now.
+    """Training mode, but evaluation mode for the parts that are not updated at `epoch`.
 
-    Batch normalisation would follow the rows and dropout would blur what nobody learns from.
+    Otherwise their batch normalisation would follow the rows, and their dropout would add noise from which no
+    parameter learns. The experts' part is also what surrounds the mixtures.
     """
     model.train()
-    mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
+    layers = mixture_layers(model)
     if not settings.gate.trains(epoch):
-        for mixture in mixtures:
-            mixture.gate.eval()
+        for layer in layers:
+            for module in gate_modules(layer):
+                module.eval()
     if not settings.experts.trains(epoch):
-        for mixture in mixtures:
-            # The experts one by one, or the stack of them.
-            pool = [mixture.experts] if isinstance(mixture.experts, Stack) else mixture.experts
-            for expert in pool:
-                _rest(expert)
+        _set_evaluation(model)
+        for layer in layers:
+            for expert in expert_modules(layer):
+                _set_evaluation(expert)
 
 
-def _rest(module: nn.Module) -> None:
-    """Evaluation mode for a module and what is in it, but not for mixtures inside: their gates may be training."""
-    if isinstance(module, Mixture):
+def _set_evaluation(module: nn.Module) -> None:
+    """Evaluation mode for a module and its parts, but not for mixtures inside: their gates may be training."""
+    if isinstance(module, MixtureLayer):
         return
-    if not any(isinstance(part, Mixture) for part in module.modules()):
+    if not mixture_layers(module):
         module.eval()
         return
     module.training = False
     for child in module.children():
-        _rest(child)
+        _set_evaluation(child)

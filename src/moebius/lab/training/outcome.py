@@ -1,21 +1,23 @@
-"""What a training tells while it goes on, and what it leaves when it is done."""
+"""The events of a training that goes on, and the outcome of one that is finished."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.expert_alone import ExpertAlone
-from moebius.layers.mixture import Mixture
+from moebius.lab.training.summary import html_summary, text_summary
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a listener hears: `kind` is "resumed", "step", "epoch" or "note".
+    """What a listener receives: `kind` is "resumed", "step", "epoch" or "note".
 
     Arguments:
         epoch: the epoch under way, from 1.
-        step: finished steps of all epochs; `steps` of how many, if it is not ended earlier.
+        step: finished steps of all epochs; `steps`: how many there are, if training does not end earlier.
         accuracy, loss: of the epoch so far, measured before each update.
         images_per_second: of this session so far.
         test_accuracy: at an epoch's end.
@@ -33,24 +35,25 @@ class Event:
     text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
-    """A finished run: the model of the reported epoch and what it does with the rows of both splits.
+    """A finished run: the model of the reported epoch, and its outputs for the rows of all splits.
 
     Arguments:
         model: of the reported epoch.
-        epoch: which; 0 where there was nothing to train.
+        epoch: the reported epoch; 0 where there was nothing to train.
         metrics: one entry per epoch.
-        train, test: the rows of both splits.
+        train, test: the training rows and the test rows.
         validation: the held-out rows, if there are any.
-        one_expert: the test rows, each with exactly one expert; None for a single expert.
-        alone: what each expert says by itself of the test rows; empty for a single expert.
-        alone_held_out: the same of the held-out rows.
-        oracle: share of test rows that at least one expert classifies right by itself; None for a single expert.
-        remembered: whether what frozen experts say of the training rows was computed once.
+        one_expert: the test rows, each with exactly one expert; None for a single expert, and for a model that is no
+            mixture itself.
+        alone: each expert by itself on the test rows; empty where `one_expert` is None.
+        alone_held_out: each expert by itself on the held-out rows.
+        oracle: share of test rows that at least one expert classifies right by itself; None where `alone` is empty.
+        remembered: whether the outputs of frozen experts for the training rows were computed once.
     """
 
-    model: Mixture
+    model: nn.Module
     epoch: int
     metrics: list[dict[str, Any]]
     train: Evaluation
@@ -66,3 +69,28 @@ class Trained:
     def reported(self) -> dict[str, Any]:
         """The metrics of the reported epoch."""
         return next(entry for entry in self.metrics if entry["epoch"] == self.epoch)
+
+    def __repr__(self) -> str:
+        return text_summary(self._title(), self._figures())
+
+    def _repr_html_(self) -> str:
+        return html_summary(self._title(), self._figures())
+
+    def _title(self) -> str:
+        return f"Trained {type(self.model).__name__}, epoch {self.epoch} of {self.metrics[-1]['epoch']}"
+
+    def _figures(self) -> list[tuple[str, str]]:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self.validation is self.test:
+            splits = {"train": self.train, "held out": self.test}
+        accuracies = [f"{name} {rows.accuracy:.3f}" for name, rows in splits.items() if rows is not None]
+        figures = [("accuracy", ", ".join(accuracies))]
+        if self.alone:
+            best = max(self.alone, key=lambda expert: expert.accuracy(self.test.labels))
+            accuracy = best.accuracy(self.test.labels)
+            figures.append(("best single expert", f"{accuracy:.3f} ({' and '.join(best.paths[:2])})"))
+        if self.oracle is not None:
+            figures.append(("oracle", f"{self.oracle:.3f}"))
+        if self.test.gates:
+            figures.append(("experts used per row", self.test.describe_gates()))
+        return figures

@@ -1,4 +1,4 @@
-"""Computing once what frozen parts say of the rows of a split."""
+"""Computes the outputs of frozen parts for the rows of a split once."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,21 +19,20 @@ from moebius.lab.data.split import Split
 from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
 
-# What one part's outputs for a split may take; feature maps of large sets would crowd out everything else.
+# Most bytes of one part's outputs for a split; feature maps of large sets would crowd out everything else.
 MOST_BYTES = 1 << 30
 
 
 class OutputCaches:
-    """Makes memories of splits for one model.
+    """Makes an output cache for each split, for one model.
 
     Rows are computed in the split's order, in pieces of one size: on one machine the same bits whoever computes
     them, and when.
 
     Arguments:
-        model: its outermost frozen adapters are remembered.
-        store: where the outputs of an adapter for the split of this name are kept, for other runs to share; None for
-            nowhere.
-        autocast: in which the model computes.
+        model: the outputs of its outermost frozen adapters are cached.
+        store: (adapter, name of a split) → the file that keeps its outputs for other runs; None for no file.
+        autocast: the context in which the model computes.
         channels_last: layout of the images.
     """
 
@@ -46,42 +45,42 @@ class OutputCaches:
     ):
         self.store, self.autocast, self.channels_last = store, autocast, channels_last
         self.parts = cacheable_parts(model)
-        self.memories: dict[str, OutputCache] = {}
+        self.caches: dict[str, OutputCache] = {}
 
-    def of(self, split: Split, name: str) -> OutputCache:
-        """What the frozen parts say of a split; `name` tells it from every other one, also between runs."""
-        if name not in self.memories:
-            memory, waiting = OutputCache(), deque(self.parts)
-            turns = 0
+    def cache_of(self, split: Split, name: str) -> OutputCache:
+        """The outputs of the frozen parts for a split; `name` tells it from every other one, also between runs."""
+        if name not in self.caches:
+            cache, waiting = OutputCache(), deque(self.parts)
+            deferrals = 0
             while waiting:
                 part = waiting.popleft()
-                # Others may be computing the same: take up what they leave first, wait for them last.
-                table = self._table(part, split, name, patient=turns >= len(waiting) + 1)
+                # Other processes may be computing the same: do what they leave first, and wait for them last.
+                table = self._table(part, split, name, wait=deferrals >= len(waiting) + 1)
                 if table is None:
                     waiting.append(part)
-                    turns += 1
+                    deferrals += 1
                     continue
-                turns = 0
+                deferrals = 0
                 if table.numel():
-                    memory.tables[part] = table
-            self.memories[name] = memory
-        return self.memories[name]
+                    cache.tables[part] = table
+            self.caches[name] = cache
+        return self.caches[name]
 
-    def _table(self, part: Adapter, split: Split, name: str, patient: bool) -> Tensor | None:
-        """The part's outputs; none at all where they are too many to keep; None while another process computes them."""
+    def _table(self, part: Adapter, split: Split, name: str, wait: bool) -> Tensor | None:
+        """The part's outputs; empty where they are too many to keep; None while another process computes them."""
         path = self.store(part, name)
         if path is None:
-            return self._computed(part, split)
-        found = _read(path, split)
-        if found is not None:
-            return found
+            return self._compute(part, split)
+        stored = _read_table(path, split)
+        if stored is not None:
+            return stored
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if patient else 0):
-                found = _read(path, split)
-                if found is not None:
-                    return found
-                table = self._computed(part, split)
+            with FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0):
+                stored = _read_table(path, split)
+                if stored is not None:
+                    return stored
+                table = self._compute(part, split)
                 if table.numel():
                     with atomic_path(path, sync=False) as temporary:
                         save_file({"outputs": table.cpu().contiguous()}, temporary)
@@ -90,7 +89,7 @@ class OutputCaches:
             return None
 
     @torch.no_grad()
-    def _computed(self, part: Adapter, split: Split) -> Tensor:
+    def _compute(self, part: Adapter, split: Split) -> Tensor:
         pieces: list[Tensor] = []
         for piece in part_outputs(part, split, self.channels_last, self.autocast):
             if piece[:1].nbytes * len(split) > MOST_BYTES:
@@ -102,34 +101,34 @@ class OutputCaches:
 def cacheable_parts(model: nn.Module) -> list[Adapter]:
     """The frozen adapters whose outputs for a row never change, the outermost ones and each once.
 
-    Those are gates and experts of the model, of mixtures in it and of adapters that leave their input as it is: what
-    stands behind another layer sees no row of the data. Nor is an adapter among them in which a router lets rows depend
-    on each other.
+    These are gates and experts of the model, of mixtures in it and of adapters that leave their input as it is: a
+    module behind another layer does not receive a row of the data. An adapter in which a router lets rows depend on
+    each other is not among them.
     """
-    found: dict[Adapter, None] = {}
-    elsewhere: set[nn.Module] = set()
+    cacheable: dict[Adapter, None] = {}
+    excluded: set[nn.Module] = set()
     waiting = [model]
     while waiting:
-        part = waiting.pop(0)
-        if isinstance(part, Adapter) and part.frozen:
-            found |= {part: None} if _row_by_row(part) else {}
-            elsewhere.update(part.network.modules())
-        elif isinstance(part, Adapter) and (part.size, part.channels, part.transform) == (None, None, None):
-            waiting.insert(0, part.network)
-        elif isinstance(part, Mixture):
-            # What a stack gives one by one are views, which nobody would ask again.
-            experts = [] if isinstance(part.experts, Stack) else part.experts
-            waiting = [part.gate, *experts, *waiting]
+        module = waiting.pop(0)
+        if isinstance(module, Adapter) and module.frozen:
+            cacheable |= {module: None} if _has_independent_rows(module) else {}
+            excluded.update(module.network.modules())
+        elif isinstance(module, Adapter) and (module.size, module.channels, module.transform) == (None, None, None):
+            waiting.insert(0, module.network)
+        elif isinstance(module, Mixture):
+            # The modules that a stack gives one by one are views, which no later step would look up.
+            experts = [] if isinstance(module.experts, Stack) else module.experts
+            waiting = [module.gate, *experts, *waiting]
         else:
-            elsewhere.update(part.modules())
-    return [part for part in found if part not in elsewhere]
+            excluded.update(module.modules())
+    return [module for module in cacheable if module not in excluded]
 
 
-def _row_by_row(part: nn.Module) -> bool:
+def _has_independent_rows(part: nn.Module) -> bool:
     return all(module.router.rows_independent for module in part.modules() if isinstance(module, Mixture))
 
 
-def _read(path: Path, split: Split) -> Tensor | None:
+def _read_table(path: Path, split: Split) -> Tensor | None:
     try:
         table = load_file(path, device=str(split.labels.device))["outputs"]
     except (OSError, SafetensorError, KeyError):

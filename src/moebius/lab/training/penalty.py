@@ -10,8 +10,8 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def kernels(model: nn.Module, layers: str) -> list[Tensor]:
     """The kernels of dense and convolutional layers (or of the latter alone), each once: no biases, no norms."""
     kinds = _CONVOLUTIONS if layers == "convolutions" else (*_CONVOLUTIONS, nn.Linear)
-    found = {id(part.weight): part.weight for part in model.modules() if isinstance(part, kinds)}
-    return list(found.values())
+    weights = {id(layer.weight): layer.weight for layer in model.modules() if isinstance(layer, kinds)}
+    return list(weights.values())
 
 
 def l2(parameters: list[Tensor]) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Which number format a run computes in."""
+"""The number format that a run computes in."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -22,7 +22,7 @@ def choose_precision(
     Parameters, optimizer state and losses stay float32 either way.
 
     Arguments:
-        precision: what the recipe says.
+        precision: as the recipe has it.
         model: the mixture, on any device.
         facts: of the data, as for `build_mixture`.
         device: where it will train.

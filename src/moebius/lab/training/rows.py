@@ -1,4 +1,4 @@
-"""The rows of training steps, and how far they stay the same from epoch to epoch."""
+"""The rows of training steps, and whether they are the same in every epoch."""
 
 from moebius.lab.data.augmented_views import augmented_views
 from moebius.lab.data.split import Split
@@ -10,25 +10,25 @@ class TrainingRows:
 
     Arguments:
         split: the training rows, on the device.
-        settings: how to train.
+        settings: how the model is trained.
         seed: of the views.
-        trained: whether there will be steps at all.
+        is_trainable: whether there will be steps at all.
     """
 
-    def __init__(self, split: Split, settings: Settings, seed: int, trained: bool = True):
+    def __init__(self, split: Split, settings: Settings, seed: int, is_trainable: bool = True):
         self.count = len(split)
-        self.views = settings.views if trained and settings.augment else None
-        # Whether a row comes in another guise each time.
+        self.views = settings.views if is_trainable and settings.augment else None
+        # Whether each step augments its rows anew.
         self.drawn_anew = bool(settings.augment) and self.views is None
         self.name = "training"
         self.split = split
         if self.views is not None:
-            drawn = [(type(one).__name__, sorted(vars(one).items())) for one in settings.augment]
-            self.name = f"views {self.views} {seed} {drawn}"
+            augmentations = [(type(each).__name__, sorted(vars(each).items())) for each in settings.augment]
+            self.name = f"views {self.views} {seed} {augmentations}"
             self.split = augmented_views(split, settings.augment, self.views, seed)
 
     def of(self, epoch: int) -> tuple[Split, int]:
-        """The rows of an epoch (from 0), and the place of the first of them among all."""
+        """The rows of an epoch (from 0), and the position of the first of them among all."""
         if self.views is None:
             return self.split, 0
         first = self.count * (epoch % self.views)

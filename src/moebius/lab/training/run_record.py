@@ -1,4 +1,4 @@
-"""What one run has done so far, and the files and words that tell of it."""
+"""What one run has done so far: its progress, its best epoch, the files that it writes and the events that it sends."""
 
 import json
 import math
@@ -17,14 +17,14 @@ from moebius.lab.training.watch_state import WatchState, watch_state
 
 
 class RunRecord:
-    """The books of one run: where it stands, which epoch was best, what is written and told.
+    """The record of one run: its progress, which epoch was best, its files and its events.
 
     Arguments:
         folder: of the run; `metrics.jsonl`, `timing.jsonl` and the best epoch's weights go there.
-        settings: how it is trained.
-        steps_per_epoch: of all its rows.
-        held_out: whether there are rows that decide which epoch is best.
-        listen: hears of progress.
+        settings: how the run is trained.
+        steps_per_epoch: steps over all training rows.
+        has_validation: whether held-out rows decide which epoch is best.
+        listen: receives the events.
     """
 
     def __init__(
@@ -32,37 +32,37 @@ class RunRecord:
         folder: Path,
         settings: Settings,
         steps_per_epoch: int,
-        held_out: bool,
+        has_validation: bool,
         listen: Callable[[Event], None] = lambda event: None,
     ):
         self.folder, self.settings, self.steps_per_epoch = folder, settings, steps_per_epoch
-        self.held_out, self.listen = held_out, listen
+        self.has_validation, self.listen = has_validation, listen
         self.watch = settings.watch or Watch()
         self.best_path = folder / "state" / "best.safetensors"
         self.timing = Timing(folder)
         self.progress = Progress()
-        self.verdict = WatchState()
+        self.watch_state = WatchState()
 
-    def take_up(self, progress: Progress) -> None:
+    def resume(self, progress: Progress) -> None:
         """Go on from a checkpoint's progress."""
         self.progress = progress
-        self.verdict = self._judge()
-        self.tell("resumed")
+        self.watch_state = self._compute_watch_state()
+        self.notify("resumed")
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the last epoch is finished."""
-        return self.progress.epoch >= self.settings.epochs or self.verdict.ends
+        return self.progress.epoch >= self.settings.epochs or self.watch_state.ends
 
-    def count(self, rows: int, right: int) -> None:
-        """A step is done."""
-        self.progress.correct += right
+    def count_step(self, rows: int, correct: int) -> None:
+        """Count a finished step of so many rows, of which so many were classified right."""
+        self.progress.correct += correct
         self.progress.batch += 1
         self.progress.step += 1
         self.progress.rows += rows
 
-    def trained(self) -> dict[str, Any]:
-        """The figures of the epoch under way, measured before each update."""
+    def training_figures(self) -> dict[str, Any]:
+        """Accuracy, loss and terms of the epoch under way, measured before each update."""
         progress = self.progress
         return {
             "accuracy": progress.correct / progress.rows,
@@ -71,7 +71,7 @@ class RunRecord:
         }
 
     def close_epoch(self, entry: dict[str, Any], model: nn.Module, rate: float) -> None:
-        """Book the epoch under way as finished.
+        """Record the epoch under way as finished.
 
         Arguments:
             entry: its metrics.
@@ -81,20 +81,20 @@ class RunRecord:
         progress = self.progress
         progress.metrics.append(entry)
         progress.epoch += 1
-        if self.held_out:
-            self.verdict = self._judge()
-            progress.best = self.verdict.best
+        if self.has_validation:
+            self.watch_state = self._compute_watch_state()
+            progress.best = self.watch_state.best
             if progress.best == progress.epoch:
                 save_weights(self.best_path, model)
             elif progress.best is not None and self.watch.restart:
                 restore_weights(self.best_path, model)
-        self.tell("epoch", rate, entry["test"]["accuracy"])
+        self.notify("epoch", rate, entry["test"]["accuracy"])
         progress.batch = progress.rows = progress.correct = 0
         progress.terms = {}
         self.write_metrics()
 
-    def report(self, model: nn.Module) -> int:
-        """The epoch that is reported; the model gets its weights."""
+    def restore_reported_epoch(self, model: nn.Module) -> int:
+        """Put the weights of the reported epoch into the model; returns that epoch."""
         if self.progress.best is None:
             return self.progress.epoch
         restore_weights(self.best_path, model)
@@ -102,11 +102,11 @@ class RunRecord:
 
     def write_metrics(self) -> None:
         """Write one line per finished epoch."""
-        lines = "".join(f"{json.dumps(one)}\n" for one in self.progress.metrics)
+        lines = "".join(f"{json.dumps(entry)}\n" for entry in self.progress.metrics)
         write_text(self.folder / "metrics.jsonl", lines)
 
-    def tell(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None, text: str = "") -> None:
-        """Tell the listener where the run stands."""
+    def notify(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None, text: str = "") -> None:
+        """Send the listener an event with the run's progress."""
         progress = self.progress
         rows = max(progress.rows, 1)
         self.listen(
@@ -123,7 +123,7 @@ class RunRecord:
             )
         )
 
-    def _judge(self) -> WatchState:
-        if not self.held_out:
+    def _compute_watch_state(self) -> WatchState:
+        if not self.has_validation:
             return WatchState()
         return watch_state([entry["validation"][self.watch.measure] for entry in self.progress.metrics], self.watch)

@@ -1,4 +1,4 @@
-"""How long epochs took, in a file of its own: metrics and checkpoints of two equal runs are equal to the bit."""
+"""The times of epochs, in a file apart: metrics and checkpoints of two equal runs are equal to the bit."""
 
 import json
 from pathlib import Path
@@ -18,15 +18,15 @@ class Timing:
         self.path = folder / "timing.jsonl"
 
     def entries(self) -> list[dict[str, Any]]:
-        """What was logged: epoch (from 1), seconds, images_per_second."""
+        """The logged entries: epoch (from 1), seconds, images_per_second."""
         return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
     def log(self, epoch: int, seconds: float, rate: float) -> None:
-        """Log an epoch, in place of what was logged of it and later ones."""
+        """Log an epoch; entries of it and of later epochs are replaced."""
         entries = [entry for entry in self.entries() if entry["epoch"] < epoch]
         entries.append({"epoch": epoch, "seconds": seconds, "images_per_second": rate})
         write_text(self.path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     def before(self, epoch: int) -> float:
-        """What an epoch that is under way had taken when the run was interrupted, in seconds."""
+        """Seconds that an epoch had taken when the run was interrupted in it."""
         return sum(entry["seconds"] for entry in self.entries() if entry["epoch"] == epoch)

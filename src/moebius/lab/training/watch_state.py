@@ -1,4 +1,4 @@
-"""What held-out rows decide: which epoch was best, how far rates have fallen, whether to go on."""
+"""Decisions by held-out rows: which epoch was best, how far rates have fallen, whether training ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from moebius.lab.training.settings import Watch
 
 @dataclass(frozen=True)
 class WatchState:
-    """The state of things after some epochs.
+    """The decisions after some epochs.
 
     Arguments:
         best: the best epoch, from 1; None before there is one.
-        scale: what learning rates are multiplied with from now on.
+        scale: factor of the learning rates from the next epoch on.
         ends: whether training ends here.
     """
 
@@ -22,11 +22,11 @@ class WatchState:
 
 
 def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
-    """The verdict on a history. A function of it alone: a run that goes on after a kill judges as it would have.
+    """The decisions for a history of values. A function of it alone: a resumed run decides as an uninterrupted one.
 
-    An epoch is better if its value is strictly so, whether or not it is good enough to be kept as the best. After
-    `plateau.patience` epochs without a better one the rates are multiplied with the factor, and the count begins anew;
-    after `patience` training ends.
+    An epoch is better if its value is strictly better than all before, whether or not it is good enough to be kept.
+    After `plateau.patience` epochs without a better one the rates are multiplied with the factor, and the count begins
+    anew; after `patience` training ends.
 
     Arguments:
         values: accuracy or loss on the held-out rows, one per epoch.

@@ -1,0 +1,164 @@
+"""The file `study.json`: the runs of a study, its data and versions; and whether a recipe continues the study."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moebius import __version__
+from moebius.kit.errors import StudyError
+from moebius.kit.files import read_json
+from moebius.lab.data.split import Dataset
+from moebius.lab.model.build import stage_names
+from moebius.lab.recipe.plugins import Plugin
+from moebius.lab.recipe.schema import Recipe
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.stages import UNSETTLED, digest
+
+SCHEMA = 1
+# The parts of a recipe that results depend on.
+SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
+ABSENT = "nothing"
+
+
+def read_study(path: Path) -> dict[str, Any] | None:
+    """The content of a `study.json`; None where there is no file.
+
+    Raises:
+        StudyError: the file is damaged, or of another schema.
+    """
+    if not path.exists():
+        return None
+    try:
+        study = read_json(path)
+        if study["schema"] == SCHEMA:
+            dict(study["settled"]["variants"])
+            return study
+        reason = f"schema {study['schema']}, and this version knows {SCHEMA}"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise StudyError(f"{path}: cannot be read ({reason})", f"--out {path.parent}-2")
+
+
+def settled_hashes(
+    recipe: Recipe, data: Dataset, stage_hashes: Mapping[str, str], plugins: Sequence[Plugin] = ()
+) -> dict[str, Any]:
+    """Hashes of all that the results depend on; variants and seeds may be added, and descriptions may change."""
+    variants = {
+        variant.name: digest(
+            [
+                dict(variant.model),
+                variant.training.model_dump(mode="json", exclude=UNSETTLED),
+                {name: stage_hashes[name] for name in stage_names(variant.model)},
+            ]
+        )
+        for variant in recipe.variants
+    }
+    settled: dict[str, Any] = {"data": data.fingerprint, "variants": variants}
+    # Only where there are plugins: other studies keep the record that they have.
+    return {**settled, "plugins": sorted(plugin.digest for plugin in plugins)} if plugins else settled
+
+
+def continues(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the hashes `now` still hold all that was begun, unchanged."""
+    begun = before["variants"].items()
+    return before["data"] == now["data"] and all(now["variants"].get(name) == settled for name, settled in begun)
+
+
+def describe_differences(
+    study: Mapping[str, Any], recipe: Recipe, data: Dataset, plugins: Sequence[Plugin] = ()
+) -> str:
+    """The first three keys in which a recipe differs from that of a study, with their values."""
+    if study["data"]["fingerprint"] != data.fingerprint:
+        return "its data differ"
+    old, new = (_flatten({key: values[key] for key in SETTLING}) for values in (study["recipe"], recipe.resolved()))
+    begun = set(study["settled"]["variants"])
+    added = {name for name in recipe.resolved_variants() if name not in begun}
+    changed = [key for key in {**old, **new} if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    changed = [key for key in changed if not any(key.startswith(f"variants.{name}") for name in added)]
+    texts = [f"{key}: {old.get(key, ABSENT)} there, {new.get(key, ABSENT)} here" for key in changed[:3]]
+    if texts:
+        return "; ".join(texts)
+    # Stages depend on all plugins that are loaded.
+    recorded = {record["sha256"] for record in study.get("plugins", ())}
+    is_new = any(plugin.digest not in recorded for plugin in plugins)
+    return "its stages were trained without some of these plugins" if is_new else "its models differ"
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, str]:
+    """Path of each leaf of nested mappings → its text."""
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{path}.{key}").items()}
+    return {path.removeprefix("."): repr(value)}
+
+
+def describe_study(
+    recipe: Recipe,
+    data: Dataset,
+    settled: Mapping[str, Any],
+    runs: Sequence[RunSpec],
+    plugins: Sequence[Plugin] = (),
+) -> dict[str, Any]:
+    """The content of `study.json` that does not depend on how the runs share the machine.
+
+    Arguments:
+        recipe, data: of the study.
+        settled: from `settled_hashes`.
+        runs: stages and variants at all seeds.
+        plugins: the plugin files that are loaded.
+    """
+    packages = ("torch", "accelerate", "datasets", "numpy")
+    return {
+        "schema": SCHEMA,
+        "study": recipe.name,
+        "reference": recipe.reference,
+        "preset": recipe.preset,
+        "overrides": list(recipe.overrides),
+        "recipe": recipe.resolved(),
+        "settled": settled,
+        **({"plugins": [plugin.record() for plugin in plugins]} if plugins else {}),
+        "precision": {
+            run.variant if run.rows is None else f"stages/{run.variant}": [
+                run.training["precision"],
+                run.precision_reason,
+            ]
+            for run in runs
+        },
+        "versions": {
+            "moebius": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "data": {
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+            "domains": list(data.domains),
+            "train_rows": len(data.train),
+            "validation_rows": 0 if data.validation is None else len(data.validation),
+            "test_rows": len(data.test),
+            "facts": data.facts,
+        },
+    }
+
+
+def describe_hardware(device: str) -> dict[str, Any]:
+    """Processor, cores, GPU and system of this machine."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "system": platform.platform(),
+    }
+
+
+def count_cores() -> int:
+    """The cores that this process may use, which a container or a scheduler may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

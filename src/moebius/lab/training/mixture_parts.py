@@ -1,0 +1,67 @@
+"""Which modules and parameters of a model are gates, and which are experts."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from moebius.core.stack import Stack
+from moebius.experts.adapter import Adapter
+from moebius.layers.attentive_mixture import AttentiveMixture
+from moebius.layers.mixture import Mixture
+from moebius.layers.soft_moe import SoftMoE
+
+MixtureLayer = Mixture | AttentiveMixture | SoftMoE
+
+
+def mixture_layers(model: nn.Module) -> list[MixtureLayer]:
+    """All mixtures of a model, itself included, the outer ones first."""
+    return [module for module in model.modules() if isinstance(module, MixtureLayer)]
+
+
+def gate_modules(layer: MixtureLayer) -> list[nn.Module]:
+    """The modules that score the experts, without the router."""
+    if isinstance(layer, SoftMoE):
+        return []
+    return [layer.gate] if isinstance(layer, Mixture) else [layer.gate, layer.query, layer.key]
+
+
+def gate_parameters(layer: MixtureLayer) -> list[nn.Parameter]:
+    """The parameters that decide the weights of the experts: of gate and router, of attention, or of the slots."""
+    if isinstance(layer, SoftMoE):
+        return [layer.phi] if layer.scale is None else [layer.phi, layer.scale]
+    return [parameter for module in (*gate_modules(layer), layer.router) for parameter in module.parameters()]
+
+
+def expert_modules(layer: MixtureLayer) -> Iterable[nn.Module]:
+    """The experts one by one, or the stack of them."""
+    if isinstance(layer, AttentiveMixture):
+        return [*layer.bodies, *layer.heads]
+    return [layer.experts] if isinstance(layer.experts, Stack) else layer.experts
+
+
+def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters of a model as `gate` (those that weigh experts in all its mixtures) and `experts` (all others).
+
+    The experts' part also holds what surrounds the mixtures, such as a body before and a head behind them. Parameters
+    of frozen adapters belong to neither part: nothing ever trains them.
+    """
+    frozen = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, Adapter) and module.frozen
+        for parameter in module.parameters()
+    }
+    gates = {id(parameter) for layer in mixture_layers(model) for parameter in gate_parameters(layer)}
+    parameters = [parameter for parameter in model.parameters() if id(parameter) not in frozen]
+    return {
+        "gate": [parameter for parameter in parameters if id(parameter) in gates],
+        "experts": [parameter for parameter in parameters if id(parameter) not in gates],
+    }
+
+
+def trainable_parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """`parts` without the parameters that do not require a gradient: whoever froze them by hand keeps them frozen."""
+    return {
+        name: [parameter for parameter in parameters if parameter.requires_grad]
+        for name, parameters in parts(model).items()
+    }
