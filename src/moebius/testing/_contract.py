@@ -41,7 +41,12 @@ def require(condition: bool | Tensor, rule: str, fix: str | None = None) -> None
 
 
 def require_close(
-    values: Any, expected: Any, rule: str, rtol: float | None = None, atol: float | None = None, fix: str | None = None
+    values: Any,
+    expected: Any,
+    rule: str,
+    rtol: float | int | None = None,
+    atol: float | int | None = None,
+    fix: str | None = None,
 ) -> None:
     """Raise unless two tensors, or two collections of tensors, are close in the sense of `torch.testing`."""
     try:

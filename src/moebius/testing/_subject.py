@@ -122,9 +122,9 @@ class Subject:
         Raises:
             ArgumentError: nothing says what a required argument is.
         """
-        example = getattr(self.component, "example", {})
-        example = example(self.problem.facts) if callable(example) else example
-        chosen = {**self.facts, **example, **self.arguments}
+        stated: Any = getattr(self.component, "example", {})
+        example: Any = stated(self.problem.facts) if callable(stated) else stated
+        chosen = {**self.facts, **dict(example), **self.arguments}
         chosen |= {name: value for name, value in changed.items() if name in self.parameters}
         annotations = self.annotations
         for position, (name, parameter) in enumerate(self.parameters.items()):
@@ -132,14 +132,14 @@ class Subject:
                 chosen[name] = self._value(name, annotations.get(name), position)
         return {name: chosen[name] for name in self.parameters if name in chosen}
 
-    def make(self, seed: int = 0, /, **changed: Any) -> Any:
+    def make(self, draw: int = 0, **changed: Any) -> Any:
         """A new component; `changed` replaces those of its arguments that it has.
 
         Arguments:
-            seed: of torch's generator, from which parameters are drawn.
+            draw: the seed of torch's generator, from which parameters are drawn.
             changed: other values of arguments; names that are none of its arguments are left out.
         """
-        torch.manual_seed(seed)
+        torch.manual_seed(draw)
         return self.component(**self.all_arguments(**changed))
 
     def takes(self, name: str) -> bool:
@@ -164,9 +164,8 @@ class Subject:
         if any(_holds_modules(kind) for kind in kinds):
             return [nn.Linear(facts["features"], facts["classes"]) for _ in range(facts["experts"])]
         rule = f"nothing says what {self} is to be made with for a check"
-        fix = (
-            f"check_component({self.room!r}, {self.kind!r}, {name}=…), or `example = {{{name!r}: …}}` in the component"
-        )
+        stated = f"`example = {{{name!r}: …}}` in the component"
+        fix = f"check_component({self.room!r}, {self.kind!r}, {name}=…), or {stated}"
         raise ArgumentError(name, rule, annotation, fix)
 
 

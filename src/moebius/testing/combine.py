@@ -52,7 +52,7 @@ def gives_one_output_for_each_row(subject: Subject) -> None:
 
 
 def declares_whether_it_gives_log_probabilities(subject: Subject) -> None:
-    """`gives_log_probabilities` is a truth value; where it is true, a distribution over experts gives one over classes."""
+    """`gives_log_probabilities` is a truth value; where it is true, distributions are mixed to distributions."""
     combine = subject.make()
     declared = getattr(combine, "gives_log_probabilities", None)
     rule = f"declares gives_log_probabilities = {declared!r}, no truth value"
@@ -87,9 +87,8 @@ def permuting_rows_permutes_outputs(subject: Subject) -> None:
     """A row's output does not depend on its place."""
     combine, outputs, order = subject.make(), _outputs(), torch.arange(_ROWS).flip(0)
     permuted = combine(outputs[order], Soft()(_scores()[order]))
-    require_close(
-        permuted, combine(outputs, _routing().dense)[order], "treats rows by their place: permuted rows differ"
-    )
+    rule = "treats rows by their place: permuted rows differ"
+    require_close(permuted, combine(outputs, _routing().dense)[order], rule)
 
 
 def does_not_depend_on_the_order_of_experts(subject: Subject) -> None:

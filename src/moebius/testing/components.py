@@ -32,9 +32,8 @@ def is_found_by_its_kind(subject: Subject) -> None:
     require(callable(subject.component), "is neither a class nor a function")
     if subject.kind is not None:
         named = kind_of(subject.component)
-        require(
-            named == (subject.room, subject.kind), f"is known to the registry as {named}", "one name for a component"
-        )
+        rule = f"is known to the registry as {named}"
+        require(named == (subject.room, subject.kind), rule, "one name for a component")
 
 
 def documents_itself(subject: Subject) -> None:
@@ -126,9 +125,8 @@ def _require_kept(part: Any, arguments: dict[str, Any], description: dict[str, A
     for name, value in arguments.items():
         if isinstance(value, bool | int | str):
             kept = description.get(name)
-            require(
-                kept == value, f"is made with {name}={value!r} and described with {kept!r}", f"self.{name} = {name}"
-            )
+            rule = f"is made with {name}={value!r} and described with {kept!r}"
+            require(kept == value, rule, f"self.{name} = {name}")
 
 
 def _respond(subject: Subject, part: nn.Module) -> Tensor:

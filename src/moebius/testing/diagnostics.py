@@ -26,8 +26,8 @@ def check_diagnostic(diagnostic: Callable[..., Any], **arguments: Any) -> None:
         ContractError: the first rule that the diagnostic breaks.
 
     Example:
-        >>> import moebius as mb
-        >>> check_diagnostic(mb.lab.diagnostics.load)
+        >>> from moebius.lab.diagnostics import load
+        >>> check_diagnostic(load)
 
     Reference: ours.
     """

@@ -50,7 +50,13 @@ def check_execution(execution: Callable[..., Execution], **arguments: Any) -> No
 
     Example:
         >>> import moebius as mb
-        >>> check_execution(mb.execution.Dense)
+        >>> class Doubled(mb.execution.Loop):
+        ...     def run(self, pool, routing, x):
+        ...         return 2 * super().run(pool, routing, x)
+        >>> check_execution(Doubled)
+        Traceback (most recent call last):
+        ...
+        moebius.testing._contract.ContractError: execution Doubled: differs from the loop for 5 rows of 3 experts ...
 
     Reference: ours.
     """

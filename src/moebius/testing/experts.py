@@ -43,7 +43,11 @@ def check_expert(expert: Callable[..., nn.Module], x: Tensor | None = None, clas
     Example:
         >>> import moebius as mb
         >>> check_expert(mb.experts.MLP, hidden=[6])
-        >>> check_expert(lambda: nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 64)), nn.Linear(64, 5), nn.Dropout()))
+        >>> check_expert(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Dropout()))
+        >>> check_expert(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5).requires_grad_(False)))
+        Traceback (most recent call last):
+        ...
+        moebius.testing._contract.ContractError: experts <lambda>: passes no gradient to 1.weight
 
     Reference: ours.
     """
@@ -124,7 +128,7 @@ def refuses_impossible_facts_by_name(subject: Subject) -> None:
 
 
 def refuses_images_of_another_size(subject: Subject) -> None:
-    """Images of another size are refused by an ArgumentError with their shape, where the size is a required argument."""
+    """Images of another size are refused by an ArgumentError with their shape, where the size is an argument."""
     required = {name for name, p in subject.parameters.items() if p.default is p.empty}
     if required & subject.facts.keys() & {"features", "size"}:
         shape = ", ".join(str(length) for length in _OTHER_SIZE)

@@ -1,7 +1,7 @@
 """The contract of gate losses: a routing → a scalar, and the experts' losses where it compares them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -47,7 +47,7 @@ def check_loss(loss: Callable[..., Tensor], **arguments: Any) -> None:
         >>> check_loss(mb.losses.importance)
         >>> def count(routing):
         ...     "Not a loss: it has no gradient."
-        ...     return (routing.weights > 0.5).double().mean()
+        ...     return (routing.weights > 0.5).to(routing.weights).mean()
         >>> check_loss(count)
         Traceback (most recent call last):
         ...
@@ -59,7 +59,7 @@ def check_loss(loss: Callable[..., Tensor], **arguments: Any) -> None:
 
 
 def gives_a_finite_number_with_finite_gradients(subject: Subject) -> None:
-    """The loss is a finite scalar in float32 at least, with finite gradients, for 12 rows or fewer, 4 experts or one."""
+    """The loss is a finite scalar in float32 at least, with finite gradients, for 0 to 12 rows, 1 and 4 experts."""
     for (rows, experts), dtype in product([(12, 4), (1, 4), (12, 1), (0, 4)], DTYPES):
         inputs = make_inputs(rows, experts, dtype)
         value = _value(subject, inputs)
@@ -202,7 +202,7 @@ def make_routing(
     # Logits of two classes, for which the losses are those of the first.
     right = -expert_losses.clamp(1e-3, 30)
     outputs = torch.stack([right, torch.log(-torch.expm1(right))], -1)
-    values: Mapping[str, Tensor] = dict.fromkeys(("load", "open", *aux), chances)
+    values: dict[str, Any] = dict.fromkeys(("load", "open", *aux), chances)
     values = {**values, "selectors": selectors, "reconstruction": chances.sum(-1), "kl": chances.square().sum(-1)}
     return replace(routing, outputs=outputs, aux=values)
 

@@ -17,7 +17,7 @@ from moebius.core.routing import Routing, step_routers
 from moebius.core.row_context import context
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.testing._contract import require, require_close, require_equal
+from moebius.testing._contract import ContractError, require, require_close, require_equal
 
 # Padding at the end, at the beginning and in between.
 MASK = torch.tensor(
@@ -153,7 +153,8 @@ def _compare_records(
     for path in log:
         for routing, alone in zip(log[path], expected[path], strict=True):
             rows = places if alone.rows is None else places[alone.rows]
-            require(routing.rows is not None, "records a masked routing without the places of its rows")
+            if routing.rows is None:
+                raise ContractError("records a masked routing without the places of its rows")
             require_equal(routing.rows, rows, "records other places of rows than those of the mask")
             leaves, spec = pytree.tree_flatten(replace(routing, rows=None))
             other_leaves, other_spec = pytree.tree_flatten(replace(alone, rows=None))
