@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import moebius as mb
+from moebius.testing import check_execution
 from moebius.testing.execution import CHECKS, compare_with_loop
 
 Loop = mb.execution.Loop
@@ -71,3 +72,7 @@ def test_it_says_whether_it_ran():
     choice = (2, 2, ([0, 1], [1, 0], [True, True]))
     assert compare_with_loop(Loop(), "linear", torch.float64, choice)
     assert not compare_with_loop(RefusesAll(), "linear", torch.float64, choice)
+
+
+def test_one_that_breaks_nothing():
+    check_execution(Loop)

@@ -210,7 +210,7 @@ BROKEN = {
     "permuting_rows_permutes_weights": (ByPlace, "routes rows by their place"),
     "permuting_experts_permutes_weights_where_it_declares_so": (
         FirstIsFavoured,
-        r"(?s)interchangeable and weighs.*Fal",
+        r"(?s)interchangeable and weighs.*= F",
     ),
     "routes_the_same_twice_in_eval": (Noisy, "other weights for the same scores in eval"),
     "moves_nothing_that_routes_in_a_forward": (Moves, r"moves in a forward what routes"),

@@ -28,21 +28,21 @@ def vary_arguments(subject: Subject) -> dict[str, Any]:
         >>> vary_arguments(Subject.of_kind("routers", "top_k"))["renormalise"]
         False
     """
-    chosen = subject.all_arguments()
-    for name, parameter in subject.parameters.items():
-        if name in chosen or parameter.default is parameter.empty:
-            continue
-        for value in _candidates(subject, name, parameter):
-            if _accepts(subject, {**chosen, name: value}):
-                chosen[name] = value
-                break
-    return chosen
+    with torch.random.fork_rng(devices=()):
+        chosen = subject.all_arguments()
+        for name, parameter in subject.parameters.items():
+            if name in chosen or parameter.default is parameter.empty:
+                continue
+            for value in _candidates(subject, name, parameter):
+                if _accepts(subject, {**chosen, name: value}):
+                    chosen[name] = value
+                    break
+        return chosen
 
 
 def _accepts(subject: Subject, arguments: dict[str, Any]) -> bool:
     try:
-        with torch.random.fork_rng(devices=()):
-            subject.component(**arguments)
+        subject.component(**arguments)
     except Exception:  # any: a value that does not fit may fail anywhere in a constructor
         return False
     return True
