@@ -97,9 +97,7 @@ def test_all_arguments_are_varied_of_components_that_are_saved(room, kind):
 
 
 def test_a_failing_case_names_room_kind_and_rule(monkeypatch):
-    monkeypatch.setattr(
-        mb.gates.Uniform, "forward", lambda gate, x: torch.zeros(len(x), gate.experts).cumsum(0) + 1 / 0
-    )
+    monkeypatch.setattr(mb.gates.Uniform, "forward", lambda gate, x: 1 / 0)
     case = dict(cases("gates"))["uniform.permuting_rows_permutes_scores"]
     with pytest.raises(ZeroDivisionError) as caught:
         case()

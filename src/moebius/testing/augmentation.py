@@ -111,7 +111,7 @@ def changes_a_row_whatever_stands_beside_it(subject: Subject) -> None:
 
 def changes_nothing_by_an_amount_of_zero(subject: Subject) -> None:
     """Amounts and chances of 0 leave the images as they are, and so does a range of factors from 1 to 1."""
-    amounts: dict[str, float] = {name: 0.0 for name in _AMOUNTS if subject.takes(name)}
+    amounts: dict[str, Any] = {name: 0.0 for name in _AMOUNTS if subject.takes(name)}
     if not amounts and subject.takes("low") and subject.takes("high"):
         amounts = {"low": 1.0, "high": 1.0}
     if amounts:
@@ -177,6 +177,8 @@ def passes_no_gradient(subject: Subject) -> None:
     """Images that need a gradient become images that need none."""
     changed = subject.make()(make_images().requires_grad_())
     require(not changed.requires_grad, "passes a gradient to the images", "@torch.no_grad()")
+    with torch.no_grad():
+        require_shape(subject.make()(make_images()), make_images().shape, "images without gradients")
 
 
 def refuses_bytes(subject: Subject) -> None:

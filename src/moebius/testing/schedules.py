@@ -55,7 +55,8 @@ def refuses_numbers_that_are_not_finite_by_name(subject: Subject) -> None:
         for bad in (math.nan, math.inf):
             pattern, rule = f"^{name}: needs a finite number", f"takes {name}={bad}"
             fix = f'raise moebius.ArgumentError({name!r}, "needs a finite number", {name})'
-            require_refusal(lambda: subject.make(**{name: bad}), pattern, rule, fix)  # noqa: B023
+            changed: dict[str, Any] = {name: bad}
+            require_refusal(lambda: subject.make(**changed), pattern, rule, fix)  # noqa: B023
 
 
 CHECKS = (
