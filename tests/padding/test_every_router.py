@@ -1,103 +1,52 @@
-"""What holds for every router where rows are padding; a new router is tested without further code."""
-
-import inspect
+"""Padding by every execution and combine; `moebius.testing.routers` holds every router to leaving it out."""
 
 import pytest
 import torch
 from torch import nn
 
 import moebius as mb
-from moebius.kit.registry import find, kinds
 from moebius.routers.soft import Soft
+from moebius.testing._router_in_mixture import GateWithAux
 
 EXPERTS = 4
-SAMPLES = {"k": 2, "temperature": 0.5, "capacity": 1.0, "router": Soft(), "heads": 2, "classes": 3}
+ROUTERS = {
+    "top_k": lambda: mb.routers.TopK(2, bias_rate=0.5, experts=EXPERTS),
+    "switch": lambda: mb.routers.Switch(capacity=1.0),
+    "expert_choice": lambda: mb.routers.ExpertChoice(capacity=1.0),
+    "heads": lambda: mb.routers.Heads(Soft(), heads=2),
+    "soft": Soft,
+}
 
 
-class AuxGate(nn.Linear):
-    """Scores, and the further values of a gate that some losses need."""
-
-    gives_aux = True
-
-    def forward(self, x):
-        scores = super().forward(x)
-        return scores, {"reconstruction": scores.square().sum(-1), "kl": scores.abs().sum(-1)}
-
-
-def build_router(kind):
-    """Make a router with its required arguments, and with a bias and a capacity where it takes them."""
-    component = find("routers", kind)
-    parameters = inspect.signature(component).parameters
-    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    options = {name: SAMPLES[name] for name in required if name in SAMPLES}
-    if "experts" in parameters:
-        options["experts"] = EXPERTS
-    if "bias_rate" in parameters:
-        options["bias_rate"] = 0.5
-    if "capacity" in parameters:
-        options["capacity"] = 1.0
-    return component(**options)
-
-
-def make_mixture(router, stacked=False, **options):
+def mixture(router, stacked=False, **options):
     torch.manual_seed(0)
     experts = [nn.Linear(4, 3) for _ in range(EXPERTS)]
-    gate = AuxGate(4, router.gate_outputs(EXPERTS))
+    gate = GateWithAux(4, router.gate_outputs(EXPERTS))
     return mb.Mixture(gate, mb.Stack(experts) if stacked else experts, router, **options).double()
 
 
-@pytest.mark.parametrize("outputs", [False, True])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", kinds("routers"))
-def test_a_masked_batch_is_the_batch_without_padding(check_padding, tokens, mask, kind, training, outputs):
-    compared_losses = check_padding(make_mixture(build_router(kind)).train(training), tokens, mask, outputs=outputs)
-    assert compared_losses >= 3
-
-
-@pytest.mark.parametrize("kind", kinds("routers"))
-def test_of_a_stack_in_a_block(check_padding, tokens, mask, kind):
-    check_padding(make_mixture(build_router(kind), stacked=True), tokens, mask, mask_passing="block", outputs=True)
-
-
-@pytest.mark.parametrize("kind", kinds("routers"))
-@pytest.mark.parametrize("real_rows", ["none", "all", "sequences"])
-def test_no_row_all_rows_and_whole_sequences(check_padding, tokens, kind, real_rows):
-    token_mask = torch.full((3, 5), real_rows == "all")
-    mask = torch.tensor([True, False, True]) if real_rows == "sequences" else token_mask
-    check_padding(make_mixture(build_router(kind)), tokens, mask)
-
-
-@pytest.mark.parametrize("kind", kinds("routers"))
-def test_a_mask_that_leaves_nothing_out_changes_nothing(tokens, kind):
-    moe, outputs = make_mixture(build_router(kind)), []
-    for options in ({}, {"mask": torch.ones(3, 5, dtype=torch.bool)}):
-        torch.manual_seed(1)
-        outputs.append(moe(tokens, **options))
-    torch.testing.assert_close(*outputs)
-
-
-# Where a router selects, gather runs stacks only.
+# Where a router selects, gather is for stacks alone.
 EXECUTIONS = [(name, stacked) for stacked in (False, True) for name in ("auto", "loop", "sorted", "gather", "dense")]
 EXECUTIONS.remove(("gather", False))
 
 
 @pytest.mark.parametrize(("execution", "stacked"), EXECUTIONS)
-@pytest.mark.parametrize("kind", ["top_k", "switch", "expert_choice", "heads", "soft"])
-def test_by_every_execution(check_padding, tokens, mask, execution, stacked, kind):
-    check_padding(make_mixture(build_router(kind), stacked, execution=execution), tokens, mask)
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_by_every_execution(as_without, tokens, mask, execution, stacked, kind):
+    as_without(mixture(ROUTERS[kind](), stacked, execution=execution), tokens, mask)
 
 
 @pytest.mark.parametrize("combine", [mb.LogMixture(), mb.HeadMaximum(), mb.HeadMean()])
 @pytest.mark.parametrize("router", [Soft(), mb.routers.TopK(2), mb.routers.Heads(mb.routers.TopK(1), 2)])
-def test_by_every_combine(check_padding, tokens, mask, combine, router):
-    check_padding(make_mixture(router, combine=combine), tokens, mask)
+def test_by_every_combine(as_without, tokens, mask, combine, router):
+    as_without(mixture(router, combine=combine), tokens, mask)
 
 
 @pytest.mark.parametrize("next_best", [False, True])
-def test_the_capacity_is_that_of_the_real_rows_in_eval_too(check_padding, tokens, mask, next_best):
+def test_the_capacity_is_that_of_the_real_rows_in_eval_too(as_without, tokens, mask, next_best):
     router = mb.routers.Switch(eval_capacity=0.5, next_best=next_best)
-    moe = make_mixture(router).eval()
-    check_padding(moe, tokens, mask)
+    moe = mixture(router).eval()
+    as_without(moe, tokens, mask)
     routing = mb.call(moe, tokens, {"mask": mask})[1][""][0]
     assert routing.aux["dropped"] > 0
     assert routing.aux["assigned"].sum() == mask.sum()
@@ -105,7 +54,7 @@ def test_the_capacity_is_that_of_the_real_rows_in_eval_too(check_padding, tokens
 
 
 def test_padding_moves_no_balance_bias():
-    """Padding would go to expert 0, and would lower its bias."""
+    """All padding would go to expert 0, and would have its bias go down."""
     router = mb.routers.TopK(1, bias_rate=0.5, experts=2)
     gate = nn.Linear(2, 2, bias=False)
     with torch.no_grad():

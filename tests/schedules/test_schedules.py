@@ -1,4 +1,3 @@
-import inspect
 import math
 
 import pytest
@@ -6,40 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moebius.kit.errors import ArgumentError, UnknownKindError
-from moebius.kit.registry import find, kinds
+from moebius.kit.registry import find
 from moebius.schedules import as_schedule
-
-SAMPLES = {"start": 0.3, "end": 0.02, "epochs": 5, "value": 0.7, "factor": 0.5, "every": 2}
-
-
-def built(kind):
-    schedule = find("schedules", kind)
-    required = [name for name, p in inspect.signature(schedule).parameters.items() if p.default is p.empty]
-    return schedule(**{name: SAMPLES[name] for name in required})
+from moebius.testing import cases
 
 
-@pytest.mark.parametrize("kind", kinds("schedules"))
-class TestEverySchedule:
-    def test_gives_a_float_for_whole_and_broken_epochs(self, kind):
-        schedule = built(kind)
-        for epoch in (0, 0.0, 1, 2.5, 100):
-            assert isinstance(schedule(epoch), float)
-            assert math.isfinite(schedule(epoch))
-
-    def test_depends_on_nothing_but_the_epoch(self, kind):
-        schedule = built(kind)
-        forwards = [schedule(epoch / 4) for epoch in range(40)]
-        backwards = [schedule(epoch / 4) for epoch in reversed(range(40))]
-        assert forwards == backwards[::-1]
-
-    def test_equals_a_second_one_of_the_same_arguments(self, kind):
-        assert built(kind) == built(kind)
-
-    @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_refuses_what_is_no_finite_number_and_names_it(self, kind, bad):
-        for name in inspect.signature(find("schedules", kind)).parameters:
-            with pytest.raises(ArgumentError, match=f"^{name}: needs a finite number"):
-                find("schedules", kind)(**{**{n: SAMPLES.get(n, 0) for n in vars(built(kind))}, name: bad})
+@pytest.mark.parametrize(("name", "check"), cases("schedules"))
+def test_every_schedule(name, check):
+    check()
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

@@ -1,7 +1,6 @@
-"""Every component can be described and made anew, and a mixture comes back from its folder as it was."""
+"""A mixture comes back from its folder as it was; `moebius.testing` holds every component to being made anew."""
 
 import hashlib
-import inspect
 import json
 from pathlib import Path
 
@@ -11,131 +10,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import moebius as mb
-from moebius.core.row_context import takes_context
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError, DataError
-from moebius.kit.registry import find, kinds
 from moebius.lab.model.build import build_mixture
 from moebius.lab.training.annealing import numbers_of
 from moebius.lab.training.checkpoint import save_weights
 from moebius.storage import save as saving
-from moebius.storage.structure import ROOMS, build_part, describe_part
+from moebius.storage.structure import describe_part
 from moebius.storage.tensors import tensor_holders
-
-FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 3, "experts": 3}
-SAMPLES = {
-    "k": 2,
-    "heads": 2,
-    "hidden of ffn": 6,
-    "hidden of sparse_ffn": 6,
-    "experts of sparse_ffn": 5,
-    "dim": 64,
-    "gate_features": 4,
-    "expert_features": 5,
-    "gate": lambda: nn.Linear(64, 4),
-    "gate of mixture": lambda: nn.Linear(64, 2),
-    "network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5)),
-    "router": lambda: mb.routers.TopK(2),
-    "bodies": lambda: [nn.Linear(64, 5) for _ in range(2)],
-    "heads of layers": lambda: [nn.Linear(5, 3) for _ in range(2)],
-    "experts of layers": lambda: [nn.Linear(64, 3) for _ in range(2)],
-}
-# Values that differ from the defaults, so that an argument that is forgotten is noticed.
-CHANGED = {
-    "bias": False,
-    "temperature": 0.5,
-    "normalise": False,
-    "renormalise": False,
-    "slots": 2,
-    "shared": 1,
-    "execution": "sorted",
-    "seed": 3,
-    "capacity": 3.0,
-    "jitter": 0.25,
-    "eval_capacity": 4.0,
-    "next_best": True,
-    "bias_rate": 0.125,
-    "gamma": 0.5,
-    "low": -0.25,
-    "high": 1.25,
-    "p": 0.5,
-    "floor": 0.25,
-    "noise": 0.5,
-    "learned_noise": False,
-    "iterations": 3,
-    "within_class": True,
-    "classes of adapter": [1, 3],
-    "total": 5,
-    "activation of adapter": "log_softmax",
-    "fill": -torch.inf,
-    "frozen": True,
-    "hidden_dropout": 0.25,
-    "batch_norm": False,
-    "latent": 3,
-}
-
-
-def chosen(room, kind, name, parameter, table):
-    for key in (f"{name} of {kind}", f"{name} of {room}", name):
-        if key in table:
-            return table[key]
-    return parameter.default
-
-
-def make(room, kind, changed):
-    """A component with its defaults, or with as many other values as there are."""
-    torch.manual_seed(0)
-    component, given = find(room, kind), {}
-    for name, parameter in inspect.signature(component).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        value = chosen(room, kind, name, parameter, {**SAMPLES, **CHANGED} if changed else SAMPLES)
-        if name in FACTS and (value is parameter.empty or (changed and value is None)):
-            value = FACTS[name]
-        if value is not parameter.default:
-            given[name] = value() if callable(value) else value
-    return component(**given)
-
-
-COMPONENTS = [(room, kind) for room in ROOMS for kind in kinds(room)]
-
-
-@pytest.mark.parametrize("changed", [False, True])
-@pytest.mark.parametrize(("room", "kind"), COMPONENTS)
-def test_a_component_is_made_anew_from_its_description(room, kind, changed):
-    part = make(room, kind, changed)
-    said = describe_part(part)
-    assert json.loads(json.dumps(said, allow_nan=False)) == said
-    assert said["kind"] == kind
-    own = dict(part.named_modules()) if isinstance(part, nn.Module) else {}
-    before = torch.get_rng_state()
-    again = build_part(json.loads(json.dumps(said)), room, own)
-    assert type(again) is type(part)
-    assert repr(again) == repr(part) or not isinstance(part, nn.Module)
-    assert describe_part(again) == said
-    if isinstance(part, nn.Module):
-        shapes = {name: tensor.shape for name, tensor in part.state_dict().items()}
-        assert {name: tensor.shape for name, tensor in again.state_dict().items()} == shapes
-        again.load_state_dict(part.state_dict())
-        assert_same(room, part.eval(), again.eval())
-    torch.set_rng_state(before)
-    describe_part(part)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def assert_same(room, one, other):
-    if room == "routers":
-        x = torch.randn(6, one.gate_outputs(3))
-        a, b = one(x).weights, other(x).weights
-    elif room == "layers":
-        x = torch.randn(2, 6, 64)
-        a, b = one(x), other(x)
-    else:
-        x = torch.rand(6, 1, 8, 8)
-        context = ({"domain": torch.tensor([0, 1, 2, 0, 1, 2])},) if takes_context(type(one)) else ()
-        a, b = one(x, *context), other(x, *context)
-        a, b = (a[0], b[0]) if isinstance(a, tuple) else (a, b)
-    torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_what_a_schedule_may_change_is_what_it_may_have_changed():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -127,3 +128,15 @@ class AttentiveMixture(nn.Module):
             raise ArgumentError("bodies", rule, (len(features_TEF), *features_TEF.shape[2:]), fix)
         query_Td, key_TEd = self.query(state), self.key(features_TEF)
         return torch.einsum("td,ted->te", query_Td, key_TEd) / self.query.out_features**0.5
+
+    @staticmethod
+    def example(facts: Mapping[str, int]) -> dict[str, Any]:
+        """Arguments that fit each other, for the checks of `moebius.testing`."""
+        width, hidden = facts["features"], 6
+        return {
+            "gate": nn.Linear(width, 4),
+            "bodies": [nn.Linear(width, hidden) for _ in range(facts["experts"])],
+            "heads": [nn.Linear(hidden, facts["classes"]) for _ in range(facts["experts"])],
+            "gate_features": 4,
+            "expert_features": hidden,
+        }

@@ -1,0 +1,125 @@
+"""What checks are made of: a rule that holds, or a `ContractError` that names the component and the rule."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moebius.kit.errors import ArgumentError, MoebiusError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+class ContractError(MoebiusError, AssertionError):
+    """A component breaks a rule of its room; the message names the component, the rule and the value.
+
+    It is an AssertionError, so that test tools count it as a failure and not as an error of the test.
+
+    Arguments:
+        message: the component, the rule and the value that breaks it.
+        fix: what to change in the component, if there is one thing to change.
+
+    Example:
+        >>> print(ContractError("gates first: loses rows", "return one row of scores for each row"))
+        gates first: loses rows
+          fix: return one row of scores for each row
+    """
+
+
+def require(condition: bool | Tensor, rule: str, fix: str | None = None) -> None:
+    """Raise a `ContractError` unless `condition` holds.
+
+    Arguments:
+        condition: a truth value, or a tensor of a single one.
+        rule: what is wrong, as a clause whose subject is the component ("loses rows").
+        fix: what to change in the component.
+    """
+    if not bool(condition):
+        raise ContractError(rule, fix)
+
+
+def require_close(
+    values: Any,
+    expected: Any,
+    rule: str,
+    rtol: float | int | None = None,
+    atol: float | int | None = None,
+    fix: str | None = None,
+) -> None:
+    """Raise unless two tensors, or two collections of tensors, are close in the sense of `torch.testing`."""
+    try:
+        torch.testing.assert_close(values, expected, rtol=rtol, atol=atol)
+    except AssertionError as error:
+        raise ContractError(f"{rule}. {error}", fix) from None
+
+
+def require_equal(values: Tensor, expected: Tensor, rule: str, fix: str | None = None) -> None:
+    """Raise unless two tensors are equal in each bit."""
+    if not torch.equal(values, expected):
+        different = "" if values.shape == expected.shape else f": shapes {_shape(values)} and {_shape(expected)}"
+        raise ContractError(f"{rule}{different}", fix)
+
+
+def require_shape(values: Any, shape: Sequence[int], noun: str) -> None:
+    """Raise unless `values`, which the message calls `noun`, is a tensor of this shape."""
+    require(isinstance(values, Tensor), f"gives a {type(values).__name__} in the place of {noun}")
+    require(_shape(values) == tuple(shape), f"gives {noun} of shape {_shape(values)}, needs {tuple(shape)}")
+
+
+def require_dtype(values: Tensor, dtype: torch.dtype, noun: str) -> None:
+    """Raise unless `values`, which the message calls `noun`, has this number format."""
+    require(values.dtype == dtype, f"gives {noun} in {values.dtype}, needs {dtype}")
+
+
+def require_refusal(call: Callable[[], Any], pattern: str, rule: str, fix: str | None = None) -> None:
+    """Raise unless `call` raises an ArgumentError whose text has `pattern`.
+
+    Arguments:
+        call: makes or calls the component with something impossible.
+        pattern: a regular expression.
+        rule: what is wrong where it does not, as a clause ("takes experts=0").
+        fix: what to change in the component.
+    """
+    try:
+        call()
+    except ArgumentError as error:
+        if re.search(pattern, str(error), re.DOTALL) is None:
+            raise ContractError(f"{rule}: its ArgumentError says {str(error)!r}, needs {pattern!r}", fix) from error
+    except Exception as error:
+        raise ContractError(f"{rule}: it raises {type(error).__name__}, needs a moebius.ArgumentError", fix) from error
+    else:
+        raise ContractError(f"{rule} and raises nothing", fix)
+
+
+def require_true_gradients(function: Callable[..., Any], inputs: Any, rule: str) -> None:
+    """Raise unless gradients are those of finite differences, in float64."""
+    try:
+        torch.autograd.gradcheck(function, inputs)
+    except RuntimeError as error:  # GradcheckError is one
+        raise ContractError(f"{rule}. {error}") from None
+
+
+def require_gradients(part: nn.Module, further: Sequence[tuple[str, Tensor]] = ()) -> None:
+    """Raise unless every parameter of `part`, and every tensor of `further`, has a gradient that is not 0."""
+    for name, tensor in [*part.named_parameters(), *further]:
+        gradient = tensor.grad
+        if gradient is None:
+            raise ContractError(f"passes no gradient to {name}")
+        require(gradient.abs().sum() > 0, f"passes a gradient of 0 to {name}")
+
+
+def copy_state(part: nn.Module) -> dict[str, Tensor]:
+    """Clones of the tensors of a module's state dict."""
+    return {name: value.clone() for name, value in part.state_dict().items()}
+
+
+def require_same_state(part: nn.Module, before: dict[str, Tensor], rule: str) -> None:
+    """Raise unless the state dict's tensors are those of `before`."""
+    for name, value in part.state_dict().items():
+        require_equal(value, before[name], f"{rule}: {name}")
+
+
+def _shape(values: Tensor) -> tuple[int, ...]:
+    return tuple(values.shape)

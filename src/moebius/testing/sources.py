@@ -1,0 +1,105 @@
+"""The contract of data sources: an identity that is cheap, and rows of two splits; needs the extra `lab`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from moebius.kit.extras import lab
+from moebius.testing._contract import require
+from moebius.testing._run import run_checks
+from moebius.testing._subject import Subject
+
+
+def check_source(source: Callable[..., Any], **arguments: Any) -> None:
+    """Hold a data source to the contract of the room `data.sources`: every function of `CHECKS`.
+
+    Arguments:
+        source: the class.
+        arguments: for the constructor, such as the path of files.
+
+    Raises:
+        ContractError: the first rule that the source breaks.
+
+    Example:
+        >>> from moebius.lab.data.sources import Textures
+        >>> check_source(Textures, rows_per_class=5)
+
+    Reference: ours.
+    """
+    run_checks(CHECKS, Subject("data.sources", source, arguments))
+
+
+def is_a_source_with_a_name(subject: Subject) -> None:
+    """It is a `Source` whose `name` is a text that is not empty."""
+    source = subject.make()
+    require(isinstance(source, lab("data.raw", "Source")), "is no Source", "class …(Source)")
+    require(isinstance(source.name, str) and bool(source.name.strip()), f"has the name {source.name!r}", 'name = "…"')
+
+
+def has_the_same_identity_for_the_same_rows(subject: Subject) -> None:
+    """Opened twice it has the same identity, a text: the cache finds its rows by it."""
+    first, second = (subject.make().open().identity for _ in range(2))
+    require(isinstance(first, str) and bool(first), f"has the identity {first!r}, needs a text")
+    require(first == second, "has another identity when opened again", "identify(files, …options)")
+
+
+def reads_the_same_rows_again(subject: Subject) -> None:
+    """Each split gives as many rows as it says, the same in a second pass and for a second object."""
+    passes = [_read(subject) for _ in range(2)]
+    for split in ("train", "test"):
+        rows, again = getattr(passes[0], split), getattr(passes[1], split)
+        first, second, other = list(rows), list(rows), list(again)
+        require(len(first) == len(rows), f"gives {len(first)} rows to {split} and says {len(rows)}")
+        require(len(first) > 0, f"gives no row to {split}")
+        for later in (second, other):
+            same = len(first) == len(later) and all(map(_equal, first, later))
+            require(same, f"gives other rows to {split} when read again")
+
+
+def labels_rows_by_its_classes(subject: Subject) -> None:
+    """A label is the place or the name of a class; classes are different texts; the test has no class of its own."""
+    contents = _read(subject)
+    classes = contents.classes
+    texts = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
+    require(texts and len(set(classes)) == len(classes) > 0, f"has the classes {classes!r}, needs different texts")
+    for split in (contents.train, contents.test):
+        for row in split:
+            known = row.label in classes if isinstance(row.label, str) else row.label in range(len(classes))
+            require(known, f"gives the label {row.label!r}, which is none of its {len(classes)} classes")
+
+
+def gives_images_and_their_places(subject: Subject) -> None:
+    """An image is the bytes of a file, a path or an array of uint8, (height, width[, 3]); each row names its file."""
+    from pathlib import Path
+
+    contents = _read(subject)
+    places = []
+    for split in (contents.train, contents.test):
+        for row in split:
+            image = row.image
+            array = isinstance(image, np.ndarray) and image.dtype == np.uint8
+            good = isinstance(image, bytes | Path) or (array and (image.ndim == 2 or image.shape[2:] in ((1,), (3,))))
+            require(good, f"gives an image of {type(image).__name__}, needs bytes, a path or an array of uint8")
+            require(bool(row.file), "gives a row without its file")
+            places.append(row.where)
+    require(len(set(places)) == len(places), "gives two rows the same place, or one row to both splits")
+
+
+def _read(subject: Subject) -> Any:
+    return subject.make().open().read()
+
+
+def _equal(row: Any, other: Any) -> bool:
+    fields, others = row._asdict(), other._asdict()
+    same_image = np.array_equal(fields.pop("image"), others.pop("image"))
+    return same_image and fields == others
+
+
+CHECKS = (
+    is_a_source_with_a_name,
+    has_the_same_identity_for_the_same_rows,
+    reads_the_same_rows_again,
+    labels_rows_by_its_classes,
+    gives_images_and_their_places,
+)
