@@ -6,7 +6,7 @@ from moebius.testing.padding import MASK, compare_masked, make_tokens
 
 
 @pytest.fixture
-def as_without():
+def check_padding():
     """`compare_masked`."""
     return compare_masked
 

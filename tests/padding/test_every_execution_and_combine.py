@@ -32,21 +32,21 @@ EXECUTIONS.remove(("gather", False))
 
 @pytest.mark.parametrize(("execution", "stacked"), EXECUTIONS)
 @pytest.mark.parametrize("kind", ROUTERS)
-def test_by_every_execution(as_without, tokens, mask, execution, stacked, kind):
-    as_without(mixture(ROUTERS[kind](), stacked, execution=execution), tokens, mask)
+def test_by_every_execution(check_padding, tokens, mask, execution, stacked, kind):
+    check_padding(mixture(ROUTERS[kind](), stacked, execution=execution), tokens, mask)
 
 
 @pytest.mark.parametrize("combine", [mb.LogMixture(), mb.HeadMaximum(), mb.HeadMean()])
 @pytest.mark.parametrize("router", [Soft(), mb.routers.TopK(2), mb.routers.Heads(mb.routers.TopK(1), 2)])
-def test_by_every_combine(as_without, tokens, mask, combine, router):
-    as_without(mixture(router, combine=combine), tokens, mask)
+def test_by_every_combine(check_padding, tokens, mask, combine, router):
+    check_padding(mixture(router, combine=combine), tokens, mask)
 
 
 @pytest.mark.parametrize("next_best", [False, True])
-def test_the_capacity_is_that_of_the_real_rows_in_eval_too(as_without, tokens, mask, next_best):
+def test_the_capacity_is_that_of_the_real_rows_in_eval_too(check_padding, tokens, mask, next_best):
     router = mb.routers.Switch(eval_capacity=0.5, next_best=next_best)
     moe = mixture(router).eval()
-    as_without(moe, tokens, mask)
+    check_padding(moe, tokens, mask)
     routing = mb.call(moe, tokens, {"mask": mask})[1][""][0]
     assert routing.aux["dropped"] > 0
     assert routing.aux["assigned"].sum() == mask.sum()
