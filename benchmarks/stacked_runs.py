@@ -1,16 +1,17 @@
-"""Runs that train as one against runs one after another, and a whole study in three ways.
+"""Cohorts of runs against runs one after another, and a whole study in three ways.
 
     .venv/bin/python benchmarks/stacked_runs.py [--device cuda] [--json PATH]
     .venv/bin/python benchmarks/stacked_runs.py --study --data-dir ../shared/data [training.epochs=2 …]
 
-Without `--study`: steps a second of 1, 2, 5 and 10 runs stacked and alone, for the four models of study 1 and two of
-study 2, batch 128, 32×32 grey images drawn at random; all in one process and in turn, medians over rounds, and the
-ratio within rounds with its smallest and largest value. A step of a stack of five counts as five. Beside it the largest
-difference between the first step's gradients, stacked and alone, as a share of the largest gradient; where relu has
-a million values to cut off, one of them may lie within rounding of 0, and the difference is then that of a row.
+Without `--study`: steps a second of cohorts of 1, 2, 5 and 10 runs and of one run alone, for the four models of study
+1 and two of study 2, batch 128, 32×32 grey images drawn at random; all in one process and in turn, medians over
+rounds, and the ratio within rounds with its smallest and largest value. A step of a cohort of five counts as five.
+Beside it the largest difference between the first step's gradients, in the cohort and alone, as a share of the largest
+gradient; where relu has a million values to cut off, one of them may lie within rounding of 0, and the difference is
+then that of a row.
 
 With `--study`: `moebius run linear-experts --seeds 5` one run after another (one process, all threads), one process a
-core, and with stacks; wall times of the whole commands, and the mean test accuracy of every variant with its 95 %
+core, and with cohorts; wall times of the whole commands, and the mean test accuracy of every variant with its 95 %
 interval over seeds. KEY=VALUE change the recipe.
 """
 
@@ -57,9 +58,9 @@ BETWEEN = {
     for width in (32, 128, 512)
 }
 WAYS = {
-    "one after another": ["--workers", "1", "--stack", "never"],
-    "one process a core": ["--stack", "never"],
-    "stacks": ["--stack", "auto"],
+    "one after another": ["--workers", "1", "--cohorts", "never"],
+    "one process a core": ["--cohorts", "never"],
+    "cohorts": ["--cohorts", "auto"],
 }
 
 
@@ -87,13 +88,13 @@ def members(model: dict, data: Dataset, runs: int, folder: Path) -> list[CohortM
     return [CohortMember(build, settings(), seed, folder / str(seed)) for seed in range(runs)]
 
 
-def stacked(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
+def cohort(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
     folder = Path(tempfile.mkdtemp())
-    trainer = CohortTrainer(members(model, data, runs, folder), data, folder / "stack.safetensors", device)
+    trainer = CohortTrainer(members(model, data, runs, folder), data, folder / "cohort.safetensors", device)
 
     def epoch() -> int:
-        for account in trainer.accounts:
-            account.progress.batch = 0
+        for record in trainer.run_records:
+            record.progress.batch = 0
         trainer.train_epoch()
         return runs * trainer.steps_per_epoch
 
@@ -105,13 +106,13 @@ def first_step(model: dict, data: Dataset, runs: int, device: str) -> float:
     one_step = replace(data, train=data.train.take(torch.arange(BATCH)))
     folder = Path(tempfile.mkdtemp())
     every = members(model, one_step, runs, folder)
-    stack = CohortTrainer(every, one_step, folder / "stack.safetensors", device)
-    stack.train_epoch()
+    together = CohortTrainer(every, one_step, folder / "cohort.safetensors", device)
+    together.train_epoch()
     most = largest = 0.0
     for run, member in enumerate(every):
         trainer = Trainer(member.build, one_step, member.settings, member.seed, folder / f"alone-{run}", device)
         trainer.train_epoch()
-        for parameter, leaf in zip(trainer.parameters, stack.leaves, strict=True):
+        for parameter, leaf in zip(trainer.parameters, together.leaves, strict=True):
             if parameter.grad is not None and leaf.grad is not None:
                 most = max(most, (parameter.grad - leaf.grad[run]).abs().max().item())
                 largest = max(largest, parameter.grad.abs().max().item())
@@ -128,8 +129,8 @@ def measure(name: str, model: dict, options) -> list[Row]:
     if why is not None:
         return []
     candidates = {"alone": alone(model, data, options.device)}
-    candidates |= {f"{runs} stacked": stacked(model, data, runs, options.device) for runs in options.runs}
-    pairs = [(f"{runs} stacked", "alone") for runs in options.runs]
+    candidates |= {f"cohort of {runs}": cohort(model, data, runs, options.device) for runs in options.runs}
+    pairs = [(f"cohort of {runs}", "alone") for runs in options.runs]
     found = compare(rates(candidates, options.rounds), pairs, "steps/s", prefix)
     most = max(options.runs)
     share = first_step(model, data, most, options.device)
@@ -179,7 +180,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, help="counted rounds; 5, and 1 of a study")
     arguments.add_argument("--steps", type=int, help="of an epoch; 100, and 8 for study 2 on a CPU")
     arguments.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
-    arguments.add_argument("--runs", type=int, nargs="+", default=[1, 2, 5, 10], help="sizes of stacks")
+    arguments.add_argument("--runs", type=int, nargs="+", default=[1, 2, 5, 10], help="sizes of cohorts")
     arguments.add_argument("--model", action="append", choices=[*MODELS, *BETWEEN], help="only this one")
     arguments.add_argument("--study", action="store_true", help="time whole commands instead")
     arguments.add_argument("--seeds", type=int, default=5, help="of the study")
