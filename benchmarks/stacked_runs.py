@@ -59,9 +59,9 @@ BETWEEN = {
     for width in (32, 128, 512)
 }
 WAYS = {
-    "one after another": ["--workers", "1", "--stack", "never"],
-    "one process a core": ["--stack", "never"],
-    "stacks": ["--stack", "auto"],
+    "one after another": ["--workers", "1", "--cohorts", "never"],
+    "one process a core": ["--cohorts", "never"],
+    "cohorts": ["--cohorts", "auto"],
 }
 
 
@@ -91,7 +91,7 @@ def make_members(model: dict, data: Dataset, runs: int, folder: Path) -> list[Co
 
 def make_cohort_epoch(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
     folder = Path(tempfile.mkdtemp())
-    trainer = CohortTrainer(make_members(model, data, runs, folder), data, folder / "stack.safetensors", device)
+    trainer = CohortTrainer(make_members(model, data, runs, folder), data, folder / "cohort.safetensors", device)
 
     def epoch() -> int:
         for account in trainer.accounts:
@@ -107,7 +107,7 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
     first_batch = replace(data, train=data.train.take(torch.arange(BATCH)))
     folder = Path(tempfile.mkdtemp())
     members = make_members(model, first_batch, runs, folder)
-    cohort = CohortTrainer(members, first_batch, folder / "stack.safetensors", device)
+    cohort = CohortTrainer(members, first_batch, folder / "cohort.safetensors", device)
     cohort.train_epoch()
     difference = largest = 0.0
     for run, member in enumerate(members):
@@ -131,8 +131,8 @@ def measure(name: str, model: dict, options) -> list[Row]:
     if obstacle is not None:
         return []
     candidates = {"alone": make_single_epoch(model, data, options.device)}
-    candidates |= {f"{runs} stacked": make_cohort_epoch(model, data, runs, options.device) for runs in options.runs}
-    pairs = [(f"{runs} stacked", "alone") for runs in options.runs]
+    candidates |= {f"cohort of {runs}": make_cohort_epoch(model, data, runs, options.device) for runs in options.runs}
+    pairs = [(f"cohort of {runs}", "alone") for runs in options.runs]
     rows = comparison_rows(measure_rates(candidates, options.rounds), pairs, "steps/s", prefix)
     largest = max(options.runs)
     share = measure_gradient_difference(model, data, largest, options.device)

@@ -45,11 +45,11 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reci
     path = tmp_path_factory.mktemp("recipes") / "small.yaml"
     path.write_text(RECIPE, encoding="utf-8")
 
-    def loaded(*overrides: str, seeds: int | None = None, added: str = "") -> Recipe:
+    def load_small_recipe(*overrides: str, seeds: int | None = None, added: str = "") -> Recipe:
         path.write_text(RECIPE + added, encoding="utf-8")
         return load_recipe(str(path), overrides, seeds=seeds)
 
-    return loaded
+    return load_small_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ class Study(NamedTuple):
 def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
     """Plans the small recipe in a folder, on one thread."""
 
-    def made(
+    def create_study(
         out: Path,
         *overrides: str,
         seeds: int | None = None,
@@ -88,7 +88,7 @@ def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
         plan = make_plan(recipe, data, "cpu", workers, out, cohorts=cohorts)
         return Study(Plan(**{**vars(plan), "threads": threads}), load, data, out)
 
-    return made
+    return create_study
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: Any, code: str | None = None) -> subprocess.Popen[str]:
-        what = ["-c", code] if code is not None else ["-m", "moebius"]
+        arguments_of_python = ["-c", code] if code is not None else ["-m", "moebius"]
         process = subprocess.Popen(
-            [sys.executable, *what, *map(str, arguments)],
+            [sys.executable, *arguments_of_python, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

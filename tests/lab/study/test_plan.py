@@ -16,20 +16,20 @@ def test_runs_go_seed_by_seed(planned, tmp_path):
 
 def test_study_json_says_what_is_run(planned, tmp_path):
     study = planned(tmp_path)
-    written = json.loads((tmp_path / "study.json").read_text())
-    assert written["schema"] == 1
-    assert written["study"] == "small"
-    assert written["recipe"]["training"]["epochs"] == 2
-    assert written["data"]["fingerprint"] == study.data.fingerprint
-    assert written["data"]["domains"] == ["digits", "textures"]
-    assert (written["data"]["train_rows"], written["data"]["test_rows"]) == (120, 200)
-    assert len(written["data"]["classes"]) == 20
-    assert written["versions"]["torch"] == torch.__version__
-    assert set(written["hardware"]) == {"processor", "cores", "gpu", "system"}
+    study_json = json.loads((tmp_path / "study.json").read_text())
+    assert study_json["schema"] == 1
+    assert study_json["study"] == "small"
+    assert study_json["recipe"]["training"]["epochs"] == 2
+    assert study_json["data"]["fingerprint"] == study.data.fingerprint
+    assert study_json["data"]["domains"] == ["digits", "textures"]
+    assert (study_json["data"]["train_rows"], study_json["data"]["test_rows"]) == (120, 200)
+    assert len(study_json["data"]["classes"]) == 20
+    assert study_json["versions"]["torch"] == torch.__version__
+    assert set(study_json["hardware"]) == {"processor", "cores", "gpu", "system"}
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "difference"),
     [
         ("training.epochs=3", "training.epochs: 2 there, 3 here"),
         ("training.optimizer.lr=0.5", "training.optimizer.lr: 0.01 there, 0.5 here"),
@@ -37,14 +37,14 @@ def test_study_json_says_what_is_run(planned, tmp_path):
         ("model.combine.kind=weighted_sum", "model.combine.kind: 'log_mixture' there, 'weighted_sum' here"),
     ],
 )
-def test_another_recipe_in_the_same_folder_is_refused(override, said, planned, tmp_path):
+def test_another_recipe_in_the_same_folder_is_refused(override, difference, planned, tmp_path):
     planned(tmp_path)
     before = (tmp_path / "study.json").read_text()
-    with pytest.raises(StudyError, match="holds another study") as caught:
+    with pytest.raises(StudyError, match="holds another study") as error:
         planned(tmp_path, override, seeds=3)
-    assert said in caught.value.message
-    assert "seeds" not in caught.value.message  # those may grow
-    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert difference in error.value.message
+    assert "seeds" not in error.value.message  # those may grow
+    assert error.value.fix == f"--out {tmp_path}-2"
     assert (tmp_path / "study.json").read_text() == before
 
 
@@ -69,11 +69,11 @@ def test_threads_and_precision_are_decided_once(small_recipe, planned, tmp_path)
     assert (first.workers, again.workers) == (1, 2)
     assert first.threads == again.threads
     path = tmp_path / "study" / "study.json"
-    written = json.loads(path.read_text())
-    written["precision"]["conv"] = ["bf16", "said so before"]
-    path.write_text(json.dumps(written))
+    study_json = json.loads(path.read_text())
+    study_json["precision"]["conv"] = ["bf16", "decided before"]
+    path.write_text(json.dumps(study_json))
     run = make_plan(small_recipe(), data, "cpu", None, tmp_path / "study").runs[1]
-    assert (run.training["precision"], run.precision_reason) == ("bf16", "said so before")
+    assert (run.training["precision"], run.precision_reason) == ("bf16", "decided before")
 
 
 def test_a_variant_may_be_added_and_none_may_be_left_out(planned, tmp_path):
@@ -83,17 +83,17 @@ def test_a_variant_may_be_added_and_none_may_be_left_out(planned, tmp_path):
     assert names == ["linear", "conv", "third"]
     with pytest.raises(StudyError, match=r"variants\.third.*there, nothing here"):
         planned(tmp_path)
-    with pytest.raises(StudyError, match="there, 3 here") as caught:
+    with pytest.raises(StudyError, match="there, 3 here") as error:
         planned(tmp_path, "training.epochs=3", added=added)
-    assert "third" not in caught.value.message
+    assert "third" not in error.value.message
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1000}', "null"])
 def test_a_study_json_that_is_none_is_refused(content, planned, tmp_path):
     (tmp_path / "study.json").write_text(content)
-    with pytest.raises(StudyError, match=r"study.json: cannot be read") as caught:
+    with pytest.raises(StudyError, match=r"study.json: cannot be read") as error:
         planned(tmp_path)
-    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert error.value.fix == f"--out {tmp_path}-2"
     assert (tmp_path / "study.json").read_text() == content
 
 
@@ -101,9 +101,9 @@ def test_a_study_json_that_is_none_is_refused(content, planned, tmp_path):
 def test_a_study_begun_on_a_gpu_does_not_go_on_without(planned, tmp_path):
     planned(tmp_path)
     path = tmp_path / "study.json"
-    written = json.loads(path.read_text())
-    written["machine"]["device"] = "cuda"
-    path.write_text(json.dumps(written))
+    study_json = json.loads(path.read_text())
+    study_json["machine"]["device"] = "cuda"
+    path.write_text(json.dumps(study_json))
     with pytest.raises(StudyError, match="was begun on a GPU"):
         planned(tmp_path)
 
@@ -126,23 +126,23 @@ def test_cohorts_are_decided_once(planned, tmp_path):
 
 def test_seeds_that_come_later_are_stacked_among_themselves(planned, tmp_path):
     planned(tmp_path, TWO, seeds=2)
-    grown = planned(tmp_path, TWO, seeds=5).plan
-    assert names(grown.cohorts) == [
+    larger = planned(tmp_path, TWO, seeds=5).plan
+    assert names(larger.cohorts) == [
         ["hidden/seed-0", "hidden/seed-1"],
         ["linear/seed-0", "linear/seed-1"],
         ["hidden/seed-2", "hidden/seed-3", "hidden/seed-4"],
         ["linear/seed-2", "linear/seed-3", "linear/seed-4"],
     ]
-    assert names(planned(tmp_path, TWO, seeds=5).plan.cohorts) == names(grown.cohorts)
+    assert names(planned(tmp_path, TWO, seeds=5).plan.cohorts) == names(larger.cohorts)
     # Jobs are the whole cohorts of what is asked for, and the runs that are in none.
-    assert names(grown.jobs(grown.runs[6:7])) == names(grown.cohorts[3:])
+    assert names(larger.jobs(larger.runs[6:7])) == names(larger.cohorts[3:])
 
 
 def test_a_run_that_was_planned_alone_stays_alone(planned, tmp_path):
     planned(tmp_path, TWO, seeds=1)
-    grown = planned(tmp_path, TWO, seeds=2).plan
-    assert grown.cohorts == ()
-    assert names(grown.jobs(grown.runs)) == [[run.name] for run in grown.runs]
+    larger = planned(tmp_path, TWO, seeds=2).plan
+    assert larger.cohorts == ()
+    assert names(larger.jobs(larger.runs)) == [[run.name] for run in larger.runs]
     assert names(planned(tmp_path, TWO, seeds=4).plan.cohorts) == [
         ["hidden/seed-2", "hidden/seed-3"],
         ["linear/seed-2", "linear/seed-3"],
@@ -161,9 +161,9 @@ def test_fewer_seeds_leave_the_cohorts_whole(planned, tmp_path):
 def test_a_study_from_before_there_were_cohorts_goes_on_without(planned, tmp_path):
     planned(tmp_path, TWO, seeds=2)
     path = tmp_path / "study.json"
-    written = json.loads(path.read_text())
-    del written["jobs"], written["alone"]
-    path.write_text(json.dumps(written))
+    study_json = json.loads(path.read_text())
+    del study_json["jobs"], study_json["alone"]
+    path.write_text(json.dumps(study_json))
     assert planned(tmp_path, TWO, seeds=2).plan.cohorts == ()
 
 

@@ -100,9 +100,9 @@ def test_an_unknown_device_is_refused_before_anything_is_made(small_recipe, cons
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_a_gpu_that_is_not_there_is_refused(small_recipe, console, tmp_path):
-    with pytest.raises(StudyError, match="no GPU") as caught:
+    with pytest.raises(StudyError, match="no GPU") as error:
         run(small_recipe(), tmp_path / "study", device="cuda", console=console)
-    assert caught.value.fix == "--device cpu"
+    assert error.value.fix == "--device cpu"
     assert not (tmp_path / "study").exists()
 
 
@@ -126,9 +126,9 @@ def test_killed_then_restarted_at_once_then_interrupted(small_recipe, started, t
         line = again.stdout.readline()
         assert line, f"ended with {again.wait()}:\n{text}"
         text += line
-    found = re.findall(r"^resumed (\S+) at epoch (\d+) step (\d+)$", text, re.MULTILINE)
-    assert sorted(name for name, _, _ in found) == ["conv/seed-0", "linear/seed-0"]
-    assert all(int(step) > 0 and int(epoch) == int(step) // 38 + 1 for _, epoch, step in found)
+    resumed = re.findall(r"^resumed (\S+) at epoch (\d+) step (\d+)$", text, re.MULTILINE)
+    assert sorted(name for name, _, _ in resumed) == ["conv/seed-0", "linear/seed-0"]
+    assert all(int(step) > 0 and int(epoch) == int(step) // 38 + 1 for _, epoch, step in resumed)
 
     workers = workers_of(tmp_path)
     os.killpg(again.pid, signal.SIGINT)  # as Ctrl-C does
@@ -144,11 +144,11 @@ def test_killed_then_restarted_at_once_then_interrupted(small_recipe, started, t
 def test_a_killed_cohort_ends_in_the_uninterrupted_bits(small_recipe, started, tmp_path):
     changes = (ONE, "training.epochs=8", "training.checkpoint_seconds=0.05")
     command = ("run", small_recipe().reference, *changes, "--seeds", 3, "--workers", 1, "--out")
-    whole = started(*command, tmp_path / "whole")
-    said, _ = whole.communicate(timeout=120)
-    assert whole.returncode == 0, said
-    assert "3 runs, 3 to do · cpu, 1 at a time" in said
-    assert "· 1 cohort of 3 runs\n" in said
+    uninterrupted = started(*command, tmp_path / "whole")
+    output, _ = uninterrupted.communicate(timeout=120)
+    assert uninterrupted.returncode == 0, output
+    assert "3 runs, 3 to do · cpu, 1 at a time" in output
+    assert "· 1 cohort of 3 runs\n" in output
     out = tmp_path / "killed"
     process = started(*command, out)
     until(lambda: len(list(out.glob("*/seed-*/metrics.jsonl"))) == 3 or process.poll() is not None)
@@ -156,15 +156,15 @@ def test_a_killed_cohort_ends_in_the_uninterrupted_bits(small_recipe, started, t
     process.wait()
     assert not (out / "results.json").exists()
     again = started(*command, out)
-    said, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, said
-    found = re.findall(r"^resumed (\S+) at epoch (\d+) step (\d+)$", said, re.MULTILINE)
-    assert [name for name, _, _ in found] == [f"linear/seed-{seed}" for seed in range(3)]
-    assert all(int(step) > 0 for _, _, step in found)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    resumed = re.findall(r"^resumed (\S+) at epoch (\d+) step (\d+)$", output, re.MULTILINE)
+    assert [name for name, _, _ in resumed] == [f"linear/seed-{seed}" for seed in range(3)]
+    assert all(int(step) > 0 for _, _, step in resumed)
     for seed in range(3):
         for name in ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet"):
-            one, other = (folder / "linear" / f"seed-{seed}" / name for folder in (tmp_path / "whole", out))
-            assert one.read_bytes() == other.read_bytes(), name
+            expected_file, file = (folder / "linear" / f"seed-{seed}" / name for folder in (tmp_path / "whole", out))
+            assert expected_file.read_bytes() == file.read_bytes(), name
     assert not list(out.rglob("cohort.safetensors"))
 
 

@@ -23,7 +23,7 @@ from moebius.lab.study.train_run import result_path
 from moebius.lab.study.workers import run_all
 
 PAIRS = [(0, 8), (1, 9), (2, 6), (3, 5), (4, 7), (0, 9), (1, 8), (2, 7), (3, 6), (4, 5)]
-NAMES = [f"pair-{one}-{other}" for one, other in PAIRS]
+NAMES = [f"pair-{first}-{second}" for first, second in PAIRS]
 VGG = {"kind": "vgg", "filters": [[2]], "dropout": 0.3, "hidden": [4]}
 BITS = ("model.safetensors", "metrics.jsonl")
 QUIET = Console(file=StringIO())
@@ -76,27 +76,27 @@ class Study:
         self.data, self.out = self.load(), out
         plan = make_plan(recipe, self.data, "cpu", workers, out, stages_dir)
         self.plan = Plan(**{**vars(plan), "threads": 1})
-        self.heard, self.trained = [], []
+        self.events, self.trained = [], []
 
     def run(self, stop=lambda run, event: False):
         """Train what is not finished; breaks off where `stop` says so."""
 
         def listen(run, event):
-            self.heard.append((run.name, event.kind, event.step))
+            self.events.append((run.name, event.kind, event.step))
             if stop(run, event):
                 raise KeyboardInterrupt
 
-        todo = [one for one in self.plan.all_runs if not result_path(self.out, one).exists()]
-        finished = lambda run: (self.trained.append(run.name), self.heard.append((run.name, "finished", 0)))  # noqa: E731
+        todo = [run for run in self.plan.all_runs if not result_path(self.out, run).exists()]
+        finished = lambda run: (self.trained.append(run.name), self.events.append((run.name, "finished", 0)))  # noqa: E731
         return run_all(self.plan, todo, self.out, self.load, self.data, listen, finished)
 
     def folder(self, name):
         """The folder of the stage or the variant."""
-        return next(one.place(self.out) for one in self.plan.all_runs if one.variant == name)
+        return next(run.place(self.out) for run in self.plan.all_runs if run.variant == name)
 
     def bits(self):
         return {
-            (one.name, file): (one.place(self.out) / file).read_bytes() for one in self.plan.all_runs for file in BITS
+            (run.name, file): (run.place(self.out) / file).read_bytes() for run in self.plan.all_runs for file in BITS
         }
 
 
@@ -145,30 +145,30 @@ def test_results_have_stages_and_runs_and_variants_share_the_stages(recipe, tmp_
     for entry in results["runs"]:
         assert entry["cached"]
         assert entry["experts"] == 10
-        assert [one["name"] for one in entry["experts_alone"]] == NAMES
-        assert [one["classes"] for one in entry["experts_alone"]] == [[names[i] for i in pair] for pair in PAIRS]
-        assert all(one["frozen"] for one in entry["experts_alone"])
-        assert max(one["accuracy"] for one in entry["experts_alone"]) <= entry["oracle"] <= 1
+        assert [expert["name"] for expert in entry["experts_alone"]] == NAMES
+        assert [expert["classes"] for expert in entry["experts_alone"]] == [[names[i] for i in pair] for pair in PAIRS]
+        assert all(expert["frozen"] for expert in entry["experts_alone"])
+        assert max(expert["accuracy"] for expert in entry["experts_alone"]) <= entry["oracle"] <= 1
     # What the experts say of each split was computed for the first variant, and is there for the second.
     outputs = list((out / "stages").glob("*/seed-0/outputs/*.safetensors"))
     assert len(outputs) == 10 * 3
 
 
 def test_broken_off_in_the_middle_of_the_third_of_ten(recipe, tmp_path):
-    often = changed(plain(), ("stages", NAMES[2], "training"), {"checkpoint_seconds": 1e-6})
-    whole, pieces = (Study(recipe(often), tmp_path / name) for name in ("whole", "pieces"))
-    assert not whole.run()
+    frequent = changed(plain(), ("stages", NAMES[2], "training"), {"checkpoint_seconds": 1e-6})
+    uninterrupted, interrupted = (Study(recipe(frequent), tmp_path / name) for name in ("whole", "pieces"))
+    assert not uninterrupted.run()
     third = f"stage {NAMES[2]}/seed-0"
     with pytest.raises(KeyboardInterrupt):
-        pieces.run(lambda run, event: run.name == third and event.step == 3)
-    assert pieces.trained == [f"stage {name}/seed-0" for name in NAMES[:2]]
-    before = stamps(pieces, NAMES[:2])
-    again = Study(recipe(often), tmp_path / "pieces")
+        interrupted.run(lambda run, event: run.name == third and event.step == 3)
+    assert interrupted.trained == [f"stage {name}/seed-0" for name in NAMES[:2]]
+    before = stamps(interrupted, NAMES[:2])
+    again = Study(recipe(frequent), tmp_path / "pieces")
     assert not again.run()
-    assert again.heard[0] == (third, "resumed", 3)
-    assert again.trained == [run.name for run in whole.plan.all_runs][2:]
+    assert again.events[0] == (third, "resumed", 3)
+    assert again.trained == [run.name for run in uninterrupted.plan.all_runs][2:]
     assert stamps(again, NAMES[:2]) == before
-    assert again.bits() == whole.bits()
+    assert again.bits() == uninterrupted.bits()
 
 
 TRAIN = """
@@ -184,7 +184,7 @@ recipe, out = load_recipe(sys.argv[1]), Path(sys.argv[2])
 load = LoadData(recipe.data.model_dump(mode="json"), None)
 data = load()
 plan = Plan(**{**vars(make_plan(recipe, data, "cpu", 1, out)), "threads": 1})
-todo = [one for one in plan.all_runs if not result_path(out, one).exists()]
+todo = [run for run in plan.all_runs if not result_path(out, run).exists()]
 run_all(plan, todo, out, load, data, lambda run, event: print(run.name, event.kind, flush=True), lambda run: None)
 """
 
@@ -205,13 +205,13 @@ def test_killed_in_the_third_of_ten(recipe, started, tmp_path):
     before = stamps(killed, NAMES[:2])
     assert not result_path(out, killed.plan.stages[2]).exists()
     assert not killed.run()
-    assert killed.heard[0][:2] == (third, "resumed")
-    assert killed.heard[0][2] > 0
+    assert killed.events[0][:2] == (third, "resumed")
+    assert killed.events[0][2] > 0
     assert killed.trained[0] == third
     assert stamps(killed, NAMES[:2]) == before
-    whole = Study(values, tmp_path / "whole")
-    assert not whole.run()
-    assert killed.bits() == whole.bits()
+    uninterrupted = Study(values, tmp_path / "whole")
+    assert not uninterrupted.run()
+    assert killed.bits() == uninterrupted.bits()
     assert not list(out.rglob("*.tmp*"))
 
 
@@ -250,10 +250,10 @@ def test_the_same_folder_goes_on_where_only_a_variant_is_added(recipe, tmp_path)
     second = Study(recipe(added), out)
     assert not second.run()
     assert second.trained == ["more/seed-0"]
-    with pytest.raises(MoebiusError, match="holds another study") as caught:
+    with pytest.raises(MoebiusError, match="holds another study") as error:
         Study(recipe(changed(few(), ("stages", "a", "classes"), [0, 7])), out)
-    assert "stages.a.classes" in caught.value.message
-    assert f"--stages {out / 'stages'}" in (caught.value.fix or "")
+    assert "stages.a.classes" in error.value.message
+    assert f"--stages {out / 'stages'}" in (error.value.fix or "")
 
 
 def test_a_stage_begins_from_the_stage_that_it_is_built_on(recipe, tmp_path):
@@ -275,8 +275,8 @@ def test_equal_networks_begin_unlike(recipe, tmp_path):
     variants = {"both": {"experts": [{"kind": "stage", "stage": name} for name in stages]}}
     study = Study(recipe(plain(stages=stages, variants=variants, pretraining=still)), tmp_path)
     assert not study.run()
-    one, other = (load_file(study.folder(name) / "model.safetensors") for name in stages)
-    assert not torch.equal(one["experts.0.linear.weight"], other["experts.0.linear.weight"])
+    weights_a, weights_b = (load_file(study.folder(name) / "model.safetensors") for name in stages)
+    assert not torch.equal(weights_a["experts.0.linear.weight"], weights_b["experts.0.linear.weight"])
 
 
 FAILING = ("stages", "a", "training")
@@ -298,9 +298,9 @@ def test_a_stage_that_fails_costs_what_uses_it_and_nothing_else(workers, recipe,
 
 def test_a_failed_stage_is_said_in_lines_that_name_it(recipe, tmp_path):
     broken = changed(changed(few(), FAILING, DIVERGES), ("pretraining", "network"), {"kind": "mlp", "hidden": [4]})
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError) as error:
         run(recipe(broken), tmp_path, workers=1, console=QUIET)
-    first, *others = caught.value.message.splitlines()
+    first, *others = error.value.message.splitlines()
     assert first.startswith("stage a/seed-0: epoch 1, step ")
     assert [line.split(":")[0] for line in others] == ["stage on-a/seed-0", "a-b/seed-0", "tuned/seed-0"]
     assert all(": not begun: stage " in line and line.endswith("/seed-0 failed") for line in others)
@@ -308,21 +308,23 @@ def test_a_failed_stage_is_said_in_lines_that_name_it(recipe, tmp_path):
 
 
 def test_two_workers_begin_nothing_before_what_it_needs_and_give_the_same_bits(recipe, tmp_path):
-    one, two = Study(recipe(few()), tmp_path / "one"), Study(recipe(few()), tmp_path / "two", workers=2)
-    assert not one.run()
-    assert not two.run()
+    alone, side_by_side = Study(recipe(few()), tmp_path / "one"), Study(recipe(few()), tmp_path / "two", workers=2)
+    assert not alone.run()
+    assert not side_by_side.run()
     needs = {
         "stage on-a": ["stage a"],
         "a-b": ["stage a", "stage b"],
         "tuned": ["stage a", "stage on-a", "stage b"],
         "alone": ["stage b"],
     }
-    assert sorted(two.trained) == sorted(one.trained)
+    assert sorted(side_by_side.trained) == sorted(alone.trained)
     for name, others in needs.items():
-        first = next(place for place, (said, _, _) in enumerate(two.heard) if said == f"{name}/seed-0")
+        first = next(
+            place for place, (run_name, _, _) in enumerate(side_by_side.events) if run_name == f"{name}/seed-0"
+        )
         for other in others:
-            assert two.heard.index((f"{other}/seed-0", "finished", 0)) < first
-    assert one.bits() == two.bits()
+            assert side_by_side.events.index((f"{other}/seed-0", "finished", 0)) < first
+    assert alone.bits() == side_by_side.bits()
 
 
 def frozen_network(**changes):
@@ -401,16 +403,18 @@ def test_parts_that_look_alike_are_remembered_apart(options, recipe, tmp_path):
     """Two uses of one stage that differ in their options are two parts, and each has its own outputs on the disk."""
     pair = {"model": {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}}
     stages = {"a": {"classes": [0, 8], "outputs": "own"}} if "fill" in options[0] else {"a": pair}
-    values = few(stages=stages, variants={"both": {"experts": [{**TWICE, **one} for one in options]}})
+    values = few(stages=stages, variants={"both": {"experts": [{**TWICE, **option} for option in options]}})
     remembered = Study(recipe(values), tmp_path / "remembered")
     computed = Study(recipe(changed(values, ("training", "remember"), False)), tmp_path / "computed")
     assert not remembered.run()
     assert not computed.run()
     outputs = list(remembered.folder("a").glob("outputs/*.safetensors"))
     assert len(outputs) == 2 * 3
-    one, other = (json.loads((study.folder("both") / "result.json").read_text()) for study in (remembered, computed))
-    assert one["loss"]["test"] == pytest.approx(other["loss"]["test"], rel=1e-4)
-    assert one["accuracy"] == other["accuracy"]
+    cached, recomputed = (
+        json.loads((study.folder("both") / "result.json").read_text()) for study in (remembered, computed)
+    )
+    assert cached["loss"]["test"] == pytest.approx(recomputed["loss"]["test"], rel=1e-4)
+    assert cached["accuracy"] == recomputed["accuracy"]
 
 
 @pytest.mark.parametrize(

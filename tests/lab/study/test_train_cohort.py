@@ -2,6 +2,8 @@ import json
 import random
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from moebius.kit.errors import StudyError, TrainingError
 from moebius.lab.study.folder_lock import folder_lock
@@ -72,9 +74,13 @@ def test_a_cohort_broken_off_at_any_event_leaves_the_same_files(study, tmp_path)
 
         with pytest.raises(KeyboardInterrupt):
             train(study, out, listen)
-        heard = []
-        train(study, out, lambda run, event, heard=heard: heard.append((run.name, event.kind, event.step)))
-        assert [name for name, kind, step in heard if kind == "resumed" and step > 0] == [run.name for run in cohort]
+        events = []
+        train(
+            study,
+            out,
+            lambda run, event, events=events: events.append((run.name, event.kind, event.step)),
+        )
+        assert [name for name, kind, step in events if kind == "resumed" and step > 0] == [run.name for run in cohort]
         for run in cohort:
             assert bits(out, run) == bits(study.out, run)
 
@@ -85,20 +91,20 @@ def test_finished_runs_of_a_cohort_are_kept(ended, study, tmp_path):
     out = tmp_path / "stopped"
 
     def stop(run):
-        if sum(result_path(out, one).exists() for one in cohort) == ended:
+        if sum(result_path(out, run).exists() for run in cohort) == ended:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(study, out, finished=stop)
     assert checkpoint_path(out, cohort).exists()
-    kept = {path: path.stat().st_mtime_ns for run in cohort[:ended] for path in (out / run.name).iterdir()}
-    heard, finished = set(), []
-    train(study, out, lambda run, event: heard.add(run.name), lambda run: finished.append(run.name))
-    assert {path: path.stat().st_mtime_ns for path in kept if path.is_file()} == {
-        path: time for path, time in kept.items() if path.is_file()
+    times = {path: path.stat().st_mtime_ns for run in cohort[:ended] for path in (out / run.name).iterdir()}
+    events, finished = set(), []
+    train(study, out, lambda run, event: events.add(run.name), lambda run: finished.append(run.name))
+    assert {path: path.stat().st_mtime_ns for path in times if path.is_file()} == {
+        path: time for path, time in times.items() if path.is_file()
     }
     assert finished == [run.name for run in cohort[ended:]]
-    assert heard == set(finished)
+    assert events == set(finished)
     assert not checkpoint_path(out, cohort).exists()
     for run in cohort:
         assert bits(out, run) == bits(study.out, run)
@@ -142,8 +148,33 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(study, tmp_path):
     path = checkpoint_path(tmp_path, cohort)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
+    with pytest.raises(StudyError, match="the checkpoint cannot be read") as raised:
         train(study, tmp_path)
-    assert (caught.value.fix or "").startswith(f"mv {tmp_path / 'linear/seed-0/state'} ")
+    assert (raised.value.fix or "").startswith(f"mv {tmp_path / 'linear/seed-0/state'} ")
     path.unlink()
     train(study, tmp_path)
+
+
+def test_a_study_that_was_interrupted_when_cohorts_were_called_stacks_goes_on(study, tmp_path):
+    cohort = train(study, study.out)
+    out, left = tmp_path / "old", 9
+
+    def listen(run, event):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(study, out, listen)
+    path = checkpoint_path(out, cohort)
+    with safe_open(path, "pt") as file:
+        tensors, state = load_file(path), file.metadata()["cohort"]
+    path.unlink()
+    save_file(tensors, path.with_name("stack.safetensors"), {"stack": state})
+    events = []
+    train(study, out, lambda run, event: events.append((run.name, event.kind, event.step)))
+    assert [name for name, kind, step in events if kind == "resumed" and step > 0] == [run.name for run in cohort]
+    for run in cohort:
+        assert bits(out, run) == bits(study.out, run)
+    assert not list(out.rglob("stack.safetensors"))

@@ -29,9 +29,9 @@ def bits(out, run, names=BITS):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_run_broken_off_at_any_step_leaves_the_same_files(number, planned, tmp_path):
-    whole = planned(tmp_path / "whole", "training.precision=bf16" if number else "training.precision=auto")
-    run = whole.plan.runs[number]
-    train_run(run, whole.data, whole.out, "cpu", ignore)
+    uninterrupted = planned(tmp_path / "whole", "training.precision=bf16" if number else "training.precision=auto")
+    run = uninterrupted.plan.runs[number]
+    train_run(run, uninterrupted.data, uninterrupted.out, "cpu", ignore)
     for stop in random.Random(number).sample(range(1, 7), 3):
         out = tmp_path / f"stopped-{stop}"
 
@@ -40,12 +40,12 @@ def test_a_run_broken_off_at_any_step_leaves_the_same_files(number, planned, tmp
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train_run(run, whole.data, out, "cpu", listen)
+            train_run(run, uninterrupted.data, out, "cpu", listen)
         assert not result_path(out, run).exists()
         events = []
-        train_run(run, whole.data, out, "cpu", events.append)
+        train_run(run, uninterrupted.data, out, "cpu", events.append)
         assert (events[0].kind, events[0].step) == ("resumed", stop)
-        assert bits(out, run) == bits(whole.out, run)
+        assert bits(out, run) == bits(uninterrupted.out, run)
 
 
 def test_a_finished_run_is_not_touched(planned, tmp_path):
@@ -89,10 +89,10 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(planned, tmp_path):
     path = tmp_path / run.name / "state" / "checkpoint.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
+    with pytest.raises(StudyError, match="the checkpoint cannot be read") as error:
         train_run(run, study.data, tmp_path, "cpu", ignore)
-    assert caught.value.fix is not None
-    assert caught.value.fix.startswith(f"mv {tmp_path / run.name}/state ")
+    assert error.value.fix is not None
+    assert error.value.fix.startswith(f"mv {tmp_path / run.name}/state ")
     assert path.read_bytes() == b"no checkpoint"
 
 
@@ -195,10 +195,10 @@ def test_a_process_killed_at_a_random_moment_ends_in_the_same_bits(small_recipe,
         "training.checkpoint_seconds=0.1",
         "data.train_rows=1500",
     )
-    whole, out = planned(tmp_path / "whole", *overrides), tmp_path / "pieces"
-    run = whole.plan.runs[0]
+    uninterrupted, out = planned(tmp_path / "whole", *overrides), tmp_path / "pieces"
+    run = uninterrupted.plan.runs[0]
     prepare_process(1)
-    train_run(run, whole.data, whole.out, "cpu", ignore)
+    train_run(run, uninterrupted.data, uninterrupted.out, "cpu", ignore)
     checkpoint = out / run.name / "state" / "checkpoint.safetensors"
     process = started(small_recipe().reference, out, *overrides, code=TRAIN)
     while process.poll() is None and not checkpoint.exists():
@@ -208,9 +208,9 @@ def test_a_process_killed_at_a_random_moment_ends_in_the_same_bits(small_recipe,
     process.kill()
     process.wait()
     again = started(small_recipe().reference, out, *overrides, code=TRAIN)
-    said, _ = again.communicate()
-    assert again.returncode == 0, said
-    assert said.startswith("resumed ")
-    assert int(said.split()[1]) > 0
-    assert bits(out, run) == bits(whole.out, run)
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert output.startswith("resumed ")
+    assert int(output.split()[1]) > 0
+    assert bits(out, run) == bits(uninterrupted.out, run)
     assert not list(out.rglob("*.tmp*"))

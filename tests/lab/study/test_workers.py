@@ -30,25 +30,25 @@ def test_two_workers_give_the_bits_of_one(cohorts, planned, tmp_path):
         planned(tmp_path / str(workers), *changes, seeds=2, workers=workers, cohorts=cohorts) for workers in (1, 2)
     )
     assert len(alone.plan.cohorts) == len(side_by_side.plan.cohorts) == 2 * (cohorts == "auto")
-    heard, finished = [], []
+    events, finished = [], []
     for study in (alone, side_by_side):
-        heard.clear(), finished.clear()
+        events.clear(), finished.clear()
         failures = run_all(
             study.plan,
             study.plan.runs,
             study.out,
             study.load,
             study.data,
-            lambda run, event: heard.append((run.name, event.kind, event.step)),
+            lambda run, event: events.append((run.name, event.kind, event.step)),
             lambda run: finished.append(run.name),
         )
         assert not failures
         assert sorted(finished) == sorted(run.name for run in study.plan.runs)
         for run in study.plan.runs:
-            steps = [step for name, kind, step in heard if name == run.name and kind == "step"]
+            steps = [step for name, kind, step in events if name == run.name and kind == "step"]
             assert steps == sorted(steps)
             assert steps
-            assert sum(name == run.name and kind == "epoch" for name, kind, _ in heard) == 2
+            assert sum(name == run.name and kind == "epoch" for name, kind, _ in events) == 2
     assert bits(alone) == bits(side_by_side)
     assert not multiprocessing.active_children()
 
@@ -56,10 +56,10 @@ def test_two_workers_give_the_bits_of_one(cohorts, planned, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_diverges_does_not_stop_the_others(workers, planned, tmp_path):
     study = planned(tmp_path, DIVERGES, "training.epochs=1", workers=workers)
-    told = []
-    failures = run_all(study.plan, study.plan.runs, study.out, study.load, study.data, ignore, ignore, told.append)
+    reported = []
+    failures = run_all(study.plan, study.plan.runs, study.out, study.load, study.data, ignore, ignore, reported.append)
     (failure,) = failures
-    assert told == failures
+    assert reported == failures
     assert failure.run.name == "conv/seed-0"
     assert isinstance(failure.error, TrainingError)
     assert "cross_entropy is not a finite number; not finite:" in failure.error.message
@@ -117,17 +117,17 @@ def test_a_worker_that_is_killed_costs_its_run_alone(planned, tmp_path):
 def test_cohorts_are_jobs_of_one_process(workers, planned, tmp_path):
     study = planned(tmp_path, TWO, "training.epochs=1", seeds=3, workers=workers)
     assert [len(cohort) for cohort in study.plan.cohorts] == [3, 3]
-    heard, finished = set(), []
+    events, finished = set(), []
     assert not run_all(
         study.plan,
         study.plan.runs,
         study.out,
         study.load,
         study.data,
-        lambda run, event: heard.add(run.name),
+        lambda run, event: events.add(run.name),
         lambda run: finished.append(run.name),
     )
-    assert sorted(finished) == sorted(heard) == sorted(run.name for run in study.plan.runs)
+    assert sorted(finished) == sorted(events) == sorted(run.name for run in study.plan.runs)
 
 
 def test_a_worker_that_is_killed_costs_its_whole_stack(planned, tmp_path):
@@ -141,8 +141,8 @@ def test_a_worker_that_is_killed_costs_its_whole_stack(planned, tmp_path):
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    given = (study.plan, study.plan.runs, tmp_path, study.load, study.data)
-    failures = run_all(*given, kill_once, lambda run: finished.append(run.name))
+    inputs = (study.plan, study.plan.runs, tmp_path, study.load, study.data)
+    failures = run_all(*inputs, kill_once, lambda run: finished.append(run.name))
     assert [failure.run for failure in failures] == list(first)
     assert all("SIGKILL" in failure.error.message for failure in failures)
     assert finished == [run.name for run in second]

@@ -30,19 +30,19 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Datase
     """Digits and textures with so many rows; decoded once."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def loaded(train_rows: int = 120, test_rows: int = 40, validation_rows: int = 0) -> Dataset:
+    def load(train_rows: int = 120, test_rows: int = 40, validation_rows: int = 0) -> Dataset:
         sources = [Digits(), Textures(rows_per_class=20)]
         rows = {"train_rows": train_rows, "test_rows": test_rows, "validation_rows": validation_rows}
         return load_sets(sources, size=8, **rows, cache_dir=cache)
 
-    return loaded
+    return load
 
 
 @pytest.fixture
 def settings() -> Callable[..., Settings]:
     """Three steps to an epoch of 120 rows, a checkpoint at each; keys of a recipe's `training` change it."""
 
-    def made(**changes: Any) -> Settings:
+    def create_settings(**changes: Any) -> Settings:
         plain = {
             "epochs": 2,
             "batch_size": 40,
@@ -52,17 +52,17 @@ def settings() -> Callable[..., Settings]:
         }
         return Settings.from_plain({**plain, **changes})
 
-    return made
+    return create_settings
 
 
 @pytest.fixture
 def build() -> Callable[..., Callable[[], Mixture]]:
     """A builder of a mixture for some data; keys of a recipe's `model` change it."""
 
-    def made(data: Dataset, **changes: Any) -> Callable[[], Mixture]:
+    def create_builder(data: Dataset, **changes: Any) -> Callable[[], Mixture]:
         return lambda: build_mixture({**LINEAR, **changes}, data.facts)
 
-    return made
+    return create_builder
 
 
 class Stop(Exception):
@@ -88,7 +88,7 @@ class Fuse(nn.Module):
 def interrupted() -> Callable[..., Trained]:
     """Trains in a folder; is broken off inside the step after each of `after` many, and goes on each time."""
 
-    def run(
+    def train_in_pieces(
         folder: Path,
         build: Callable[[], Mixture],
         data: Dataset,
@@ -96,21 +96,21 @@ def interrupted() -> Callable[..., Trained]:
         after: tuple[int, ...] = (),
         seed: int = 0,
     ) -> Trained:
-        heard: list[Event] = []
+        events: list[Event] = []
         for calls in (*after, None):
             fuse = Fuse(calls)
 
-            def fused(fuse=fuse) -> Mixture:
+            def build_with_fuse(fuse=fuse) -> Mixture:
                 model = build()
                 # Not on the gate: one that is not yet trained is in evaluation mode.
                 model.register_forward_pre_hook(lambda module, inputs: fuse.train(module.training)(None))
                 return model
 
             torch.manual_seed(1234)  # a new process would not have the old one's random state either
-            trainer = Trainer(fused, data, settings, seed, folder, listen=heard.append)
+            trainer = Trainer(build_with_fuse, data, settings, seed, folder, listen=events.append)
             if calls is None:
                 trained = trainer.train()
-                resumed = [event for event in heard if event.kind == "resumed"]
+                resumed = [event for event in events if event.kind == "resumed"]
                 assert len(resumed) == len(after)
                 assert all(event.step > 0 for event in resumed)
                 return trained
@@ -118,4 +118,4 @@ def interrupted() -> Callable[..., Trained]:
                 trainer.train()
         raise AssertionError
 
-    return run
+    return train_in_pieces

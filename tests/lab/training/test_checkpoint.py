@@ -49,32 +49,32 @@ CASES = {
 
 
 def files(folder):
-    kept = [folder / "metrics.jsonl", *(folder / "state").glob("*.safetensors")]
-    return {path.name: path.read_bytes() for path in kept}
+    paths = [folder / "metrics.jsonl", *(folder / "state").glob("*.safetensors")]
+    return {path.name: path.read_bytes() for path in paths}
 
 
-def same(trained, other):
+def assert_same(trained, other):
     ours, theirs = trained.model.state_dict(), other.model.state_dict()
     assert trained.epoch == other.epoch
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for split in ("train", "test"):
-        mine, yours = getattr(trained, split), getattr(other, split)
-        assert torch.equal(mine.losses, yours.losses)
-        for path, weights in mine.gates.items():
-            assert torch.equal(weights, yours.gates[path])
+        rows, other_rows = getattr(trained, split), getattr(other, split)
+        assert torch.equal(rows.losses, other_rows.losses)
+        for path, weights in rows.gates.items():
+            assert torch.equal(weights, other_rows.gates[path])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_interrupted_run_ends_in_the_same_bits(case, small_data, settings, build, interrupted, tmp_path):
     model, training, validation_rows = CASES[case]
-    data, made = small_data(validation_rows=validation_rows), build(small_data(), **model)
-    whole = interrupted(tmp_path / "whole", made, data, settings(**training))
+    data, create = small_data(validation_rows=validation_rows), build(small_data(), **model)
+    uninterrupted = interrupted(tmp_path / "whole", create, data, settings(**training))
     # Drawn once per case: broken off at three random moments of the six steps or more.
     draw = random.Random(case)
     after = (draw.randint(1, 2), draw.randint(1, 2), 1)
-    pieces = interrupted(tmp_path / "pieces", made, data, settings(**training), after)
-    same(whole, pieces)
+    resumed = interrupted(tmp_path / "pieces", create, data, settings(**training), after)
+    assert_same(uninterrupted, resumed)
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
     if validation_rows:
         assert "best.safetensors" in files(tmp_path / "pieces")
@@ -87,16 +87,16 @@ def test_dropout_draws_the_same_numbers_wherever_it_stopped(
 ):
     data = small_data()
 
-    def made():
+    def create():
         experts = [nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 20)) for _ in "ab"]
         return Mixture(LinearGate(64, 2), experts)
 
     if seconds > 1 and after == (1, 1, 1, 1, 1):
         after = (4,)  # with a checkpoint an epoch, one step at a time would never end
     chosen = settings(checkpoint_seconds=seconds)
-    same(
-        interrupted(tmp_path / "whole", made, data, chosen),
-        interrupted(tmp_path / "pieces", made, data, chosen, after),
+    assert_same(
+        interrupted(tmp_path / "whole", create, data, chosen),
+        interrupted(tmp_path / "pieces", create, data, chosen, after),
     )
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
 
@@ -104,19 +104,19 @@ def test_dropout_draws_the_same_numbers_wherever_it_stopped(
 def test_batch_statistics_are_kept(small_data, settings, interrupted, tmp_path):
     data = small_data()
 
-    def made():
+    def create():
         experts = [nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 20)) for _ in "ab"]
         return Mixture(LinearGate(64, 2), experts)
 
-    whole = interrupted(tmp_path / "whole", made, data, settings())
-    same(whole, interrupted(tmp_path / "pieces", made, data, settings(), (2, 2)))
-    assert whole.model.state_dict()["experts.0.0.num_batches_tracked"] == 6
+    uninterrupted = interrupted(tmp_path / "whole", create, data, settings())
+    assert_same(uninterrupted, interrupted(tmp_path / "pieces", create, data, settings(), (2, 2)))
+    assert uninterrupted.model.state_dict()["experts.0.0.num_batches_tracked"] == 6
 
 
 @pytest.mark.parametrize("kind", ["epoch", "step"])
 def test_stopped_by_its_listener(kind, small_data, settings, build, tmp_path):
     data = small_data()
-    whole = Trainer(build(data), data, settings(), 0, tmp_path / "whole").train()
+    uninterrupted = Trainer(build(data), data, settings(), 0, tmp_path / "whole").train()
 
     def stop(event):
         if event.kind == kind and event.step >= 3:
@@ -124,16 +124,16 @@ def test_stopped_by_its_listener(kind, small_data, settings, build, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         Trainer(build(data), data, settings(), 0, tmp_path / "pieces", listen=stop).train()
-    same(whole, Trainer(build(data), data, settings(), 0, tmp_path / "pieces").train())
+    assert_same(uninterrupted, Trainer(build(data), data, settings(), 0, tmp_path / "pieces").train())
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
 
 
 def test_a_finished_run_only_evaluates(small_data, settings, build, tmp_path):
     data, events = small_data(), []
-    whole = Trainer(build(data), data, settings(), 0, tmp_path).train()
+    uninterrupted = Trainer(build(data), data, settings(), 0, tmp_path).train()
     before = files(tmp_path)
     again = Trainer(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
-    same(whole, again)
+    assert_same(uninterrupted, again)
     assert [event.kind for event in events] == ["resumed"]
     assert files(tmp_path) == before
 
@@ -176,9 +176,9 @@ def test_nothing_depends_on_the_machine_or_the_time(small_data, settings, build,
 
 
 DAMAGES = {
-    "truncated": lambda whole: whole[: len(whole) // 2],
-    "empty": lambda whole: b"",
-    "no safetensors": lambda whole: b"x" * 100,
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "no safetensors": lambda content: b"x" * 100,
 }
 
 
@@ -188,11 +188,11 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings
     Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
     path = tmp_path / "state" / "checkpoint.safetensors"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(StudyError, match="the checkpoint cannot be read") as caught:
+    with pytest.raises(StudyError, match="the checkpoint cannot be read") as error:
         Trainer(build(data), data, settings(), 0, tmp_path).train()
-    assert str(path) in caught.value.message
-    assert caught.value.fix is not None
-    assert caught.value.fix.startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")
+    assert str(path) in error.value.message
+    assert error.value.fix is not None
+    assert error.value.fix.startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")
 
 
 def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path):

@@ -46,28 +46,28 @@ CASES = {
 def precise(small_data):
     """Digits and textures as float64, so that what is equal but for rounding is told from what is not."""
 
-    def loaded(validation_rows=0):
+    def load(validation_rows=0):
         data = small_data(validation_rows=validation_rows)
 
-        def split(one: Split) -> Split:
-            return Split(one.images.double() / 255, one.labels, one.domains)
+        def to_double(rows: Split) -> Split:
+            return Split(rows.images.double() / 255, rows.labels, rows.domains)
 
-        held_out = None if data.validation is None else split(data.validation)
-        return replace(data, train=split(data.train), validation=held_out, test=split(data.test))
+        held_out = None if data.validation is None else to_double(data.validation)
+        return replace(data, train=to_double(data.train), validation=held_out, test=to_double(data.test))
 
-    return loaded
+    return load
 
 
 @pytest.fixture
 def members(settings, build):
     """The runs of a case, with folders below `out`."""
 
-    def made(out, case, data, listen=lambda event: None):
-        model, training, _, own = CASES[case]
+    def create_members(out, case, data, listen=lambda event: None):
+        model, training, _, changes_by_run = CASES[case]
         if model:
             model = {"experts": {"kind": "linear", "count": 2}, **model}
 
-        def one(number, changes):
+        def member(number, changes):
             def double():
                 return build(data, **model)().to(
                     data.train.images.dtype if data.train.images.is_floating_point() else None
@@ -75,9 +75,9 @@ def members(settings, build):
 
             return CohortMember(double, settings(**{**training, **changes}), number, out / str(number), listen)
 
-        return [one(number, changes) for number, changes in enumerate(own)]
+        return [member(number, changes) for number, changes in enumerate(changes_by_run)]
 
-    return made
+    return create_members
 
 
 def cohort_trainer(members, data, out, **more):
@@ -92,15 +92,15 @@ def files(out):
 @pytest.mark.parametrize("case", CASES)
 def test_each_run_comes_out_as_it_does_alone(case, precise, members, tmp_path):
     data = precise(CASES[case][2])
-    together = dict(cohort_trainer(members(tmp_path / "cohort", case, data), data, tmp_path).train())
-    assert list(together) == list(range(len(CASES[case][3])))
-    for run, one in enumerate(members(tmp_path / "alone", case, data)):
-        alone = Trainer(one.build, data, one.settings, one.seed, one.folder).train()
-        ours = together[run]
+    outcomes = dict(cohort_trainer(members(tmp_path / "cohort", case, data), data, tmp_path).train())
+    assert list(outcomes) == list(range(len(CASES[case][3])))
+    for run, member in enumerate(members(tmp_path / "alone", case, data)):
+        alone = Trainer(member.build, data, member.settings, member.seed, member.folder).train()
+        ours = outcomes[run]
         assert ours.epoch == alone.epoch
         assert len(ours.metrics) == len(alone.metrics)
-        for entry, other in zip(ours.metrics, alone.metrics, strict=True):
-            close(entry, other)
+        for entry, expected in zip(ours.metrics, alone.metrics, strict=True):
+            close(entry, expected)
         for name, value in alone.model.state_dict().items():
             torch.testing.assert_close(ours.model.state_dict()[name], value, rtol=0, atol=1e-8)
         for split in ("train", "test"):
@@ -108,35 +108,37 @@ def test_each_run_comes_out_as_it_does_alone(case, precise, members, tmp_path):
             assert torch.equal(getattr(ours, split).predictions, getattr(alone, split).predictions)
         assert (ours.one_expert is None, len(ours.alone)) == (alone.one_expert is None, len(alone.alone))
         assert ours.oracle == alone.oracle
-        mine, other = (tmp_path / name / str(run) for name in ("cohort", "alone"))
-        names = {str(path.relative_to(other)) for path in other.rglob("*") if path.is_file()}
-        assert names == {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()}
-        ours, theirs = (load_file(folder / "state" / "checkpoint.safetensors") for folder in (mine, other))
+        cohort_folder, alone_folder = (tmp_path / name / str(run) for name in ("cohort", "alone"))
+        names = {str(path.relative_to(alone_folder)) for path in alone_folder.rglob("*") if path.is_file()}
+        assert names == {str(path.relative_to(cohort_folder)) for path in cohort_folder.rglob("*") if path.is_file()}
+        ours, theirs = (
+            load_file(folder / "state" / "checkpoint.safetensors") for folder in (cohort_folder, alone_folder)
+        )
         assert list(ours) == list(theirs)
         assert torch.equal(ours["random/cpu"], theirs["random/cpu"])
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-8)
 
 
-def close(entry, other):
-    assert type(entry) is type(other)
+def close(entry, expected):
+    assert type(entry) is type(expected)
     if isinstance(entry, dict):
-        assert entry.keys() == other.keys()
+        assert entry.keys() == expected.keys()
         for key, value in entry.items():
-            close(value, other[key])
+            close(value, expected[key])
     else:
-        assert entry == pytest.approx(other, rel=1e-8, abs=1e-10)
+        assert entry == pytest.approx(expected, rel=1e-8, abs=1e-10)
 
 
 def test_runs_have_best_epochs_of_their_own(precise, members, tmp_path):
     data = precise(40)
-    together = dict(cohort_trainer(members(tmp_path, "restarted", data), data, tmp_path).train())
-    best = {run: one.epoch for run, one in together.items()}
+    outcomes = dict(cohort_trainer(members(tmp_path, "restarted", data), data, tmp_path).train())
+    best = {run: outcome.epoch for run, outcome in outcomes.items()}
     assert len(set(best.values())) > 1
-    for run, one in together.items():
-        held_out = [entry["validation"]["accuracy"] for entry in one.metrics]
+    for run, outcome in outcomes.items():
+        held_out = [entry["validation"]["accuracy"] for entry in outcome.metrics]
         assert best[run] == 1 + held_out.index(max(held_out))
-        assert one.validation.accuracy == max(held_out)
+        assert outcome.validation.accuracy == max(held_out)
 
 
 class Stop(Exception):
@@ -146,7 +148,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("case", ["linear", "conv, own losses", "clipped, penalised, late gate", "restarted"])
 def test_an_interrupted_cohort_ends_in_the_same_bits(case, small_data, members, tmp_path):
     data = small_data(validation_rows=CASES[case][2])
-    whole = dict(cohort_trainer(members(tmp_path / "whole", case, data), data, tmp_path / "whole").train())
+    uninterrupted = dict(cohort_trainer(members(tmp_path / "whole", case, data), data, tmp_path / "whole").train())
     draw, left = random.Random(case), [0]
 
     def stop(event):
@@ -163,22 +165,22 @@ def test_an_interrupted_cohort_ends_in_the_same_bits(case, small_data, members, 
             list(cohort_trainer(members(tmp_path / "pieces", case, data, stop), data, tmp_path / "pieces").train())
     events = []
     trainer = cohort_trainer(members(tmp_path / "pieces", case, data, events.append), data, tmp_path / "pieces")
-    pieces = dict(trainer.train())
+    resumed = dict(trainer.train())
     assert [event.kind for event in events[:runs]] == ["resumed"] * runs
     assert events[0].step > 0
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
-    for run, one in whole.items():
-        assert torch.equal(one.test.losses, pieces[run].test.losses)
-        assert torch.equal(one.train.losses, pieces[run].train.losses)
+    for run, outcome in uninterrupted.items():
+        assert torch.equal(outcome.test.losses, resumed[run].test.losses)
+        assert torch.equal(outcome.train.losses, resumed[run].train.losses)
 
 
 def test_a_finished_cohort_only_evaluates_who_is_asked_for(small_data, members, tmp_path):
     data, events = small_data(), []
-    whole = dict(cohort_trainer(members(tmp_path, "linear", data), data, tmp_path).train())
+    uninterrupted = dict(cohort_trainer(members(tmp_path, "linear", data), data, tmp_path).train())
     before = files(tmp_path)
     again = dict(cohort_trainer(members(tmp_path, "linear", data, events.append), data, tmp_path).train({1}))
     assert list(again) == [1]
-    assert torch.equal(again[1].test.losses, whole[1].test.losses)
+    assert torch.equal(again[1].test.losses, uninterrupted[1].test.losses)
     assert {event.kind for event in events} == {"resumed"}
     assert files(tmp_path) == before
 
@@ -196,14 +198,14 @@ def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, 
 
     broken[1] = replace(broken[1], build=breaking)
     failed = {}
-    together = dict(cohort_trainer(broken, data, tmp_path / "broken", on_failure=failed.__setitem__).train())
-    assert list(together) == [0, 2]
+    outcomes = dict(cohort_trainer(broken, data, tmp_path / "broken", on_failure=failed.__setitem__).train())
+    assert list(outcomes) == [0, 2]
     assert list(failed) == [1]
     assert failed[1].message.startswith("epoch 1, step 1: cross_entropy is not a finite number")
     assert "experts.0.linear.bias" in failed[1].message
     for run in (0, 2):
-        assert torch.equal(together[run].test.losses, fine[run].test.losses)
-        assert together[run].metrics == fine[run].metrics
+        assert torch.equal(outcomes[run].test.losses, fine[run].test.losses)
+        assert outcomes[run].metrics == fine[run].metrics
     # What is kept of it says the same again, and nobody trains.
     again, events = {}, []
     for run in (0, 2):

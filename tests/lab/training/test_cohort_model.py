@@ -25,12 +25,12 @@ MODELS = {
 RUNS, ROWS = 3, 7
 
 
-def built(name, dtype=torch.float64):
+def build_models(name, dtype=torch.float64):
     torch.manual_seed(0)
     return [build_mixture(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
 
 
-def given(dtype=torch.float64):
+def inputs(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(RUNS, ROWS, 1, 8, 8, generator=generator).to(dtype)
     return x, torch.randint(0, 2, (RUNS, ROWS), generator=generator)
@@ -44,19 +44,19 @@ def total(output, log):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_and_gradients_are_those_of_each_model_alone(name, dtype, tolerance):
-    models, (x, domains) = built(name, dtype), given(dtype)
+    models, (x, domains) = build_models(name, dtype), inputs(dtype)
     outputs, gradients = [], []
     for model, rows, domain in zip(models, x, domains, strict=True):
         with record(model) as log:
             output = model(rows, {"domain": domain})
         total(output, log).backward()
         outputs.append(output.detach())
-        gradients.append([one.grad for one in model.parameters()])
+        gradients.append([parameter.grad for parameter in model.parameters()])
     cohort = CohortModel(models)
     with record(cohort.model) as log:
         output = cohort.model(x.flatten(0, 1), {"domain": domains.flatten()})
-    own = [cohort.run_log(log, run) for run in range(RUNS)]
-    sum(total(part, seen) for part, seen in zip(output.chunk(RUNS), own, strict=True)).backward()
+    run_logs = [cohort.run_log(log, run) for run in range(RUNS)]
+    sum(total(part, log_of_run) for part, log_of_run in zip(output.chunk(RUNS), run_logs, strict=True)).backward()
     torch.testing.assert_close(output, torch.cat(outputs), rtol=0, atol=tolerance)
     for leaf, *expected in zip(cohort.leaves.values(), *gradients, strict=True):
         expected = torch.stack(expected)
@@ -66,7 +66,7 @@ def test_outputs_and_gradients_are_those_of_each_model_alone(name, dtype, tolera
 
 @pytest.mark.parametrize("name", ["linear", "predesigned", "top_k", "nested"])
 def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
-    models, (x, domains) = built(name), given()
+    models, (x, domains) = build_models(name), inputs()
     alone = []
     for model, rows, domain in zip(models, x, domains, strict=True):
         with record(model) as log:
@@ -76,26 +76,26 @@ def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
     with record(cohort.model) as log:
         cohort.model(x.flatten(0, 1), {"domain": domains.flatten()})
     for run, expected in enumerate(alone):
-        seen = cohort.run_log(log, run)
-        assert seen.keys() == expected.keys()
-        for path, (routing,) in seen.items():
-            (other,) = expected[path]
-            # Losses look whether these two are one.
-            assert (routing.probs is routing.weights) == (other.probs is other.weights)
+        log_of_run = cohort.run_log(log, run)
+        assert log_of_run.keys() == expected.keys()
+        for path, (routing,) in log_of_run.items():
+            (routing_alone,) = expected[path]
+            # Losses test whether these two are the same tensor.
+            assert (routing.probs is routing.weights) == (routing_alone.probs is routing_alone.weights)
             for part in ("scores", "probs", "weights", "log_weights"):
-                torch.testing.assert_close(getattr(routing, part), getattr(other, part))
-            if other.selection is not None:
-                assert torch.equal(routing.selection.row_A, other.selection.row_A)
-                assert torch.equal(routing.selection.expert_A, other.selection.expert_A)
+                torch.testing.assert_close(getattr(routing, part), getattr(routing_alone, part))
+            if routing_alone.selection is not None:
+                assert torch.equal(routing.selection.row_A, routing_alone.selection.row_A)
+                assert torch.equal(routing.selection.expert_A, routing_alone.selection.expert_A)
 
 
 def test_an_update_of_the_stacked_parameters_updates_the_models():
-    models = built("linear")
+    models = build_models("linear")
     before = [model.gate.linear.weight.clone() for model in models]
     cohort = CohortModel(models)
     leaf = cohort.leaves[models[0].gate.linear.weight]
     assert leaf.shape == (RUNS, 2, 64)
-    assert all(torch.equal(one, own) for one, own in zip(leaf, before, strict=True))
+    assert all(torch.equal(view, weight) for view, weight in zip(leaf, before, strict=True))
     with torch.no_grad():
         leaf[1] += 1
     assert torch.equal(models[1].gate.linear.weight, before[1] + 1)
@@ -103,7 +103,7 @@ def test_an_update_of_the_stacked_parameters_updates_the_models():
 
 
 def test_a_run_that_is_not_finite_leaves_the_others_as_they_are():
-    models, (x, _) = built("linear"), given()
+    models, (x, _) = build_models("linear"), inputs()
     fine = CohortModel(models).model(x.flatten(0, 1)).chunk(RUNS)
     with torch.no_grad():
         models[1].gate.linear.weight.fill_(torch.nan)

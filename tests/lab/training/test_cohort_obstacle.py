@@ -61,7 +61,7 @@ def test_what_can_train_as_a_cohort(changes, build, settings, small_data):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"router": {"kind": "gumbel"}}, "has a router that draws random numbers"),
         ({"router": {"kind": "noisy_top_k", "k": 1}}, "has a router that draws random numbers"),
@@ -85,13 +85,13 @@ def test_what_can_train_as_a_cohort(changes, build, settings, small_data):
         ),
     ],
 )
-def test_what_cannot_train_as_a_cohort(changes, said, build, settings, small_data):
+def test_what_cannot_train_as_a_cohort(changes, message, build, settings, small_data):
     data = small_data()
-    assert (cohort_obstacle(build(data, **changes), settings(), data) or "").startswith(said)
+    assert (cohort_obstacle(build(data, **changes), settings(), data) or "").startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (
             lambda: Mixture(LinearGate(64, 2), [Adapter(nn.Linear(64, 20)), nn.Linear(64, 20)]),
@@ -107,12 +107,12 @@ def test_what_cannot_train_as_a_cohort(changes, said, build, settings, small_dat
         ),
     ],
 )
-def test_modules_that_cannot_train_as_a_cohort(build, said, settings, small_data):
-    assert (cohort_obstacle(build, settings(), small_data()) or "").startswith(said)
+def test_modules_that_cannot_train_as_a_cohort(build, message, settings, small_data):
+    assert (cohort_obstacle(build, settings(), small_data()) or "").startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"precision": "bf16"}, "computes in bf16"),
         ({"augment": [{"kind": "flip"}]}, "augments images"),
@@ -122,11 +122,11 @@ def test_modules_that_cannot_train_as_a_cohort(build, said, settings, small_data
         ({"gate": {"freeze": True}}, ""),
     ],
 )
-def test_settings(changes, said, build, settings, small_data):
+def test_settings(changes, message, build, settings, small_data):
     data = small_data()
-    why = cohort_obstacle(build(data), settings(**changes), data)
-    assert (why is None) == (said == "")
-    assert (why or "").startswith(said)
+    reason = cohort_obstacle(build(data), settings(**changes), data)
+    assert (reason is None) == (message == "")
+    assert (reason or "").startswith(message)
 
 
 def test_work_is_that_of_all_experts(build, small_data):

@@ -39,32 +39,32 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     assert len(data.train) > ROWS_AT_ONCE
     model = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
     model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
-    found = evaluate(model.train(), Objective(False), data.train)
+    result = evaluate(model.train(), Objective(False), data.train)
     assert model.training
     with torch.no_grad():
         output = model.eval()(scale(data.train.images))
-    assert torch.equal(found.predictions, output.argmax(-1))
-    torch.testing.assert_close(found.losses, F.cross_entropy(output, data.train.labels, reduction="none"))
-    torch.testing.assert_close(found.probabilities, output.softmax(-1).amax(-1))
-    assert torch.equal(found.labels, data.train.labels)
+    assert torch.equal(result.predictions, output.argmax(-1))
+    torch.testing.assert_close(result.losses, F.cross_entropy(output, data.train.labels, reduction="none"))
+    torch.testing.assert_close(result.probabilities, output.softmax(-1).amax(-1))
+    assert torch.equal(result.labels, data.train.labels)
 
 
 def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
     data = small_data()
     model = build_mixture(TREE, data.facts)
-    found = evaluate(model, Objective(False), data.test)
-    asked = ~found.gates["experts.1"].isnan().any(1)
-    assert set(found.gates) == {"", "experts.1"}
-    assert torch.equal(asked, data.test.domains == 1)
-    assert torch.equal(found.gates[""].argmax(1), data.test.domains)
-    assert found.gate_summary("experts.1")["rows"] == int(asked.sum())
+    result = evaluate(model, Objective(False), data.test)
+    reached = ~result.gates["experts.1"].isnan().any(1)
+    assert set(result.gates) == {"", "experts.1"}
+    assert torch.equal(reached, data.test.domains == 1)
+    assert torch.equal(result.gates[""].argmax(1), data.test.domains)
+    assert result.gate_summary("experts.1")["rows"] == int(reached.sum())
 
 
 def test_a_gate_that_no_row_reached_says_so(small_data):
     data = small_data()
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
-    found = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
-    assert "experts.1" not in found.gates or found.gate_summary("experts.1") == {"rows": 0}
+    result = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
+    assert "experts.1" not in result.gates or result.gate_summary("experts.1") == {"rows": 0}
 
 
 def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
@@ -74,8 +74,8 @@ def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
     assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
     turned = split.take(torch.arange(len(split)).flip(0))
     for rows in (split, turned):
-        found = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
-        assert torch.equal(~found.gates["experts.1"].isnan().any(1), rows.domains == 1)
+        result = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
+        assert torch.equal(~result.gates["experts.1"].isnan().any(1), rows.domains == 1)
     alone = evaluate(
         build_mixture(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
     )

@@ -56,34 +56,34 @@ def test_worked_by_hand(split):
 
 
 def test_own_rows_are_those_of_classes_that_it_knows(split):
-    known = Adapter(Says(0.0, 9.0), classes=[2, 0], total=3, frozen=True)
-    one, every = experts_alone(mb.Mixture(gate(2), [known, Repeats()]), split, classes=3)
-    assert one.classes == (2, 0)
-    assert one.predictions.tolist() == [0, 0, 0, 0]  # its second output is class 0
-    assert one.knows_class(split.labels).tolist() == [True, False, True, False]
-    assert every.classes is None
-    assert every.knows_class(split.labels).all()
+    limited = Adapter(Says(0.0, 9.0), classes=[2, 0], total=3, frozen=True)
+    alone, unrestricted = experts_alone(mb.Mixture(gate(2), [limited, Repeats()]), split, classes=3)
+    assert alone.classes == (2, 0)
+    assert alone.predictions.tolist() == [0, 0, 0, 0]  # its second output is class 0
+    assert alone.knows_class(split.labels).tolist() == [True, False, True, False]
+    assert unrestricted.classes is None
+    assert unrestricted.knows_class(split.labels).all()
 
 
 @pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid", "log_softmax"])
 def test_confidence_is_a_probability_once(activation, split):
     expert = Adapter(Says(0.0, 2.0, 0.0), activation=activation)
-    (one,) = experts_alone(mb.Mixture(gate(1), [expert]), split, classes=3)
+    (alone,) = experts_alone(mb.Mixture(gate(1), [expert]), split, classes=3)
     logits = torch.tensor([0.0, 2.0, 0.0])
     expected = logits.sigmoid()[1] if activation == "sigmoid" else logits.softmax(0)[1]
-    torch.testing.assert_close(one.confidence, expected.expand(4))
-    assert one.predictions.tolist() == [1] * 4
+    torch.testing.assert_close(alone.confidence, expected.expand(4))
+    assert alone.predictions.tolist() == [1] * 4
 
 
 def test_leaves_are_the_experts_of_all_mixtures_with_all_their_places():
     base, first, second = Repeats(), Says(0.0, 0.0, 0.0), Says(0.0, 1.0, 0.0)
-    branches = [mb.Mixture(gate(2), [base, one]) for one in (first, second)]
+    branches = [mb.Mixture(gate(2), [base, expert]) for expert in (first, second)]
     model = mb.Mixture(gate(2), [branches[0], nn.Sequential(branches[1])])
-    found = leaf_experts(model)
-    assert found[base] == ("experts.0.experts.0", "experts.1.0.experts.0")
-    assert found[first] == ("experts.0.experts.1",)
-    assert found[second] == ("experts.1.0.experts.1",)
-    assert branches[0] not in found
+    results = leaf_experts(model)
+    assert results[base] == ("experts.0.experts.0", "experts.1.0.experts.0")
+    assert results[first] == ("experts.0.experts.1",)
+    assert results[second] == ("experts.1.0.experts.1",)
+    assert branches[0] not in results
 
 
 def test_what_is_inside_an_adapter_is_the_adapter_s_own():
@@ -120,6 +120,6 @@ def test_frozen_experts_are_looked_up(split):
 def test_the_oracle_is_no_less_than_any_expert_and_no_more_than_all_together():
     torch.manual_seed(0)
     labels = torch.randint(4, (50,))
-    found = tuple(ExpertAlone(nn.Identity(), (), None, torch.randint(4, (50,)), torch.ones(50)) for _ in range(3))
-    each = [oracle((one,), labels) for one in found]
-    assert max(each) <= oracle(found, labels) <= sum(each)
+    results = tuple(ExpertAlone(nn.Identity(), (), None, torch.randint(4, (50,)), torch.ones(50)) for _ in range(3))
+    each = [oracle((alone,), labels) for alone in results]
+    assert max(each) <= oracle(results, labels) <= sum(each)

@@ -30,23 +30,23 @@ def mixture(router=None, combine=None, dtype=torch.float32):
     return mb.Mixture(mb.gates.MLP(4, 3, hidden=[8]), experts, router, combine or mb.LogMixture()).to(dtype)
 
 
-def bits(module):
+def copy_state(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def equal_states(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("trains", TRAINS)
 def test_trains_what_it_is_asked_to_and_not_a_bit_more(trains):
     moe = mixture()
-    gate, experts = bits(moe.gate), bits(moe.experts)
+    gate, experts = copy_state(moe.gate), copy_state(moe.experts)
     flags = [parameter.requires_grad for parameter in moe.parameters()]
     kinds = [type(part) for part in moe.experts]
     fit(moe, blobs(), trains=trains, epochs=2, batch_size=40, optimizer="adamw", lr=0.01)
-    assert same(gate, bits(moe.gate)) == (trains == "experts")
-    assert same(experts, bits(moe.experts)) == (trains == "gate")  # batch statistics among them
+    assert equal_states(gate, copy_state(moe.gate)) == (trains == "experts")
+    assert equal_states(experts, copy_state(moe.experts)) == (trains == "gate")  # batch statistics among them
     assert [parameter.requires_grad for parameter in moe.parameters()] == flags
     assert [type(part) for part in moe.experts] == kinds
     assert not any(part.training for part in moe.modules())
@@ -55,11 +55,11 @@ def test_trains_what_it_is_asked_to_and_not_a_bit_more(trains):
 @pytest.mark.parametrize(("trains", "moved"), [("alternate", "gate"), ("gate_first", "gate")])
 def test_the_gate_has_the_first_turn(trains, moved):
     moe = mixture()
-    gate, experts = bits(moe.gate), bits(moe.experts)
+    gate, experts = copy_state(moe.gate), copy_state(moe.experts)
     # One epoch of one step: in gate_first the first half is the whole of it.
     fit(moe, blobs(40), trains=trains, epochs=1, batch_size=40, validation=0.0)
-    assert not same(gate, bits(moe.gate))
-    assert same(experts, bits(moe.experts))
+    assert not equal_states(gate, copy_state(moe.gate))
+    assert equal_states(experts, copy_state(moe.experts))
 
 
 ROUTERS = [
@@ -77,11 +77,11 @@ def test_remembered_experts_train_the_same_gate(router):
         moe = mixture(router(), mb.WeightedSum(), torch.float64)
         result = fit(moe, blobs(dtype=torch.float64), trains="gate", epochs=4, batch_size=32, remember=remember)
         assert result.remembered == remember
-        trained.append((bits(moe.gate), result))
-    (gate, one), (other_gate, other) = trained
+        trained.append((copy_state(moe.gate), result))
+    (gate, first), (second_gate, second) = trained
     for name, tensor in gate.items():
-        torch.testing.assert_close(tensor, other_gate[name], rtol=0, atol=1e-10)
-    torch.testing.assert_close(one.test.losses, other.test.losses, rtol=0, atol=1e-10)
+        torch.testing.assert_close(tensor, second_gate[name], rtol=0, atol=1e-10)
+    torch.testing.assert_close(first.test.losses, second.test.losses, rtol=0, atol=1e-10)
 
 
 def test_remembering_is_faster_in_calls():
@@ -129,23 +129,23 @@ def test_learns_to_choose_between_experts_that_know_different_classes():
     result = fit(moe, (x, y), trains="gate", epochs=30, lr=0.03)
     assert result.test.accuracy > 0.9
     assert result.oracle > 0.9
-    assert [one.classes for one in result.alone] == [(0, 1), (2,)]
+    assert [expert.classes for expert in result.alone] == [(0, 1), (2,)]
 
 
 def test_the_same_call_gives_the_same_bits_and_leaves_the_random_state():
     before = torch.get_rng_state()
-    one, other = mixture(), mixture()
+    first, second = mixture(), mixture()
     torch.set_rng_state(before)
-    fit(one, blobs(), epochs=2)
+    fit(first, blobs(), epochs=2)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
-    fit(other, blobs(), epochs=2)
-    assert same(bits(one), bits(other))
+    fit(second, blobs(), epochs=2)
+    assert equal_states(copy_state(first), copy_state(second))
 
 
 def test_goes_on_from_its_folder(tmp_path):
-    whole, parts = mixture(), mixture()
-    fit(whole, blobs(), epochs=4)
+    uninterrupted, interrupted = mixture(), mixture()
+    fit(uninterrupted, blobs(), epochs=4)
 
     class Stop(Exception):
         pass
@@ -155,13 +155,13 @@ def test_goes_on_from_its_folder(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        fit(parts, blobs(), epochs=4, folder=tmp_path, listen=stop)
-    again = mixture()
-    heard = []
-    fit(again, blobs(), epochs=4, folder=tmp_path, listen=heard.append)
-    assert heard[0].kind == "resumed"
-    assert same(bits(again), bits(whole))
-    assert all(parameter.requires_grad for parameter in parts.parameters())
+        fit(interrupted, blobs(), epochs=4, folder=tmp_path, listen=stop)
+    resumed = mixture()
+    events = []
+    fit(resumed, blobs(), epochs=4, folder=tmp_path, listen=events.append)
+    assert events[0].kind == "resumed"
+    assert equal_states(copy_state(resumed), copy_state(uninterrupted))
+    assert all(parameter.requires_grad for parameter in interrupted.parameters())
 
 
 def test_held_out_rows_end_it_and_choose_the_epoch():
@@ -176,7 +176,7 @@ def test_held_out_rows_end_it_and_choose_the_epoch():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"trains": "gates"}, "trains: needs one of gate, experts"),
         ({"validation": 1.5}, "validation: needs rows, or a share"),
@@ -187,13 +187,13 @@ def test_held_out_rows_end_it_and_choose_the_epoch():
         ({"optimizer": "adan"}, "no optimizer has this name"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_changes(changes, said):
+def test_what_cannot_be_is_refused_before_anything_changes(changes, message):
     moe = mixture()
-    before = bits(moe)
-    given = {"data": blobs(), **changes}
-    with pytest.raises(ArgumentError, match=said.replace("(", r"\(")):
-        fit(moe, **given)
-    assert same(before, bits(moe))
+    before = copy_state(moe)
+    arguments = {"data": blobs(), **changes}
+    with pytest.raises(ArgumentError, match=message.replace("(", r"\(")):
+        fit(moe, **arguments)
+    assert equal_states(before, copy_state(moe))
 
 
 def test_nothing_to_train_is_said():

@@ -18,7 +18,7 @@ def network(outputs):
     return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, outputs))
 
 
-def made():
+def create():
     return mb.Mixture(network(2), [network(20), network(20)])
 
 
@@ -53,7 +53,7 @@ def watched(trainer):
 )
 def test_modes_follow_what_trains(changes, gate, experts, small_data, settings, tmp_path):
     data = small_data()
-    trainer = Trainer(made, data, settings(**changes), 0, tmp_path)
+    trainer = Trainer(create, data, settings(**changes), 0, tmp_path)
     seen = watched(trainer)
     trainer.train()
     assert seen == {"gate": gate, "experts": experts}
@@ -62,7 +62,7 @@ def test_modes_follow_what_trains(changes, gate, experts, small_data, settings, 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_frozen_part_s_statistics_keep_their_bits(part, small_data, settings, tmp_path):
     data = small_data()
-    trainer = Trainer(made, data, settings(**{part: {"freeze": True}}), 0, tmp_path)
+    trainer = Trainer(create, data, settings(**{part: {"freeze": True}}), 0, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     after = trainer.train().model.state_dict()
     for name, value in after.items():
@@ -78,7 +78,7 @@ def test_turns_by_epoch(small_data, settings, tmp_path):
         if event.kind == "epoch":
             seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
 
-    trainer = Trainer(made, data, turns, 0, tmp_path, listen=look)
+    trainer = Trainer(create, data, turns, 0, tmp_path, listen=look)
     seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
     trainer.train()
     for epoch in range(4):
@@ -90,11 +90,11 @@ def test_turns_by_epoch(small_data, settings, tmp_path):
 def test_turns_resume_in_the_same_bits(small_data, settings, interrupted, tmp_path):
     data = small_data()
     turns = settings(epochs=3, gate={"start_epoch": 0.5}, experts={"period": 2, "phase": 0})
-    whole = interrupted(tmp_path / "whole", made, data, turns)
-    pieces = interrupted(tmp_path / "pieces", made, data, turns, (1, 2, 3))
-    ours, theirs = whole.model.state_dict(), pieces.model.state_dict()
+    uninterrupted = interrupted(tmp_path / "whole", create, data, turns)
+    resumed = interrupted(tmp_path / "pieces", create, data, turns, (1, 2, 3))
+    ours, theirs = uninterrupted.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert whole.metrics == pieces.metrics
+    assert uninterrupted.metrics == resumed.metrics
 
 
 @pytest.mark.parametrize("frozen", PARTS)

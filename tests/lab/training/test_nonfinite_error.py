@@ -70,10 +70,10 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(small_data, set
     assert "expert" in caught.value.message
     assert caught.value.fix is not None
     assert "training.optimizer.lr" in caught.value.fix
-    kept = (tmp_path / "state" / "checkpoint.safetensors").read_bytes()
+    checkpoint = (tmp_path / "state" / "checkpoint.safetensors").read_bytes()
     with pytest.raises(TrainingError, match=f"step {failed}"):
         Trainer(build(data, **MLP), data, settings(optimizer=HUGE), 0, tmp_path).train()
-    assert (tmp_path / "state" / "checkpoint.safetensors").read_bytes() == kept
+    assert (tmp_path / "state" / "checkpoint.safetensors").read_bytes() == checkpoint
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -89,10 +89,10 @@ def test_a_last_update_that_breaks_the_model_is_found_by_evaluation(small_data, 
 def test_a_term_without_weight_must_be_finite_too(small_data, settings, build, tmp_path):
     data = small_data()
     chosen = settings(losses=[{"kind": "sample_entropy", "weight": 0.0}])
-    made = build(data, router={"kind": "soft"}, combine={"kind": "weighted_sum"})
+    create = build(data, router={"kind": "soft"}, combine={"kind": "weighted_sum"})
 
     def broken():
-        model = made()
+        model = create()
         # Every weight the mixture takes stays finite; only what the loss reads is spoilt.
         model.router.register_forward_hook(
             lambda module, inputs, routing: type(routing)(

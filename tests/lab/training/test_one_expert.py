@@ -53,8 +53,8 @@ def test_what_runs_one_expert_loses_nothing(small_data, settings, build, tmp_pat
 
 def test_a_single_expert_has_nothing_to_cut(small_data, settings, build, tmp_path):
     data = small_data()
-    one = build(data, gate={"kind": "uniform"}, experts={"kind": "linear"})
-    assert Trainer(one, data, settings(epochs=1), 0, tmp_path).train().one_expert is None
+    single = build(data, gate={"kind": "uniform"}, experts={"kind": "linear"})
+    assert Trainer(single, data, settings(epochs=1), 0, tmp_path).train().one_expert is None
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,21 @@ FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
 def test_parts_of_nested_mixtures():
     model = build_mixture(NESTED, FACTS)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {part: [names[id(parameter)] for parameter in list_] for part, list_ in parts(model).items()}
-    assert found["gate"] == [name for name in names.values() if "gate" in name.split(".")]
-    assert {name.rsplit(".", 2)[0] for name in found["gate"]} >= {"experts.1.gate"}
-    assert sorted(found["gate"] + found["experts"]) == sorted(names.values())
+    names_by_part = {part: [names[id(parameter)] for parameter in list_] for part, list_ in parts(model).items()}
+    assert names_by_part["gate"] == [name for name in names.values() if "gate" in name.split(".")]
+    assert {name.rsplit(".", 2)[0] for name in names_by_part["gate"]} >= {"experts.1.gate"}
+    assert sorted(names_by_part["gate"] + names_by_part["experts"]) == sorted(names.values())
 
 
 def test_each_part_has_its_own_learning_rate(settings):
     model = build_mixture(NESTED, FACTS)
-    own = settings(gate={"lr": {"kind": "linear", "start": 1.0, "end": 0.0, "epochs": 2}}, experts={"lr": 0.5})
-    optimizer = build_optimizer(model, own)
-    PartSchedule(optimizer, trainable_parts(model), own).apply(0.5)
+    by_part = settings(gate={"lr": {"kind": "linear", "start": 1.0, "end": 0.0, "epochs": 2}}, experts={"lr": 0.5})
+    optimizer = build_optimizer(model, by_part)
+    PartSchedule(optimizer, trainable_parts(model), by_part).apply(0.5)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"gate": 0.75, "experts": 0.5}
-    common = settings()
-    optimizer = build_optimizer(model, common)
-    PartSchedule(optimizer, trainable_parts(model), common).apply(0.5)
+    plain = settings()
+    optimizer = build_optimizer(model, plain)
+    PartSchedule(optimizer, trainable_parts(model), plain).apply(0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-2}
 
 
@@ -56,14 +56,14 @@ def test_adam_is_torchs_adam(settings):
 @pytest.mark.parametrize("part", ["gate", "experts"])
 def test_a_frozen_part_keeps_its_bits(part, small_data, settings, build, tmp_path):
     data = small_data()
-    other = {"gate": "experts", "experts": "gate"}[part]
+    other_part = {"gate": "experts", "experts": "gate"}[part]
     decay = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1}
     frozen = settings(optimizer=decay, **{part: {"freeze": True}})
     trainer = Trainer(build(data), data, frozen, 0, tmp_path)
     before = {name: [value.detach().clone() for value in values] for name, values in parts(trainer.model).items()}
     after = parts(trainer.train().model)
     assert all(torch.equal(a, b) for a, b in zip(before[part], after[part], strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(before[other], after[other], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before[other_part], after[other_part], strict=True))
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.0, 1), (1.0, 4), (1.5, 6), (5.0, None)])
@@ -93,10 +93,10 @@ def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path)
 
 
 def test_unknown_optimizer_is_refused_with_the_closest_name(settings):
-    with pytest.raises(ArgumentError, match=r"optimizer.kind: no optimizer has this name, got 'adan'") as caught:
+    with pytest.raises(ArgumentError, match=r"optimizer.kind: no optimizer has this name, got 'adan'") as error:
         build_optimizer(build_mixture(NESTED, FACTS), settings(optimizer={"kind": "adan", "lr": 0.1}))
-    assert caught.value.fix is not None
-    assert "did you mean adam" in caught.value.fix
+    assert error.value.fix is not None
+    assert "did you mean adam" in error.value.fix
 
 
 @pytest.mark.parametrize("options", [{"momentun": 0.9}, {"momentum": -1.0}, {"foreach": True}])

@@ -75,8 +75,8 @@ def test_an_evaluation_is_one_line(trained):
 
 def test_an_expert_by_itself_is_one_line(trained):
     assert repr(trained.alone[0]) == "ExpertAlone(experts.0: Linear, 40 rows)"
-    known = replace(trained.alone[0], classes=(2, 0), paths=("experts.0", "experts.1.experts.0"))
-    assert repr(known) == "ExpertAlone(experts.0 and experts.1.experts.0: Linear, 40 rows, classes [2, 0])"
+    limited = replace(trained.alone[0], classes=(2, 0), paths=("experts.0", "experts.1.experts.0"))
+    assert repr(limited) == "ExpertAlone(experts.0 and experts.1.experts.0: Linear, 40 rows, classes [2, 0])"
 
 
 def test_settings_name_what_differs_from_the_defaults(settings, build, small_data, tmp_path):

@@ -111,29 +111,29 @@ def train(precise, settings, tmp_path):
             places.update({part: number for number, part in enumerate(cacheable_parts(model))})
             return model
 
-        def kept(part, split):
+        def output_path(part, split):
             return store / f"{places[part]}-{split.split('/')[1]}.safetensors".replace(" ", "_")
 
-        given = {} if store is None else {"store": kept}
+        keywords = {} if store is None else {"store": output_path}
         folder = tmp_path / f"run-{next(count)}"
-        return Trainer(build, data or precise, settings(**changes), 5, folder, listen=listen, **given).train()
+        return Trainer(build, data or precise, settings(**changes), 5, folder, listen=listen, **keywords).train()
 
     return trained
 
 
-def assert_agree(one, other, tolerance=1e-10):
-    ours, theirs = one.model.state_dict(), other.model.state_dict()
+def assert_agree(first, second, tolerance=1e-10):
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=tolerance)
     for split in ("train", "validation", "test", "one_expert"):
-        mine, yours = getattr(one, split), getattr(other, split)
-        torch.testing.assert_close(mine.losses, yours.losses, rtol=0, atol=tolerance)
-        for path, weights in mine.gates.items():
-            torch.testing.assert_close(weights, yours.gates[path], rtol=0, atol=tolerance, equal_nan=True)
-    for mine, yours in zip(one.metrics, other.metrics, strict=True):
-        assert mine["train"]["loss"] == pytest.approx(yours["train"]["loss"], abs=tolerance)
-        assert mine["validation"]["loss"] == pytest.approx(yours["validation"]["loss"], abs=tolerance)
-    assert one.oracle == other.oracle
+        evaluation, other_evaluation = getattr(first, split), getattr(second, split)
+        torch.testing.assert_close(evaluation.losses, other_evaluation.losses, rtol=0, atol=tolerance)
+        for path, weights in evaluation.gates.items():
+            torch.testing.assert_close(weights, other_evaluation.gates[path], rtol=0, atol=tolerance, equal_nan=True)
+    for entry, other_entry in zip(first.metrics, second.metrics, strict=True):
+        for split in ("train", "validation"):
+            assert entry[split]["loss"] == pytest.approx(other_entry[split]["loss"], abs=tolerance)
+    assert first.oracle == second.oracle
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -157,12 +157,12 @@ def test_frozen_parts_keep_their_bits(case, train):
     torch.manual_seed(5)
     before = MODELS[case]().double().state_dict()
     trained = train(MODELS[case], optimizer={"kind": "adamw", "lr": 0.1, "weight_decay": 0.1}, l2={"weight": 0.1})
-    every = trained.model.named_modules(remove_duplicate=False)
-    kept = [name for name, module in every if isinstance(module, Adapter) and module.frozen]
+    modules = trained.model.named_modules(remove_duplicate=False)
+    frozen_paths = [name for name, module in modules if isinstance(module, Adapter) and module.frozen]
     after = trained.model.state_dict()
-    assert any(name.startswith(tuple(kept)) and "running_var" in name for name in after)
+    assert any(name.startswith(tuple(frozen_paths)) and "running_var" in name for name in after)
     for name, value in after.items():
-        assert torch.equal(value, before[name]) == name.startswith(tuple(kept)), name
+        assert torch.equal(value, before[name]) == name.startswith(tuple(frozen_paths)), name
 
 
 def test_files_are_shared_and_not_computed_again(train, tmp_path):
@@ -235,11 +235,11 @@ def test_what_learns_is_not_remembered(train):
 
 def test_outputs_that_are_too_many_are_not_kept(train, tmp_path, monkeypatch):
     notes, store = [], tmp_path / "outputs"
-    kept = train(soft)
+    cached = train(soft)
     # A row of 20 numbers in float64 is 160 bytes: the 70 training rows are too many, the 40 test rows are not.
     monkeypatch.setattr(output_caches, "MOST_BYTES", 50 * 160)
     trained = train(soft, store=store, listen=lambda event: notes.append(event.text))
-    assert_agree(trained, kept)
+    assert_agree(trained, cached)
     assert not trained.remembered
     assert notes[0] == "3 frozen parts: computed in every step, because the outputs take too much memory"
     assert {path.name.split("-")[1] for path in store.glob("*.safetensors")} == {
@@ -280,13 +280,13 @@ def test_a_part_whose_input_is_not_the_row_is_not_remembered(train):
 def test_a_part_in_which_rows_depend_on_each_other_is_not_remembered(train):
     """What such a part says of a row changes with the rows beside it, which a step draws anew."""
 
-    def made():
+    def create():
         choosing = mb.Mixture(gate(2), [Network(CLASSES), Network(CLASSES)], mb.routers.ExpertChoice())
         return mb.Mixture(gate(2), [Adapter(choosing, frozen=True), frozen()])
 
-    model = made()
+    model = create()
     assert cacheable_parts(model) == [model.experts[1]]
-    assert_agree(train(made), train(made, remember=False))
+    assert_agree(train(create), train(create, remember=False))
 
 
 def test_tables_are_the_part_s_outputs_in_the_split_s_order(precise):

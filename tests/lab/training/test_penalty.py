@@ -20,8 +20,8 @@ def everything():
 def test_kernels_are_no_biases_and_no_norms():
     model = everything()
     assert kernels(model, "all") == [model[0].weight, model[3].weight, model[5].weight]
-    (only,) = kernels(model, "convolutions")
-    assert only is model[0].weight
+    (convolution,) = kernels(model, "convolutions")
+    assert convolution is model[0].weight
 
 
 def test_a_part_that_is_used_twice_counts_once():
@@ -30,9 +30,9 @@ def test_a_part_that_is_used_twice_counts_once():
     tied.weight = layer.weight
     with torch.no_grad():
         layer.weight.fill_(3.0)
-    found = kernels(nn.Sequential(layer, layer, tied), "all")
-    assert len(found) == 1
-    assert l2(found).item() == 9.0
+    weights = kernels(nn.Sequential(layer, layer, tied), "all")
+    assert len(weights) == 1
+    assert l2(weights).item() == 9.0
 
 
 def test_worked_by_hand():
@@ -64,15 +64,15 @@ def test_frozen_parts_are_not_penalised():
 def test_is_adam_s_coupled_decay_of_the_kernels(layers, small_data, settings, build, tmp_path):
     """The gradient of weight · Σ w² is 2 · weight · w, which is what Adam adds for weight_decay = 2 · weight."""
     data, weight = small_data(), 0.1
-    made = build(data, **CONV)
-    trained = Trainer(made, data, settings(l2={"weight": weight, "layers": layers}), 0, tmp_path).train()
+    create = build(data, **CONV)
+    trained = Trainer(create, data, settings(l2={"weight": weight, "layers": layers}), 0, tmp_path).train()
 
     torch.manual_seed(0)
-    model = made().to(memory_format=torch.channels_last)
+    model = create().to(memory_format=torch.channels_last)
     decayed = kernels(model, layers)
-    rest = [p for p in model.parameters() if not any(p is one for one in decayed)]
+    rest = [p for p in model.parameters() if not any(p is kernel for kernel in decayed)]
     groups = [{"params": decayed, "weight_decay": 2 * weight}, {"params": rest}]
-    plain = Trainer(made, data, settings(), 0, tmp_path / "order")
+    plain = Trainer(create, data, settings(), 0, tmp_path / "order")
     optimizer = torch.optim.Adam(groups, lr=1e-2)
     for epoch in range(2):
         order = mb.lab.data.Batches(data.train, 40, seed=0, epoch=epoch, channels_last=True)
@@ -106,8 +106,8 @@ def test_a_part_that_does_not_train_keeps_its_bits_and_is_not_counted(part, smal
     penalised = settings(epochs=1, l2={"weight": 1.0}, **{part: {"freeze": True}})
     trainer = Trainer(build(data), data, penalised, 0, tmp_path)
     before = [value.detach().clone() for value in parts(trainer.model)[part]]
-    other = {"gate": "experts", "experts": "gate"}[part]
-    count = sum(value.square().sum().item() for value in parts(trainer.model)[other] if value.ndim > 1)
+    other_part = {"gate": "experts", "experts": "gate"}[part]
+    count = sum(value.square().sum().item() for value in parts(trainer.model)[other_part] if value.ndim > 1)
     trained = trainer.train()
     assert all(torch.equal(a, b) for a, b in zip(before, parts(trained.model)[part], strict=True))
     # Weights of the other part fall from the first step on, so that their mean square is below what it began with.

@@ -20,8 +20,8 @@ def test_without_augmentation_the_rows_are_always_themselves(changes, split, set
     rows = TrainingRows(split, settings(**changes), seed=0)
     assert (rows.name, rows.drawn_anew) == ("training", False)
     for epoch in range(4):
-        found, first = rows.of(epoch)
-        assert found is split
+        split_of_epoch, first = rows.of(epoch)
+        assert split_of_epoch is split
         assert first == 0
 
 
@@ -37,10 +37,10 @@ def test_views_take_turns(split, settings):
     assert not rows.drawn_anew
     assert torch.equal(rows.split.images, expected.images)
     for epoch in range(7):
-        found, first = rows.of(epoch)
+        split_of_epoch, first = rows.of(epoch)
         assert first == 5 * (epoch % 3)
-        assert torch.equal(found.images, expected.images[first : first + 5])
-        assert torch.equal(found.labels, split.labels)
+        assert torch.equal(split_of_epoch.images, expected.images[first : first + 5])
+        assert torch.equal(split_of_epoch.labels, split.labels)
     assert not torch.equal(rows.of(0)[0].images, rows.of(1)[0].images)
 
 
@@ -71,17 +71,17 @@ def test_steps_see_the_views_of_their_epoch_and_no_other(small_data, settings, b
     expected = augmented_views(data.train, chosen.augment, 2, 0).images.float() / 255
     for epoch, view in enumerate((0, 1, 0)):
         images = torch.cat(seen[3 * epoch : 3 * epoch + 3])
-        whole = expected[120 * view : 120 * view + 120]
-        assert images.shape == whole.shape
-        assert {row.numpy().tobytes() for row in images} == {row.numpy().tobytes() for row in whole}
+        view_rows = expected[120 * view : 120 * view + 120]
+        assert images.shape == view_rows.shape
+        assert {row.numpy().tobytes() for row in images} == {row.numpy().tobytes() for row in view_rows}
 
 
 @pytest.mark.parametrize("count", [None, 2])
 def test_an_interrupted_run_sees_the_same_augmented_rows(count, small_data, settings, build, interrupted, tmp_path):
     data = small_data()
     chosen = settings(epochs=3, augment=AUGMENT, views=count)
-    whole = interrupted(tmp_path / "whole", build(data), data, chosen)
+    view_rows = interrupted(tmp_path / "whole", build(data), data, chosen)
     pieces = interrupted(tmp_path / "pieces", build(data), data, chosen, (2, 4))
-    assert whole.metrics == pieces.metrics
+    assert view_rows.metrics == pieces.metrics
     plain = interrupted(tmp_path / "plain", build(data), data, settings(epochs=3))
-    assert plain.metrics != whole.metrics
+    assert plain.metrics != view_rows.metrics

@@ -40,17 +40,17 @@ def values(trained, measure="accuracy"):
     return [entry["validation"][measure] for entry in trained.metrics]
 
 
-def equal(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def equal(weights, others):
+    return all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 @pytest.mark.parametrize("measure", ["accuracy", "loss"])
 def test_training_ends_after_patience_and_reports_the_best_weights(measure, train):
     trainer, trained, states, _ = train({"measure": measure, "patience": 2})
-    seen = values(trained, measure)
-    best = seen.index(max(seen) if measure == "accuracy" else min(seen)) + 1
-    assert (trained.epoch, len(seen)) == (best, best + 2)
-    assert len(seen) < 9
+    measures = values(trained, measure)
+    best = measures.index(max(measures) if measure == "accuracy" else min(measures)) + 1
+    assert (trained.epoch, len(measures)) == (best, best + 2)
+    assert len(measures) < 9
     assert equal(trained.model.state_dict(), states[best - 1])
     assert not equal(trained.model.state_dict(), states[-1])
     assert trained.validation.accuracy == trained.metrics[best - 1]["validation"]["accuracy"]
@@ -74,12 +74,12 @@ def test_nothing_above_leaves_the_last_epoch(train):
 
 def test_the_best_epoch_is_one_above(train):
     _, free, _, _ = train({}, "free", epochs=4)
-    seen = values(free)
-    assert seen.index(max(seen)) > 0
-    bar = max(seen)
+    measures = values(free)
+    assert measures.index(max(measures)) > 0
+    bar = max(measures)
     _, trained, _, _ = train({"above": bar - 1e-9}, "bar", epochs=4)
-    assert values(trained) == seen
-    assert trained.epoch == seen.index(bar) + 1
+    assert values(trained) == measures
+    assert trained.epoch == measures.index(bar) + 1
 
 
 def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer_state(
@@ -92,16 +92,16 @@ def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer
     def look():
         begun.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
         state = trainer.optimizer.state
-        moments.append([state[one]["exp_avg"].clone() for one in trainer.parameters if one in state])
+        moments.append([state[weights]["exp_avg"].clone() for weights in trainer.parameters if weights in state])
         train_epoch()
         ended.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        left.append([trainer.optimizer.state[one]["exp_avg"].clone() for one in trainer.parameters])
+        left.append([trainer.optimizer.state[weights]["exp_avg"].clone() for weights in trainer.parameters])
 
     ended, left = [], []
     trainer.train_epoch = look
     trained = trainer.train()
-    seen = values(trained)
-    bests = [watch_state(seen[:count], trainer.run_record.watch).best for count in range(1, 10)]
+    measures = values(trained)
+    bests = [watch_state(measures[:count], trainer.run_record.watch).best for count in range(1, 10)]
     assert len(set(bests)) < len(bests)  # some epochs were no better
     for epoch in range(1, 9):
         assert equal(begun[epoch], ended[bests[epoch - 1] - 1])
@@ -114,23 +114,23 @@ def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer
 
 def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
     plateau = {"patience": 1, "factor": 0.5, "least": 0.1}
-    own = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
-    trainer, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **own)
+    part_rates = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
+    trainer, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **part_rates)
     scales = [watch_state(values(trained)[:count], trainer.run_record.watch).scale for count in range(9)]
     assert min(scales) <= 0.25
-    for scale, found in zip(scales, rates, strict=True):
+    for scale, rates_found in zip(scales, rates, strict=True):
         # A rate that is below `least` as it is stays as it is.
-        assert found == {"gate": pytest.approx(max(0.2 * scale, 0.1)), "experts": pytest.approx(0.05)}
-    assert {found["gate"] for found in rates} == {0.2, 0.1}
+        assert rates_found == {"gate": pytest.approx(max(0.2 * scale, 0.1)), "experts": pytest.approx(0.05)}
+    assert {rates_found["gate"] for rates_found in rates} == {0.2, 0.1}
 
 
 def test_rates_fall_from_what_the_schedule_says(train):
     trainer, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
     last = 2 / 3  # where the last of three steps begins
-    for epoch, found in enumerate(rates):
+    for epoch, rates_found in enumerate(rates):
         scale = watch_state(values(trained)[:epoch], trainer.run_record.watch).scale
         expected = trainer.settings.lr(epoch + last) * scale
-        assert found["gate"] == pytest.approx(expected)
+        assert rates_found["gate"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +145,17 @@ def test_rates_fall_from_what_the_schedule_says(train):
 def test_a_resumed_run_is_the_uninterrupted_one(watch, small_data, settings, build, interrupted, tmp_path):
     data = small_data(validation_rows=40)
     chosen = settings(**RESTLESS, watch=watch)
-    whole = interrupted(tmp_path / "whole", build(data), data, chosen)
-    steps = 3 * len(whole.metrics)
+    uninterrupted = interrupted(tmp_path / "whole", build(data), data, chosen)
+    steps = 3 * len(uninterrupted.metrics)
     # Inside an epoch, right after the first one without a better, and in the last.
     after = (1, 4, steps - 5 - 2)
-    pieces = interrupted(tmp_path / "pieces", build(data), data, chosen, after)
-    assert pieces.metrics == whole.metrics
-    assert pieces.epoch == whole.epoch
-    assert equal(whole.model.state_dict(), pieces.model.state_dict())
+    resumed = interrupted(tmp_path / "pieces", build(data), data, chosen, after)
+    assert resumed.metrics == uninterrupted.metrics
+    assert resumed.epoch == uninterrupted.epoch
+    assert equal(uninterrupted.model.state_dict(), resumed.model.state_dict())
     for name in ("checkpoint", "best"):
-        one, other = (load_file(tmp_path / run / "state" / f"{name}.safetensors") for run in ("whole", "pieces"))
-        assert equal(one, other)
+        weights, others = (load_file(tmp_path / run / "state" / f"{name}.safetensors") for run in ("whole", "pieces"))
+        assert equal(weights, others)
 
 
 def test_a_run_that_has_ended_early_is_not_gone_on_with(train, small_data, settings, build, tmp_path):
@@ -172,7 +172,7 @@ def test_a_run_that_has_ended_early_is_not_gone_on_with(train, small_data, setti
 def test_without_held_out_rows_nothing_is_watched(small_data, settings, build, tmp_path):
     data = small_data()
     watched = settings(epochs=3, watch={"patience": 1, "restart": True, "plateau": {"patience": 1}})
-    one = Trainer(build(data), data, watched, 0, tmp_path / "watched").train()
-    other = Trainer(build(data), data, settings(epochs=3), 0, tmp_path / "plain").train()
-    assert one.metrics == other.metrics
-    assert one.epoch == 3
+    weights = Trainer(build(data), data, watched, 0, tmp_path / "watched").train()
+    others = Trainer(build(data), data, settings(epochs=3), 0, tmp_path / "plain").train()
+    assert weights.metrics == others.metrics
+    assert weights.epoch == 3
