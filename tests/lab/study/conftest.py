@@ -1,8 +1,9 @@
 """A small recipe, its data and its plan."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,14 @@ import torch
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.recipe.text import write_yaml
 from moebius.lab.study.cohorts import CohortMode
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.train_run import result_path
+from moebius.lab.study.workers import Failure, run_all
+from moebius.lab.training.outcome import Event
 
 RECIPE = """
 name: small
@@ -114,3 +120,121 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+BASE = {
+    "data": {"sets": [{"kind": "digits"}], "size": 8, "train_rows": 300, "test_rows": 100, "validation_rows": 60},
+    "training": {"epochs": 2, "batch_size": 50, "optimizer": {"kind": "adam", "lr": 1e-2}},
+    "pretraining": {"network": {"kind": "linear"}, "training": {"batch_size": 20}},
+    "model": {"gate": {"kind": "linear"}, "combine": {"kind": "weighted_sum"}},
+}
+
+
+@pytest.fixture(scope="session")
+def few_stages() -> Callable[..., dict[str, Any]]:
+    """A recipe of three stages, one of them built on another, and three variants, with some of its keys changed."""
+
+    def create_values(**changes: Any) -> dict[str, Any]:
+        def experts_of(*names: str) -> list[dict[str, Any]]:
+            # Probabilities: a logit of −∞ for a class that no expert of a variant knows would leave its rows without.
+            return [{"kind": "stage", "stage": name, "activation": "softmax"} for name in names]
+
+        stages = {
+            "a": {"classes": [0, 8]},
+            "b": {"classes": [1, 9], "outputs": "own"},
+            "on-a": {"network": {"kind": "stage", "stage": "a", "frozen": False}},
+        }
+        variants = {
+            "a-b": {"experts": experts_of("a", "b")},
+            "tuned": {"experts": experts_of("on-a", "b")},
+            "alone": {"experts": experts_of("b")},
+        }
+        return {"name": "few", **BASE, "stages": stages, "variants": variants, **changes}
+
+    return create_values
+
+
+@pytest.fixture(scope="session")
+def ten_stages() -> Callable[[], dict[str, Any]]:
+    """A recipe of ten experts of two classes each, and two variants of a mixture of them."""
+    pairs = [(0, 8), (1, 9), (2, 6), (3, 5), (4, 7), (0, 9), (1, 8), (2, 7), (3, 6), (4, 5)]
+    stages = {f"pair-{first}-{second}": {"classes": [first, second]} for first, second in pairs}
+    model = {**BASE["model"], "experts": [{"kind": "stage", "stage": name} for name in stages]}
+    variants = {"standard": {}, "sparse": {"router": {"kind": "top_k", "k": 2}}}
+    return lambda: {"name": "ten", **BASE, "stages": stages, "model": model, "variants": variants}
+
+
+@pytest.fixture(scope="session")
+def changed() -> Callable[..., dict[str, Any]]:
+    """Changes one key of nested mappings, in a copy."""
+
+    def change(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+        values = json.loads(json.dumps(values))
+        inner = values
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = value
+        return values
+
+    return change
+
+
+@pytest.fixture
+def stage_recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """The recipe of these values."""
+
+    def load(values: dict[str, Any], *overrides: str) -> Recipe:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(write_yaml(values), encoding="utf-8")
+        return load_recipe(str(path), overrides)
+
+    return load
+
+
+class StageStudy:
+    """A plan and its folder."""
+
+    def __init__(self, recipe: Recipe, out: Path, workers: int = 1, stages_dir: Path | None = None):
+        self.load = LoadData(recipe.data.model_dump(mode="json"), None)
+        self.data, self.out = self.load(), out
+        plan = make_plan(recipe, self.data, "cpu", workers, out, stages_dir)
+        self.plan = Plan(**{**vars(plan), "threads": 1})
+        self.events: list[tuple[str, str, int]] = []
+        self.trained: list[str] = []
+
+    def run(self, stop: Callable[..., bool] = lambda run, event: False) -> list[Failure]:
+        """Train what is not finished; breaks off where `stop` says so."""
+
+        def listen(run: RunSpec, event: Event) -> None:
+            self.events.append((run.name, event.kind, event.step))
+            if stop(run, event):
+                raise KeyboardInterrupt
+
+        def finish(run: RunSpec) -> None:
+            self.trained.append(run.name)
+            self.events.append((run.name, "finished", 0))
+
+        unfinished = [run for run in self.plan.all_runs if not result_path(self.out, run).exists()]
+        return run_all(self.plan, unfinished, self.out, self.load, self.data, listen, finish)
+
+    def folder(self, name: str) -> Path:
+        """The folder of the stage or the variant."""
+        return next(run.place(self.out) for run in self.plan.all_runs if run.variant == name)
+
+    def stamps(self, names: Sequence[str]) -> dict[str, int]:
+        """When the weights of these stages or variants were written."""
+        return {name: (self.folder(name) / "model.safetensors").stat().st_mtime_ns for name in names}
+
+    def bits(self) -> dict[tuple[str, str], bytes]:
+        """The files of all runs that must not differ by a bit."""
+        files = ("model.safetensors", "metrics.jsonl")
+        return {
+            (run.name, file): (run.place(self.out) / file).read_bytes() for run in self.plan.all_runs for file in files
+        }
+
+
+@pytest.fixture
+def stage_study(monkeypatch: pytest.MonkeyPatch) -> type[StageStudy]:
+    """Plans a recipe with stages, on one thread: more would wait for each other in these small models."""
+    monkeypatch.setattr("moebius.lab.study.plan.count_cores", lambda: 1)
+    return StageStudy
