@@ -79,28 +79,28 @@ def kind_of(component: Any) -> tuple[str, str] | None:
     for room, home in ROOMS.items():
         if package == home and kind in _files(room) and find(room, kind) is component:
             return room, kind
-        for other, plugin in _plugins.get(room, {}).items():
+        for plugin_kind, plugin in _plugins.get(room, {}).items():
             if plugin is component:
-                return room, other
+                return room, plugin_kind
     if module.partition(".")[0] == "moebius":
         return None
     for room in ROOMS:
-        for other, point in _points(room).items():
-            # By its text first: to compare is no reason to import another distribution.
+        for point_kind, point in _points(room).items():
+            # By its text first: a comparison is no reason to import another distribution.
             if point.value.replace(" ", "") == name and _loaded(point) is component:
-                return room, other
+                return room, point_kind
     return None
 
 
 def register_kind(room: str, kind: str, component: Callable[..., Any]) -> None:
-    """Add a kind from outside of the package; again the same component changes nothing.
+    """Add a kind from outside of the package; to add the same component twice changes nothing.
 
     Raises:
         MoebiusError: the room has another component of this kind.
     """
     if _plugins.get(room, {}).get(kind) is component:
         return
-    # A session may define its class anew; what comes with a package stays what it is.
+    # A session may define its class again; kinds of packages cannot be replaced.
     same_name = _plugins.get(room, {}).get(kind)
     redefined = same_name is not None and same_name.__module__ == component.__module__
     if kind in kinds(room) and not redefined:
@@ -108,11 +108,11 @@ def register_kind(room: str, kind: str, component: Callable[..., Any]) -> None:
     _plugins.setdefault(room, {})[kind] = component
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The fix for a name that is unknown: the closest known ones, or all of them when none is close."""
-    known = tuple(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(known)}"
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The fix for an unknown name: the closest of `names`, or all of them when none is close."""
+    names = tuple(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"
 
 
 def summary(component: Callable[..., Any]) -> str:

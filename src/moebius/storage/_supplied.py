@@ -55,10 +55,10 @@ def check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], unknown: Mapp
         short = name.removeprefix(prefix)
         subject = place or ("model" if "" in unknown else name)
         if name not in holders or name not in tensors:
-            here, there = ("file", "module") if name in tensors else ("module", "file")
+            owner, lacking = ("file", "module") if name in tensors else ("module", "file")
             names = [holder.removeprefix(prefix) for holder in holders if holder.startswith(prefix)]
             fix = "a module that is made as the saved one was"
-            raise ArgumentError(subject, f"the {here} has a tensor {short}, and the {there} has none", names, fix)
+            raise ArgumentError(subject, f"the {owner} has a tensor {short}, and the {lacking} has none", names, fix)
         whole, number = holders[name]
         shape = tuple(whole.shape if number is None else whole.shape[1:])
         if shape != tuple(tensors[name].shape):

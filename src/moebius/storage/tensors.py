@@ -14,20 +14,20 @@ def tensor_holders(model: nn.Module) -> dict[str, tuple[Tensor, int | None]]:
         >>> list(tensor_holders(Stack([nn.Linear(4, 3, bias=False) for _ in range(2)])))
         ['0.weight', '1.weight']
     """
-    held: dict[str, tuple[Tensor, int | None]] = {
+    holders: dict[str, tuple[Tensor, int | None]] = {
         name: (tensor, None) for name, tensor in model.state_dict(keep_vars=True).items()
     }
     for path, part in model.named_modules(remove_duplicate=False):
         if isinstance(part, Stack):
             before = f"{path}." if path else ""
-            whole = {flat: held.pop(f"{before}{flat}") for flat in part.state_dict()}
-            held |= {
+            whole = {flat: holders.pop(f"{before}{flat}") for flat in part.state_dict()}
+            holders |= {
                 f"{before}{number}.{name}": (whole[flat][0], number)
                 for number in range(len(part))
                 for name, flat in part.flat_names.items()
                 if flat in whole
             }
-    return held
+    return holders
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -68,9 +68,9 @@ def cases(room: str, skip: Collection[str] = ()) -> list[tuple[str, Case]]:
     Reference: ours.
     """
     every = {f"{kind}.{check.__name__}": Case(room, kind, check) for kind in _kinds(room) for check in checks(room)}
-    known = {*every, *(case.kind for case in every.values()), *(check.__name__ for check in checks(room))}
+    names = {*every, *(case.kind for case in every.values()), *(check.__name__ for check in checks(room))}
     for name in skip:
-        _require_known(name, known, "skip")
+        _require_known(name, names, "skip")
     chosen = []
     for name, case in every.items():
         if {name, case.kind, case.check.__name__}.isdisjoint({*skip, *_exempt(case)}):
@@ -127,6 +127,6 @@ def _exempt(case: Case) -> Collection[str]:
     return names
 
 
-def _require_known(name: str, known: Collection[str], noun: str) -> None:
-    if name not in known:
-        raise UnknownKindError(f"{noun}: nothing is called {name!r}", did_you_mean(name, known))
+def _require_known(name: str, names: Collection[str], noun: str) -> None:
+    if name not in names:
+        raise UnknownKindError(f"{noun}: nothing is called {name!r}", did_you_mean(name, names))

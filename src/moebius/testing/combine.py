@@ -79,8 +79,8 @@ def leaves_out_dropped_assignments(subject: Subject) -> None:
     scores = routing.dense.scores
     some = Routing.from_selection(scores, routing.dense.probs, replace(selection, kept_A=kept))
     values = routing.take(outputs)
-    other = torch.where(kept.unsqueeze(-1), values, values + 1)
-    require_close(combine(other, some), combine(values, some), "counts the outputs of dropped assignments")
+    changed = torch.where(kept.unsqueeze(-1), values, values + 1)
+    require_close(combine(changed, some), combine(values, some), "counts the outputs of dropped assignments")
 
 
 def permuting_rows_permutes_outputs(subject: Subject) -> None:

@@ -152,7 +152,7 @@ def refuses_a_routing_without_what_it_declares(subject: Subject) -> None:
         require(not needs.distribution, rule, "needs(distribution=False)")
         require(value.isfinite(), "gives a value that is not finite without a distribution")
     for name in needs.aux:
-        without = {other: value for other, value in routing.aux.items() if other != name}
+        without = {key: value for key, value in routing.aux.items() if key != name}
         whole = replace(_routing(subject, inputs, "softmax"), aux=without)
         rule = f"declares to need aux[{name!r}] and does not refuse a routing without"
         require_refusal(lambda: _call(subject, whole, inputs), name, rule)  # noqa: B023

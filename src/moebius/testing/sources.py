@@ -49,10 +49,10 @@ def reads_the_same_rows_again(subject: Subject) -> None:
     passes = [_read(subject) for _ in range(2)]
     for split in ("train", "test"):
         rows, again = getattr(passes[0], split), getattr(passes[1], split)
-        first, second, other = list(rows), list(rows), list(again)
+        first, second, third = list(rows), list(rows), list(again)
         require(len(first) == len(rows), f"gives {len(first)} rows to {split} and says {len(rows)}")
         require(len(first) > 0, f"gives no row to {split}")
-        for later in (second, other):
+        for later in (second, third):
             same = len(first) == len(later) and all(map(_equal, first, later))
             require(same, f"gives other rows to {split} when read again")
 
@@ -90,10 +90,10 @@ def _read(subject: Subject) -> Any:
     return subject.make().open().read()
 
 
-def _equal(row: Any, other: Any) -> bool:
-    fields, others = row._asdict(), other._asdict()
-    same_image = np.array_equal(fields.pop("image"), others.pop("image"))
-    return same_image and fields == others
+def _equal(first: Any, second: Any) -> bool:
+    first_fields, second_fields = first._asdict(), second._asdict()
+    same_image = np.array_equal(first_fields.pop("image"), second_fields.pop("image"))
+    return same_image and first_fields == second_fields
 
 
 CHECKS = (

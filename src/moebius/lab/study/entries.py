@@ -109,18 +109,18 @@ def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]
     labels = data.test.labels
     entries = []
     for expert in trained.alone:
-        right, known = (expert.predictions == labels).double(), expert.knows_class(labels)
+        correct, knows = (expert.predictions == labels).double(), expert.knows_class(labels)
         entry = {
             "paths": list(expert.paths),
             "name": stage_names.get(expert.module),
             "classes": None if expert.classes is None else [data.classes[label] for label in expert.classes],
             "frozen": not any(parameter.requires_grad for parameter in expert.module.parameters()),
-            "accuracy": right.mean().item(),
-            "own": _mean(right, known) if expert.classes is not None else None,
-            "outside": _mean(right, ~known),
-            "confidence": {"own": _mean(expert.confidence, known), "outside": _mean(expert.confidence, ~known)},
+            "accuracy": correct.mean().item(),
+            "own": _mean(correct, knows) if expert.classes is not None else None,
+            "outside": _mean(correct, ~knows),
+            "confidence": {"own": _mean(expert.confidence, knows), "outside": _mean(expert.confidence, ~knows)},
             "validation_accuracy": _held_out_accuracy(held_out.get(expert.module), data),
-            "by_class": [_mean(right, labels == label) for label in range(len(data.classes))],
+            "by_class": [_mean(correct, labels == label) for label in range(len(data.classes))],
         }
         entries.append(entry)
     return entries

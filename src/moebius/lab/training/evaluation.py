@@ -183,8 +183,8 @@ def evaluate_runs(
 
 def _tokens_per_row(path: str, log: Log, rows: int) -> int:
     """How many rows of the outermost mixture around the one at `path` are tokens of one of the batch's rows."""
-    around = [other for other in log if other == "" or f"{path}.".startswith(f"{other}.")]
-    outermost = [log[other][0] for other in around if log[other][0].rows is None]
+    outer_paths = [outer for outer in log if outer == "" or f"{path}.".startswith(f"{outer}.")]
+    outermost = [log[outer][0] for outer in outer_paths if log[outer][0].rows is None]
     return max((len(routing.weights) // rows for routing in outermost), default=1) or 1
 
 

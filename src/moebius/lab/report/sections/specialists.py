@@ -125,13 +125,13 @@ def _mean(by_seed: Mapping[int, Leaves], place: int, keys: Sequence[str]) -> flo
 
 def _confidence_text(means: Mapping[str, Sequence[float | None]]) -> str:
     pairs = zip(means.get("confidence, own", ()), means.get("confidence, outside", ()), strict=False)
-    both = [(own, outside) for own, outside in pairs if own is not None and outside is not None]
+    both = [(inside, outside) for inside, outside in pairs if inside is not None and outside is not None]
     if not both:
         return ""
-    own, outside = (statistics.fmean(part) for part in zip(*both, strict=True))
+    inside, outside = (statistics.fmean(part) for part in zip(*both, strict=True))
     return (
         f"Shown an image of a class that it does not know, an expert still answers with a mean confidence of "
-        f"{rate(outside)} ({rate(own)} on its own classes): telling the two apart is what the gate is for."
+        f"{rate(outside)} ({rate(inside)} on its own classes): telling the two apart is what the gate is for."
     )
 
 
