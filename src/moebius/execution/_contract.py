@@ -57,10 +57,10 @@ class Execution:
             ArgumentError: `refuses` gives a reason.
         """
         pool = Pool(experts)
-        self.insist(pool, routing, x)
+        self.check_accepts(pool, routing, x)
         return self.run(pool, routing, x)
 
-    def insist(self, pool: Pool, routing: Routing, x: Tensor) -> None:
+    def check_accepts(self, pool: Pool, routing: Routing, x: Tensor) -> None:
         """Raise the reason of `refuses` as an error.
 
         Raises:

@@ -44,7 +44,7 @@ def stacked_weights(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | N
     return weight, stack.tensor(linear, "bias")
 
 
-def outputs_of_all(pool: Pool, x: Tensor) -> Tensor:
+def expert_outputs(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts of dense layers on the same rows, (T, E, …)."""
     layers = _StackLayers(pool.stack) if pool.stack is not None else _ListLayers(pool.modules)
     return apply_with_layers(pool.template, x, layers)

@@ -63,7 +63,7 @@ def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Dec
         return _apply_rule(pool, routing, x)
     if transform_active() and routing.selection is not None:
         return Dense(), _TRANSFORMED
-    execution.insist(pool, routing, x)
+    execution.check_accepts(pool, routing, x)
     return execution, "the mixture was made with it"
 
 

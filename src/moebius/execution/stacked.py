@@ -7,7 +7,7 @@ from torch import Tensor
 from moebius.core.equality import describe_difference
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
-from moebius.execution._layers import outputs_of_all
+from moebius.execution._layers import expert_outputs
 from moebius.execution._pool import Pool
 from moebius.execution._running import check_shapes, checked_output, has_rows
 from moebius.execution._vmapped import named_tensors, stacked_tensors, vmapped_outputs
@@ -62,7 +62,7 @@ def _outputs_at_once(pool: Pool, x: Tensor) -> Tensor:
     if not named_tensors(pool.template):
         return torch.stack([checked_output(pool.numbers[0], pool.template, x)] * len(pool), 1)
     if pool.layers_obstacle is None:
-        return outputs_of_all(pool, x)
+        return expert_outputs(pool, x)
     stack = pool.stack
     if stack is None:
         tensors = stacked_tensors(pool.modules)

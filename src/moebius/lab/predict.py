@@ -12,7 +12,7 @@ from moebius.core.recording import record
 from moebius.gates.domain import Domain
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import read_json
-from moebius.lab.data.batches import scale
+from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
 from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.layers.mixture import Mixture
@@ -81,7 +81,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     model, description = load_run(Path(run))
     facts, domains = description["facts"], description["domains"]
     color = "grey" if facts["channels"] == 1 else "rgb"
-    x = scale(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
+    x = scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
     context = _make_context(model, domain, domains, len(x))
     with torch.inference_mode(), record(model) as log:
         outputs = model(x, context)

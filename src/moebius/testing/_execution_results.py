@@ -34,7 +34,7 @@ def outputs_of(execution: Execution, experts: Any, x: Tensor, routing: Routing) 
 
 def sum_of(execution: Execution, experts: Any, x: Tensor, routing: Routing) -> Tensor:
     """The weighted sum of the outputs, by the execution itself where it can."""
-    execution.insist(Pool(experts), routing, x)
+    execution.check_accepts(Pool(experts), routing, x)
     y = None if routing.selection is None else execution.sum(Pool(experts), routing, x)
     return WeightedSum()(execution(experts, routing, x), routing) if y is None else y
 

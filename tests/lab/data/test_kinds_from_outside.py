@@ -14,7 +14,7 @@ from moebius.kit.errors import RecipeError
 from moebius.kit.registry import find
 from moebius.lab.data import load_sets
 from moebius.lab.data.augmentation._augmentation import Augmentation, check_fraction
-from moebius.lab.data.augmented_views import augmented_views
+from moebius.lab.data.augmented_views import make_augmented_views
 from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, hash_content
 from moebius.lab.recipe import load_recipe
 
@@ -123,7 +123,7 @@ def test_a_source_is_decoded_once_for_each_of_its_identities(tmp_path):
 @pytest.mark.usefixtures("registered")
 def test_an_augmentation_makes_views(tmp_path):
     split = load_sets([Stripes()], 8, cache_dir=tmp_path).train
-    views = augmented_views(split, [find("data.augmentation", "darken")(factor=0.2)], count=2, seed=0)
+    views = make_augmented_views(split, [find("data.augmentation", "darken")(factor=0.2)], count=2, seed=0)
     assert torch.equal(views.images, (split.images // 5).repeat(2, 1, 1, 1))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data import Dataset, Split
-from moebius.lab.data.select_rows import known_classes, select_rows
+from moebius.lab.data.select_rows import class_positions, select_rows
 
 NAMES, SETS = ("cat", "dog", "3", "ship", "car"), ("one", "two", "three")
 
@@ -123,8 +123,8 @@ def test_names_and_positions_are_the_same_choice(data):
     assert rows_of(named.train) == rows_of(numbered.train) == [(0, 4, 0), (3, 2, 1)]
     assert named.fingerprint == numbered.fingerprint
     assert select_rows(data, domains=["two"]).fingerprint == select_rows(data, domains=[1]).fingerprint
-    assert known_classes(["car", "3"], NAMES) == [4, 2]
-    assert known_classes(None, NAMES) is None
+    assert class_positions(["car", "3"], NAMES) == [4, 2]
+    assert class_positions(None, NAMES) is None
 
 
 DIFFERENT = [

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from moebius.lab.data import Dataset, Split
-from moebius.lab.data.batches import in_order
+from moebius.lab.data.batches import ordered_batches
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_facts_are_counts_of_what_the_tensors_hold(split):
 def test_rows_that_are_not_bytes_may_have_any_shape(split):
     rows = Split(torch.arange(6, dtype=torch.float64).reshape(3, 2), split.labels, split.domains)
     assert rows.take(torch.tensor([2, 0])).images.tolist() == [[4.0, 5.0], [0.0, 1.0]]
-    (batch,) = in_order(rows, 3)
+    (batch,) = ordered_batches(rows, 3)
     assert batch.x.dtype == torch.float64
     assert torch.equal(batch.x, rows.images)  # no pixels, so nothing to scale
 

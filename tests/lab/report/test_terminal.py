@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from moebius.lab.report import results_table
-from moebius.lab.report.terminal import stages_line
+from moebius.lab.report.terminal import describe_stages
 
 
 def printed(runs) -> str:
@@ -43,5 +43,5 @@ def test_stages_take_one_line():
         for seed in (0, 1)
         for place, name in enumerate("abc")
     ]
-    assert stages_line(stages) == "stages: 3 finished with 2 seeds, own-test accuracy .900 – .920"
-    assert stages_line([{"stage": "a", "seed": 0}]) == "stages: 1 finished"
+    assert describe_stages(stages) == "stages: 3 finished with 2 seeds, own-test accuracy .900 – .920"
+    assert describe_stages([{"stage": "a", "seed": 0}]) == "stages: 1 finished"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from moebius.lab.data.batches import scale
+from moebius.lab.data.batches import scale_pixels
 from moebius.lab.model.build import build_mixture
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.objective import Objective
@@ -42,7 +42,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     result = evaluate(model.train(), Objective(False), data.train)
     assert model.training
     with torch.no_grad():
-        output = model.eval()(scale(data.train.images))
+        output = model.eval()(scale_pixels(data.train.images))
     assert torch.equal(result.predictions, output.argmax(-1))
     torch.testing.assert_close(result.losses, F.cross_entropy(output, data.train.labels, reduction="none"))
     torch.testing.assert_close(result.probabilities, output.softmax(-1).amax(-1))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from moebius.kit.errors import TrainingError
-from moebius.lab.data.batches import in_order
+from moebius.lab.data.batches import ordered_batches
 from moebius.lab.model.build import build_mixture
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.nonfinite_error import nonfinite_error
@@ -14,7 +14,7 @@ NAN = {"cross_entropy": torch.tensor(torch.nan), "batch_entropy": torch.tensor(0
 
 @pytest.fixture
 def batch(small_data):
-    return next(in_order(small_data().train, 8))
+    return next(ordered_batches(small_data().train, 8))
 
 
 @pytest.fixture

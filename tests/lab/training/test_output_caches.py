@@ -9,7 +9,7 @@ from torch import nn
 
 import moebius as mb
 from moebius.experts.adapter import Adapter
-from moebius.lab.data.batches import scale
+from moebius.lab.data.batches import scale_pixels
 from moebius.lab.training import output_caches
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.output_caches import OutputCaches, cacheable_parts
@@ -91,7 +91,7 @@ def precise(small_data):
     """Rows in float64."""
 
     def to_double(split):
-        return replace(split, images=scale(split.images).double())
+        return replace(split, images=scale_pixels(split.images).double())
 
     data = small_data(train_rows=70, validation_rows=30)
     splits = {name: to_double(getattr(data, name)) for name in ("train", "validation", "test")}

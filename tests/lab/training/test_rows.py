@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moebius.lab.data.augmented_views import augmented_views
+from moebius.lab.data.augmented_views import make_augmented_views
 from moebius.lab.data.split import Split
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.rows import TrainingRows
@@ -33,7 +33,7 @@ def test_augmentation_draws_anew(split, settings):
 
 def test_views_take_turns(split, settings):
     chosen = settings(augment=AUGMENT, views=3)
-    rows, expected = TrainingRows(split, chosen, seed=7), augmented_views(split, chosen.augment, 3, 7)
+    rows, expected = TrainingRows(split, chosen, seed=7), make_augmented_views(split, chosen.augment, 3, 7)
     assert not rows.drawn_anew
     assert torch.equal(rows.split.images, expected.images)
     for epoch in range(7):
@@ -68,7 +68,7 @@ def test_steps_see_the_views_of_their_epoch_and_no_other(small_data, settings, b
         lambda gate, inputs, scores: seen.append(inputs[0]) if gate.training else None
     )
     trainer.train()
-    expected = augmented_views(data.train, chosen.augment, 2, 0).images.float() / 255
+    expected = make_augmented_views(data.train, chosen.augment, 2, 0).images.float() / 255
     for epoch, view in enumerate((0, 1, 0)):
         images = torch.cat(seen[3 * epoch : 3 * epoch + 3])
         view_rows = expected[120 * view : 120 * view + 120]

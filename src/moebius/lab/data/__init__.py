@@ -1,8 +1,8 @@
 """Named image sets → one uint8 tensor in memory → batches."""
 
-from moebius.lab.data.batches import Batch, Batches, in_order, scale
+from moebius.lab.data.batches import Batch, Batches, ordered_batches, scale_pixels
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.picture import read_image
 from moebius.lab.data.split import Dataset, Split
 
-__all__ = ["Batch", "Batches", "Dataset", "Split", "in_order", "load_sets", "read_image", "scale"]
+__all__ = ["Batch", "Batches", "Dataset", "Split", "load_sets", "ordered_batches", "read_image", "scale_pixels"]

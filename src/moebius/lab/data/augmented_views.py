@@ -8,7 +8,7 @@ from torch import Tensor
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.augmentation._apply import apply_augmentations
-from moebius.lab.data.batches import scale
+from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.split import Split
 
 # Rows per call of the augmentations: twice as fast as 1,024 rows of 32×32 pixels in colour. Another value draws other
@@ -16,7 +16,9 @@ from moebius.lab.data.split import Split
 CHUNK = 256
 
 
-def augmented_views(split: Split, augmentations: Sequence[Callable[[Tensor], Tensor]], count: int, seed: int) -> Split:
+def make_augmented_views(
+    split: Split, augmentations: Sequence[Callable[[Tensor], Tensor]], count: int, seed: int
+) -> Split:
     """Augment every row of `split` `count` times: rows v·T … (v+1)·T − 1 are view v, in the split's order.
 
     The random numbers depend on the seed alone and are drawn on the CPU, whatever the split's device: on one machine
@@ -42,7 +44,7 @@ def augmented_views(split: Split, augmentations: Sequence[Callable[[Tensor], Ten
         >>> from moebius.lab.data.augmentation.flip import Flip
         >>> zeros = torch.zeros(3, dtype=torch.int64)
         >>> split = Split(torch.zeros((3, 1, 8, 8), dtype=torch.uint8), zeros, zeros)
-        >>> len(augmented_views(split, [Flip()], count=4, seed=0))
+        >>> len(make_augmented_views(split, [Flip()], count=4, seed=0))
         12
     """
     positive_integer("count", count)
@@ -65,4 +67,4 @@ def _augment(images: Tensor, augmentations: Sequence[Callable[[Tensor], Tensor]]
     """The augmented images, in the dtype of `images`."""
     if images.dtype != torch.uint8:
         return apply_augmentations(images, augmentations)
-    return apply_augmentations(scale(images), augmentations).mul(255).round().to(torch.uint8)
+    return apply_augmentations(scale_pixels(images), augmentations).mul(255).round().to(torch.uint8)

@@ -100,7 +100,7 @@ class Batches:
             yield _make_batch(batch_images, labels[interval], domains[interval], rows, self.device, self.channels_last)
 
 
-def in_order(
+def ordered_batches(
     split: Split, batch_size: int, device: torch.device | str | None = None, channels_last: bool = False
 ) -> Iterator[Batch]:
     """Batches of all rows in the split's own order, for evaluation.
@@ -127,7 +127,7 @@ def in_order(
     )
 
 
-def scale(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -> Shaped[Tensor, "T ..."]:
+def scale_pixels(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -> Shaped[Tensor, "T ..."]:
     """Scale uint8 pixels 0 … 255 to float32 in [0, 1]: x / 255. Tensors of another dtype keep their values."""
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
     if images.dtype != torch.uint8:
@@ -148,7 +148,7 @@ def _make_batch(
         # uint8 pixels are moved and scaled on the device: a quarter of the bytes of float32.
         tensors = (images, labels, domains, rows)
         images, labels, domains, rows = (tensor.to(device, non_blocking=True) for tensor in tensors)
-    return Batch(scale(images, channels_last), labels, domains, rows)
+    return Batch(scale_pixels(images, channels_last), labels, domains, rows)
 
 
 def _count_batches(split: Split, batch_size: int) -> int:

@@ -84,7 +84,7 @@ def select_rows(
     return replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
 
 
-def known_classes(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:
+def class_positions(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:
     """Positions of the classes that a network has outputs for, as an `Adapter` takes them; None for all classes."""
     return None if classes is None else find_positions(classes, tuple(names))
 

@@ -134,13 +134,13 @@ def build_mixture(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Sta
     return Mixture(gate, experts, router, combine, spec.get("execution", "auto"))
 
 
-def stage_names(spec: Any) -> list[str]:
+def list_stage_names(spec: Any) -> list[str]:
     """Names of the stages in the parts of a spec, in order and without repetition."""
     if isinstance(spec, Mapping):
         names = [spec["stage"]] if spec.get("kind") == "stage" and "stage" in spec else []
-        return list(dict.fromkeys([*names, *(name for value in spec.values() for name in stage_names(value))]))
+        return list(dict.fromkeys([*names, *(name for value in spec.values() for name in list_stage_names(value))]))
     if isinstance(spec, list | tuple):
-        return list(dict.fromkeys(name for value in spec for name in stage_names(value)))
+        return list(dict.fromkeys(name for value in spec for name in list_stage_names(value)))
     return []
 
 

@@ -22,10 +22,10 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
     domains = facts["domains"]
     images = torch.zeros(domains, facts["channels"], facts["size"], facts["size"], device=device)
     with evaluation_mode(model):
-        return int(counted_multiply_adds(model, images, {"domain": torch.arange(domains, device=device)}))
+        return int(count_multiply_adds(model, images, {"domain": torch.arange(domains, device=device)}))
 
 
-def counted_multiply_adds(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
+def count_multiply_adds(model: nn.Module, images: Tensor, context: Mapping[str, Tensor]) -> float:
     """Multiply-adds of matrix products and convolutions per image of a batch, in the current mode of the model.
 
     Arguments:

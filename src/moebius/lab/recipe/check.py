@@ -6,12 +6,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from moebius.kit.registry import did_you_mean
-from moebius.lab.model.build import stage_names
+from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.components import check_component
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, KEYS, check_model, dry_build
-from moebius.lab.recipe.problems import Path, Problem, mapping, unique_problems
+from moebius.lab.recipe.problems import Path, Problem, inner_mapping, unique_problems
 from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, TrainingSpec, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
 from moebius.lab.recipe.training import check_annealing, check_training, with_optimizer
@@ -32,16 +32,16 @@ def check_recipe(
         are no problems.
     """
     file, problems = _validate(RecipeFile, raw, ())
-    problems += _check_sets(mapping(raw, "data"))
-    training = mapping(raw, "training")
+    problems += _check_sets(inner_mapping(raw, "data"))
+    training = inner_mapping(raw, "training")
     problems += check_training(training, ("training",))
-    facts = guess_facts(mapping(raw, "data")) if build else None
+    facts = guess_facts(inner_mapping(raw, "data")) if build else None
     stages, wrong_stages, stage_problems = check_stages(raw, facts)
     problems += stage_problems
     variants = []
-    for name, changes in mapping(raw, "variants").items():
+    for name, changes in inner_mapping(raw, "variants").items():
         if isinstance(changes, Mapping):
-            shared = (mapping(raw, "model"), training)
+            shared = (inner_mapping(raw, "model"), training)
             variant, variant_problems = _check_variant(name, *shared, changes, facts, stages, wrong_stages)
             problems += variant_problems
             variants += [variant] if variant else []
@@ -49,7 +49,7 @@ def check_recipe(
     if not problems:
         for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
-    problems += _check_watching(mapping(raw, "data"), stages, variants)
+    problems += _check_watching(inner_mapping(raw, "data"), stages, variants)
     return file, tuple(variants), tuple(stages), unique_problems(problems)
 
 
@@ -83,7 +83,7 @@ def _check_variant(
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
     model_problems = check_model(spec, (), names)
     wrong_keys = {str(problem.path[0]) for problem in model_problems}
-    used_stages = stage_names([value for key, value in spec.items() if key not in wrong_keys])
+    used_stages = list_stage_names([value for key, value in spec.items() if key not in wrong_keys])
     # A problem of a stage is reported once, at the stage.
     if facts is not None and not set(used_stages) & set(wrong_stages):
         model_problems += dry_build(spec, facts, wrong_keys, stage_specs(stages, facts))
@@ -97,7 +97,7 @@ def _check_variant(
     merged = merge(base, dict(training_changes))
     training_spec, training_problems = _validate(TrainingSpec, merged, ())
     training_problems += check_training(merged, ())
-    training_problems += check_annealing(mapping(merged, "router"), mapping(spec, "router"))
+    training_problems += check_annealing(inner_mapping(merged, "router"), inner_mapping(spec, "router"))
     training_problems += check_loss_needs(merged.get("losses"), spec)
     placed = (base, dict(training_changes))
     problems += [_place_problem(problem, name, "training", *placed) for problem in training_problems]
@@ -144,7 +144,7 @@ def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: 
 
 def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
     """Problems of names: variants need a folder each, and the report may name only variants that exist."""
-    variants = mapping(raw, "variants")
+    variants = inner_mapping(raw, "variants")
     problems = []
     lower_names: dict[str, str] = {}
     for name in variants:
@@ -154,19 +154,19 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
             rule = f"differs from {lower_names[name.lower()]} in case alone, and some disks keep one folder for both"
             problems.append(Problem(("variants", name), rule, name))
         lower_names[name.lower()] = name
-    report = mapping(raw, "report")
+    report = inner_mapping(raw, "report")
     curves = report.get("curves")
     lists: list[tuple[Path, Any]] = [
-        (("report", "curves", place, "variants"), mapping({"": figure}, "").get("variants"))
+        (("report", "curves", place, "variants"), inner_mapping({"": figure}, "").get("variants"))
         for place, figure in enumerate(curves if isinstance(curves, list) else ())
     ]
-    lists += [(("report", "sweep", key), mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
+    lists += [(("report", "sweep", key), inner_mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
     references: list[tuple[Path, Any]] = [
         ((*path, place), name)
         for path, names in lists
         for place, name in enumerate(names if isinstance(names, list) else ())
     ]
-    references += [(("report", "one_expert", end), name) for end, name in mapping(report, "one_expert").items()]
+    references += [(("report", "one_expert", end), name) for end, name in inner_mapping(report, "one_expert").items()]
     return problems + [
         Problem(path, "no such variant", name, did_you_mean(name, variants))
         for path, name in references

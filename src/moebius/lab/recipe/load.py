@@ -9,7 +9,7 @@ from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.recipe.check import check_recipe
 from moebius.lab.recipe.overrides import assign_value, parse_override
-from moebius.lab.recipe.problems import Path, Problem, mapping, parse_path
+from moebius.lab.recipe.problems import Path, Problem, inner_mapping, parse_path
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
 
@@ -38,7 +38,7 @@ def load_recipe(
     path = find_recipe(str(name_or_path))
     source = path.name if path.stem == name_or_path else str(name_or_path)
     raw = read_recipe(path, source)
-    presets = mapping(raw, "presets")
+    presets = inner_mapping(raw, "presets")
     if preset is not None and preset not in presets:
         fix = did_you_mean(preset, presets) if presets else "leave --preset out, the recipe has none"
         raise UnknownKindError(f"no preset of {source} is called {preset!r}", fix)

@@ -6,7 +6,7 @@ from typing import Any
 from moebius.core.loss_needs import loss_needs
 from moebius.kit.registry import find, kinds
 from moebius.lab.recipe.model import DEFAULTS
-from moebius.lab.recipe.problems import Problem, mapping
+from moebius.lab.recipe.problems import Problem, inner_mapping
 
 
 def check_loss_needs(losses: Any, model: Mapping[str, Any]) -> list[Problem]:
@@ -52,7 +52,7 @@ def _experts(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _aux_names(mixture: Mapping[str, Any]) -> set[str] | None:
     """The keys of `Routing.aux` that a mixture gives; None where its spec does not say."""
     counts = [expert.get("count", 1) for expert in _experts(mixture)]
-    gate = mapping(mixture, "gate").get("kind")
+    gate = inner_mapping(mixture, "gate").get("kind")
     if counts in ([], [1]) or not all(isinstance(count, int) for count in counts):
         return None
     if gate != "stage" and (gate not in kinds("gates") or getattr(find("gates", gate), "gives_aux", False)):

@@ -103,7 +103,7 @@ def unique_problems(problems: Iterable[Problem]) -> list[Problem]:
     return list(seen.values())
 
 
-def mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def inner_mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The mapping under `key`; an empty one where the value is no mapping, which the schema reports."""
     inner = value.get(key)
     return inner if isinstance(inner, Mapping) else {}

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebius.lab.model.build import stage_names
+from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import DEFAULTS, check_experts, check_model, dry_build
-from moebius.lab.recipe.problems import ABSENT, Path, Problem, mapping
+from moebius.lab.recipe.problems import ABSENT, Path, Problem, inner_mapping
 from moebius.lab.recipe.schema import Stage, StageFile, TrainingSpec
 from moebius.lab.recipe.training import check_training, with_optimizer
 from moebius.lab.recipe.wording import problems_of
@@ -31,14 +31,14 @@ def check_stages(
     stages: list[Stage] = []
     wrong_names: list[str] = []
     problems: list[Problem] = []
-    for name, value in mapping(raw, "stages").items():
+    for name, value in inner_mapping(raw, "stages").items():
         if not isinstance(value, Mapping):
             problems.append(Problem(("stages", name), "needs a mapping of keys to values", value))
             wrong_names.append(name)
             continue
         stage, stage_problems = _check_stage(name, value, raw, stages, wrong_names, facts)
         problems += stage_problems
-        if stage_problems or stage is None or set(stage_names(stage.model)) & set(wrong_names):
+        if stage_problems or stage is None or set(list_stage_names(stage.model)) & set(wrong_names):
             wrong_names.append(name)
         stages += [stage] if stage else []
     return stages, wrong_names, problems
@@ -98,7 +98,7 @@ def _check_stage(
     if file is None:
         return None, problems
 
-    network_base = dict(mapping(mapping(raw, "pretraining"), "network"))
+    network_base = dict(inner_mapping(inner_mapping(raw, "pretraining"), "network"))
     network_changes = dict(value.get("network", {}))
     network = merge(network_base, network_changes)
     names = list(dict.fromkeys([*(stage.name for stage in above), *wrong_above]))
@@ -117,7 +117,7 @@ def _check_stage(
     if file.classes is not None and file.groups is not None:
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
-    if facts is not None and not spec_problems and not set(stage_names(spec)) & set(wrong_above):
+    if facts is not None and not spec_problems and not set(list_stage_names(spec)) & set(wrong_above):
         spec_problems = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
     problems += [
         _place_training_problem(problem, value, raw, place) for problem in check_loss_needs(merged.get("losses"), spec)
@@ -151,23 +151,26 @@ def _check_stage_training(
 
 def _shared_training(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The training that all stages share: the recipe's, with that of pretraining laid over it."""
-    return merge(with_optimizer(mapping(raw, "training")), dict(mapping(mapping(raw, "pretraining"), "training")))
+    return merge(
+        with_optimizer(inner_mapping(raw, "training")),
+        dict(inner_mapping(inner_mapping(raw, "pretraining"), "training")),
+    )
 
 
 def _place_training_problem(problem: Problem, value: Mapping[str, Any], raw: Mapping[str, Any], place: Path) -> Problem:
     """The problem at the key that its author wrote: the stage's training, pretraining's or the recipe's."""
     if not comes_from_base(_shared_training(raw), dict(value.get("training", {})), problem.path):
         return problem.at((*place, "training", *problem.path))
-    shared = mapping(mapping(raw, "pretraining"), "training")
-    if not comes_from_base(mapping(raw, "training"), shared, problem.path):
+    shared = inner_mapping(inner_mapping(raw, "pretraining"), "training")
+    if not comes_from_base(inner_mapping(raw, "training"), shared, problem.path):
         return problem.at(("pretraining", "training", *problem.path))
     return problem.at(("training", *problem.path))
 
 
 def unused_stages(stages: Sequence[Stage], models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the stages that no model uses, directly or through another stage."""
-    used = {name for model in models for name in stage_names(model)}
+    used = {name for model in models for name in list_stage_names(model)}
     for stage in reversed(stages):
         if stage.name in used:
-            used |= set(stage_names(stage.model))
+            used |= set(list_stage_names(stage.model))
     return [stage.name for stage in stages if stage.name not in used]

@@ -8,7 +8,7 @@ import torch
 
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.recipe.components import check_amount, check_component, check_keywords
-from moebius.lab.recipe.problems import Path, Problem, mapping
+from moebius.lab.recipe.problems import Path, Problem, inner_mapping
 from moebius.lab.recipe.schema import OptimizerSpec
 from moebius.lab.training.optimizer import OPTIMIZERS
 
@@ -22,7 +22,7 @@ def check_training(training: Mapping[str, Any], path: Path) -> list[Problem]:
     if isinstance(optimizer, Mapping):
         problems += _check_optimizer(optimizer, (*path, "optimizer"))
     for group in ("gate", "experts"):
-        rate = mapping(training, group).get("lr")
+        rate = inner_mapping(training, group).get("lr")
         problems += [] if rate is None else check_amount(rate, (*path, group, "lr"), least=0)
     augment = training.get("augment")
     for place, augmentation in enumerate(augment if isinstance(augment, list) else ()):
@@ -30,11 +30,11 @@ def check_training(training: Mapping[str, Any], path: Path) -> list[Problem]:
     if training.get("views") is not None and not augment:
         rule, fix = "is a number of augmented copies, and nothing augments", "augment: [{kind: flip}]"
         problems.append(Problem((*path, "views"), rule, training["views"], fix))
-    if all(mapping(training, group).get("freeze") is True for group in ("gate", "experts")):
+    if all(inner_mapping(training, group).get("freeze") is True for group in ("gate", "experts")):
         problems.append(Problem((*path, "gate", "freeze"), "leaves nothing to train, the experts are frozen too", True))
     if "cross_entropy" in training:
         problems += check_amount(training["cross_entropy"], (*path, "cross_entropy"), least=0)
-    for name, value in mapping(training, "router").items():
+    for name, value in inner_mapping(training, "router").items():
         problems += check_amount(value, (*path, "router", name))
     losses = training.get("losses")
     for place, loss in enumerate(losses if isinstance(losses, list) else ()):
@@ -65,7 +65,7 @@ def check_annealing(schedules: Mapping[str, Any], router: Mapping[str, Any]) -> 
     names: list[str] = []
     while router.get("kind") in kinds("routers"):
         names += [name for name in inspect.signature(find("routers", router["kind"])).parameters if name != "router"]
-        router = mapping(router, "router")
+        router = inner_mapping(router, "router")
     rule = "the variant's router has no such number"
     fix = "router: {kind: soft, temperature: 1.0}"
     return [

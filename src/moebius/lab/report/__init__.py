@@ -1,13 +1,13 @@
 """The report of a study: tables, figures drawn from the tables, and one self-contained page with both.
 
-`build(out)` writes them into the study's folder; `results_table(runs)` is the table of results for a terminal.
+`build(out)` writes them into the study's folder; `build_build_results_table(runs)` is the table of results for a terminal.
 """
 
 from pathlib import Path
 
-from moebius.lab.report.terminal import results_table
+from moebius.lab.report.terminal import build_results_table
 
-__all__ = ["build", "results_table"]
+__all__ = ["build", "build_results_table"]
 
 
 def build(out: Path) -> Path:
@@ -27,7 +27,7 @@ def build(out: Path) -> Path:
 
     Reference: the folder's files are described in docs/results-schema.md.
     """
-    # Importing charts and tables takes a second, which `results_table` alone does not need.
+    # Importing charts and tables takes a second, which `build_results_table` alone does not need.
     from moebius.lab.report.page import write_page
     from moebius.lab.report.sections import sections_of
     from moebius.lab.report.source import read_study

@@ -9,7 +9,7 @@ from moebius.lab.report.numbers import NONE, bracket, count, duration, rate
 from moebius.lab.statistics.interval import Estimate, interval
 
 
-def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
     """One line per variant: mean and 95 % interval of test and train accuracy over seeds, parameters, seconds.
 
     Arguments:
@@ -20,7 +20,7 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
         A rich table. The best mean test accuracy is bold, whether or not it is significantly better than the others.
 
     Example:
-        >>> table = results_table([{"variant": "single", "seed": 0, "accuracy": {"train": 0.7, "test": 0.6}}])
+        >>> table = build_results_table([{"variant": "single", "seed": 0, "accuracy": {"train": 0.7, "test": 0.6}}])
         >>> [list(column.cells) for column in table.columns[:3]]
         [['single'], ['[bold].600[/]'], ['.700']]
 
@@ -49,16 +49,16 @@ def results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -
     return table
 
 
-def stages_line(stages: Sequence[Mapping[str, Any]]) -> str | None:
+def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str | None:
     """The stages trained before the variants, in one line to print above the table; None without stages.
 
     Arguments:
         stages: `stages` of results.json, one entry per stage and seed.
 
     Example:
-        >>> stages_line([{"stage": "a", "seed": 0, "accuracy": {"test": 0.93}}, {"stage": "b", "seed": 0}])
+        >>> describe_stages([{"stage": "a", "seed": 0, "accuracy": {"test": 0.93}}, {"stage": "b", "seed": 0}])
         'stages: 2 finished, own-test accuracy .930'
-        >>> stages_line([]) is None
+        >>> describe_stages([]) is None
         True
 
     Reference: ours.

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from moebius.lab.data.batches import Batch, in_order
+from moebius.lab.data.batches import Batch, ordered_batches
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.cost import counted_multiply_adds
+from moebius.lab.model.cost import count_multiply_adds
 from moebius.lab.predict import load_run
 from moebius.lab.study.plan import Plan
 from moebius.lab.study.run_spec import RunSpec
@@ -38,7 +38,7 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
         models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
         cases = [(variant, model, mode) for variant, model in models for mode in _modes(model)]
         counts = [
-            _measure_in_mode(model, mode, lambda model: counted_multiply_adds(model, *_inputs(batch)))
+            _measure_in_mode(model, mode, lambda model: count_multiply_adds(model, *_inputs(batch)))
             for _, model, mode in cases
         ]
         times: list[list[float]] = [[] for _ in cases]
@@ -56,7 +56,7 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
 
 def _test_batch(data: Dataset, device: str) -> Batch:
     rows = torch.linspace(0, len(data.test) - 1, min(ROWS, len(data.test))).long()
-    return next(in_order(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
+    return next(ordered_batches(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
 
 
 def _load(run: RunSpec, out: Path, device: str) -> nn.Module:

@@ -15,7 +15,7 @@ from moebius.lab.recipe.plugins import Plugin, check_plugins
 from moebius.lab.recipe.schema import Recipe, Variant
 from moebius.lab.study.cohorts import CohortMode, Job, form_cohorts
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.study.stages import all_stage_names, plan_stages
+from moebius.lab.study.stages import list_all_stage_names, plan_stages
 from moebius.lab.study.study_file import (
     continues,
     count_cores,
@@ -205,7 +205,7 @@ def _list_runs(
     for seed in range(seeds):
         folders = {name: stages_dir / f"{name}-{hashes[name]}" / f"seed-{seed}" for name in specs}
         for part in (*recipe.stages, *recipe.variants):
-            needed = all_stage_names(part.model, specs)
+            needed = list_all_stage_names(part.model, specs)
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 runs.append(RunSpec(part.name, seed, part.model, *trainings[part.name], *inputs))

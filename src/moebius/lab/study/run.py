@@ -16,7 +16,7 @@ from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
-from moebius.lab.report.terminal import results_table, stages_line
+from moebius.lab.report.terminal import build_results_table, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
@@ -124,9 +124,9 @@ def run(
             results["costs"] = measure_costs(plan, data, out)
         write_json(out / "results.json", results)
         path = moebius.lab.report.build(out)
-    if line := stages_line(results.get("stages") or ()):
+    if line := describe_stages(results.get("stages") or ()):
         console.print(line, highlight=False)
-    console.print(results_table(results["runs"]))
+    console.print(build_results_table(results["runs"]))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return path
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.select_rows import known_classes, select_rows
+from moebius.lab.data.select_rows import class_positions, select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import stage_names
+from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 
@@ -36,7 +36,7 @@ def plan_stages(
             rows = select_rows(data, **stage.rows)
         except ArgumentError as error:
             raise error.inside(f"stages.{stage.name}") from None
-        classes = known_classes(stage.rows["classes"], data.classes)
+        classes = class_positions(stage.rows["classes"], data.classes)
         labels = [] if stage.rows["groups"] is not None else classes if stage.rows["outputs"] == "own" else None
         specs[stage.name] = {
             "model": stage.model,
@@ -46,20 +46,20 @@ def plan_stages(
             "labels": labels,
         }
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
-        used_hashes = {name: hashes[name] for name in stage_names(stage.model)}
+        used_hashes = {name: hashes[name] for name in list_stage_names(stage.model)}
         parts = [VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used_hashes]
         # Without plugins nothing is added: a stage from before there were plugins keeps its hash.
         hashes[stage.name] = digest([*parts, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes
 
 
-def all_stage_names(model: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def list_all_stage_names(model: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Names of the stages that a model uses, directly or through other stages, in the order of `specs`."""
-    used, waiting = set(), list(stage_names(model))
+    used, waiting = set(), list(list_stage_names(model))
     while waiting:
         name = waiting.pop()
         used.add(name)
-        waiting += [inner for inner in stage_names(specs[name]["model"]) if inner not in used]
+        waiting += [inner for inner in list_stage_names(specs[name]["model"]) if inner not in used]
     return [name for name in specs if name in used]
 
 

@@ -13,7 +13,7 @@ from moebius import __version__
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import stage_names
+from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.study.run_spec import RunSpec
@@ -53,7 +53,7 @@ def settled_hashes(
             [
                 dict(variant.model),
                 variant.training.model_dump(mode="json", exclude=UNSETTLED),
-                {name: stage_hashes[name] for name in stage_names(variant.model)},
+                {name: stage_hashes[name] for name in list_stage_names(variant.model)},
             ]
         )
         for variant in recipe.variants

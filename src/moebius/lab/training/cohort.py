@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moebius.core.recording import Recorder
 from moebius.kit.errors import TrainingError
-from moebius.lab.data.batches import Batch, Batches, scale
+from moebius.lab.data.batches import Batch, Batches, scale_pixels
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.call_model import call_model, gives_log_probabilities
@@ -215,7 +215,7 @@ class CohortTrainer:
         """One update; returns for each run the total, the terms, and how many of its rows were right before it."""
         train, runs = self.data.train, len(self.members)
         self.part_schedule.apply(epoch)
-        x, labels, domains = scale(train.images.index_select(0, rows)), train.labels[rows], train.domains[rows]
+        x, labels, domains = scale_pixels(train.images.index_select(0, rows)), train.labels[rows], train.domains[rows]
         with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
             output = call_model(self.model, x, domains)
         totals = self.objective(output, labels, log, epoch)

@@ -15,7 +15,7 @@ from moebius.core.recording import Log
 from moebius.core.routing import Routing, Selection
 from moebius.core.row_context import takes_context
 from moebius.execution._contract import Execution
-from moebius.execution._layers import outputs_of_all
+from moebius.execution._layers import expert_outputs
 from moebius.execution._pool import Pool
 from moebius.execution._vmapped import vmapped_outputs
 from moebius.execution.loop import all_outputs as loop_outputs
@@ -128,7 +128,7 @@ class _EqualExperts(nn.Module):
         self.experts = nn.ModuleList(experts)
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
-        return outputs_of_all(Pool(self.experts), x)
+        return expert_outputs(Pool(self.experts), x)
 
 
 def _with_fast_linear(call: Callable[..., Any]) -> Callable[..., Any]:

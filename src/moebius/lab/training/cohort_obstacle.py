@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moebius.core.recording import record
 from moebius.experts.adapter import Adapter
-from moebius.lab.data.batches import Batch, in_order
+from moebius.lab.data.batches import Batch, ordered_batches
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.cohort_model import CohortModel
 from moebius.lab.training.mixture_parts import trainable_parts
@@ -169,4 +169,4 @@ def _gradients(model: Mixture, x: Tensor, domains: Tensor, parameters: list[nn.P
 def _rows(data: Dataset, count: int) -> Batch:
     """Rows that are spread evenly over the training split."""
     rows = torch.linspace(0, len(data.train) - 1, count).long()
-    return next(in_order(data.train.take(rows), count))
+    return next(ordered_batches(data.train.take(rows), count))

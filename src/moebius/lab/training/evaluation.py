@@ -14,7 +14,7 @@ from moebius.core.recording import Log, record
 from moebius.core.routing import Routing
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
-from moebius.lab.data.batches import in_order
+from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
@@ -154,7 +154,7 @@ def evaluate_runs(
         if isinstance(module, Mixture)
     }
     with evaluation_mode(model), torch.inference_mode():
-        for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
+        for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=channels_last):
             x, labels, domains = (_repeat(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
             with record(model) as log, cache.serve_rows(batch.rows):
                 output = call_model(model, x, domains)
@@ -230,7 +230,7 @@ def part_outputs(
         cache: outputs of frozen parts for the rows of the split.
     """
     cache = cache or OutputCache()
-    for batch in in_order(split, ROWS_AT_ONCE, channels_last=channels_last):
+    for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=channels_last):
         with (
             autocast(),
             cache.serve_rows(batch.rows),

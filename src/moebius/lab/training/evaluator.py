@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from moebius.core.output_cache import OutputCache
-from moebius.lab.data.batches import in_order
+from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle
@@ -82,7 +82,7 @@ class Evaluator:
         if must_be_finite and not math.isfinite(evaluation.loss):
             # The last update of an epoch may be the one that broke the model.
             rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
-            batch = next(in_order(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
+            batch = next(ordered_batches(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
             terms = {f"{name} cross_entropy": evaluation.losses.sum()}
             raise nonfinite_error(self.model, batch, terms, epoch, step)
         return evaluation

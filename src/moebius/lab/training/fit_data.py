@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from moebius.kit.errors import ArgumentError
 from moebius.kit.modes import evaluation_mode
-from moebius.lab.data.batches import scale
+from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.call_model import call_model
 
@@ -62,7 +62,7 @@ def _count_classes(model: nn.Module, split: Split) -> int:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     row = split.take(torch.arange(1, device=split.labels.device)).to(device)
     with evaluation_mode(model), torch.no_grad():
-        output = call_model(model, scale(row.images), row.domains)
+        output = call_model(model, scale_pixels(row.images), row.domains)
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         rule = "must give one tensor of class scores, (rows, classes)"
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -1,12 +1,12 @@
 """The rows of training steps, and whether they are the same in every epoch."""
 
-from moebius.lab.data.augmented_views import augmented_views
+from moebius.lab.data.augmented_views import make_augmented_views
 from moebius.lab.data.split import Split
 from moebius.lab.training.settings import Settings
 
 
 class TrainingRows:
-    """The training rows as they are, or `augmented_views` augmented copies of them that take turns, one an epoch.
+    """The training rows as they are, or `make_augmented_views` augmented copies of them that take turns, one an epoch.
 
     Arguments:
         split: the training rows, on the device.
@@ -25,7 +25,7 @@ class TrainingRows:
         if self.views is not None:
             augmentations = [(type(each).__name__, sorted(vars(each).items())) for each in settings.augment]
             self.name = f"views {self.views} {seed} {augmentations}"
-            self.split = augmented_views(split, settings.augment, self.views, seed)
+            self.split = make_augmented_views(split, settings.augment, self.views, seed)
 
     def of(self, epoch: int) -> tuple[Split, int]:
         """The rows of an epoch (from 0), and the position of the first of them among all."""
