@@ -35,6 +35,8 @@ class Domain(nn.Module):
     Reference: study 1's `predesigned`: weights [1, 0] for the first data set and [0, 1] for the second.
     """
 
+    context_keys = ("domain",)  # the entries of the context that it requires
+
     def __init__(self, domains: int, experts: int):
         super().__init__()
         self.domains, self.experts = positive_integer("domains", domains), positive_integer("experts", experts)

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 from moebius.core.recording import record
-from moebius.gates.domain import Domain
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale_pixels
@@ -104,7 +103,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
 def _make_context(model: Mixture, domain: str | None, domains: Sequence[str], rows: int) -> Mapping[str, torch.Tensor]:
     """The context of `rows` images of one domain; empty where no domain is given and no gate needs it."""
     if domain is None:
-        if any(isinstance(module, Domain) for module in model.modules()):
+        if any("domain" in getattr(module, "context_keys", ()) for module in model.modules()):
             rule = "must name the set that the images belong to, because this run's gate routes by it"
             raise ArgumentError("domain", rule, None, f"--domain {domains[0]}")
         return {}

@@ -1,6 +1,6 @@
 """The report of a study: tables, figures drawn from the tables, and one self-contained page with both.
 
-`build(out)` writes them into the study's folder; `build_build_results_table(runs)` is the table of results for a terminal.
+`build(out)` writes them into the study's folder; `build_results_table(runs)` makes the table for a terminal.
 """
 
 from pathlib import Path
