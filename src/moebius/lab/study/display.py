@@ -117,7 +117,7 @@ class Display(AbstractContextManager["Display"]):
         self._print(f"failed {run.name}: {error.message}")
 
     def _end(self, name: str) -> None:
-        """Forget a run, and take its bar away if nobody shares it any more."""
+        """Forget a run, and remove its bar if it was the last one that shared it."""
         self.share.pop(name, None)
         self.last_events.pop(name, None)
         runs = self.bar_runs.get(name, [name])
