@@ -112,7 +112,7 @@ def command(*arguments: str, cwd: Path, python_path: Path | None = None) -> subp
 
 def run_study(out: str, workers: int, cwd: Path, *options: str, python_path: Path | None = None) -> dict[str, bytes]:
     """The bytes of the models and metrics of a study that is run with so many processes."""
-    arguments = ["run", "small.yaml", "--out", out, "--workers", str(workers), "--stack", "never", *options]
+    arguments = ["run", "small.yaml", "--out", out, "--workers", str(workers), "--cohorts", "never", *options]
     result = command(*arguments, cwd=cwd, python_path=python_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{workers} at a time, 1 thread each" in result.stdout

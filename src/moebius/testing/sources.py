@@ -65,8 +65,8 @@ def labels_rows_by_its_classes(subject: Subject) -> None:
     require(texts and len(set(classes)) == len(classes) > 0, f"has the classes {classes!r}, needs different texts")
     for split in (contents.train, contents.test):
         for row in split:
-            known = row.label in classes if isinstance(row.label, str) else row.label in range(len(classes))
-            require(known, f"gives the label {row.label!r}, which is none of its {len(classes)} classes")
+            has_class = row.label in classes if isinstance(row.label, str) else row.label in range(len(classes))
+            require(has_class, f"gives the label {row.label!r}, which is none of its {len(classes)} classes")
 
 
 def gives_images_and_their_places(subject: Subject) -> None:

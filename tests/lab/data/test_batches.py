@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data import Batches, Split, in_order, scale
+from moebius.lab.data import Batches, Split, ordered_batches, scale_pixels
 
 
 def make_split(rows: int) -> Split:
@@ -14,12 +14,12 @@ def make_split(rows: int) -> Split:
 
 def test_scale_divides_by_255():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
-    assert scale(images).flatten().tolist() == [0.0, torch.tensor(0.2).item(), 1.0]
+    assert scale_pixels(images).flatten().tolist() == [0.0, torch.tensor(0.2).item(), 1.0]
 
 
 def test_every_byte_is_the_correctly_rounded_quotient():
     images = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
-    assert torch.equal(scale(images).flatten().double(), (torch.arange(256) / 255.0).double())
+    assert torch.equal(scale_pixels(images).flatten().double(), (torch.arange(256) / 255.0).double())
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(0, 5))
@@ -63,7 +63,7 @@ def test_start_skips_exactly():
 
 
 def test_in_order_keeps_the_order():
-    batches = list(in_order(make_split(7), 3, device="cpu"))
+    batches = list(ordered_batches(make_split(7), 3, device="cpu"))
     assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert batches[1].labels.tolist() == [3, 4, 5]
 

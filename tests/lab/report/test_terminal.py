@@ -2,13 +2,13 @@ import io
 
 from rich.console import Console
 
-from moebius.lab.report import results_table
+from moebius.lab.report import build_results_table
 from moebius.lab.report.terminal import describe_stages
 
 
 def printed(runs) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(results_table(runs, title="linear-experts"))
+    console.print(build_results_table(runs, title="linear-experts"))
     return console.export_text()
 
 

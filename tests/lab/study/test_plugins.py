@@ -54,5 +54,5 @@ def test_a_worker_refuses_a_plugin_that_changes_before_it_begins(planned, small_
     failures = run_all(
         plan, plan.runs, study.out, study.load, study.data, lambda run, event: None, lambda run: pytest.fail(run.name)
     )
-    assert [failure.run.name for failure in failures] == ["linear/seed-0", "conv/seed-0"]
+    assert sorted(failure.run.name for failure in failures) == ["conv/seed-0", "linear/seed-0"]
     assert all("mine.py: the file has changed since the command began" in str(failure.error) for failure in failures)

@@ -252,7 +252,11 @@ def test_two_workers_begin_nothing_before_what_it_needs_and_give_the_same_bits(
             ["mnist"],
             r"stages\.b\.domains: must be names or positions of domains, got 'mnist'",
         ),
-        (("stages", "b", "train_rows"), 999, r"stages\.b\.train_rows: must be 1 … \d+, the rows there are, got 999"),
+        (
+            ("stages", "b", "train_rows"),
+            999,
+            r"stages\.b\.train_rows: must be 1 … \d+, the number of selected training rows, got 999",
+        ),
     ],
 )
 def test_rows_that_are_not_there_are_one_error_before_anything_is_written(
