@@ -6,6 +6,7 @@ from torch import nn
 
 import moebius as mb
 
+torch.manual_seed(0)
 digits = load_digits()  # 1,797 real images of 8×8 grey pixels, 0 … 16
 x, y = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(digits.target)
 train_rows, test_rows = slice(0, 1400), slice(1400, None)

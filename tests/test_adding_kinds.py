@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import moebius as mb
+from moebius.kit.registry import ROOMS
 
 PACKAGE = Path(mb.__file__).parent
 
@@ -214,9 +215,17 @@ def test_a_recipe_uses_every_added_kind_in_two_processes(copied):
 
 
 def test_the_added_kinds_are_listed_and_saved(copied):
-    for room in ("gates", "routers", "losses", "execution", "data.sources", "diagnostics"):
-        name = next(Path(file).stem for file in FILES if file.rsplit("/", 1)[0].endswith(room.replace(".", "/")))
-        assert name in run(copied, "-m", "moebius", "list", room).stdout
+    kinds = {room: [] for room in ROOMS}
+    for file in FILES:
+        folder, _, name = file.removeprefix("lab/").removesuffix(".py").rpartition("/")
+        kinds[folder.replace("/", ".")].append(name)
+    listing = f"""
+from moebius.kit.registry import catalogue
+for room, names in {kinds!r}.items():
+    assert set(names) <= {{kind for kind, _, _ in catalogue(room)}}, room
+"""
+    run(copied, "-c", listing)
+    assert "first_pixels" in run(copied, "-m", "moebius", "list", "gates").stdout
     code = """
 import tempfile, torch, moebius as mb
 folder = tempfile.mkdtemp()
