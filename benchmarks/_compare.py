@@ -11,10 +11,10 @@ import torch
 
 from moebius.kit.allocator import tune_allocator
 from moebius.lab.bench.command import processor_name
-from moebius.lab.bench.timing import Row, comparison_rows, time_in_turn
+from moebius.lab.bench.timing import Measurement, comparison_rows, time_in_turn
 
 __all__ = [
-    "Row",
+    "Measurement",
     "comparison_rows",
     "make_parser",
     "measure_rates",
@@ -38,7 +38,7 @@ def measure_rates(candidates: Mapping[str, Callable[[], int]], rounds: int) -> d
     return {name: [count / seconds for seconds, count in pairs] for name, pairs in calls.items()}
 
 
-def print_rows(rows: list[Row]) -> None:
+def print_rows(rows: list[Measurement]) -> None:
     """Print figures as a table."""
     for row in rows:
         low, high = row.spread
@@ -48,7 +48,7 @@ def print_rows(rows: list[Row]) -> None:
             print(f"{row.name:<44} {row.ratio:10.2f} × {row.versus} ({low:.2f} … {high:.2f})")
 
 
-def write_rows(rows: list[Row], path: Path | None) -> None:
+def write_rows(rows: list[Measurement], path: Path | None) -> None:
     """Write figures as JSON to the file that `--json` names; nothing where it is None."""
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

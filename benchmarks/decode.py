@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 from _compare import (
-    Row,
+    Measurement,
     comparison_rows,
     make_parser,
     measure_rates,
@@ -71,7 +71,7 @@ def make_candidates(layer: mb.layers.SparseFFN, rows: list[Tensor]) -> dict[str,
 
 
 @torch.no_grad()
-def measure(layer: mb.layers.SparseFFN, rows: list[Tensor], rounds: int, name: str) -> list[Row]:
+def measure(layer: mb.layers.SparseFFN, rows: list[Tensor], rounds: int, name: str) -> list[Measurement]:
     """Milliseconds a row of all candidates, and their ratios."""
     pairs = [("moebius", "by hand"), ("moebius", "hand + gate"), ("hand + gate", "by hand")]
     rates = measure_rates(make_candidates(layer, rows), rounds)

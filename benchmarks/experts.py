@@ -19,12 +19,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from _compare import Row, make_parser, prepare_process, write_rows
+from _compare import Measurement, make_parser, prepare_process, write_rows
 
 from moebius.experts.ffn import FFN
 from moebius.lab.bench.dense import find_best_chunk, forward_call, memory_transfers, run_in_chunks, step_call
-from moebius.lab.bench.problem import DTYPES, Problem
 from moebius.lab.bench.timing import durations, ratio_row, time_in_turn, value_row
+from moebius.lab.bench.workload import DTYPES, Workload
 
 MODES = ("forward", "forward+backward")
 OURS, DENSE, MEMORY = "moebius", "dense, equal active work", "limit of the memory"
@@ -37,15 +37,15 @@ def measure_bandwidths() -> dict[str, float]:
     return {name: count / median(times[name]) for name, (_, count) in transfers.items()}
 
 
-def measure(problem: Problem, rounds: int, memory: dict[str, float]) -> list[Row]:
+def measure(workload: Workload, rounds: int, memory: dict[str, float]) -> list[Measurement]:
     """Milliseconds of the sparse layer, of the dense layer, and of the lower bound by the memory."""
     torch.manual_seed(0)
-    layer, x = problem.make_layer(), problem.draw_rows(problem.rows)
+    layer, x = workload.make_layer(), workload.draw_rows(workload.rows)
     mixture = layer.mixture
     with torch.no_grad():
         loaded = int((mixture.router(mixture.gate(x)).aux["assigned"] > 0).sum())
-    dense = FFN(problem.dim, problem.hidden, problem.activation, problem.bias).to(DTYPES[problem.dtype])
-    dense_x, rows = problem.draw_rows(problem.assignments), []
+    dense = FFN(workload.dim, workload.hidden, workload.activation, workload.bias).to(DTYPES[workload.dtype])
+    dense_x, rows = workload.draw_rows(workload.assignments), []
     for mode in MODES:
 
         def make_dense_call(chunk: int, mode: str = mode):
@@ -57,23 +57,23 @@ def measure(problem: Problem, rounds: int, memory: dict[str, float]) -> list[Row
         candidates = {OURS: sparse_call, DENSE: make_dense_call(find_best_chunk(make_dense_call, len(dense_x)))}
         seconds = durations(time_in_turn(candidates, rounds))
         times = {name: [1e3 * value for value in values] for name, values in seconds.items()}
-        read, written = loaded * problem.expert_bytes, problem.experts * problem.expert_bytes
+        read, written = loaded * workload.expert_bytes, workload.experts * workload.expert_bytes
         floor = 1e3 * read / memory["copy"]
         if mode != "forward":
             floor = 2 * floor + 1e3 * written / memory["write"]
-        title = f"E={problem.experts} {problem.dtype}, {mode}"
+        title = f"E={workload.experts} {workload.dtype}, {mode}"
         rows += [value_row(f"{title}, {name}", values, "ms") for name, values in times.items()]
         rows.append(ratio_row(f"{title}, {OURS}", times[OURS], f"{title}, {DENSE}", times[DENSE], "ms"))
-        rows.append(Row(f"{title}, {MEMORY}", floor, "ms", None, None, (floor, floor)))
+        rows.append(Measurement(f"{title}, {MEMORY}", floor, "ms", None, None, (floor, floor)))
         sparse_row, dense_row, ratio = rows[-4], rows[-3], rows[-2]
         print(
-            f"{problem.experts:6,} {mode:<17}{sparse_row.value:9.1f} {dense_row.value:9.1f}   {ratio.ratio:5.2f} "
+            f"{workload.experts:6,} {mode:<17}{sparse_row.value:9.1f} {dense_row.value:9.1f}   {ratio.ratio:5.2f} "
             f"({ratio.spread[0]:.2f} … {ratio.spread[1]:.2f}) {floor:9.1f}"
         )
     return rows
 
 
-def make_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def make_points(rows: Iterable[Measurement]) -> list[dict[str, Any]]:
     """A point of the figure for each time: number of experts, mode, candidate, milliseconds."""
     points = []
     for row in rows:
@@ -84,7 +84,7 @@ def make_points(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return points
 
 
-def draw_figure(rows: list[Row], problem: Problem, path: Path) -> None:
+def draw_figure(rows: list[Measurement], workload: Workload, path: Path) -> None:
     """Write the figure as SVG and PNG."""
     import altair as alt
     import pandas as pd
@@ -114,7 +114,7 @@ def draw_figure(rows: list[Row], problem: Problem, path: Path) -> None:
         .properties(width=300, height=240)
     )
     chart = lines.facet(column=alt.Column("mode:N", sort=list(MODES), title=None), spacing=40)
-    caption = f"{problem.rows} rows, dim {problem.dim}, hidden {problem.hidden}, k {problem.k}, {problem.dtype}."
+    caption = f"{workload.rows} rows, dim {workload.dim}, hidden {workload.hidden}, k {workload.k}, {workload.dtype}."
     summary = "; ".join(
         f"{point['candidate']} at E={point['experts']}: {point['ms']:.0f} ms" for point in make_points(rows[-3:])
     )
@@ -139,19 +139,19 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process(options.threads, options.untuned)
     sizes = {"dim": options.dim, "hidden": options.hidden, "k": options.k, "rows": options.rows}
-    problems = [
-        Problem(**sizes, experts=E, dtype=options.dtype) for E in options.experts or (2**n for n in range(3, 11))
+    workloads = [
+        Workload(**sizes, experts=E, dtype=options.dtype) for E in options.experts or (2**n for n in range(3, 11))
     ]
     memory = measure_bandwidths()
-    print(f"{problems[0]}, and more experts")
+    print(f"{workloads[0]}, and more experts")
     print(f"memory: writes {memory['write'] / 1e9:.1f} GB/s, copies {memory['copy'] / 2e9:.1f} GB/s")
     print(f"{'E':>6} {'ms':<17}{'ours':>9} {'dense':>9}   ours / dense        {'memory':>9}")
     rows = []
-    for problem in problems:
-        rows += measure(problem, options.rounds, memory)
+    for workload in workloads:
+        rows += measure(workload, options.rounds, memory)
         gc.collect()
     if options.figure is not None:
-        draw_figure(rows, problems[-1], options.figure)
+        draw_figure(rows, workloads[-1], options.figure)
     write_rows(rows, options.json)
 
 

@@ -23,7 +23,7 @@ if "--interpret" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
-from _compare import Row, comparison_rows, make_parser, print_rows, write_rows
+from _compare import Measurement, comparison_rows, make_parser, print_rows, write_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -233,7 +233,7 @@ def time_call(call: Callable[[], Any]) -> tuple[Any, float]:
     return value, begin.elapsed_time(end) / 1e3
 
 
-def measure(problem: Problem, rounds: int) -> list[Row]:
+def measure(problem: Problem, rounds: int) -> list[Measurement]:
     """TFLOP/s of forward and backward with their ratios, and peaks of memory."""
     steps = make_steps(problem)
     prefix, rows = f"{problem.shape} {problem.activation}, ", []
@@ -257,7 +257,7 @@ def measure(problem: Problem, rounds: int) -> list[Row]:
         before = torch.cuda.memory_allocated()
         step()()
         peak = (torch.cuda.max_memory_allocated() - before) / 2**30
-        rows.append(Row(f"{prefix}peak memory, {name}", peak, "GiB", None, None, (peak, peak)))
+        rows.append(Measurement(f"{prefix}peak memory, {name}", peak, "GiB", None, None, (peak, peak)))
     return rows
 
 

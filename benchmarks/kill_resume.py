@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from _compare import Row, make_parser, write_rows
+from _compare import Measurement, make_parser, write_rows
 
 QUICK = [
     "seeds=1",
@@ -203,15 +203,19 @@ def measure(study: Study, times: int, seed: int) -> tuple[Reference, list[Trial]
     return reference, trials
 
 
-def make_rows(reference: Reference, trials: list[Trial]) -> list[Row]:
+def make_rows(reference: Reference, trials: list[Trial]) -> list[Measurement]:
     successes = [trial for trial in trials if not trial.problems]
     share = len(successes) / len(trials)
     seconds = statistics.median(trial.seconds for trial in trials)
     ratios = [trial.seconds / reference.seconds for trial in trials]
     low, high = min(ratios), max(ratios)
     return [
-        Row("killed and resumed, same bits", len(successes), "trials", f"{len(trials)} trials", share, (share, share)),
-        Row("killed and resumed, wall time", seconds, "s", "uninterrupted", statistics.median(ratios), (low, high)),
+        Measurement(
+            "killed and resumed, same bits", len(successes), "trials", f"{len(trials)} trials", share, (share, share)
+        ),
+        Measurement(
+            "killed and resumed, wall time", seconds, "s", "uninterrupted", statistics.median(ratios), (low, high)
+        ),
     ]
 
 

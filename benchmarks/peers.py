@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from _compare import Row, make_parser, prepare_process, write_rows
+from _compare import Measurement, make_parser, prepare_process, write_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import moebius as mb
 from moebius.lab.bench.dense import forward_call, step_call
-from moebius.lab.bench.problem import DTYPES
 from moebius.lab.bench.timing import durations, ratio_row, time_in_turn, value_row
+from moebius.lab.bench.workload import DTYPES
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def find_missing_gradients(layer: nn.Module, x: Tensor) -> list[str]:
     ]
 
 
-def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int) -> list[Row]:
+def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int) -> list[Measurement]:
     """The figures of a peer and of our layer; empty, after printing the reason, where the peer cannot be measured."""
     torch.manual_seed(0)
     x = torch.randn(1, shape.rows, shape.dim).to(DTYPES[dtype])
@@ -244,7 +244,7 @@ def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int) -> lis
     options = peer.options(shape)
     sizes = {"dim": shape.dim, "experts": shape.experts, "k": shape.k}
     ours = mb.layers.SparseFFN(**sizes, **options).to(DTYPES[dtype])
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for mode, make_call in (("forward", forward_call), ("forward+backward", step_call)):
         layers = {"theirs": peer_layer.train(mode != "forward"), "ours": ours.train(mode != "forward")}
         calls = {owner: make_call(layer, x) for owner, layer in layers.items()}

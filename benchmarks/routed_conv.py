@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 from _compare import (
-    Row,
+    Measurement,
     comparison_rows,
     make_parser,
     measure_rates,
@@ -90,7 +90,7 @@ def training_call(model: nn.Module, x: Tensor) -> Callable[[], int]:
     return step
 
 
-def measure(small: bool, dtype: str, batch: int, train: bool, rounds: int, profiled: bool) -> list[Row]:
+def measure(small: bool, dtype: str, batch: int, train: bool, rounds: int, profiled: bool) -> list[Measurement]:
     """Milliseconds a call of all candidates, and their ratios."""
     models = make_models(small, DTYPES[dtype])
     x = torch.randn(max(batch, 256), 3, SIZE, SIZE, dtype=DTYPES[dtype]).contiguous(memory_format=torch.channels_last)

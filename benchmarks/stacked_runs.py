@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from _compare import Row, comparison_rows, make_parser, measure_rates, print_rows, processor_name, write_rows
+from _compare import Measurement, comparison_rows, make_parser, measure_rates, print_rows, processor_name, write_rows
 from steps import BATCH, STUDY_1, STUDY_2, random_data
 
 from moebius.kit.allocator import tune_allocator
@@ -120,7 +120,7 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
     return difference / largest
 
 
-def measure(name: str, model: dict, options) -> list[Row]:
+def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
     work = RowWork.of(lambda: build_mixture(model, data.facts), data).multiply_adds
@@ -137,10 +137,13 @@ def measure(name: str, model: dict, options) -> list[Row]:
     largest = max(options.runs)
     share = measure_gradient_difference(model, data, largest, options.device)
     print(f"{prefix}first gradients of {largest} runs differ by {share:.1e} of the largest")
-    return [*rows, Row(f"{prefix}first gradients of {largest} runs", share, "of largest", None, None, (share, share))]
+    return [
+        *rows,
+        Measurement(f"{prefix}first gradients of {largest} runs", share, "of largest", None, None, (share, share)),
+    ]
 
 
-def time_study(overrides: list[str], options) -> list[Row]:
+def time_study(overrides: list[str], options) -> list[Measurement]:
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     rows = []
     with tempfile.TemporaryDirectory(prefix="stacked-runs-") as temporary:
@@ -163,18 +166,20 @@ def time_study(overrides: list[str], options) -> list[Row]:
     for way, seconds in times.items():
         ratios = [first_seconds / way_seconds for first_seconds, way_seconds in zip(times[first], seconds, strict=True)]
         spread = (min(ratios), max(ratios))
-        rows.append(Row(f"study, {way}", statistics.median(seconds), "s", first, statistics.median(ratios), spread))
+        rows.append(
+            Measurement(f"study, {way}", statistics.median(seconds), "s", first, statistics.median(ratios), spread)
+        )
     return rows
 
 
-def accuracy_rows(way: str, runs: list[dict]) -> list[Row]:
+def accuracy_rows(way: str, runs: list[dict]) -> list[Measurement]:
     """Mean test accuracy of each variant, with its interval."""
     rows = []
     for variant in dict.fromkeys(run["variant"] for run in runs):
         mean_interval = interval([run["accuracy"]["test"] for run in runs if run["variant"] == variant])
         mean = mean_interval.mean
         low, high = (mean if end is None else end for end in (mean_interval.low, mean_interval.high))
-        rows.append(Row(f"{variant}, {way}", 100 * mean, "% right", None, None, (100 * low, 100 * high)))
+        rows.append(Measurement(f"{variant}, {way}", 100 * mean, "% right", None, None, (100 * low, 100 * high)))
     return rows
 
 

@@ -20,7 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import torch
-from _compare import Row, comparison_rows, make_parser, measure_rates, prepare_process, print_rows, write_rows
+from _compare import Measurement, comparison_rows, make_parser, measure_rates, prepare_process, print_rows, write_rows
 from torch import nn
 from torch.nn import functional as F
 
@@ -160,7 +160,7 @@ def keras_epoch(study: int, data: Dataset) -> Callable[[], int] | None:
     return epoch
 
 
-def measure(study: int, steps: int, rounds: int) -> list[Row]:
+def measure(study: int, steps: int, rounds: int) -> list[Measurement]:
     """Steps a second of all candidates for the model of one study."""
     data = random_data(BATCH * steps)
     spec, make_model = (STUDY_1, make_linear_by_hand) if study == 1 else (STUDY_2, make_conv_by_hand)

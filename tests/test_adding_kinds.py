@@ -115,7 +115,7 @@ class Darker(Augmentation):
     "lab/data/sources/stripes.py": '''
 import numpy as np
 
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source
 
 
 class Stripes(Source):
@@ -137,9 +137,9 @@ class Stripes(Source):
                 label = number % 2
                 stripes = np.tile(np.arange(8) % 2 * 200, (8, 1)).astype(np.uint8)
                 image = stripes if label else stripes.T.copy()
-                yield Row(image, label, "stripes", number)
+                yield RawRow(image, label, "stripes", number)
 
-        return Contents(("level", "upright"), Rows(self.rows, rows), Rows(self.rows, rows))
+        return Contents(("level", "upright"), RawRows(self.rows, rows), RawRows(self.rows, rows))
 ''',
     "lab/diagnostics/decided.py": '''
 import numpy as np

@@ -64,9 +64,9 @@ def test_nothing_loads_triton_before_it_is_used():
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter takes tensors of a CPU")
 def test_what_cannot_run_says_why():
     assert obstacle(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
-    problem = Problem(2, 3, 4, 2, 1)
+    sample = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="execution: fused needs"):
-        fused_ffn(*problem.tensors[:5], "gelu", problem.selection)
+        fused_ffn(*sample.tensors[:5], "gelu", sample.selection)
 
 
 class Problem:
@@ -140,9 +140,9 @@ def assert_close(results, expected, tolerance=1e-5):
 @pytest.mark.parametrize("activation", FEED_FORWARD)
 def check_it_is_the_loop(activation):
     # Two tiles of rows for one expert, no width a multiple of a tile's, dropped assignments, an expert without rows.
-    problem = Problem(17, 20, 24, 3, 2, activation, kept=0.9)
-    problem.expert_A = problem.expert_A.clamp(max=1)
-    assert_close(problem.fused(), problem.looped())
+    sample = Problem(17, 20, 24, 3, 2, activation, kept=0.9)
+    sample.expert_A = sample.expert_A.clamp(max=1)
+    assert_close(sample.fused(), sample.looped())
 
 
 @settings(max_examples=15)
@@ -151,18 +151,18 @@ def check_it_is_the_loop(activation):
     *(st.sampled_from(FEED_FORWARD), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000)),
 )
 def check_it_is_the_loop_for_any_shape_and_routing(rows, features, hidden, experts, k, activation, bias, kept, seed):
-    problem = Problem(rows, features, hidden, experts, k, activation, bias, kept, seed)
-    assert_close(problem.fused(), problem.looped())
+    sample = Problem(rows, features, hidden, experts, k, activation, bias, kept, seed)
+    assert_close(sample.fused(), sample.looped())
 
 
 @pytest.mark.parametrize("activation", FEED_FORWARD)
 def check_second_derivatives_are_the_loops(activation):
-    problem = Problem(7, 5, 6, 3, 2, activation, kept=0.8)
+    sample = Problem(7, 5, 6, 3, 2, activation, kept=0.8)
 
     def second(execution, dtype):
-        leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in problem.tensors]
+        leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in sample.tensors]
         *experts, weight_A = leaves
-        y = execution(*experts, activation, dataclasses.replace(problem.selection, weight_A=weight_A))
+        y = execution(*experts, activation, dataclasses.replace(sample.selection, weight_A=weight_A))
         gradients = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
         return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), leaves)
 
@@ -170,72 +170,72 @@ def check_second_derivatives_are_the_loops(activation):
 
 
 def check_all_rows_to_one_expert():
-    problem = Problem(40, 16, 16, 3, 1, "swiglu", bias=False)
-    problem.expert_A = torch.ones_like(problem.expert_A)
-    ours = problem.fused()
-    assert_close(ours, problem.looped())
+    sample = Problem(40, 16, 16, 3, 1, "swiglu", bias=False)
+    sample.expert_A = torch.ones_like(sample.expert_A)
+    ours = sample.fused()
+    assert_close(ours, sample.looped())
     assert all(gradient[[0, 2]].count_nonzero() == 0 for gradient in ours[2:4])
 
 
 def check_a_row_by_hand():
-    problem = Problem(1, 1, 1, 1, 1, "relu2", bias=True)
+    sample = Problem(1, 1, 1, 1, 1, "relu2", bias=True)
     numbers = (2, 3, -1, 4, 7, 0.5)
-    values = [torch.full_like(tensor, number) for tensor, number in zip(problem.tensors, numbers, strict=True)]
-    problem.tensors, problem.upstream = [value.requires_grad_() for value in values], torch.ones_like(values[0])
+    values = [torch.full_like(tensor, number) for tensor, number in zip(sample.tensors, numbers, strict=True)]
+    sample.tensors, sample.upstream = [value.requires_grad_() for value in values], torch.ones_like(values[0])
     # h = 3 · 2 − 1 = 5, a = 25, 4 a + 7 = 107, half of it; dh = 0.5 · 4 · 2 h = 20.
-    results = [float(value) for value in problem.fused()]
+    results = [float(value) for value in sample.fused()]
     assert results == [53.5, 20 * 3, 20 * 2, 20, 0.5 * 25, 0.5, 107]
 
 
 def check_rows_and_assignments_may_be_missing():
-    for problem in (Problem(0, 5, 6, 2, 2, "geglu"), Problem(3, 5, 6, 2, 2, "geglu", kept=0.0)):
-        ours = problem.fused()
-        assert [gradient.shape for gradient in ours[1:]] == [tensor.shape for tensor in problem.tensors]
+    for sample in (Problem(0, 5, 6, 2, 2, "geglu"), Problem(3, 5, 6, 2, 2, "geglu", kept=0.0)):
+        ours = sample.fused()
+        assert [gradient.shape for gradient in ours[1:]] == [tensor.shape for tensor in sample.tensors]
         assert all(result.count_nonzero() == 0 for result in ours)
 
 
 @pytest.mark.parametrize(("activation", "dtype"), [("geglu", torch.bfloat16), ("gelu", torch.float16)])
 def check_half_precision_is_near_the_loop(activation, dtype):
-    problem = Problem(12, 24, 40, 3, 2, activation)
-    ours = problem.fused(dtype)
+    sample = Problem(12, 24, 40, 3, 2, activation)
+    ours = sample.fused(dtype)
     assert [result.dtype for result in ours] == [dtype] * 6 + [torch.float32]
-    assert_close(ours, problem.looped(), 2e-2 if dtype == torch.bfloat16 else 2e-3)
+    assert_close(ours, sample.looped(), 2e-2 if dtype == torch.bfloat16 else 2e-3)
 
 
 def check_what_needs_no_gradient_gets_none():
-    problem = Problem(9, 8, 8, 2, 2)
-    complete = problem.fused()
+    sample = Problem(9, 8, 8, 2, 2)
+    complete = sample.fused()
     for frozen in ([0], [1, 2, 3, 4], [0, 5]):
-        for place, tensor in enumerate(problem.tensors):
+        for place, tensor in enumerate(sample.tensors):
             tensor.requires_grad_(place not in frozen)
         expected = [complete[0], *(complete[place + 1] for place in range(6) if place not in frozen)]
-        assert_close(problem.fused(), expected, 0)
+        assert_close(sample.fused(), expected, 0)
     with torch.no_grad():
-        *experts, _ = problem.tensors
-        assert torch.equal(fused_ffn(*experts, "gelu", problem.selection), complete[0])
+        *experts, _ = sample.tensors
+        assert torch.equal(fused_ffn(*experts, "gelu", sample.selection), complete[0])
 
 
 def check_the_same_bits_twice():
-    problem = Problem(20, 16, 16, 2, 3, "swiglu")
-    assert all(torch.equal(*results) for results in zip(problem.fused(), problem.fused(), strict=True))
+    sample = Problem(20, 16, 16, 2, 3, "swiglu")
+    assert all(torch.equal(*results) for results in zip(sample.fused(), sample.fused(), strict=True))
 
 
 def compile_for_all_routings():
     compiled = torch.compile(fused_ffn, fullgraph=True, backend="aot_eager", dynamic=False)
-    problem = Problem(9, 12, 12, 2, 2, "geglu")
+    sample = Problem(9, 12, 12, 2, 2, "geglu")
     with torch._dynamo.config.patch(error_on_recompile=True):
-        for expert_A in (problem.expert_A, torch.zeros_like(problem.expert_A)):
-            problem.expert_A = expert_A
-            readable = problem.fused()
-            assert_close(problem._run(compiled, [torch.float32] * 6), readable, 1e-6)
+        for expert_A in (sample.expert_A, torch.zeros_like(sample.expert_A)):
+            sample.expert_A = expert_A
+            readable = sample.fused()
+            assert_close(sample._run(compiled, [torch.float32] * 6), readable, 1e-6)
 
 
 def check_operators_are_what_they_say():
     from moebius.execution._triton import operators
 
-    problem = Problem(5, 6, 7, 2, 2, "swiglu")
-    plan, detached = order_tiles(problem.selection, 5, 2, 16).tensors, [tensor.detach() for tensor in problem.tensors]
-    torch.library.opcheck(operators.forward, (*problem.tensors, plan, 16, "swiglu", True))
+    sample = Problem(5, 6, 7, 2, 2, "swiglu")
+    plan, detached = order_tiles(sample.selection, 5, 2, 16).tensors, [tensor.detach() for tensor in sample.tensors]
+    torch.library.opcheck(operators.forward, (*sample.tensors, plan, 16, "swiglu", True))
     torch.library.opcheck(operators.forward, (*detached, plan, 16, "swiglu", False), test_utils="test_faketensor")
     dy, h = torch.ones_like(detached[0]), torch.randn(10, 14, device=DEVICE)
     for needed in (True, False):
@@ -248,11 +248,11 @@ def check_reasons():
     assert obstacle(x, x, None) is None
     assert obstacle(x.double()) == "needs float32, bfloat16 or float16, not float64"
     assert obstacle(x, x.bfloat16()) == "needs rows and experts of one type"
-    problem = Problem(2, 3, 4, 2, 1)
+    sample = Problem(2, 3, 4, 2, 1)
     with pytest.raises(ArgumentError, match="swiglu needs"):
-        fused_ffn(*problem.tensors[:5], "swiglu", problem.selection)
+        fused_ffn(*sample.tensors[:5], "swiglu", sample.selection)
     with pytest.raises(ArgumentError, match="needs one of gelu"):
-        fused_ffn(*problem.tensors[:5], "relu", problem.selection)
+        fused_ffn(*sample.tensors[:5], "relu", sample.selection)
 
 
 # The compile-time arguments of each kernel.

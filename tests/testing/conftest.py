@@ -4,7 +4,7 @@ import pytest
 
 from moebius.testing import ContractError
 from moebius.testing._run import run_check
-from moebius.testing._subject import Problem, Subject
+from moebius.testing._subject import Sample, Subject
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def breaks():
 
     def assert_breaks(checks, name, room, component, match, kind=None, **arguments):
         check = {check.__name__: check for check in checks}[name]
-        problem = Problem(experts=4, classes=3) if room == "routers" else Problem()
+        sample = Sample(experts=4, classes=3) if room == "routers" else Sample()
         with pytest.raises(ContractError, match=match) as caught:
-            run_check(check, Subject(room, component, arguments, problem, kind))
+            run_check(check, Subject(room, component, arguments, sample, kind))
         assert str(caught.value).startswith(f"{room} {kind or component.__name__}: ")
 
     return assert_breaks

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import moebius as mb
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source
 from moebius.lab.data.sources import Textures
 from moebius.testing import diagnostics, schedules, sources
 
@@ -63,11 +63,11 @@ class Pictures(Source):
     name = "pictures"
 
     def rows(self):
-        return [Row(np.full((4, 4), n, np.uint8), n % 2, "pictures", n) for n in range(4)]
+        return [RawRow(np.full((4, 4), n, np.uint8), n % 2, "pictures", n) for n in range(4)]
 
     def open(self, data_dir: Path | None = None):
         rows = self.rows()
-        train, test = Rows(2, lambda: rows[:2]), Rows(2, lambda: rows[2:])
+        train, test = RawRows(2, lambda: rows[:2]), RawRows(2, lambda: rows[2:])
         return Raw("pictures", lambda: Contents(("a", "b"), train, test))
 
 

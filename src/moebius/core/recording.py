@@ -16,7 +16,6 @@ from moebius.kit.errors import ArgumentError
 Log = dict[str, list[Routing]]
 
 # Module id → path, the log, whether to record outputs, and the number of the backward pass that it began in.
-_Recording = tuple[dict[int, str], Log, bool, int]
 _active_recordings = ThreadValue(())
 
 

@@ -127,5 +127,29 @@ def require_same_state(part: nn.Module, before: dict[str, Tensor], rule: str) ->
         require_equal(value, before[name], f"{rule}: {name}")
 
 
+def require_repeatable(part: nn.Module, x: Tensor, rows: str) -> None:
+    """Raise unless two calls with the same input, which the message calls `rows`, give the same and leave it alone."""
+    before = x.clone()
+    first, second = part(x), part(x)
+    require_equal(x, before, "changes its input in place")
+    require_equal(first, second, f"gives other outputs for the same {rows} in eval", "noise only while self.training")
+
+
+def require_kept_state(part: nn.Module, call: Callable[[], Any], rows: str) -> None:
+    """Raise unless a call without any `rows` leaves every tensor of the state dict as it was."""
+    before = copy_state(part)
+    call()
+    require_same_state(part, before, f"changes its state in a batch without {rows}")
+
+
+def require_loadable(part: nn.Module, second: nn.Module, x: Tensor) -> None:
+    """Raise unless `second` gives other outputs than `part` until it loads its state dict, and then the same."""
+    rule = "gives the same outputs whatever torch's generator draws for its parameters"
+    require(not torch.equal(part(x), second(x)), rule, "initialise parameters by torch's generator")
+    second.load_state_dict(part.state_dict())
+    rule = "gives other outputs once its state dict is loaded"
+    require_equal(second(x), part(x), rule, "register what outputs depend on")
+
+
 def _shape(values: Tensor) -> tuple[int, ...]:
     return tuple(values.shape)

@@ -1,4 +1,4 @@
-"""What is checked: a component, and the arguments that it is made with for the standard problem."""
+"""What is checked: a component, and the arguments that it is made with for the standard sample."""
 
 import inspect
 import typing
@@ -16,12 +16,12 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find
 from moebius.routers.soft import Soft
 
-# The standard problem: grey images of 8×8 pixels in 5 classes.
+# The standard sample: grey images of 8×8 pixels in 5 classes.
 _FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 5, "outputs": 5}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Sample:
     """The rows that a component is checked with, and the facts that follow from them.
 
     Arguments:
@@ -38,7 +38,7 @@ class Problem:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Names of arguments that follow from the problem, and their values."""
+        """Names of arguments that follow from the sample, and their values."""
         facts = {**_FACTS, "classes": self.classes, "outputs": self.classes}
         facts |= {"experts": self.experts, "domains": self.experts}
         if self.x is None:
@@ -70,25 +70,25 @@ class Subject:
         room: where it belongs.
         component: the class or function; anything that makes a component when called.
         arguments: those of its arguments that the caller chose.
-        problem: what the others follow from.
+        sample: what the others follow from.
         kind: its name in the registry; None for one that is not registered.
     """
 
     room: str
     component: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    problem: Problem = field(default_factory=Problem)
+    sample: Sample = field(default_factory=Sample)
     kind: str | None = None
 
     @classmethod
     def of_kind(cls, room: str, kind: str, arguments: Mapping[str, Any] | None = None) -> "Subject":
-        """A kind of a room, for the room's standard problem.
+        """A kind of a room, for the room's standard sample.
 
         Raises:
             UnknownKindError: the room has no such kind.
         """
-        problem = Problem(experts=4, classes=3) if room == "routers" else Problem()
-        return cls(room, find(room, kind), arguments or {}, problem, kind)
+        sample = Sample(experts=4, classes=3) if room == "routers" else Sample()
+        return cls(room, find(room, kind), arguments or {}, sample, kind)
 
     def __str__(self) -> str:
         """Room and kind, for messages."""
@@ -111,8 +111,8 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Those of its arguments that follow from the problem: a name such as `features`, for a whole number."""
-        facts, annotations = self.problem.facts, self.annotations
+        """Those of its arguments that follow from the sample: a name such as `features`, for a whole number."""
+        facts, annotations = self.sample.facts, self.annotations
         names = [name for name in self.parameters if name in facts and name not in self.arguments]
         return {name: facts[name] for name in names if members(annotations.get(name, int)) <= {int, type(None)}}
 
@@ -123,7 +123,7 @@ class Subject:
             ArgumentError: nothing says what a required argument is.
         """
         stated: Any = getattr(self.component, "example", {})
-        example: Any = stated(self.problem.facts) if callable(stated) else stated
+        example: Any = stated(self.sample.facts) if callable(stated) else stated
         chosen = {**self.facts, **dict(example), **self.arguments}
         chosen |= {name: value for name, value in changed.items() if name in self.parameters}
         annotations = self.annotations
@@ -148,7 +148,7 @@ class Subject:
 
     def _value(self, name: str, annotation: Any, position: int) -> Any:
         """A value for a required argument, by its type."""
-        facts, kinds = self.problem.facts, members(annotation)
+        facts, kinds = self.sample.facts, members(annotation)
         if name == "dim":
             return facts["features"]
         # Numbers differ from argument to argument, so that two that are swapped are noticed.

@@ -84,7 +84,7 @@ def check_component(room: str, kind: str, **arguments: Any) -> None:
     Arguments:
         room: of the registry.
         kind: a file of the room, an entry point, or a name that `moebius.register` gave.
-        arguments: for the constructor. Others follow from the standard problem (features, size, experts, classes, …),
+        arguments: for the constructor. Others follow from the standard sample (features, size, experts, classes, …),
             from an attribute `example` of the component (a mapping, or a function of the facts that gives one), or
             from their types.
 

@@ -130,21 +130,21 @@ def _require_kept(part: Any, arguments: dict[str, Any], description: dict[str, A
 
 
 def _respond(subject: Subject, part: nn.Module) -> Tensor:
-    """What a component computes for the standard problem, or a router for random scores."""
+    """What a component computes for the standard sample, or a router for random scores."""
     if subject.room == "routers" and not isinstance(part, Mixture):
         generator = torch.Generator().manual_seed(0)
         return part(torch.randn(6, part.gate_outputs(_EXPERTS), generator=generator)).weights  # type: ignore[operator]
     if subject.room == "layers":
         return part(torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0)))
-    with context(**subject.problem.side_information(6)):
-        y = call_with_context(part, subject.problem.rows(6))
+    with context(**subject.sample.side_information(6)):
+        y = call_with_context(part, subject.sample.rows(6))
     return y[0] if isinstance(y, tuple) else y
 
 
 def _mixture_with(subject: Subject, arguments: dict[str, Any]) -> Mixture:
-    features, classes = subject.problem.facts["features"], subject.problem.classes
+    features, classes = subject.sample.facts["features"], subject.sample.classes
     part = subject.make(**arguments)
-    count = 2 if subject.room == "experts" else subject.problem.experts
+    count = 2 if subject.room == "experts" else subject.sample.experts
     experts = [LinearExpert(features, classes) for _ in range(count)]
     if subject.room == "experts":
         return Mixture(LinearGate(features, 2), [part, subject.make(1, **arguments)])

@@ -11,20 +11,20 @@ from moebius.execution.stacked import Stacked
 from moebius.routers.soft import Soft
 from moebius.testing._contract import (
     DTYPES,
-    copy_state,
     require,
     require_close,
     require_dtype,
-    require_equal,
     require_gradients,
+    require_kept_state,
+    require_loadable,
     require_refusal,
-    require_same_state,
+    require_repeatable,
     require_true_gradients,
 )
 from moebius.testing._run import run_checks
-from moebius.testing._subject import Problem, Subject
+from moebius.testing._subject import Sample, Subject
 
-# Images of another size than those of the standard problem.
+# Images of another size than those of the standard sample.
 _OTHER_SIZE = (2, 1, 9, 7)
 
 
@@ -51,13 +51,13 @@ def check_expert(expert: Callable[..., nn.Module], x: Tensor | None = None, clas
 
     Reference: ours.
     """
-    run_checks(CHECKS, Subject("experts", expert, arguments, Problem(x, classes=classes)))
+    run_checks(CHECKS, Subject("experts", expert, arguments, Sample(x, classes=classes)))
 
 
 def gives_one_output_for_each_row(subject: Subject) -> None:
     """Outputs are (T, …) in the precision of the rows, for 7 rows, one and none; (T, C) for experts of C classes."""
     for count, dtype in product((7, 1, 0), DTYPES):
-        y = subject.make().to(dtype)(subject.problem.rows(count, dtype))
+        y = subject.make().to(dtype)(subject.sample.rows(count, dtype))
         require(isinstance(y, Tensor), f"gives a {type(y).__name__}, needs one tensor")
         width = _width(subject, y)
         rule = f"gives outputs of shape {tuple(y.shape)} for {count} rows, needs ({count}, {width})"
@@ -67,37 +67,31 @@ def gives_one_output_for_each_row(subject: Subject) -> None:
 
 def gives_the_same_in_bfloat16(subject: Subject) -> None:
     """Outputs in bf16 are those in float32 but for rounding, 5 %."""
-    rounded = subject.make().eval().bfloat16()(subject.problem.rows(16, torch.bfloat16)).float()
-    exact = subject.make().eval()(subject.problem.rows(16))
+    rounded = subject.make().eval().bfloat16()(subject.sample.rows(16, torch.bfloat16)).float()
+    exact = subject.make().eval()(subject.sample.rows(16))
     require_close(rounded, exact, "gives other outputs in bf16 than in float32", rtol=0.05, atol=0.05)
 
 
 def permuting_rows_permutes_outputs(subject: Subject) -> None:
     """A row's output does not depend on its place, in eval."""
-    expert, x, order = subject.make().eval(), subject.problem.rows(9), torch.arange(9).flip(0)
+    expert, x, order = subject.make().eval(), subject.sample.rows(9), torch.arange(9).flip(0)
     require_close(expert(x[order]), expert(x)[order], "treats rows by their place: permuted rows differ")
 
 
 def gives_the_same_twice_in_eval_and_leaves_its_input(subject: Subject) -> None:
     """In eval the same rows have the same outputs, and are not changed in place."""
-    expert, x = subject.make().eval(), subject.problem.rows(5)
-    before = x.clone()
-    first, second = expert(x), expert(x)
-    require_equal(x, before, "changes its input in place")
-    require_equal(first, second, "gives other outputs for the same rows in eval", "noise only while self.training")
+    require_repeatable(subject.make().eval(), subject.sample.rows(5), "rows")
 
 
 def keeps_its_state_where_there_are_no_rows(subject: Subject) -> None:
     """A batch without rows changes no parameter and no buffer."""
     expert = subject.make()
-    before = copy_state(expert)
-    expert(subject.problem.rows(0))
-    require_same_state(expert, before, "changes its state in a batch without rows")
+    require_kept_state(expert, lambda: expert(subject.sample.rows(0)), "rows")
 
 
 def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None:
     """Outputs have a gradient for each parameter and for the rows that is not 0."""
-    expert, x = subject.make(), subject.problem.rows(32).requires_grad_()
+    expert, x = subject.make(), subject.sample.rows(32).requires_grad_()
     y = expert(x)
     require(y.requires_grad, "gives outputs without a gradient")
     y.square().sum().backward()
@@ -106,18 +100,13 @@ def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None
 
 def has_the_gradients_of_finite_differences(subject: Subject) -> None:
     """Gradients of the rows are those of finite differences, in float64 and eval."""
-    expert, x = subject.make().double().eval(), subject.problem.rows(2, torch.float64).requires_grad_()
+    expert, x = subject.make().double().eval(), subject.sample.rows(2, torch.float64).requires_grad_()
     require_true_gradients(expert, x, "has other gradients than finite differences")
 
 
 def gives_the_same_once_loaded(subject: Subject) -> None:
     """A second expert gives other outputs until it loads the state dict of the first."""
-    expert, loaded, x = subject.make().eval(), subject.make(1).eval(), subject.problem.rows(4)
-    rule = "gives the same outputs whatever torch's generator draws for its parameters"
-    require(not torch.equal(expert(x), loaded(x)), rule, "initialise parameters by torch's generator")
-    loaded.load_state_dict(expert.state_dict())
-    rule = "gives other outputs once its state dict is loaded"
-    require_equal(loaded(x), expert(x), rule, "register what outputs depend on")
+    require_loadable(subject.make().eval(), subject.make(1).eval(), subject.sample.rows(4))
 
 
 def refuses_impossible_facts_by_name(subject: Subject) -> None:
@@ -139,7 +128,7 @@ def stacked_is_the_loop(subject: Subject) -> None:
     """Where `rowwise` is declared, 1, 2 and 5 experts at once give what they give one by one, gradients among it."""
     for rows, count in product((6, 1, 0), (1, 2, 5)) if hasattr(subject.component, "rowwise") else ():
         pool = nn.ModuleList(subject.make(seed) for seed in range(count)).double()
-        x, gradient = subject.problem.rows(rows, torch.float64), None
+        x, gradient = subject.sample.rows(rows, torch.float64), None
         results = []
         for at_once in (True, False):
             leaf = x.clone().requires_grad_()
@@ -154,7 +143,7 @@ def stacked_trains_no_frozen_expert(subject: Subject) -> None:
     if hasattr(subject.component, "rowwise"):
         pool = [subject.make(seed) for seed in range(3)]
         pool[1].requires_grad_(False)
-        _stacked(pool, subject.problem.rows(6)).sum().backward()
+        _stacked(pool, subject.sample.rows(6)).sum().backward()
         trained = all(p.grad is not None for expert in (pool[0], pool[2]) for p in expert.parameters())
         require(trained, "does not train every parameter where several run at once")
         require(all(p.grad is None for p in pool[1].parameters()), "trains a frozen expert where several run at once")
@@ -166,7 +155,7 @@ def _stacked(pool: Any, x: Tensor) -> Tensor:
 
 def _width(subject: Subject, y: Tensor) -> int:
     """What the last axis has to be: an argument says, else it is free."""
-    facts = subject.problem.facts
+    facts = subject.sample.facts
     named = [name for name in ("classes", "outputs", "features") if subject.takes(name)]
     return facts[named[0]] if named else y.shape[-1]
 

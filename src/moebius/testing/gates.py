@@ -10,19 +10,18 @@ from torch import Tensor, nn
 from moebius.core.row_context import call_with_context, context, takes_context
 from moebius.testing._contract import (
     DTYPES,
-    copy_state,
     require,
     require_close,
     require_dtype,
     require_equal,
     require_gradients,
+    require_kept_state,
     require_refusal,
-    require_same_state,
     require_shape,
     require_true_gradients,
 )
 from moebius.testing._run import run_checks
-from moebius.testing._subject import Problem, Subject
+from moebius.testing._subject import Sample, Subject
 
 # A parameter with more numbers than this is left out of finite differences.
 _SMALL = 256
@@ -60,14 +59,14 @@ def check_gate(
 
     Reference: ours.
     """
-    run_checks(CHECKS, Subject("gates", gate, arguments, Problem(x, context, experts)))
+    run_checks(CHECKS, Subject("gates", gate, arguments, Sample(x, context, experts)))
 
 
 def scores_every_row_for_every_expert(subject: Subject) -> None:
     """Scores are (T, E), in the precision of the rows and never NaN, for 7 rows, one and none."""
     for count, dtype in product((7, 1, 0), DTYPES):
         scores, _ = _score(subject.make().to(dtype), subject, count, dtype)
-        require_shape(scores, (count, subject.problem.experts), "scores")
+        require_shape(scores, (count, subject.sample.experts), "scores")
         require_dtype(scores, dtype, "scores")
         require(not scores.isnan().any(), "gives scores that are NaN")
 
@@ -76,8 +75,8 @@ def scores_a_single_expert(subject: Subject) -> None:
     """A gate for one expert scores (T, 1); for gates whose number of experts is an argument."""
     if subject.takes("experts"):
         gate = subject.make(experts=1, domains=1)
-        side = {name: torch.zeros_like(value) for name, value in subject.problem.side_information(4).items()}
-        require_shape(score_rows(gate, subject.problem.rows(4), side)[0], (4, 1), "scores of a single expert")
+        side = {name: torch.zeros_like(value) for name, value in subject.sample.side_information(4).items()}
+        require_shape(score_rows(gate, subject.sample.rows(4), side)[0], (4, 1), "scores of a single expert")
 
 
 def scores_the_same_in_bfloat16(subject: Subject) -> None:
@@ -89,7 +88,7 @@ def scores_the_same_in_bfloat16(subject: Subject) -> None:
 
 def permuting_rows_permutes_scores(subject: Subject) -> None:
     """A row's scores do not depend on its place."""
-    gate, x, side = subject.make().eval(), subject.problem.rows(9), subject.problem.side_information(9)
+    gate, x, side = subject.make().eval(), subject.sample.rows(9), subject.sample.side_information(9)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     permuted, _ = score_rows(gate, x[order], {name: value[order] for name, value in side.items()})
     require_close(permuted, score_rows(gate, x, side)[0][order], "scores rows by their place: permuted rows differ")
@@ -114,16 +113,14 @@ def gives_values_beside_scores_for_each_row(subject: Subject) -> None:
 def keeps_its_state_where_there_are_no_rows(subject: Subject) -> None:
     """A batch without rows changes no parameter and no buffer."""
     gate = subject.make()
-    before = copy_state(gate)
-    _score(gate, subject, 0)
-    require_same_state(gate, before, "changes its state in a batch without rows")
+    require_kept_state(gate, lambda: _score(gate, subject, 0), "rows")
 
 
 def leaves_its_input_as_it_was(subject: Subject) -> None:
     """The rows are not changed in place."""
-    gate, x = subject.make(), subject.problem.rows(5)
+    gate, x = subject.make(), subject.sample.rows(5)
     before = x.clone()
-    score_rows(gate, x, subject.problem.side_information(5))
+    score_rows(gate, x, subject.sample.side_information(5))
     require_equal(x, before, "changes its input in place")
 
 
@@ -146,7 +143,7 @@ def has_the_gradients_of_finite_differences(subject: Subject) -> None:
     if not small:
         require(not parameters, f"has no parameter of at most {_SMALL} numbers to check", "smaller arguments")
         return
-    x, side = subject.problem.rows(2, torch.float64), subject.problem.side_information(2)
+    x, side = subject.sample.rows(2, torch.float64), subject.sample.side_information(2)
     keywords = {"context": side} if takes_context(type(gate)) else {}
 
     def scores_of(*values: Tensor) -> Any:
@@ -186,7 +183,7 @@ def score_rows(gate: nn.Module, x: Tensor, side: Mapping[str, Tensor]) -> tuple[
 def _score(
     gate: nn.Module, subject: Subject, count: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    return score_rows(gate, subject.problem.rows(count, dtype), subject.problem.side_information(count))
+    return score_rows(gate, subject.sample.rows(count, dtype), subject.sample.side_information(count))
 
 
 CHECKS = (

@@ -10,16 +10,17 @@ from moebius.core.recording import record
 from moebius.core.row_context import context
 from moebius.testing._contract import (
     DTYPES,
-    copy_state,
     require,
     require_close,
     require_dtype,
     require_equal,
     require_gradients,
-    require_same_state,
+    require_kept_state,
+    require_loadable,
+    require_repeatable,
 )
 from moebius.testing._run import run_checks
-from moebius.testing._subject import Problem, Subject
+from moebius.testing._subject import Sample, Subject
 from moebius.testing.padding import poison
 
 _SEQUENCES, _TOKENS = 3, 5
@@ -43,7 +44,7 @@ def check_layer(layer: Callable[..., nn.Module], width: int = 64, **arguments: A
 
     Reference: ours.
     """
-    run_checks(CHECKS, Subject("layers", layer, arguments, Problem(torch.rand(1, width))))
+    run_checks(CHECKS, Subject("layers", layer, arguments, Sample(torch.rand(1, width))))
 
 
 def gives_one_output_for_each_token(subject: Subject) -> None:
@@ -72,19 +73,13 @@ def permuting_tokens_permutes_outputs(subject: Subject) -> None:
 
 def gives_the_same_twice_in_eval_and_leaves_its_input(subject: Subject) -> None:
     """In eval the same tokens have the same outputs, and are not changed in place."""
-    layer, x = subject.make().eval(), _tokens(subject)
-    before = x.clone()
-    first, second = layer(x), layer(x)
-    require_equal(x, before, "changes its input in place")
-    require_equal(first, second, "gives other outputs for the same tokens in eval", "noise only while self.training")
+    require_repeatable(subject.make().eval(), _tokens(subject), "tokens")
 
 
 def keeps_its_state_where_there_are_no_tokens(subject: Subject) -> None:
     """A batch without sequences changes no parameter and no buffer."""
     layer = subject.make()
-    before = copy_state(layer)
-    layer(_tokens(subject)[:0])
-    require_same_state(layer, before, "changes its state in a batch without tokens")
+    require_kept_state(layer, lambda: layer(_tokens(subject)[:0]), "tokens")
 
 
 def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None:
@@ -98,12 +93,7 @@ def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None
 
 def gives_the_same_once_loaded(subject: Subject) -> None:
     """A second layer gives other outputs until it loads the state dict of the first."""
-    layer, loaded, x = subject.make().eval(), subject.make(1).eval(), _tokens(subject)
-    rule = "gives the same outputs whatever torch's generator draws for its parameters"
-    require(not torch.equal(layer(x), loaded(x)), rule, "initialise parameters by torch's generator")
-    loaded.load_state_dict(layer.state_dict())
-    rule = "gives other outputs once its state dict is loaded"
-    require_close(loaded(x), layer(x), rule, rtol=0, atol=0, fix="register what outputs depend on")
+    require_loadable(subject.make().eval(), subject.make(1).eval(), _tokens(subject))
 
 
 def records_a_routing_of_every_token(subject: Subject) -> None:
@@ -130,7 +120,7 @@ def leaves_padding_out(subject: Subject) -> None:
 
 def _tokens(subject: Subject, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (_SEQUENCES, _TOKENS, subject.problem.facts["features"])
+    shape = (_SEQUENCES, _TOKENS, subject.sample.facts["features"])
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 

@@ -20,7 +20,7 @@ from moebius.testing._router_gradients import GRADIENT_CHECKS
 from moebius.testing._router_in_mixture import MIXTURE_CHECKS
 from moebius.testing._router_scores import EXPERTS, MODES, make_scores
 from moebius.testing._run import run_checks
-from moebius.testing._subject import Problem, Subject
+from moebius.testing._subject import Sample, Subject
 from moebius.testing._variation import vary_arguments
 
 
@@ -47,7 +47,7 @@ def check_router(router: Callable[..., Router], experts: int = EXPERTS, **argume
 
     Reference: ours.
     """
-    run_checks(CHECKS, Subject("routers", router, arguments, Problem(experts=experts, classes=3)))
+    run_checks(CHECKS, Subject("routers", router, arguments, Sample(experts=experts, classes=3)))
 
 
 def is_a_router(subject: Subject) -> None:

@@ -30,8 +30,8 @@ def test_figures_as_json(tmp_path):
     result = invoke(*TINY, "--untuned", "--json", str(path), "--forward-only", "--dtype", "bf16", "--no-bias")
     assert result.exit_code == 0, result.output
     figures = json.loads(path.read_text())
-    assert figures["problem"]["bias"] is False
-    assert figures["problem"]["dtype"] == "bf16"
+    assert figures["workload"]["bias"] is False
+    assert figures["workload"]["dtype"] == "bf16"
     assert figures["chosen"]["name"] == "sorted"
     assert "left as it comes" in figures["allocator"]
     times = {cost["name"]: cost["times"]["forward"]["value"] for cost in figures["costs"]}

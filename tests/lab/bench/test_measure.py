@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from moebius.kit.registry import kinds
-from moebius.lab.bench import Problem, bench
+from moebius.lab.bench import Workload, bench
 from moebius.lab.bench.measure import ACTIVE, PARAMETERS, verdict
 from moebius.lab.bench.timing import ratio_row
 
@@ -12,7 +12,7 @@ TINY = {"dim": 8, "hidden": 16, "experts": 4, "k": 2, "rows": 12}
 
 @pytest.fixture(scope="module")
 def measured():
-    return bench(Problem(**TINY), rounds=2)
+    return bench(Workload(**TINY), rounds=2)
 
 
 def test_every_execution_ran_or_has_a_reason(measured):
@@ -25,7 +25,7 @@ def test_every_execution_ran_or_has_a_reason(measured):
 
 
 def test_grouped_runs_in_bf16():
-    assert bench(Problem(**TINY, dtype="bf16"), rounds=1, backward=False).find_cost("grouped") is not None
+    assert bench(Workload(**TINY, dtype="bf16"), rounds=1, backward=False).find_cost("grouped") is not None
 
 
 def test_auto_is_one_of_those_that_ran(measured):
@@ -55,13 +55,13 @@ def test_both_modes_are_compared_with_both_dense_layers(measured):
 
 
 def test_forward_only():
-    forward_only = bench(Problem(**TINY), rounds=1, backward=False)
+    forward_only = bench(Workload(**TINY), rounds=1, backward=False)
     assert list(forward_only.find_cost("loop").times) == ["forward"]
 
 
 def test_a_candidate_that_would_take_minutes_is_named_and_estimated():
     # With 40 experts of which one has a row: 40 times its work where all run.
-    sparse = bench(Problem(dim=4, hidden=4, experts=40, k=1, rows=1000), rounds=1, backward=False)
+    sparse = bench(Workload(dim=4, hidden=4, experts=40, k=1, rows=1000), rounds=1, backward=False)
     assert "40 times the work" in sparse.not_run["dense"]
     assert "it would read" in sparse.not_run["gather"]
     assert sparse.find_cost(PARAMETERS) is None

@@ -3,11 +3,11 @@ import pytest
 
 from moebius.kit.errors import DataError
 from moebius.lab.data.decode import decode_rows
-from moebius.lab.data.raw import Row, Rows
+from moebius.lab.data.raw import RawRow, RawRows
 
 
-def make_rows(*rows: Row) -> Rows:
-    return Rows(len(rows), lambda: rows)
+def make_rows(*rows: RawRow) -> RawRows:
+    return RawRows(len(rows), lambda: rows)
 
 
 def grey_image(value: int) -> np.ndarray:
@@ -18,7 +18,9 @@ def test_images_and_labels_of_all_kinds(make_png, tmp_path):
     (tmp_path / "a.png").write_bytes(make_png(3))
     images, labels = decode_rows(
         make_rows(
-            Row(grey_image(1), 1, "f", 0), Row(make_png(2), "no", "f", 1), Row(tmp_path / "a.png", "yes", "a.png")
+            RawRow(grey_image(1), 1, "f", 0),
+            RawRow(make_png(2), "no", "f", 1),
+            RawRow(tmp_path / "a.png", "yes", "a.png"),
         ),
         ("no", "yes"),
         2,
@@ -43,7 +45,7 @@ def test_images_and_labels_of_all_kinds(make_png, tmp_path):
 def test_a_bad_row_is_refused_with_file_row_and_reason(image, label, reason):
     with pytest.raises(DataError, match=f"^f.parquet: row 1: {reason}"):
         decode_rows(
-            make_rows(Row(grey_image(0), 0, "f.parquet", 0), Row(image, label, "f.parquet", 1)),
+            make_rows(RawRow(grey_image(0), 0, "f.parquet", 0), RawRow(image, label, "f.parquet", 1)),
             ("no", "yes"),
             2,
             "grey",
@@ -52,4 +54,4 @@ def test_a_bad_row_is_refused_with_file_row_and_reason(image, label, reason):
 
 def test_a_truncated_image_is_refused(make_png):
     with pytest.raises(DataError, match=r"^f.parquet: row 7: the image cannot be decoded"):
-        decode_rows(make_rows(Row(make_png(0, 32)[:-25], 0, "f.parquet", 7)), ("no",), 2, "grey")
+        decode_rows(make_rows(RawRow(make_png(0, 32)[:-25], 0, "f.parquet", 7)), ("no",), 2, "grey")

@@ -15,7 +15,7 @@ from moebius.kit.registry import find
 from moebius.lab.data import load_sets
 from moebius.lab.data.augmentation._augmentation import Augmentation, check_fraction
 from moebius.lab.data.augmented_views import make_augmented_views
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, hash_content
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, hash_content
 from moebius.lab.recipe import load_recipe
 
 RECIPE = """
@@ -48,9 +48,9 @@ class Stripes(Source):
         Stripes.reads += 1
         stripes = np.tile(np.array([0, 255], np.uint8), (8, 4))
         images = [stripes if number % 2 else stripes.T for number in range(self.rows)]
-        rows = [Row(image, number % 2, "stripes", number) for number, image in enumerate(images)]
+        rows = [RawRow(image, number % 2, "stripes", number) for number, image in enumerate(images)]
         train, test = rows[: self.rows // 2], rows[self.rows // 2 :]
-        return Contents(("across", "down"), Rows(len(train), lambda: train), Rows(len(test), lambda: test))
+        return Contents(("across", "down"), RawRows(len(train), lambda: train), RawRows(len(test), lambda: test))
 
 
 class Darken(Augmentation):

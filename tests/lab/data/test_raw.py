@@ -1,15 +1,15 @@
 import os
 
-from moebius.lab.data.raw import Row, Rows, hash_content
+from moebius.lab.data.raw import RawRow, RawRows, hash_content
 
 
 def test_where_names_file_and_row():
-    assert Row(None, None, "a.parquet", 3).where == "a.parquet: row 3"
-    assert Row(None, None, "a.png").where == "a.png"
+    assert RawRow(None, None, "a.parquet", 3).where == "a.parquet: row 3"
+    assert RawRow(None, None, "a.png").where == "a.png"
 
 
 def test_rows_can_be_read_twice():
-    rows = Rows(2, lambda: (Row(None, label, "a") for label in (0, 1)))
+    rows = RawRows(2, lambda: (RawRow(None, label, "a") for label in (0, 1)))
     assert [row.label for row in rows] == [row.label for row in rows] == [0, 1]
     assert len(rows) == 2
 

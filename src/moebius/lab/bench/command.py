@@ -15,8 +15,8 @@ from moebius.kit.allocator import tune_allocator
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import write_text
 from moebius.lab.bench.measure import bench
-from moebius.lab.bench.problem import Problem
 from moebius.lab.bench.table import print_tables
+from moebius.lab.bench.workload import Workload
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     """Measure a layer, print the figures, and write them as JSON.
 
     Arguments:
-        layer: arguments of `Problem` other than the device.
+        layer: arguments of `Workload` other than the device.
         device: cpu, cuda, or auto for cuda where there is a GPU.
         rounds: number of rounds, as of `bench`.
         threads: number of PyTorch's threads; None = PyTorch's default.
@@ -46,7 +46,7 @@ def run(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    problem = Problem(**layer, device=device)
+    workload = Workload(**layer, device=device)
     if json is not None and not json.parent.is_dir():
         raise ArgumentError("--json", "needs a file in a folder that exists", str(json), f"mkdir -p {json.parent}")
     if threads is not None:
@@ -54,9 +54,9 @@ def run(
     allocator = tune_allocator() if tuned else "allocator: left as it comes"
     hardware = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     machine = f"{hardware}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    console.print(f"{problem}\n{machine}\n{allocator}", highlight=False)
+    console.print(f"{workload}\n{machine}\n{allocator}", highlight=False)
     with console.status(f"measuring, {rounds} rounds"):
-        measured = bench(problem, rounds, backward)
+        measured = bench(workload, rounds, backward)
     print_tables(measured, console)
     if json is not None:
         conditions = {"moebius": __version__, "machine": machine, "allocator": allocator, "rounds": rounds}

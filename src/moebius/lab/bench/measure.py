@@ -12,8 +12,8 @@ from moebius.experts.ffn import FFN
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
 from moebius.lab.bench.dense import find_best_chunk, forward_call, memory_transfers, run_in_chunks, step_call
-from moebius.lab.bench.problem import DTYPES, Problem
-from moebius.lab.bench.timing import Row, durations, ratio_row, time_in_turn, value_row
+from moebius.lab.bench.timing import Measurement, durations, ratio_row, time_in_turn, value_row
+from moebius.lab.bench.workload import DTYPES, Workload
 from moebius.layers.sparse_ffn import SparseFFN
 
 ACTIVE, PARAMETERS = "dense, equal active work", "dense, equal parameters"
@@ -41,9 +41,9 @@ class Cost:
     multiply_adds: int
     read: int
     written: int
-    times: dict[str, Row]
-    active: dict[str, Row]
-    parameters: dict[str, Row]
+    times: dict[str, Measurement]
+    active: dict[str, Measurement]
+    parameters: dict[str, Measurement]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Bench:
     """The figures of one measurement.
 
     Arguments:
-        problem: the shapes.
+        workload: the shapes.
         chosen: the execution that "auto" chooses, and the reason.
         costs: costs of the executions that were run, then of the dense layers.
         not_run: for each execution that was not run, the reason.
@@ -65,7 +65,7 @@ class Bench:
         idle: number of experts without rows.
     """
 
-    problem: Problem
+    workload: Workload
     chosen: Choice
     costs: list[Cost]
     not_run: dict[str, str]
@@ -85,30 +85,30 @@ class Bench:
         return {**asdict(self), "chosen": self.chosen._asdict(), "verdict": verdict(self)}
 
 
-def bench(problem: Problem, rounds: int = 7, backward: bool = True) -> Bench:
+def bench(workload: Workload, rounds: int = 7, backward: bool = True) -> Bench:
     """Measure a sparse layer.
 
     Arguments:
-        problem: the shapes.
+        workload: the shapes.
         rounds: number of calls of each candidate, of which the median is taken.
         backward: whether to measure forward and backward together, beside the forward alone.
 
     Example:
-        >>> bench(Problem(dim=4, hidden=8, experts=2, rows=16), rounds=1).chosen.name
+        >>> bench(Workload(dim=4, hidden=8, experts=2, rows=16), rounds=1).chosen.name
         'sorted'
     """
     torch.manual_seed(0)
-    layer, x = problem.make_layer(), problem.draw_rows(problem.rows)
-    wait = torch.cuda.synchronize if problem.device == "cuda" else None
+    layer, x = workload.make_layer(), workload.draw_rows(workload.rows)
+    wait = torch.cuda.synchronize if workload.device == "cuda" else None
     modes = ("forward", "forward+backward") if backward else ("forward",)
     chosen = layer.mixture.chosen(x)
     load_E = _count_load(layer, x)
     loaded = int((load_E > 0).sum())
-    runnable, not_run = _find_runnable(problem, layer, chosen.name)
-    dense, wide = _make_dense(problem, problem.hidden), None
-    if problem.total_multiply_adds <= _LARGEST_FACTOR * problem.active_multiply_adds:
-        wide = _make_dense(problem, problem.experts * problem.hidden)
-    dense_x, times, chunks = problem.draw_rows(problem.assignments), {}, {}
+    runnable, not_run = _find_runnable(workload, layer, chosen.name)
+    dense, wide = _make_dense(workload, workload.hidden), None
+    if workload.total_multiply_adds <= _LARGEST_FACTOR * workload.active_multiply_adds:
+        wide = _make_dense(workload, workload.experts * workload.hidden)
+    dense_x, times, chunks = workload.draw_rows(workload.assignments), {}, {}
     for mode in modes:
 
         def make_dense_call(chunk: int, mode: str = mode) -> Callable[[], None]:
@@ -124,18 +124,18 @@ def bench(problem: Problem, rounds: int = 7, backward: bool = True) -> Bench:
         seconds = durations(time_in_turn(candidates, rounds, wait))
         times[mode] = {name: [1e3 * value for value in values] for name, values in seconds.items()}
     layer.zero_grad(set_to_none=True)
-    memory = _measure_memory(problem, rounds, wait)
-    costs = [_make_cost(problem, name, times, loaded) for name in times["forward"]]
+    memory = _measure_memory(workload, rounds, wait)
+    costs = [_make_cost(workload, name, times, loaded) for name in times["forward"]]
     active = median(times[modes[-1]][ACTIVE])
     return Bench(
-        problem,
+        workload,
         chosen,
         costs,
         not_run,
         chunks,
         memory,
-        _find_floor(problem, memory, loaded),
-        None if wide is not None else active * problem.experts / problem.k,
+        _find_floor(workload, memory, loaded),
+        None if wide is not None else active * workload.experts / workload.k,
         int(load_E.max()),
         int((load_E == 0).sum()),
     )
@@ -169,7 +169,7 @@ def verdict(measured: Bench) -> str:
     return f"The sparse layer pays: {comparison}."
 
 
-def _invert_ratio(row: Row) -> float:
+def _invert_ratio(row: Measurement) -> float:
     assert row.ratio is not None
     return 1 / row.ratio
 
@@ -181,8 +181,8 @@ def _count_load(layer: SparseFFN, x: torch.Tensor) -> torch.Tensor:
         return mixture.router(mixture.gate(x)).aux["assigned"]
 
 
-def _make_dense(problem: Problem, hidden: int) -> FFN:
-    return FFN(problem.dim, hidden, problem.activation, problem.bias).to(problem.device, DTYPES[problem.dtype])
+def _make_dense(workload: Workload, hidden: int) -> FFN:
+    return FFN(workload.dim, hidden, workload.activation, workload.bias).to(workload.device, DTYPES[workload.dtype])
 
 
 def _layer_call(layer: SparseFFN, execution: str, x: torch.Tensor, mode: str) -> Callable[[], None]:
@@ -197,10 +197,10 @@ def _layer_call(layer: SparseFFN, execution: str, x: torch.Tensor, mode: str) ->
     return call
 
 
-def _find_runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[list[str], dict[str, str]]:
+def _find_runnable(workload: Workload, layer: SparseFFN, chosen: str) -> tuple[list[str], dict[str, str]]:
     """Names of the executions to run, and for each other one the reason why it is not run."""
     runnable, not_run = [], {}
-    probe = problem.draw_rows(2)
+    probe = workload.draw_rows(2)
     for name in kinds("execution"):
         if name == "auto":
             continue
@@ -211,11 +211,11 @@ def _find_runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[lis
         except ArgumentError as error:
             not_run[name] = error.rule.removeprefix(f"{name} ")
             continue
-        work, read = _count_work(problem, name, problem.experts)
-        factor = work / problem.active_multiply_adds
+        work, read = _count_work(workload, name, workload.experts)
+        factor = work / workload.active_multiply_adds
         if name != chosen and factor > _LARGEST_FACTOR:
             not_run[name] = f"runs all experts on all rows: {factor:.0f} times the work of the others"
-        elif name != chosen and read > _LARGEST_FACTOR * problem.experts * problem.expert_bytes:
+        elif name != chosen and read > _LARGEST_FACTOR * workload.experts * workload.expert_bytes:
             not_run[name] = f"is for few rows: it would read {read / 1e9:,.2g} GB of weights"
         else:
             runnable.append(name)
@@ -223,26 +223,26 @@ def _find_runnable(problem: Problem, layer: SparseFFN, chosen: str) -> tuple[lis
     return runnable, not_run
 
 
-def _count_work(problem: Problem, name: str, loaded: int) -> tuple[int, int]:
+def _count_work(workload: Workload, name: str, loaded: int) -> tuple[int, int]:
     """Multiply-adds of a forward, and bytes of weights that it reads.
 
     Arguments:
-        problem: the shapes.
+        workload: the shapes.
         name: name of the execution or of the dense layer.
         loaded: number of experts that have rows.
     """
     if name in ("dense", PARAMETERS):
-        return problem.total_multiply_adds, problem.experts * problem.expert_bytes
+        return workload.total_multiply_adds, workload.experts * workload.expert_bytes
     if name == ACTIVE:
-        return problem.active_multiply_adds, problem.expert_bytes
-    experts_read = problem.assignments if name == "gather" else loaded
-    return problem.active_multiply_adds, experts_read * problem.expert_bytes
+        return workload.active_multiply_adds, workload.expert_bytes
+    experts_read = workload.assignments if name == "gather" else loaded
+    return workload.active_multiply_adds, experts_read * workload.expert_bytes
 
 
-def _make_cost(problem: Problem, name: str, times: dict[str, dict[str, list[float]]], loaded: int) -> Cost:
+def _make_cost(workload: Workload, name: str, times: dict[str, dict[str, list[float]]], loaded: int) -> Cost:
     """The cost of one candidate; `times` holds milliseconds by mode and candidate."""
-    work, read = _count_work(problem, name, loaded)
-    written = (1 if name == ACTIVE else problem.experts) * problem.expert_bytes
+    work, read = _count_work(workload, name, loaded)
+    written = (1 if name == ACTIVE else workload.experts) * workload.expert_bytes
     rows = {mode: value_row(name, milliseconds[name], "ms") for mode, milliseconds in times.items()}
     active, parameters = (
         {
@@ -255,18 +255,18 @@ def _make_cost(problem: Problem, name: str, times: dict[str, dict[str, list[floa
     return Cost(name, work, read, written, rows, active, parameters)
 
 
-def _measure_memory(problem: Problem, rounds: int, wait: Callable[[], None] | None) -> dict[str, float]:
+def _measure_memory(workload: Workload, rounds: int, wait: Callable[[], None] | None) -> dict[str, float]:
     """Bytes a second of each memory transfer."""
-    size = min(max(problem.experts * problem.expert_bytes, 2**27), _LARGEST_TRANSFER)
-    transfers = memory_transfers(size, problem.device)
+    size = min(max(workload.experts * workload.expert_bytes, 2**27), _LARGEST_TRANSFER)
+    transfers = memory_transfers(size, workload.device)
     seconds = durations(time_in_turn({name: call for name, (call, _) in transfers.items()}, rounds, wait))
     return {name: count / median(seconds[name]) for name, (_, count) in transfers.items()}
 
 
-def _find_floor(problem: Problem, memory: dict[str, float], loaded: int) -> dict[str, float]:
+def _find_floor(workload: Workload, memory: dict[str, float], loaded: int) -> dict[str, float]:
     """Milliseconds to read the weights of the `loaded` experts once, and to write the gradients of all experts."""
-    read = loaded * problem.expert_bytes
+    read = loaded * workload.expert_bytes
     return {
         "read": 1e3 * read / memory["copy"],
-        "write": 1e3 * problem.experts * problem.expert_bytes / memory["write"],
+        "write": 1e3 * workload.experts * workload.expert_bytes / memory["write"],
     }

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from moebius.lab.bench.measure import ACTIVE, PARAMETERS, Bench, Cost, verdict
-from moebius.lab.bench.timing import Row
+from moebius.lab.bench.timing import Measurement
 
 
 def print_tables(measured: Bench, console: Console) -> None:
@@ -18,12 +18,12 @@ def print_tables(measured: Bench, console: Console) -> None:
         console.print(f"{name}: {escape(reason)}", style="dim")
     if measured.estimated is not None:
         console.print(
-            f"{PARAMETERS}: not run, {measured.problem.experts / measured.problem.k:.0f} times the active work; "
+            f"{PARAMETERS}: not run, {measured.workload.experts / measured.workload.k:.0f} times the active work; "
             f"about {_format_number(measured.estimated)} ms by that",
             style="dim",
         )
     for mode, chunk in measured.chunks.items():
-        size = "all rows at once" if chunk == measured.problem.assignments else f"{chunk:,} rows at a time"
+        size = "all rows at once" if chunk == measured.workload.assignments else f"{chunk:,} rows at a time"
         console.print(f"{ACTIVE}: {mode} is fastest with {size}", style="dim")
     memory, floor = measured.memory, measured.floor
     console.print(
@@ -32,7 +32,7 @@ def print_tables(measured: Bench, console: Console) -> None:
         f"{_format_number(floor['write'])} ms to write their gradients."
     )
     console.print(
-        f"rows of the busiest expert: {measured.busiest:,} of {measured.problem.assignments:,}; "
+        f"rows of the busiest expert: {measured.busiest:,} of {measured.workload.assignments:,}; "
         f"experts without rows: {measured.idle:,}"
     )
     console.print(f"auto picks [bold]{measured.chosen.name}[/]: {escape(measured.chosen.reason)}")
@@ -66,7 +66,7 @@ def _format_name(measured: Bench, cost: Cost) -> str:
     return f"[bold]{cost.name}[/] ← auto" if cost.name == measured.chosen.name else cost.name
 
 
-def _format_figure(row: Row, value: float | None) -> str:
+def _format_figure(row: Measurement, value: float | None) -> str:
     assert value is not None
     low, high = (_format_number(end) for end in row.spread)
     return f"{_format_number(value)} [dim]{low}…{high}[/]"

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One figure of a benchmark.
 
     Arguments:
@@ -71,17 +71,19 @@ def durations(calls: Mapping[str, Sequence[tuple[float, Any]]]) -> dict[str, lis
     return {name: [seconds for seconds, _ in pairs] for name, pairs in calls.items()}
 
 
-def value_row(name: str, values: Sequence[float], unit: str) -> Row:
+def value_row(name: str, values: Sequence[float], unit: str) -> Measurement:
     """The figure of one candidate, without a comparison.
 
     Example:
         >>> value_row("loop", [1.0, 4.0, 2.0], "ms")
-        Row(name='loop', value=2.0, unit='ms', versus=None, ratio=None, spread=(1.0, 4.0))
+        Measurement(name='loop', value=2.0, unit='ms', versus=None, ratio=None, spread=(1.0, 4.0))
     """
-    return Row(name, statistics.median(values), unit, None, None, (min(values), max(values)))
+    return Measurement(name, statistics.median(values), unit, None, None, (min(values), max(values)))
 
 
-def ratio_row(name: str, values: Sequence[float], versus: str, versus_values: Sequence[float], unit: str) -> Row:
+def ratio_row(
+    name: str, values: Sequence[float], versus: str, versus_values: Sequence[float], unit: str
+) -> Measurement:
     """The figure of one candidate compared with another, by the ratios within the rounds.
 
     Arguments:
@@ -95,12 +97,14 @@ def ratio_row(name: str, values: Sequence[float], versus: str, versus_values: Se
         (0.5, (0.5, 1.5))
     """
     ratios = [value / versus_value for value, versus_value in zip(values, versus_values, strict=True)]
-    return Row(name, statistics.median(values), unit, versus, statistics.median(ratios), (min(ratios), max(ratios)))
+    return Measurement(
+        name, statistics.median(values), unit, versus, statistics.median(ratios), (min(ratios), max(ratios))
+    )
 
 
 def comparison_rows(
     values: Mapping[str, list[float]], pairs: list[tuple[str, str]], unit: str, prefix: str
-) -> list[Row]:
+) -> list[Measurement]:
     """The figures of all candidates, then their comparisons.
 
     Arguments:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.raw import Row
+from moebius.lab.data.raw import RawRow
 
 
 class Columns(NamedTuple):
@@ -74,7 +74,7 @@ def find_columns(
     return Columns(image, label, tuple(map(str, classes)), False)
 
 
-def table_rows(table: pa.Table, columns: Columns, file: str, first: int) -> Iterator[Row]:
+def table_rows(table: pa.Table, columns: Columns, file: str, first: int) -> Iterator[RawRow]:
     """The rows of a table.
 
     Arguments:
@@ -86,7 +86,7 @@ def table_rows(table: pa.Table, columns: Columns, file: str, first: int) -> Iter
     pairs = zip(table[columns.image].to_pylist(), table[columns.label].to_pylist(), strict=True)
     for number, (image, label) in enumerate(pairs, first):
         # A label of a wrong type (a float among class positions) passes here; decode_rows refuses it.
-        yield Row(_read_cell(image), label if columns.by_index or label is None else str(label), file, number)
+        yield RawRow(_read_cell(image), label if columns.by_index or label is None else str(label), file, number)
 
 
 def _read_cell(value: object) -> bytes | Path | None:

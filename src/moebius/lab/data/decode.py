@@ -7,14 +7,14 @@ from torch import Tensor
 
 from moebius.kit.errors import DataError
 from moebius.lab.data.picture import convert_or_raise, count_channels
-from moebius.lab.data.raw import Row, Rows
+from moebius.lab.data.raw import RawRow, RawRows
 
 # Part of every cache key: raise it when a change of this file or of picture.py changes any pixel.
 VERSION = 1
 
 
 def decode_rows(
-    rows: Rows, classes: tuple[str, ...], size: int, color: str
+    rows: RawRows, classes: tuple[str, ...], size: int, color: str
 ) -> tuple[UInt8[Tensor, "T channels size size"], Int64[Tensor, "T"]]:
     """Decode the images and labels of all rows.
 
@@ -44,7 +44,7 @@ def decode_rows(
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def _decode_label(row: Row, positions: dict[str, int]) -> int:
+def _decode_label(row: RawRow, positions: dict[str, int]) -> int:
     """Position of the row's class; `positions` maps the classes' names to their positions."""
     label = row.label
     if isinstance(label, str) and label in positions:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from moebius.kit.errors import DataError
 from moebius.lab.data.columns import Columns, find_columns, table_rows
-from moebius.lab.data.raw import Contents, Row, Rows
+from moebius.lab.data.raw import Contents, RawRow, RawRows
 
 
 def read_parquet(train: list[Path], test: list[Path], image: str | None, label: str | None) -> Contents:
@@ -38,9 +38,9 @@ def read_parquet(train: list[Path], test: list[Path], image: str | None, label: 
                 f"rename the columns of {path.name} to those of {train[0].name}",
             )
 
-    def make_rows(paths: list[Path]) -> Rows:
+    def make_rows(paths: list[Path]) -> RawRows:
         count = sum(files[path].metadata.num_rows for path in paths)
-        return Rows(count, lambda: (row for path in paths for row in _read_rows(path, columns)))
+        return RawRows(count, lambda: (row for path in paths for row in _read_rows(path, columns)))
 
     return Contents(columns.classes, make_rows(train), make_rows(test))
 
@@ -52,7 +52,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path}: truncated, or no parquet file: {error}", "download the file again") from error
 
 
-def _read_rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _read_rows(path: Path, columns: Columns) -> Iterator[RawRow]:
     first = 0
     try:
         with pq.ParquetFile(path) as file:

@@ -12,7 +12,7 @@ import numpy as np
 from moebius.kit.errors import ArgumentError
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """One row before decoding.
 
     Arguments:
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class RawRows:
     """The rows of one split, read while they are iterated over.
 
     Arguments:
@@ -42,18 +42,18 @@ class Rows:
         iterate: starts a new pass over the rows; every pass gives the same ones.
 
     Example:
-        >>> rows = Rows(1, lambda: [Row(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
+        >>> rows = RawRows(1, lambda: [RawRow(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
         >>> len(rows), [row.label for row in rows]
         (1, [0])
     """
 
     count: int
-    iterate: Callable[[], Iterable[Row]]
+    iterate: Callable[[], Iterable[RawRow]]
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[RawRow]:
         return iter(self.iterate())
 
 
@@ -67,8 +67,8 @@ class Contents(NamedTuple):
     """
 
     classes: tuple[str, ...]
-    train: Rows
-    test: Rows
+    train: RawRows
+    test: RawRows
 
 
 class Raw(NamedTuple):
@@ -98,7 +98,7 @@ class Source(ABC):
         >>> class Zeros(Source):
         ...     name = "zeros"
         ...     def open(self, data_dir=None):
-        ...         rows = Rows(1, lambda: [Row(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
+        ...         rows = RawRows(1, lambda: [RawRow(np.zeros((8, 8), np.uint8), 0, "zeros", 0)])
         ...         return Raw(hash_content([], "zeros"), lambda: Contents(("zero",), rows, rows))
         >>> Zeros().open().read().classes
         ('zero',)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from moebius.kit.errors import DataError
 from moebius.lab.data.columns import Columns, find_columns, table_rows
-from moebius.lab.data.raw import Contents, Row, Rows
+from moebius.lab.data.raw import Contents, RawRow, RawRows
 
 PROBE_SECONDS = 8.0
 
@@ -70,14 +70,14 @@ def read_splits(
     return Contents(columns.classes, _make_rows(path, train, columns), _make_rows(path, test, columns))
 
 
-def _make_rows(path: str, split: datasets.Dataset, columns: Columns) -> Rows:
-    def iterate() -> Iterator[Row]:
+def _make_rows(path: str, split: datasets.Dataset, columns: Columns) -> RawRows:
+    def iterate() -> Iterator[RawRow]:
         first, table = 0, split.data.table.select([columns.image, columns.label])
         for batch in table.to_batches(max_chunksize=1024):
             yield from table_rows(pa.Table.from_batches([batch]), columns, f"{path} ({split.split})", first)
             first += batch.num_rows
 
-    return Rows(len(split), iterate)
+    return RawRows(len(split), iterate)
 
 
 @contextlib.contextmanager

@@ -17,11 +17,11 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.fit_data import Rows, build_dataset
-from moebius.lab.training.gate_losses import LossSpec, as_gate_losses
+from moebius.lab.training.gate_losses import LossChoice, as_gate_losses
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Event, Trained
-from moebius.lab.training.settings import OptimizerSpec, Part, Plateau, Settings, Watch
+from moebius.lab.training.settings import OptimizerChoice, Part, Plateau, Settings, Watch
 from moebius.layers.mixture import Mixture
 from moebius.schedules import Schedule, as_schedule
 
@@ -39,8 +39,8 @@ def fit(
     epochs: int = 20,
     batch_size: int = 128,
     lr: float | int | Mapping[str, Any] | Schedule | None = None,
-    optimizer: OptimizerSpec = "adam",
-    losses: Sequence[LossSpec] = (),
+    optimizer: OptimizerChoice = "adam",
+    losses: Sequence[LossChoice] = (),
     augment: Sequence[Callable[[Tensor], Tensor]] = (),
     patience: int | None = None,
     plateau: int | None = None,
@@ -170,7 +170,7 @@ def _part_settings(trains: str, epochs: int) -> dict[str, Part]:
 
 
 @contextmanager
-def _restored(model: nn.Module, optimizer: OptimizerSpec) -> Iterator[None]:
+def _restored(model: nn.Module, optimizer: OptimizerChoice) -> Iterator[None]:
     """After the block parameters require gradients as before it, and an optimizer object has its rates again."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []

@@ -12,7 +12,7 @@ from moebius.kit.registry import find
 from moebius.schedules import Schedule, as_schedule
 
 Weight = float | int | Mapping[str, Any] | Schedule
-LossSpec = Mapping[str, Any] | Callable[..., Tensor] | tuple[Callable[..., Tensor], Weight]
+LossChoice = Mapping[str, Any] | Callable[..., Tensor] | tuple[Callable[..., Tensor], Weight]
 
 # Names of the terms that training itself reports beside those of gate losses.
 RESERVED_NAMES = ("loss", "cross_entropy", "l2")

@@ -12,7 +12,7 @@ from moebius.kit.registry import find
 from moebius.lab.training.gate_losses import GateLoss, as_gate_losses
 from moebius.schedules import Schedule, as_schedule
 
-OptimizerSpec = str | Callable[..., Optimizer] | Optimizer
+OptimizerChoice = str | Callable[..., Optimizer] | Optimizer
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Settings:
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerSpec
+    optimizer: OptimizerChoice
     lr: Schedule | None = None
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     gate: Part = Part()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, hash_content
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, hash_content
 from moebius.lab.data.stratify import check_share, mark_test_rows
 
 
@@ -44,10 +44,10 @@ class Digits(Source):
         images = ((bunch.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
         labels = bunch.target.astype(np.int64)  # pyright: ignore[reportAttributeAccessIssue]
         rows = [
-            Row(image, int(label), "scikit-learn's digits", number)
+            RawRow(image, int(label), "scikit-learn's digits", number)
             for number, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
         is_test = mark_test_rows(labels, self.share)
         train = [row for row, held_out in zip(rows, is_test, strict=True) if not held_out]
         test = [row for row, held_out in zip(rows, is_test, strict=True) if held_out]
-        return Contents(tuple("0123456789"), Rows(len(train), lambda: train), Rows(len(test), lambda: test))
+        return Contents(tuple("0123456789"), RawRows(len(train), lambda: train), RawRows(len(test), lambda: test))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, check_text, hash_content
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, check_text, hash_content
 from moebius.lab.data.stratify import check_share, mark_test_rows
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -110,6 +110,6 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _make_rows(images: dict[str, list[Path]]) -> Rows:
-    rows = [Row(path, label, str(path)) for label, paths in images.items() for path in paths]
-    return Rows(len(rows), lambda: rows)
+def _make_rows(images: dict[str, list[Path]]) -> RawRows:
+    rows = [RawRow(path, label, str(path)) for label, paths in images.items() for path in paths]
+    return RawRows(len(rows), lambda: rows)

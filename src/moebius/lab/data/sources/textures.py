@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Contents, Raw, Row, Rows, Source, hash_content
+from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, hash_content
 from moebius.lab.data.stratify import check_share, mark_test_rows
 
 CLASSES = ("stripes", "waves", "checks", "grid", "bricks", "dots", "rings", "ramp", "blob", "noise")
@@ -68,11 +68,12 @@ class Textures(Source):
         images = np.concatenate([draw_texture(name, self.rows_per_class, self.size, self.seed) for name in CLASSES])
         is_test = mark_test_rows(labels, self.share)
         rows = [
-            Row(image, int(label), "textures", t) for t, (image, label) in enumerate(zip(images, labels, strict=True))
+            RawRow(image, int(label), "textures", t)
+            for t, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
         train = [row for row, held_out in zip(rows, is_test, strict=True) if not held_out]
         test = [row for row, held_out in zip(rows, is_test, strict=True) if held_out]
-        return Contents(CLASSES, Rows(len(train), lambda: train), Rows(len(test), lambda: test))
+        return Contents(CLASSES, RawRows(len(train), lambda: train), RawRows(len(test), lambda: test))
 
 
 def draw_texture(name: str, rows: int, size: int, seed: int) -> UInt8[np.ndarray, "T size size"]:

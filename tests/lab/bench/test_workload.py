@@ -2,39 +2,39 @@ import pytest
 import torch
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.bench import Problem
+from moebius.lab.bench import Workload
 
 TINY = {"dim": 4, "hidden": 6, "experts": 3, "k": 2, "rows": 5}
 
 
 def test_multiply_adds_and_bytes_by_hand():
-    problem = Problem(**TINY)
+    workload = Workload(**TINY)
     # 5 rows in 2 experts each: 4·6 + 6·4 multiply-adds for each.
-    assert problem.active_multiply_adds == 5 * 2 * (24 + 24)
-    assert problem.total_multiply_adds == 5 * 3 * (24 + 24)
+    assert workload.active_multiply_adds == 5 * 2 * (24 + 24)
+    assert workload.total_multiply_adds == 5 * 3 * (24 + 24)
     # 24 + 6 numbers in the first layer, 24 + 4 in the second, of 4 bytes.
-    assert problem.expert_bytes == 4 * (30 + 28)
+    assert workload.expert_bytes == 4 * (30 + 28)
 
 
 def test_gated_experts_have_three_matrices_and_bf16_takes_half():
-    problem = Problem(**TINY, activation="swiglu", bias=False, dtype="bf16")
-    assert problem.active_multiply_adds == 5 * 2 * 3 * 24
-    assert problem.expert_bytes == 2 * 3 * 24
+    workload = Workload(**TINY, activation="swiglu", bias=False, dtype="bf16")
+    assert workload.active_multiply_adds == 5 * 2 * 3 * 24
+    assert workload.expert_bytes == 2 * 3 * 24
 
 
 @pytest.mark.parametrize("activation", ["gelu", "geglu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_an_expert_has_the_computed_number_of_parameters(activation, bias):
-    problem = Problem(**TINY, activation=activation, bias=bias)
-    count = sum(parameter.numel() for parameter in problem.make_layer().mixture.experts[0].parameters())
-    assert count == problem.expert_parameters
+    workload = Workload(**TINY, activation=activation, bias=bias)
+    count = sum(parameter.numel() for parameter in workload.make_layer().mixture.experts[0].parameters())
+    assert count == workload.expert_parameters
 
 
 def test_layer_and_rows_have_the_format():
-    problem = Problem(**TINY, dtype="bf16")
-    rows = problem.draw_rows(7)
+    workload = Workload(**TINY, dtype="bf16")
+    rows = workload.draw_rows(7)
     assert rows.shape == (7, 4)
-    assert problem.make_layer()(rows).dtype == torch.bfloat16
+    assert workload.make_layer()(rows).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_layer_and_rows_have_the_format():
 )
 def test_invalid_arguments_are_refused(change, argument):
     with pytest.raises(ArgumentError) as caught:
-        Problem(**{**TINY, **change})
+        Workload(**{**TINY, **change})
     assert caught.value.argument == argument

@@ -14,7 +14,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """A sparse feed-forward layer and the number of its rows.
 
     Arguments:
@@ -27,8 +27,8 @@ class Problem:
         ArgumentError: a size below 1, `k` above the number of experts, an unknown name, or cuda without a GPU.
 
     Example:
-        >>> problem = Problem(dim=4, hidden=8, experts=3, k=2, rows=5)
-        >>> problem.active_multiply_adds, problem.expert_parameters
+        >>> workload = Workload(dim=4, hidden=8, experts=3, k=2, rows=5)
+        >>> workload.active_multiply_adds, workload.expert_parameters
         (640, 76)
     """
 
