@@ -118,7 +118,7 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{folder}: holds no saved mixture (no model.json)", f"mb.save(moe, {str(folder)!r})") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is damaged ({error})") from None
+        raise DataError(f"{path}: is damaged ({error})", _fix_for(folder)) from None
     if "mixture" in description and schema > SCHEMA:
         rule = f"is of schema {schema}, written by moebius {description['moebius']}, and {__version__} reads {SCHEMA}"
         raise DataError(f"{path}: {rule}", "pip install --upgrade moebius")
@@ -135,4 +135,9 @@ def _tensors(folder: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
                 return tensors | {name: tensors[first] for name, first in description["aliases"].items()}
         except (OSError, SafetensorError):
             continue
-    raise DataError(f"{path}: is missing, damaged, or not the file that model.json beside it was written with")
+    rule = "is missing, damaged, or not the file that model.json beside it was written with"
+    raise DataError(f"{path}: {rule}", _fix_for(folder))
+
+
+def _fix_for(folder: Path) -> str:
+    return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
