@@ -4,14 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 # The machine may be busy: an example that takes long is no failure. The examples are the same on every run.
 settings.register_profile("moebius", deadline=None, derandomize=True, max_examples=30, database=None)
 settings.load_profile("moebius")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A study and a bench set the number of threads of their process; the next test has the number of before."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The documents hold together: links and paths lead somewhere, commands parse, and the Python blocks run."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -105,7 +106,13 @@ def test_a_command_parses(path, command):
         return
     parameters = subcommands[name].make_context(name, words).params
     if parameters.get("recipe") in shipped_recipes():
-        load_recipe(parameters["recipe"], parameters["overrides"] or (), parameters["preset"], parameters.get("seeds"))
+        check_recipe(parameters["recipe"], tuple(parameters["overrides"] or ()), parameters["preset"])
+
+
+@functools.cache
+def check_recipe(name: str, overrides: tuple[str, ...], preset: str | None) -> None:
+    """Load a shipped recipe: its preset and its overrides fit. Once, however many documents name it."""
+    load_recipe(name, overrides, preset)
 
 
 @EVERY_DOCUMENT
@@ -158,19 +165,18 @@ def run_blocks(code: list[str], folder: Path, without: list[str] | None = None) 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_runs_from_top_to_bottom_and_its_first_blocks_without_the_lab(tmp_path):
+def test_the_readme_runs_from_top_to_bottom(tmp_path):
     python = blocks(ROOT / "README.md", "python")
     library = [block for block in python if not block.startswith(NEEDS_LAB)]
     assert len(library) >= 2
     # Who has only the library pastes from the top, and stops where the lab begins.
     assert python[: len(library)] == library
     assert len(python) > len(library)
-    run_blocks(library, tmp_path, without=packages_of_the_lab())
     run_blocks(python, tmp_path)
 
 
-def test_a_block_that_needs_the_lab_says_so(tmp_path):
-    """The check above would notice: without the lab such a block fails."""
+def test_the_first_blocks_of_the_readme_need_no_lab_and_the_others_say_so(tmp_path):
+    """All blocks without the lab: the first one that fails is one that names the extra."""
     python = blocks(ROOT / "README.md", "python")
     with pytest.raises(AssertionError, match=r"moebius\[lab\]"):
         run_blocks(python, tmp_path, without=packages_of_the_lab())

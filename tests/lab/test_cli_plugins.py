@@ -129,9 +129,18 @@ def refuse(*arguments: str, cwd: Path) -> str:
     return result.stderr
 
 
-def test_two_workers_with_a_plugin_train_the_models_of_one(here):
+@pytest.fixture(scope="module")
+def plugin_study(tmp_path_factory) -> dict[str, bytes]:
+    """The bytes of the study that one process trains with the kinds of the plugin."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "small.yaml").write_text(RECIPE)
+    (folder / "kinds.py").write_text(PLUGIN)
+    return run_study("one", 1, folder, "--plugin", "kinds.py")
+
+
+def test_two_workers_with_a_plugin_train_the_models_of_one(here, plugin_study):
     plugin = ("--plugin", "kinds.py")
-    assert run_study("two", 2, here, *plugin) == run_study("one", 1, here, *plugin)
+    assert run_study("two", 2, here, *plugin) == plugin_study
     study = json.loads((here / "two/study.json").read_text())
     (record,) = study["plugins"]
     assert record["file"] == "kinds.py"
@@ -209,7 +218,7 @@ assert torch.equal(moe(x), again(x))
 """
 
 
-def test_the_kinds_of_another_distribution_need_no_option(here):
+def test_the_kinds_of_another_distribution_need_no_option(here, plugin_study):
     # What an installer leaves: the module, and metadata with the entry points.
     installed = here / "installed"
     (installed / "centred_kinds-1.0.dist-info").mkdir(parents=True)
@@ -222,9 +231,7 @@ def test_the_kinds_of_another_distribution_need_no_option(here):
     points += "[moebius.losses]\nmean_square = centred_kinds:mean_square\n"
     (installed / "centred_kinds-1.0.dist-info/entry_points.txt").write_text(points)
 
-    two = run_study("two", 2, here, python_path=installed)
-    assert two == run_study("one", 1, here, python_path=installed)
-    assert two == run_study("plugin", 2, here, "--plugin", "kinds.py")
+    assert run_study("two", 2, here, python_path=installed) == plugin_study
     listed = command("list", "gates", cwd=here, python_path=installed)
     assert "Scores of a linear map, less their mean." in listed.stdout
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])}

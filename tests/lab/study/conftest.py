@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
@@ -56,14 +55,6 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reci
         return load_recipe(str(path), overrides, seeds=seeds)
 
     return load_small_recipe
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """A study sets the number of threads of its process; what it was comes back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class Study(NamedTuple):
