@@ -29,7 +29,7 @@ contracts: $(VENV)/installed
 	$(BIN)/lint-imports
 
 test: lint types contracts
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/installed
 	$(BIN)/pytest -m slow

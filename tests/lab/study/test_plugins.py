@@ -38,8 +38,20 @@ def test_a_plugin_may_be_added_but_not_to_stages_that_are_trained(planned, small
     assert set(json.loads((out / "study.json").read_text())["settled"]) == {"data", "variants"}
     plugins = load_plugins([plugin])
     assert make_plan(small_recipe(), data, "cpu", 1, out, plugins=plugins).plugins == plugins
-    with pytest.raises(StudyError, match=r"began with the plugin .*mine\.py, and this command does not load it"):
+    before = (out / "study.json").read_bytes()
+    with pytest.raises(
+        StudyError, match=r"began with the plugin .*mine\.py, and this command does not load it"
+    ) as caught:
         make_plan(small_recipe(), data, "cpu", 1, out)
+    assert caught.value.fix == f"--plugin {plugin}"
+    (copy := tmp_path / "changed" / plugin.name).parent.mkdir()
+    copy.write_text(plugin.read_text() + "\n# changed\n")
+    with pytest.raises(
+        StudyError, match=r"the plugin .*mine\.py has changed since the study began \(SHA-256 "
+    ) as caught:
+        make_plan(small_recipe(), data, "cpu", 1, out, plugins=load_plugins([copy]))
+    assert caught.value.fix.startswith(f"--out {out}-2")
+    assert (out / "study.json").read_bytes() == before
 
     staged = tmp_path / "staged"
     make_plan(small_recipe(added=STAGES), data, "cpu", 1, staged)
