@@ -35,9 +35,9 @@ from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_mixture
 from moebius.lab.statistics.interval import interval
-from moebius.lab.training.cohort import CohortMember, CohortTrainer
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.settings import Settings
 
 GATE = {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"}
@@ -70,34 +70,23 @@ def make_settings() -> Settings:
     return Settings.from_plain(plain)
 
 
-def make_single_epoch(model: dict, data: Dataset, device: str) -> Callable[[], int]:
+def make_loop(model: dict, data: Dataset, seeds: range, device: str) -> Loop:
+    """The runs of these seeds as one cohort; a run alone for a single seed."""
     folder = Path(tempfile.mkdtemp())
-    trainer = Trainer(lambda: build_mixture(model, data.facts), data, make_settings(), 0, folder, device)
+    members = [
+        Member(lambda: build_mixture(model, data.facts), make_settings(), seed, folder / str(seed)) for seed in seeds
+    ]
+    return Loop(members, data, folder / "checkpoint.safetensors", device)
+
+
+def make_epoch(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
+    loop = make_loop(model, data, range(runs), device)
 
     def epoch() -> int:
-        trainer.progress.batch = 0
-        trainer.train_epoch()
-        return trainer.steps_per_epoch
-
-    return epoch
-
-
-def make_members(model: dict, data: Dataset, runs: int, folder: Path) -> list[CohortMember]:
-    def build():
-        return build_mixture(model, data.facts)
-
-    return [CohortMember(build, make_settings(), seed, folder / str(seed)) for seed in range(runs)]
-
-
-def make_cohort_epoch(model: dict, data: Dataset, runs: int, device: str) -> Callable[[], int]:
-    folder = Path(tempfile.mkdtemp())
-    trainer = CohortTrainer(make_members(model, data, runs, folder), data, folder / "cohort.safetensors", device)
-
-    def epoch() -> int:
-        for account in trainer.accounts:
-            account.progress.batch = 0
-        trainer.train_epoch()
-        return runs * trainer.steps_per_epoch
+        for record in loop.records:
+            record.progress.batch = 0
+        loop.train_epoch()
+        return runs * loop.steps_per_epoch
 
     return epoch
 
@@ -105,17 +94,16 @@ def make_cohort_epoch(model: dict, data: Dataset, runs: int, device: str) -> Cal
 def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: str) -> float:
     """Largest difference between the first step's gradients in a cohort and alone, as a share of the largest one."""
     first_batch = replace(data, train=data.train.take(torch.arange(BATCH)))
-    folder = Path(tempfile.mkdtemp())
-    members = make_members(model, first_batch, runs, folder)
-    cohort = CohortTrainer(members, first_batch, folder / "cohort.safetensors", device)
+    cohort = make_loop(model, first_batch, range(runs), device)
     cohort.train_epoch()
     difference = largest = 0.0
-    for run, member in enumerate(members):
-        trainer = Trainer(member.build, first_batch, member.settings, member.seed, folder / f"alone-{run}", device)
-        trainer.train_epoch()
-        for parameter, leaf in zip(trainer.parameters, cohort.leaves, strict=True):
-            if parameter.grad is not None and leaf.grad is not None:
-                difference = max(difference, (parameter.grad - leaf.grad[run]).abs().max().item())
+    for run in range(runs):
+        alone = make_loop(model, first_batch, range(run, run + 1), device)
+        alone.train_epoch()
+        for name, parameter in alone.engine.parameters.items():
+            stacked = cohort.engine.parameters[name]
+            if parameter.grad is not None and stacked.grad is not None:
+                difference = max(difference, (parameter.grad - stacked.grad[run]).abs().max().item())
                 largest = max(largest, parameter.grad.abs().max().item())
     return difference / largest
 
@@ -130,8 +118,8 @@ def measure(name: str, model: dict, options) -> list[Measurement]:
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")
     if obstacle is not None:
         return []
-    candidates = {"alone": make_single_epoch(model, data, options.device)}
-    candidates |= {f"cohort of {runs}": make_cohort_epoch(model, data, runs, options.device) for runs in options.runs}
+    candidates = {"alone": make_epoch(model, data, 1, options.device)}
+    candidates |= {f"cohort of {runs}": make_epoch(model, data, runs, options.device) for runs in options.runs}
     pairs = [(f"cohort of {runs}", "alone") for runs in options.runs]
     rows = comparison_rows(measure_rates(candidates, options.rounds), pairs, "steps/s", prefix)
     largest = max(options.runs)

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.model.build import build_mixture
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.settings import Settings
 
 BATCH = 128
@@ -51,12 +52,13 @@ def moebius_epoch(model: dict, data: Dataset, precision: str) -> Callable[[], in
     """A function that trains an epoch with the loop of `moebius run`, and returns the number of steps."""
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": precision}
     folder = Path(tempfile.mkdtemp())
-    trainer = Trainer(lambda: build_mixture(model, data.facts), data, Settings.from_plain(plain), 0, folder)
+    member = Member(lambda: build_mixture(model, data.facts), Settings.from_plain(plain), 0, folder)
+    loop = Loop([member], data, folder / "checkpoint.safetensors")
 
     def epoch() -> int:
-        trainer.progress.batch = 0
-        trainer.train_epoch()
-        return trainer.steps_per_epoch
+        loop.records[0].progress.batch = 0
+        loop.train_epoch()
+        return loop.steps_per_epoch
 
     return epoch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
-    from moebius import combine, execution, experts, gates, lab, layers, losses, routers, schedules
+    from moebius import combine, execution, experts, gates, lab, layers, losses, routers, schedules, tasks
     from moebius.combine.head_maximum import HeadMaximum
     from moebius.combine.head_mean import HeadMean
     from moebius.combine.log_mixture import LogMixture
@@ -30,8 +30,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.storage.export import export
     from moebius.storage.load import load
     from moebius.storage.save import save
+    from moebius.tasks._task import Task
 
-_ROOMS = ("gates", "routers", "experts", "combine", "execution", "layers", "losses", "schedules")
+_ROOMS = ("gates", "routers", "experts", "combine", "execution", "layers", "losses", "schedules", "tasks")
 _NAMES = {
     "Mixture": "layers.mixture",
     "Stack": "core.stack",
@@ -51,6 +52,7 @@ _NAMES = {
     "HeadMaximum": "combine.head_maximum",
     "MoebiusError": "kit.errors",
     "ArgumentError": "kit.errors",
+    "Task": "tasks._task",
     "tune_allocator": "kit.allocator",
     "save": "storage.save",
     "load": "storage.load",
@@ -74,6 +76,7 @@ __all__ = [
     "Routing",
     "Selection",
     "Stack",
+    "Task",
     "WeightedSum",
     "__version__",
     "add_expert",
@@ -99,6 +102,7 @@ __all__ = [
     "save",
     "schedules",
     "step_routers",
+    "tasks",
     "tune_allocator",
 ]
 

@@ -11,7 +11,7 @@ from moebius.kit.errors import MissingExtraError
 
 # Import names of the packages that only the lab uses.
 NEEDED = (
-    *("accelerate", "altair", "datasets", "filelock", "huggingface_hub", "jinja2", "kornia", "pandas", "PIL"),
+    *("altair", "datasets", "filelock", "huggingface_hub", "jinja2", "kornia", "pandas", "PIL"),
     *("pyarrow", "pydantic", "rich", "scipy", "sklearn", "typer", "vl_convert", "yaml"),
 )
 

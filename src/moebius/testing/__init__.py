@@ -53,3 +53,4 @@ from moebius.testing.padding import compare_masked as compare_masked
 from moebius.testing.routers import check_router as check_router
 from moebius.testing.schedules import check_schedule as check_schedule
 from moebius.testing.sources import check_source as check_source
+from moebius.testing.tasks import check_task as check_task

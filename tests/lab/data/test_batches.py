@@ -46,7 +46,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 
 def test_the_order_is_the_same_on_any_machine():
-    assert Batches(make_split(8), 8, seed=0, epoch=1).order.tolist() == [1, 3, 7, 6, 0, 4, 2, 5]
+    assert Batches(make_split(8), 8, seed=0, epoch=1).order.tolist() == [[1, 3, 7, 6, 0, 4, 2, 5]]
 
 
 def test_start_skips_exactly():
@@ -91,3 +91,12 @@ def test_numbers_out_of_range_are_refused(argument, value):
     arguments = {"batch_size": 4, "seed": 0, "epoch": 0, argument: value}
     with pytest.raises(ArgumentError, match=f"{argument}: must be"):
         Batches(make_split(12), **arguments)
+
+
+def test_several_seeds_give_the_rows_of_as_many_runs_in_turn():
+    split = make_split(10)
+    together = list(Batches(split, 4, seed=[3, 5], epoch=1, start=1))
+    alone = [list(Batches(split, 4, seed=seed, epoch=1, start=1)) for seed in (3, 5)]
+    for batch, *of_runs in zip(together, *alone, strict=True):
+        for name in ("x", "labels", "domains", "rows"):
+            assert torch.equal(getattr(batch, name), torch.cat([getattr(each, name) for each in of_runs]))

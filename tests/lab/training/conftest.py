@@ -13,7 +13,8 @@ from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_mixture
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event, Trained
 from moebius.lab.training.settings import Settings
 from moebius.layers.mixture import Mixture
@@ -65,6 +66,24 @@ def build() -> Callable[..., Callable[[], Mixture]]:
     return create_builder
 
 
+class Alone(Loop):
+    """A loop over a single run, in its folder."""
+
+    def __init__(self, build, data, settings, seed, folder, device="cpu", listen=lambda event: None, **more):
+        member = Member(build, settings, seed, folder, listen)
+        super().__init__([member], data, folder / "state" / "checkpoint.safetensors", device, **more)
+        (self.model,), (self.record,) = self.engine.models, self.records
+
+    def train(self) -> Trained:
+        ((_, trained),) = super().train()
+        return trained
+
+
+@pytest.fixture
+def alone() -> type[Alone]:
+    return Alone
+
+
 class Stop(Exception):
     """What interrupts a run."""
 
@@ -107,15 +126,15 @@ def interrupted() -> Callable[..., Trained]:
                 return model
 
             torch.manual_seed(1234)  # a new process would not have the old one's random state either
-            trainer = Trainer(build_with_fuse, data, settings, seed, folder, listen=events.append)
+            loop = Alone(build_with_fuse, data, settings, seed, folder, listen=events.append)
             if calls is None:
-                trained = trainer.train()
+                trained = loop.train()
                 resumed = [event for event in events if event.kind == "resumed"]
                 assert len(resumed) == len(after)
                 assert all(event.step > 0 for event in resumed)
                 return trained
             with pytest.raises(Stop):
-                trainer.train()
+                loop.train()
         raise AssertionError
 
     return train_in_pieces

@@ -3,7 +3,6 @@ import torch
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.training.annealing import Annealing, numbers_of
-from moebius.lab.training.loop import Trainer
 from moebius.layers.mixture import Mixture
 from moebius.routers.soft import Soft
 from moebius.schedules import as_schedule
@@ -34,13 +33,13 @@ def test_only_numbers_are_there_to_be_changed():
     assert caught.value.fix == "did you mean temperature?"
 
 
-def test_training_sees_the_schedule_and_evaluation_does_not(small_data, settings, build, tmp_path):
+def test_training_sees_the_schedule_and_evaluation_does_not(small_data, settings, build, tmp_path, alone):
     """A gate so hot that it is uniform trains experts alike; afterwards it is as sharp as it was built."""
     data = small_data()
     seen = []
-    trainer = Trainer(build(data), data, settings(router={"temperature": FALLING}), 0, tmp_path)
-    trainer.model.router.register_forward_hook(lambda router, *_: seen.append((router.training, router.temperature)))
-    trainer.train()
+    loop = alone(build(data), data, settings(router={"temperature": FALLING}), 0, tmp_path)
+    loop.model.router.register_forward_hook(lambda router, *_: seen.append((router.training, router.temperature)))
+    loop.train()
     training = [temperature for mode, temperature in seen if mode]
     assert training == pytest.approx([4.0, 3.5, 3.0, 2.5, 2.0, 1.5])
     assert {temperature for mode, temperature in seen if not mode} == {1.0}

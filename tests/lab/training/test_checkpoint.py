@@ -2,13 +2,13 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from moebius.gates.linear import Linear as LinearGate
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import StudyError, TrainingError
 from moebius.lab.training.checkpoint import Progress, restore, restore_weights, save, save_weights
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.optimizer import build_optimizer
 from moebius.layers.mixture import Mixture
 
@@ -114,64 +114,83 @@ def test_batch_statistics_are_kept(small_data, settings, interrupted, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["epoch", "step"])
-def test_stopped_by_its_listener(kind, small_data, settings, build, tmp_path):
+def test_stopped_by_its_listener(kind, small_data, settings, build, tmp_path, alone):
     data = small_data()
-    uninterrupted = Trainer(build(data), data, settings(), 0, tmp_path / "whole").train()
+    uninterrupted = alone(build(data), data, settings(), 0, tmp_path / "whole").train()
 
     def stop(event):
         if event.kind == kind and event.step >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Trainer(build(data), data, settings(), 0, tmp_path / "pieces", listen=stop).train()
-    assert_same(uninterrupted, Trainer(build(data), data, settings(), 0, tmp_path / "pieces").train())
+        alone(build(data), data, settings(), 0, tmp_path / "pieces", listen=stop).train()
+    assert_same(uninterrupted, alone(build(data), data, settings(), 0, tmp_path / "pieces").train())
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
 
 
-def test_a_finished_run_only_evaluates(small_data, settings, build, tmp_path):
+def test_a_finished_run_only_evaluates(small_data, settings, build, tmp_path, alone):
     data, events = small_data(), []
-    uninterrupted = Trainer(build(data), data, settings(), 0, tmp_path).train()
+    uninterrupted = alone(build(data), data, settings(), 0, tmp_path).train()
     before = files(tmp_path)
-    again = Trainer(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
+    again = alone(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
     assert_same(uninterrupted, again)
     assert [event.kind for event in events] == ["resumed"]
     assert files(tmp_path) == before
 
 
-def test_moments_come_back_in_the_layout_of_their_parameters(small_data, settings, build, tmp_path):
+def test_moments_come_back_in_the_layout_of_their_parameters(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path).train()
-    trainer = Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
-    progress = restore(trainer.checkpoint_path, trainer.model, trainer.optimizer)
-    assert progress is not None
+    alone(build(data, **CONV), data, settings(epochs=1), 0, tmp_path).train()
+    loop = alone(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
+    ((progress,), failures) = restore(loop.checkpoint, loop.engine, loop.optimizer)
+    assert failures == {}
     assert (progress.epoch, progress.step, progress.batch) == (1, 3, 0)
-    for parameter in trainer.model.parameters():
-        state = trainer.optimizer.state[parameter]
+    for parameter in loop.model.parameters():
+        state = loop.optimizer.state[parameter]
         assert state["step"] == 3
         assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
 
 
-def test_save_and_restore_are_inverse(settings, build, small_data, tmp_path):
+@pytest.mark.parametrize("runs", [1, 3])
+def test_save_and_restore_are_inverse(runs, settings, build, small_data, tmp_path):
     data, path = small_data(), tmp_path / "checkpoint.safetensors"
-    model = build(data)()
-    optimizer = build_optimizer(model, settings())
-    model(torch.rand(4, 1, 8, 8)).sum().backward()
+    engine, other = (Engine([Member(build(data), settings(), run, tmp_path) for run in range(runs)]) for _ in range(2))
+    optimizer = build_optimizer(engine.models[0], settings(), engine.trained)
+    engine.call.model(torch.rand(4 * runs, 1, 8, 8)).sum().backward()
     optimizer.step()
-    progress = Progress(1, 5, 2, 7, 80, {"loss": 0.1 + 0.2}, [{"epoch": 1}], 1)
+    progress = [Progress(1, 5, 2, 80, 7, {"loss": 0.1 + run}, [{"epoch": 1}], 1) for run in range(runs)]
+    failures = {1: TrainingError("epoch 1, step 5: loss is not finite", "lr=1e-4")} if runs > 1 else {}
     torch.manual_seed(5)
-    save(path, model, optimizer, progress)
+    save(path, engine, optimizer, progress, failures)
     drawn = torch.rand(3)
-    other = build(data)()
-    assert restore(path, other, build_optimizer(other, settings())) == progress
+    again = build_optimizer(other.models[0], settings(), other.trained)
+    restored, errors = restore(path, other, again)
+    assert restored == progress
+    assert {run: str(error) for run, error in errors.items()} == {run: str(error) for run, error in failures.items()}
     assert torch.equal(torch.rand(3), drawn)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert restore(tmp_path / "none.safetensors", other, optimizer) is None
+    for name, parameter in engine.parameters.items():
+        assert torch.equal(parameter, other.parameters[name])
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(value, again.state[other.parameters[name]][key])
+    assert restore(tmp_path / "none.safetensors", other, again) is None
 
 
-def test_nothing_depends_on_the_machine_or_the_time(small_data, settings, build, tmp_path):
+@pytest.mark.parametrize("name", ["progress", "cohort", "stack"])
+def test_a_checkpoint_of_the_first_version_says_so(name, settings, build, small_data, tmp_path):
+    data, path = small_data(), tmp_path / "state" / "checkpoint.safetensors"
+    engine = Engine([Member(build(data), settings(), 0, tmp_path)])
+    optimizer = build_optimizer(engine.models[0], settings())
+    path.parent.mkdir()
+    save_file({"random/cpu": torch.zeros(1)}, path, {name: "{}"})
+    with pytest.raises(StudyError, match=r"is a checkpoint of moebius 0\.1") as error:
+        restore(path, engine, optimizer)
+    assert str(path.parent) in (error.value.fix or "")
+
+
+def test_nothing_depends_on_the_machine_or_the_time(small_data, settings, build, tmp_path, alone):
     data = small_data()
     for name in "ab":
-        Trainer(build(data), data, settings(), 0, tmp_path / name).train()
+        alone(build(data), data, settings(), 0, tmp_path / name).train()
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
@@ -183,30 +202,30 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings, build, tmp_path):
+def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings, build, tmp_path, alone):
     data = small_data()
-    Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
+    alone(build(data), data, settings(epochs=1), 0, tmp_path).train()
     path = tmp_path / "state" / "checkpoint.safetensors"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(StudyError, match="the checkpoint cannot be read") as error:
-        Trainer(build(data), data, settings(), 0, tmp_path).train()
+        alone(build(data), data, settings(), 0, tmp_path).train()
     assert str(path) in error.value.message
     assert error.value.fix is not None
     assert error.value.fix.startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")
 
 
-def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
+    alone(build(data), data, settings(epochs=1), 0, tmp_path).train()
     with pytest.raises(StudyError, match="the checkpoint cannot be read"):
-        Trainer(build(data, **CONV), data, settings(), 0, tmp_path).train()
+        alone(build(data, **CONV), data, settings(), 0, tmp_path).train()
 
 
-def test_a_file_of_weights_alone_is_no_checkpoint(small_data, settings, build, tmp_path):
+def test_a_file_of_weights_alone_is_no_checkpoint(small_data, settings, build, tmp_path, alone):
     data, path = small_data(), tmp_path / "state" / "checkpoint.safetensors"
     save_weights(path, build(data)())
     with pytest.raises(StudyError, match="the checkpoint cannot be read"):
-        Trainer(build(data), data, settings(), 0, tmp_path).train()
+        alone(build(data), data, settings(), 0, tmp_path).train()
 
 
 def test_weights_come_back_whatever_their_layout(small_data, build, tmp_path):
@@ -221,11 +240,11 @@ def test_weights_come_back_whatever_their_layout(small_data, build, tmp_path):
     assert all(torch.equal(value, load_file(path)[name]) for name, value in other.state_dict().items())
 
 
-def test_best_weights_that_are_damaged_or_lost_are_refused(small_data, settings, build, tmp_path):
+def test_best_weights_that_are_damaged_or_lost_are_refused(small_data, settings, build, tmp_path, alone):
     data = small_data(validation_rows=40)
-    Trainer(build(data), data, settings(), 0, tmp_path).train()
+    alone(build(data), data, settings(), 0, tmp_path).train()
     best = tmp_path / "state" / "best.safetensors"
     for spoil in (lambda: best.write_bytes(b"x" * 100), best.unlink):
         spoil()
         with pytest.raises(StudyError, match=r"best.safetensors: the checkpoint cannot be read"):
-            Trainer(build(data), data, settings(), 0, tmp_path).train()
+            alone(build(data), data, settings(), 0, tmp_path).train()

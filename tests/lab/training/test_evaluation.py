@@ -5,8 +5,9 @@ from torch.nn import functional as F
 
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.model.build import build_mixture
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
-from moebius.lab.training.objective import Objective
+from moebius.tasks import Classification
 
 TREE = {
     "gate": {"kind": "domain"},
@@ -22,6 +23,7 @@ def test_figures_are_literal():
         predictions=torch.tensor([0, 1, 1, 1]),
         probabilities=torch.full((4,), 0.5),
         losses=torch.tensor([1.0, 2.0, 3.0, 6.0]),
+        scores=torch.tensor([True, True, True, False]),
         gates={"": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan]])},
     )
     assert evaluation.accuracy == 0.75
@@ -39,7 +41,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     assert len(data.train) > ROWS_AT_ONCE
     model = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
     model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
-    result = evaluate(model.train(), Objective(False), data.train)
+    (result,) = evaluate(ModelCall(model.train()), Classification(), data.train)
     assert model.training
     with torch.no_grad():
         output = model.eval()(scale_pixels(data.train.images))
@@ -52,7 +54,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
 def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
     data = small_data()
     model = build_mixture(TREE, data.facts)
-    result = evaluate(model, Objective(False), data.test)
+    (result,) = evaluate(ModelCall(model), Classification(), data.test)
     reached = ~result.gates["experts.1"].isnan().any(1)
     assert set(result.gates) == {"", "experts.1"}
     assert torch.equal(reached, data.test.domains == 1)
@@ -63,7 +65,7 @@ def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
 def test_a_gate_that_no_row_reached_says_so(small_data):
     data = small_data()
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
-    result = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
+    (result,) = evaluate(ModelCall(build_mixture(TREE, data.facts)), Classification(), split)
     assert "experts.1" not in result.gates or result.gate_summary("experts.1") == {"rows": 0}
 
 
@@ -74,10 +76,12 @@ def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
     assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
     turned = split.take(torch.arange(len(split)).flip(0))
     for rows in (split, turned):
-        result = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
+        (result,) = evaluate(ModelCall(build_mixture(TREE, data.facts)), Classification(), rows)
         assert torch.equal(~result.gates["experts.1"].isnan().any(1), rows.domains == 1)
-    alone = evaluate(
-        build_mixture(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
+    (alone,) = evaluate(
+        ModelCall(build_mixture(TREE, data.facts)),
+        Classification(),
+        split.take(torch.nonzero(split.domains == 0)[:, 0]),
     )
     assert alone.gates["experts.1"].isnan().all()
     assert alone.gate_summary("experts.1") == {"rows": 0}

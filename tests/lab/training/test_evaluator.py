@@ -1,18 +1,41 @@
-import pytest
+from dataclasses import replace
 
-from moebius.lab.training.loop import Trainer
+import torch
+
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 
 
-def test_evaluations_that_exist_are_not_computed_again(small_data, settings, build, tmp_path):
+def test_rows_that_are_held_out_and_test_rows_are_evaluated_once(small_data, settings, build, tmp_path, alone):
     data = small_data(validation_rows=40)
-    evaluator = Trainer(build(data), data, settings(), 0, tmp_path).evaluator
-    # Evaluations of other splits stand in, so that the origin of each figure is visible.
-    evaluations = {"test": evaluator.evaluate("validation"), "training": evaluator.evaluate("test")}
-    assert evaluator.evaluate("test", evaluations=evaluations) is evaluations["test"]
-    entry = evaluator.epoch_entry(1, {}, evaluations=evaluations)
-    assert entry["test"]["loss"] == entry["validation"]["loss"] == evaluations["test"].loss
-    trained = evaluator.build_outcome([entry], 1, evaluations=evaluations)
-    assert (trained.train, trained.test) == (evaluations["training"], evaluations["test"])
-    assert trained.validation is not evaluations["test"]
-    assert trained.one_expert is not None
-    assert trained.one_expert.loss != pytest.approx(evaluations["test"].loss)
+    same = replace(data, validation=data.test)
+    for rows, count in ((data, 3), (same, 2)):
+        evaluator = alone(build(rows), rows, settings(), 0, tmp_path).evaluator
+        (evaluations,) = evaluator.evaluate("training", "test", "validation")
+        assert len({id(each) for each in evaluations.values()}) == count
+
+
+def test_what_an_epochs_end_has_evaluated_is_not_evaluated_again(small_data, settings, build, tmp_path, alone):
+    data = small_data(validation_rows=40)
+    names = []
+
+    def watched(loop):
+        evaluate = loop.evaluator.evaluate
+        loop.evaluator.evaluate = lambda *splits: names.append(splits) or evaluate(*splits)
+        return loop.train()
+
+    trained = watched(alone(build(data), data, settings(epochs=1), 0, tmp_path))
+    assert names == [("test", "validation"), ("training",)]
+    names.clear()
+    again = watched(alone(build(data), data, settings(epochs=1), 0, tmp_path))
+    assert names == [("training", "test", "validation")]
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(trained, split).losses, getattr(again, split).losses)
+
+
+def test_the_runs_of_a_cohort_have_evaluations_of_their_own(small_data, settings, build, tmp_path):
+    data = small_data()
+    members = [Member(build(data), settings(), seed, tmp_path / str(seed)) for seed in range(2)]
+    evaluator = Loop(members, data, tmp_path / "cohort.safetensors").evaluator
+    first, second = evaluator.evaluate("test")
+    assert first["test"].loss != second["test"].loss

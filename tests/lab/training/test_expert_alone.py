@@ -6,7 +6,9 @@ import moebius as mb
 from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
 from moebius.lab.data.split import Split
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, leaf_experts, oracle
+from moebius.tasks import Classification
 
 
 class Says(nn.Module):
@@ -39,7 +41,7 @@ def gate(experts):
 
 def test_worked_by_hand(split):
     moe = mb.Mixture(gate(2), [Says(0.0, 1.0, 0.0), Repeats()])
-    first, second = experts_alone(moe, split, classes=3)
+    first, second = experts_alone(ModelCall(moe), Classification(), split, 3)
     assert first.paths == ("experts.0",)
     assert second.paths == ("experts.1",)
     assert first.module is moe.experts[0]
@@ -49,15 +51,17 @@ def test_worked_by_hand(split):
     torch.testing.assert_close(first.confidence, torch.full((4,), e / (e + 2)))
     torch.testing.assert_close(second.confidence, torch.full((4,), e**2 / (e**2 + 2)))
     # Right: rows 1 and 3 by the first, rows 0, 1 and 2 by the second.
-    assert oracle((first,), split.labels) == 0.5
-    assert oracle((second,), split.labels) == 0.75
-    assert oracle((first, second), split.labels) == 1.0
-    assert oracle((), split.labels) is None
+    assert oracle((first,)) == 0.5
+    assert oracle((second,)) == 0.75
+    assert oracle((first, second)) == 1.0
+    assert oracle(()) is None
 
 
 def test_own_rows_are_those_of_classes_that_it_knows(split):
     limited = Adapter(Says(0.0, 9.0), classes=[2, 0], total=3, frozen=True)
-    alone, unrestricted = experts_alone(mb.Mixture(gate(2), [limited, Repeats()]), split, classes=3)
+    alone, unrestricted = experts_alone(
+        ModelCall(mb.Mixture(gate(2), [limited, Repeats()])), Classification(), split, 3
+    )
     assert alone.classes == (2, 0)
     assert alone.predictions.tolist() == [0, 0, 0, 0]  # its second output is class 0
     assert alone.knows_class(split.labels).tolist() == [True, False, True, False]
@@ -68,7 +72,7 @@ def test_own_rows_are_those_of_classes_that_it_knows(split):
 @pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid", "log_softmax"])
 def test_confidence_is_a_probability_once(activation, split):
     expert = Adapter(Says(0.0, 2.0, 0.0), activation=activation)
-    (alone,) = experts_alone(mb.Mixture(gate(1), [expert]), split, classes=3)
+    (alone,) = experts_alone(ModelCall(mb.Mixture(gate(1), [expert])), Classification(), split, 3)
     logits = torch.tensor([0.0, 2.0, 0.0])
     expected = logits.sigmoid()[1] if activation == "sigmoid" else logits.softmax(0)[1]
     torch.testing.assert_close(alone.confidence, expected.expand(4))
@@ -94,7 +98,7 @@ def test_what_is_inside_an_adapter_is_the_adapter_s_own():
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_experts_that_give_no_value_per_class_say_nothing(classes, split):
-    assert experts_alone(mb.Mixture(gate(2), [Repeats(), Repeats()]), split, classes) == ()
+    assert experts_alone(ModelCall(mb.Mixture(gate(2), [Repeats(), Repeats()])), Classification(), split, classes) == ()
 
 
 def test_modes_come_back_and_dropout_is_off(split):
@@ -103,7 +107,7 @@ def test_modes_come_back_and_dropout_is_off(split):
     moe.train()
     moe.gate.eval()
     modes = [module.training for module in moe.modules()]
-    first, second = experts_alone(moe, split, classes=3)
+    first, second = experts_alone(ModelCall(moe), Classification(), split, 3)
     assert [module.training for module in moe.modules()] == modes
     assert torch.equal(first.confidence, second.confidence)
 
@@ -112,14 +116,16 @@ def test_frozen_experts_are_looked_up(split):
     frozen, free = Adapter(Says(0.0, 1.0, 0.0), frozen=True), Says(1.0, 0.0, 0.0)
     moe = mb.Mixture(gate(2), [frozen, free])
     table = torch.eye(3)[[2, 2, 0, 1]]
-    first, _ = experts_alone(moe, split, 3, cache=OutputCache({frozen: table}))
+    first, _ = experts_alone(ModelCall(moe), Classification(), split, 3, cache=OutputCache({frozen: table}))
     assert first.predictions.tolist() == [2, 2, 0, 1]
     assert (frozen.network.rows, free.rows) == (0, 4)
 
 
 def test_the_oracle_is_no_less_than_any_expert_and_no_more_than_all_together():
     torch.manual_seed(0)
-    labels = torch.randint(4, (50,))
-    results = tuple(ExpertAlone(nn.Identity(), (), None, torch.randint(4, (50,)), torch.ones(50)) for _ in range(3))
-    each = [oracle((alone,), labels) for alone in results]
-    assert max(each) <= oracle(results, labels) <= sum(each)
+    results = tuple(
+        ExpertAlone(nn.Identity(), (), None, torch.zeros(50).long(), torch.ones(50), torch.rand(50) < 0.4)
+        for _ in range(3)
+    )
+    each = [oracle((alone,)) for alone in results]
+    assert max(each) <= oracle(results) <= sum(each)

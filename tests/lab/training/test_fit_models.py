@@ -210,9 +210,9 @@ def test_outputs_that_are_no_class_scores_are_refused(rows):
 
 
 def test_a_loss_that_compares_hidden_experts_is_refused(rows):
-    with pytest.raises(ArgumentError, match="needs logits of shape") as error:
+    with pytest.raises(ArgumentError, match="needs outputs of shape") as error:
         fit(build("between"), rows, epochs=1, losses=[mb.losses.best_expert])
-    assert "experts that classify each row" in (error.value.fix or "")
+    assert "experts that do the whole task" in (error.value.fix or "")
 
 
 def test_a_gate_alone_that_has_no_parameters_is_refused(rows):

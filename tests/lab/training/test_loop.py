@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 
 from moebius.core.routing import step_routers
-from moebius.lab.training.loop import Trainer
 
 CONV = {"experts": {"kind": "conv", "count": 2, "filters": [4, 4], "hidden": [8]}, "combine": {"kind": "weighted_sum"}}
 
@@ -17,9 +16,9 @@ def lines(folder, name="metrics.jsonl"):
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
-def test_equals_a_hand_written_loop(clip_norm, small_data, settings, build, tmp_path):
+def test_equals_a_hand_written_loop(clip_norm, small_data, settings, build, tmp_path, alone):
     data = small_data()
-    trained = Trainer(build(data), data, settings(clip_norm=clip_norm), 3, tmp_path).train()
+    trained = alone(build(data), data, settings(clip_norm=clip_norm), 3, tmp_path).train()
 
     def x(split, rows):
         return split.images[rows].float() / 255
@@ -65,11 +64,11 @@ BIASED = {
 }
 
 
-def test_the_balance_bias_moves_once_a_step_at_the_rate_of_the_moment(small_data, settings, build, tmp_path):
+def test_the_balance_bias_moves_once_a_step_at_the_rate_of_the_moment(small_data, settings, build, tmp_path, alone):
     data = small_data()
     rate = {"kind": "step", "start": 0.004, "factor": 0.5, "every": 1}
     chosen = settings(router={"bias_rate": rate})
-    trained = Trainer(build(data, **BIASED), data, chosen, 3, tmp_path).train()
+    trained = alone(build(data, **BIASED), data, chosen, 3, tmp_path).train()
     torch.manual_seed(3)
     model = build(data, **BIASED)()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -87,28 +86,28 @@ def test_the_balance_bias_moves_once_a_step_at_the_rate_of_the_moment(small_data
     assert model.router.bias.count_nonzero() >= 2
 
 
-def test_the_balance_bias_moves_in_each_step_where_nothing_trains_yet(small_data, settings, build, tmp_path):
+def test_the_balance_bias_moves_in_each_step_where_nothing_trains_yet(small_data, settings, build, tmp_path, alone):
     """Counts that were left over to a later step would be in no checkpoint."""
     data = small_data()
     late = settings(epochs=1, gate={"start_epoch": 1}, experts={"start_epoch": 1})
-    trained = Trainer(build(data, **BIASED), data, late, 3, tmp_path).train()
+    trained = alone(build(data, **BIASED), data, late, 3, tmp_path).train()
     assert trained.model.router.bias.abs().max().item() == pytest.approx(0.003)
 
 
-def test_the_last_batch_counts_for_its_rows(small_data, settings, build, tmp_path):
+def test_the_last_batch_counts_for_its_rows(small_data, settings, build, tmp_path, alone):
     data = small_data()
     # One batch of 100 and one of 20; with no learning the mean over all rows does not depend on the batches.
     still = {"kind": "sgd", "lr": 0.0}
-    uneven = Trainer(build(data), data, settings(epochs=1, batch_size=100, optimizer=still), 0, tmp_path / "a").train()
-    whole = Trainer(build(data), data, settings(epochs=1, batch_size=120, optimizer=still), 0, tmp_path / "b").train()
+    uneven = alone(build(data), data, settings(epochs=1, batch_size=100, optimizer=still), 0, tmp_path / "a").train()
+    whole = alone(build(data), data, settings(epochs=1, batch_size=120, optimizer=still), 0, tmp_path / "b").train()
     assert uneven.metrics[0]["train"]["accuracy"] == whole.metrics[0]["train"]["accuracy"]
     assert uneven.metrics[0]["train"]["loss"] == pytest.approx(whole.metrics[0]["train"]["loss"], rel=1e-6)
 
 
-def test_gate_losses_are_reported_and_weigh_in(small_data, settings, build, tmp_path):
+def test_gate_losses_are_reported_and_weigh_in(small_data, settings, build, tmp_path, alone):
     data = small_data()
     losses = [{"kind": "batch_entropy", "weight": 0.1}, {"kind": "sample_entropy", "weight": 0.0}]
-    entry = Trainer(build(data), data, settings(epochs=1, losses=losses), 0, tmp_path).train().metrics[0]["train"]
+    entry = alone(build(data), data, settings(epochs=1, losses=losses), 0, tmp_path).train().metrics[0]["train"]
     terms = entry["terms"]
     assert list(terms) == ["cross_entropy", "batch_entropy", "sample_entropy"]
     assert entry["loss"] == pytest.approx(terms["cross_entropy"] + 0.1 * terms["batch_entropy"], rel=1e-6)
@@ -116,9 +115,9 @@ def test_gate_losses_are_reported_and_weigh_in(small_data, settings, build, tmp_
     assert 0 < terms["sample_entropy"] <= math.log(2)
 
 
-def test_gate_figures_are_those_of_its_weights_on_test_rows(small_data, settings, build, tmp_path):
+def test_gate_figures_are_those_of_its_weights_on_test_rows(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    trained = Trainer(build(data), data, settings(), 0, tmp_path).train()
+    trained = alone(build(data), data, settings(), 0, tmp_path).train()
     gate, weights = trained.metrics[-1]["gates"][""], trained.test.gates[""].double()
     assert gate["importance"] == pytest.approx(weights.mean(0).tolist())
     assert gate["load"] == pytest.approx([(weights.argmax(1) == e).double().mean().item() for e in range(2)])
@@ -127,13 +126,13 @@ def test_gate_figures_are_those_of_its_weights_on_test_rows(small_data, settings
     assert gate["marginal_entropy"] == pytest.approx(-(mean * mean.log()).sum().item())
 
 
-def test_the_best_epoch_by_validation_is_reported(small_data, settings, build, tmp_path):
+def test_the_best_epoch_by_validation_is_reported(small_data, settings, build, tmp_path, alone):
     data = small_data(validation_rows=40)
     assert data.validation is not None
     # A learning rate that grows until it spoils the model: the best epoch is not the last.
     growing = {"kind": "step", "start": 1e-2, "factor": 30.0, "every": 1}
     chosen = settings(epochs=5, optimizer={"kind": "sgd", "lr": growing, "momentum": 0.9})
-    trained = Trainer(build(data), data, chosen, 0, tmp_path).train()
+    trained = alone(build(data), data, chosen, 0, tmp_path).train()
     accuracies = [entry["validation"]["accuracy"] for entry in trained.metrics]
     assert trained.epoch == 1 + accuracies.index(max(accuracies))
     assert trained.epoch < 5
@@ -143,22 +142,22 @@ def test_the_best_epoch_by_validation_is_reported(small_data, settings, build, t
     assert set(reported["validation"]) == {"accuracy", "loss", "accuracy_by_domain"}
 
 
-def test_without_held_out_rows_the_last_epoch_is_reported(small_data, settings, build, tmp_path):
+def test_without_held_out_rows_the_last_epoch_is_reported(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    trained = Trainer(build(data), data, settings(), 0, tmp_path).train()
+    trained = alone(build(data), data, settings(), 0, tmp_path).train()
     assert trained.epoch == 2
     assert "validation" not in trained.metrics[0]
     assert trained.test.accuracy == trained.metrics[-1]["test"]["accuracy"]
 
 
-def test_seeds_differ_and_repeat(small_data, settings, build, tmp_path):
+def test_seeds_differ_and_repeat(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    runs = [Trainer(build(data), data, settings(), seed, tmp_path / str(n)).train() for n, seed in enumerate((0, 0, 1))]
+    runs = [alone(build(data), data, settings(), seed, tmp_path / str(n)).train() for n, seed in enumerate((0, 0, 1))]
     assert runs[0].metrics == runs[1].metrics
     assert runs[0].metrics != runs[2].metrics
 
 
-def test_bf16_computes_in_bf16_and_keeps_float32_parameters(small_data, settings, build, tmp_path):
+def test_bf16_computes_in_bf16_and_keeps_float32_parameters(small_data, settings, build, tmp_path, alone):
     data = small_data()
     seen = set()
 
@@ -167,29 +166,29 @@ def test_bf16_computes_in_bf16_and_keeps_float32_parameters(small_data, settings
         model.experts[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
         return model
 
-    trained = Trainer(watched, data, settings(precision="bf16"), 0, tmp_path / "bf16").train()
-    exact = Trainer(build(data, **CONV), data, settings(), 0, tmp_path / "fp32").train()
+    trained = alone(watched, data, settings(precision="bf16"), 0, tmp_path / "bf16").train()
+    exact = alone(build(data, **CONV), data, settings(), 0, tmp_path / "fp32").train()
     assert seen == {torch.bfloat16}
     assert {value.dtype for value in trained.model.parameters()} == {torch.float32}
     assert trained.metrics[-1]["train"]["loss"] == pytest.approx(exact.metrics[-1]["train"]["loss"], rel=0.02)
     assert trained.metrics[-1]["train"]["loss"] != exact.metrics[-1]["train"]["loss"]
 
 
-def test_convolutions_run_channels_last(small_data, settings, build, tmp_path):
+def test_convolutions_run_channels_last(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    trainer = Trainer(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
+    loop = alone(build(data, **CONV), data, settings(epochs=1), 0, tmp_path)
     seen = set()
-    gate = trainer.model.gate
+    gate = loop.model.gate
     gate.register_forward_hook(
         lambda module, inputs, output: seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
-    trainer.train()
+    loop.train()
     assert seen == {True}
 
 
-def test_events_tell_epoch_step_and_figures(small_data, settings, build, tmp_path):
+def test_events_tell_epoch_step_and_figures(small_data, settings, build, tmp_path, alone):
     data, events = small_data(), []
-    Trainer(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
+    alone(build(data), data, settings(), 0, tmp_path, listen=events.append).train()
     assert [(event.kind, event.epoch, event.step) for event in events] == [
         *[("step", 1, step) for step in (1, 2, 3)],
         ("epoch", 1, 3),
@@ -214,19 +213,18 @@ def test_times_stand_apart_and_add_up_over_an_interruption(small_data, settings,
     assert "seconds" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_time_before_an_interruption_counts(small_data, settings, build, tmp_path):
+def test_time_before_an_interruption_counts(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    first = Trainer(build(data), data, settings(epochs=1), 0, tmp_path)
 
     def stop(event):
         raise KeyboardInterrupt
 
-    first.listen = stop
+    first = alone(build(data), data, settings(epochs=1), 0, tmp_path, listen=stop)
     with pytest.raises(KeyboardInterrupt):
         first.train()
     before = lines(tmp_path, "timing.jsonl")[0]["seconds"]
     (tmp_path / "timing.jsonl").write_text(
         json.dumps({"epoch": 1, "seconds": before + 1000, "images_per_second": 1.0}) + "\n"
     )
-    Trainer(build(data), data, settings(epochs=1), 0, tmp_path).train()
+    alone(build(data), data, settings(epochs=1), 0, tmp_path).train()
     assert lines(tmp_path, "timing.jsonl")[0]["seconds"] > 1000

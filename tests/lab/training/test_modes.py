@@ -6,7 +6,6 @@ from torch import nn
 
 import moebius as mb
 from moebius.experts.adapter import Adapter
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.mixture_parts import parts
 from moebius.lab.training.optimizer import set_modes
 
@@ -22,13 +21,13 @@ def create():
     return mb.Mixture(network(2), [network(20), network(20)])
 
 
-def watched(trainer):
+def watched(loop):
     """Epochs and steps in which the gate and the experts were in training mode."""
     seen = {part: [] for part in PARTS}
-    for part, module in (("gate", trainer.model.gate), ("experts", trainer.model.experts[0])):
+    for part, module in (("gate", loop.model.gate), ("experts", loop.model.experts[0])):
         # In evaluation the whole mixture is in evaluation mode; just steps are looked at.
         def look(module, inputs, part=part):
-            if trainer.model.training:
+            if loop.model.training:
                 seen[part].append(module.training)
 
         module.register_forward_pre_hook(look)
@@ -51,36 +50,36 @@ def watched(trainer):
         ),
     ],
 )
-def test_modes_follow_what_trains(changes, gate, experts, small_data, settings, tmp_path):
+def test_modes_follow_what_trains(changes, gate, experts, small_data, settings, tmp_path, alone):
     data = small_data()
-    trainer = Trainer(create, data, settings(**changes), 0, tmp_path)
-    seen = watched(trainer)
-    trainer.train()
+    loop = alone(create, data, settings(**changes), 0, tmp_path)
+    seen = watched(loop)
+    loop.train()
     assert seen == {"gate": gate, "experts": experts}
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_frozen_part_s_statistics_keep_their_bits(part, small_data, settings, tmp_path):
+def test_a_frozen_part_s_statistics_keep_their_bits(part, small_data, settings, tmp_path, alone):
     data = small_data()
-    trainer = Trainer(create, data, settings(**{part: {"freeze": True}}), 0, tmp_path)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    after = trainer.train().model.state_dict()
+    loop = alone(create, data, settings(**{part: {"freeze": True}}), 0, tmp_path)
+    before = {name: value.clone() for name, value in loop.model.state_dict().items()}
+    after = loop.train().model.state_dict()
     for name, value in after.items():
         assert torch.equal(value, before[name]) == name.startswith(part), name
 
 
-def test_turns_by_epoch(small_data, settings, tmp_path):
+def test_turns_by_epoch(small_data, settings, tmp_path, alone):
     """Gate and experts take turns of an epoch; whoever has none keeps its bits."""
     data, seen = small_data(), []
     turns = settings(epochs=4, gate={"period": 2, "phase": 1}, experts={"period": 2, "phase": 0})
 
     def look(event):
         if event.kind == "epoch":
-            seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+            seen.append({name: value.clone() for name, value in loop.model.state_dict().items()})
 
-    trainer = Trainer(create, data, turns, 0, tmp_path, listen=look)
-    seen.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-    trainer.train()
+    loop = alone(create, data, turns, 0, tmp_path, listen=look)
+    seen.append({name: value.clone() for name, value in loop.model.state_dict().items()})
+    loop.train()
     for epoch in range(4):
         moving = ("experts", "gate")[epoch % 2]
         for name, value in seen[epoch + 1].items():

@@ -4,7 +4,6 @@ import torch
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.model.build import build_mixture
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.nonfinite_error import nonfinite_error
 
 MLP = {"experts": {"kind": "mlp", "count": 2, "hidden": [8]}}
@@ -58,12 +57,12 @@ def test_names_every_bad_term_and_the_total_where_none_is(model, batch):
     assert "total is not" in nonfinite_error(model, batch, {"cross_entropy": torch.tensor(1.0)}, 1, 1).message
 
 
-def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(small_data, settings, build, tmp_path):
+def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(small_data, settings, build, tmp_path, alone):
     data = small_data()
     events = []
-    trainer = Trainer(build(data, **MLP), data, settings(optimizer=HUGE), 0, tmp_path, listen=events.append)
+    loop = alone(build(data, **MLP), data, settings(optimizer=HUGE), 0, tmp_path, listen=events.append)
     with pytest.raises(TrainingError) as caught:
-        trainer.train()
+        loop.train()
     steps = [event.step for event in events if event.kind == "step"]
     failed = steps[-1] + 1
     assert caught.value.message.startswith(f"epoch 1, step {failed}: cross_entropy is not a finite number; not finite:")
@@ -72,21 +71,42 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(small_data, set
     assert "training.optimizer.lr" in caught.value.fix
     checkpoint = (tmp_path / "state" / "checkpoint.safetensors").read_bytes()
     with pytest.raises(TrainingError, match=f"step {failed}"):
-        Trainer(build(data, **MLP), data, settings(optimizer=HUGE), 0, tmp_path).train()
+        alone(build(data, **MLP), data, settings(optimizer=HUGE), 0, tmp_path).train()
     assert (tmp_path / "state" / "checkpoint.safetensors").read_bytes() == checkpoint
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_last_update_that_breaks_the_model_is_found_by_evaluation(small_data, settings, build, tmp_path):
+@pytest.mark.parametrize("losses", [[], [{"kind": "z_loss", "weight": 1e-3}]])
+def test_figures_that_are_read_late_give_the_same_error(losses, small_data, settings, build, tmp_path, alone):
+    data = small_data()
+    # The rates explode in the second of four epochs; each has three steps.
+    rates = {"kind": "sgd", "lr": {"kind": "step", "start": 1e-3, "factor": 1e38, "every": 1}}
+    errors, steps = [], []
+    for seconds in (1e-9, 1e9):
+        chosen = settings(epochs=4, optimizer=rates, losses=losses, checkpoint_seconds=seconds)
+        loop = alone(build(data, **MLP), data, chosen, 0, tmp_path / str(seconds))
+        count = loop.part_schedule.apply
+        loop.part_schedule.apply = lambda *moment, count=count: steps.append(moment[0]) or count(*moment)
+        with pytest.raises(TrainingError) as caught:
+            loop.train()
+        errors.append(caught.value)
+    assert errors[0].message.startswith("epoch 2, step 5: cross_entropy")
+    assert "not finite: " in errors[0].message
+    assert [error.message for error in errors] == [errors[0].message] * 2
+    # Read after each step, the fifth is repeated; read at an epoch's end, the second epoch is, up to there.
+    assert len(steps) == (5 + 1) + (6 + 2)
+
+
+def test_a_last_update_that_breaks_the_model_is_found_by_evaluation(small_data, settings, build, tmp_path, alone):
     data = small_data()
     # One step in all: its own loss is that of the untrained model.
     once = settings(epochs=1, batch_size=120, optimizer={"kind": "sgd", "lr": 1e38})
     with pytest.raises(TrainingError, match=r"epoch 1, step 1: test cross_entropy is not a finite number"):
-        Trainer(build(data, **MLP), data, once, 0, tmp_path).train()
+        alone(build(data, **MLP), data, once, 0, tmp_path).train()
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_term_without_weight_must_be_finite_too(small_data, settings, build, tmp_path):
+def test_a_term_without_weight_must_be_finite_too(small_data, settings, build, tmp_path, alone):
     data = small_data()
     chosen = settings(losses=[{"kind": "sample_entropy", "weight": 0.0}])
     create = build(data, router={"kind": "soft"}, combine={"kind": "weighted_sum"})
@@ -102,4 +122,4 @@ def test_a_term_without_weight_must_be_finite_too(small_data, settings, build, t
         return model
 
     with pytest.raises(TrainingError, match="step 1: sample_entropy is not a finite number"):
-        Trainer(broken, data, chosen, 0, tmp_path).train()
+        alone(broken, data, chosen, 0, tmp_path).train()

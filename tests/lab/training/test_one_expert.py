@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from moebius.lab.model.build import build_mixture
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.routers.argmax import Argmax
 from moebius.routers.soft import Soft
@@ -42,19 +41,19 @@ def _gates(model):
     return [model.gate, *(expert.gate for expert in model.experts)]
 
 
-def test_what_runs_one_expert_loses_nothing(small_data, settings, build, tmp_path):
+def test_what_runs_one_expert_loses_nothing(small_data, settings, build, tmp_path, alone):
     data = small_data()
-    trained = Trainer(build(data, router={"kind": "argmax"}), data, settings(epochs=1), 0, tmp_path).train()
+    trained = alone(build(data, router={"kind": "argmax"}), data, settings(epochs=1), 0, tmp_path).train()
     assert isinstance(trained.model.router, Argmax)
     assert trained.one_expert is not None
     assert torch.equal(trained.one_expert.predictions, trained.test.predictions)
     assert trained.test.active_experts() == 1.0
 
 
-def test_a_single_expert_has_nothing_to_cut(small_data, settings, build, tmp_path):
+def test_a_single_expert_has_nothing_to_cut(small_data, settings, build, tmp_path, alone):
     data = small_data()
     single = build(data, gate={"kind": "uniform"}, experts={"kind": "linear"})
-    assert Trainer(single, data, settings(epochs=1), 0, tmp_path).train().one_expert is None
+    assert alone(single, data, settings(epochs=1), 0, tmp_path).train().one_expert is None
 
 
 @pytest.mark.parametrize(
@@ -64,5 +63,5 @@ def test_active_experts_are_those_with_a_weight(weights, mean):
     from moebius.lab.training.evaluation import Evaluation
 
     none = torch.zeros(2)
-    rows = Evaluation(none.long(), none.long(), none.long(), none, none, {"": torch.tensor(weights)})
+    rows = Evaluation(none.long(), none.long(), none.long(), none, none, none, {"": torch.tensor(weights)})
     assert rows.active_experts() == mean

@@ -5,7 +5,6 @@ import torch
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.model.build import build_mixture
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.mixture_parts import parts, trainable_parts
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer
 
@@ -54,41 +53,41 @@ def test_adam_is_torchs_adam(settings):
 
 
 @pytest.mark.parametrize("part", ["gate", "experts"])
-def test_a_frozen_part_keeps_its_bits(part, small_data, settings, build, tmp_path):
+def test_a_frozen_part_keeps_its_bits(part, small_data, settings, build, tmp_path, alone):
     data = small_data()
     other_part = {"gate": "experts", "experts": "gate"}[part]
     decay = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1}
     frozen = settings(optimizer=decay, **{part: {"freeze": True}})
-    trainer = Trainer(build(data), data, frozen, 0, tmp_path)
-    before = {name: [value.detach().clone() for value in values] for name, values in parts(trainer.model).items()}
-    after = parts(trainer.train().model)
+    loop = alone(build(data), data, frozen, 0, tmp_path)
+    before = {name: [value.detach().clone() for value in values] for name, values in parts(loop.model).items()}
+    after = parts(loop.train().model)
     assert all(torch.equal(a, b) for a, b in zip(before[part], after[part], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(before[other_part], after[other_part], strict=True))
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.0, 1), (1.0, 4), (1.5, 6), (5.0, None)])
-def test_a_part_trains_from_its_start_epoch_on(start, first, small_data, settings, build, tmp_path):
+def test_a_part_trains_from_its_start_epoch_on(start, first, small_data, settings, build, tmp_path, alone):
     data = small_data()
     seen = []
 
     def look(event):
         if event.kind == "step":
-            seen.append([value.detach().clone() for value in parts(trainer.model)["experts"]])
+            seen.append([value.detach().clone() for value in parts(loop.model)["experts"]])
 
-    trainer = Trainer(build(data), data, settings(experts={"start_epoch": start}), 0, tmp_path, listen=look)
-    seen.append([value.detach().clone() for value in parts(trainer.model)["experts"]])
-    trainer.train()
+    loop = alone(build(data), data, settings(experts={"start_epoch": start}), 0, tmp_path, listen=look)
+    seen.append([value.detach().clone() for value in parts(loop.model)["experts"]])
+    loop.train()
     moved = [any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) for before, after in pairwise(seen)]
     # Three steps an epoch: step s begins at epoch (s − 1) / 3.
     assert moved == [first is not None and step >= first for step in range(1, 7)]
 
 
-def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path):
+def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path, alone):
     data = small_data()
     late = settings(epochs=1, gate={"start_epoch": 1.0}, experts={"start_epoch": 1.0})
-    trainer = Trainer(build(data), data, late, 0, tmp_path)
-    before = [value.detach().clone() for value in trainer.model.parameters()]
-    after = trainer.train().model.parameters()
+    loop = alone(build(data), data, late, 0, tmp_path)
+    before = [value.detach().clone() for value in loop.model.parameters()]
+    after = loop.train().model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

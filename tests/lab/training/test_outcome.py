@@ -8,19 +8,18 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.lab.training.cohort import CohortMember
+from moebius.lab.training.engine import Member
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.fit import fit
 from moebius.lab.training.gate_losses import as_gate_losses
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
 
 
 @pytest.fixture
-def trained(small_data, settings, build, tmp_path):
+def trained(small_data, settings, build, tmp_path, alone):
     data = small_data(validation_rows=40)
-    return Trainer(build(data), data, settings(), 0, tmp_path).train()
+    return alone(build(data), data, settings(), 0, tmp_path).train()
 
 
 def test_a_finished_training_is_a_few_lines(trained):
@@ -30,7 +29,7 @@ def test_a_finished_training_is_a_few_lines(trained):
     assert lines[0] == f"Trained Mixture, epoch {trained.epoch} of 2"
     accuracies = (trained.train.accuracy, trained.validation.accuracy, trained.test.accuracy)
     assert lines[1] == "  accuracy: train {:.3f}, validation {:.3f}, test {:.3f}".format(*accuracies)
-    best = max(trained.alone, key=lambda expert: expert.accuracy(trained.test.labels))
+    best = max(trained.alone, key=lambda expert: expert.accuracy)
     accuracy = (best.predictions == trained.test.labels).double().mean().item()
     assert lines[2] == f"  best single expert: {accuracy:.3f} ({best.paths[0]})"
     assert lines[3] == f"  oracle: {trained.oracle:.3f}"
@@ -70,7 +69,9 @@ def test_an_evaluation_is_one_line(trained):
     assert repr(rows) == line
     assert "<td>2.00 of 2</td>" in rows._repr_html_()
     none = torch.zeros(2)
-    assert repr(Evaluation(*[none.long()] * 3, none, none)) == "Evaluation(2 rows: accuracy 1.000, loss 0.000)"
+    assert (
+        repr(Evaluation(*[none.long()] * 3, none, none, none == 0)) == "Evaluation(2 rows: accuracy 1.000, loss 0.000)"
+    )
 
 
 def test_an_expert_by_itself_is_one_line(trained):
@@ -88,7 +89,7 @@ def test_settings_name_what_differs_from_the_defaults(settings, build, small_dat
     chosen = Settings(3, 40, torch.optim.SGD(model.parameters()), losses=as_gate_losses([spread]), remember=False)
     text = "Settings(epochs=3, batch_size=40, optimizer=SGD, losses=[spread], remember=False)"
     assert repr(chosen) == text
-    member = CohortMember(build(small_data()), chosen, 7, tmp_path)
+    member = Member(build(small_data()), chosen, 7, tmp_path)
     assert text in repr(member)
     for value in (member, settings(), Event("step", 1, 3, 9, 0.5, 1.25)):
         assert "tensor(" not in repr(value)

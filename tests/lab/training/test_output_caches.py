@@ -11,7 +11,7 @@ import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.training import output_caches
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.output_caches import OutputCaches, cacheable_parts
 
 FLIP = [{"kind": "flip"}, {"kind": "noise", "std": 0.1}]
@@ -99,7 +99,7 @@ def precise(small_data):
 
 
 @pytest.fixture
-def train(precise, settings, tmp_path):
+def train(precise, settings, tmp_path, alone):
     """Trains a model in float64, with or without a memory; rows computed are counted in its networks."""
     count = iter(range(100))
 
@@ -116,7 +116,7 @@ def train(precise, settings, tmp_path):
 
         keywords = {} if store is None else {"store": output_path}
         folder = tmp_path / f"run-{next(count)}"
-        return Trainer(build, data or precise, settings(**changes), 5, folder, listen=listen, **keywords).train()
+        return alone(build, data or precise, settings(**changes), 5, folder, listen=listen, **keywords).train()
 
     return trained
 
@@ -291,7 +291,7 @@ def test_a_part_in_which_rows_depend_on_each_other_is_not_remembered(train):
 
 def test_tables_are_the_part_s_outputs_in_the_split_s_order(precise):
     model = top_k().double().eval()
-    memory = OutputCaches(model).cache_of(precise.test, "test")
+    memory = OutputCaches(ModelCall(model)).cache_of(precise.test, "test")
     assert list(memory.tables) == list(model.experts)
     for part, table in memory.tables.items():
         torch.testing.assert_close(table, part(precise.test.images), rtol=0, atol=1e-12)

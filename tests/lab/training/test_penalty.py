@@ -4,7 +4,6 @@ from torch import nn
 
 import moebius as mb
 from moebius.experts.adapter import Adapter
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.mixture_parts import parts
 from moebius.lab.training.penalty import kernels, l2
 
@@ -51,7 +50,7 @@ def test_worked_by_hand():
 def test_frozen_parts_are_not_penalised():
     frozen, free = Adapter(nn.Linear(4, 3), frozen=True), nn.Linear(4, 3)
     moe = mb.Mixture(nn.Linear(4, 2), [frozen, free])
-    penalty = l2(kernels(moe, "all"))
+    (penalty,) = l2(kernels(moe, "all"))
     expected = moe.gate.weight.square().sum() + free.weight.square().sum()
     torch.testing.assert_close(penalty, expected)
     penalty.backward()
@@ -60,19 +59,31 @@ def test_frozen_parts_are_not_penalised():
     torch.testing.assert_close(free.weight.grad, 2 * free.weight.detach())
 
 
+def test_the_kernels_of_a_stack_are_those_of_its_experts():
+    experts = [nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)) for _ in range(5)]
+    (one_by_one,), (stacked,) = (l2(kernels(each, "all")) for each in (nn.ModuleList(experts), mb.Stack(experts)))
+    torch.testing.assert_close(stacked, one_by_one)
+    assert kernels(mb.Stack(experts), "convolutions") == []
+
+
+def test_each_of_several_runs_has_its_own_sum():
+    stacked = nn.Parameter(torch.arange(12.0).view(2, 3, 2))
+    assert l2([stacked], runs=2).tolist() == [kernel.square().sum().item() for kernel in stacked]
+
+
 @pytest.mark.parametrize("layers", ["all", "convolutions"])
-def test_is_adam_s_coupled_decay_of_the_kernels(layers, small_data, settings, build, tmp_path):
+def test_is_adam_s_coupled_decay_of_the_kernels(layers, small_data, settings, build, tmp_path, alone):
     """The gradient of weight · Σ w² is 2 · weight · w, which is what Adam adds for weight_decay = 2 · weight."""
     data, weight = small_data(), 0.1
     create = build(data, **CONV)
-    trained = Trainer(create, data, settings(l2={"weight": weight, "layers": layers}), 0, tmp_path).train()
+    trained = alone(create, data, settings(l2={"weight": weight, "layers": layers}), 0, tmp_path).train()
 
     torch.manual_seed(0)
     model = create().to(memory_format=torch.channels_last)
     decayed = kernels(model, layers)
     rest = [p for p in model.parameters() if not any(p is kernel for kernel in decayed)]
     groups = [{"params": decayed, "weight_decay": 2 * weight}, {"params": rest}]
-    plain = Trainer(create, data, settings(), 0, tmp_path / "order")
+    plain = alone(create, data, settings(), 0, tmp_path / "order")
     optimizer = torch.optim.Adam(groups, lr=1e-2)
     for epoch in range(2):
         order = mb.lab.data.Batches(data.train, 40, seed=0, epoch=epoch, channels_last=True)
@@ -88,10 +99,10 @@ def test_is_adam_s_coupled_decay_of_the_kernels(layers, small_data, settings, bu
     assert any("conv" in name or "network" in name or "weight" in name for name in moved)
 
 
-def test_the_term_is_reported_unweighted_and_weighs_in(small_data, settings, build, tmp_path):
+def test_the_term_is_reported_unweighted_and_weighs_in(small_data, settings, build, tmp_path, alone):
     data = small_data()
     still = {"kind": "sgd", "lr": 0.0}
-    trained = Trainer(build(data), data, settings(epochs=1, optimizer=still, l2={"weight": 0.5}), 0, tmp_path).train()
+    trained = alone(build(data), data, settings(epochs=1, optimizer=still, l2={"weight": 0.5}), 0, tmp_path).train()
     entry = trained.metrics[0]["train"]
     expected = sum(kernel.square().sum().item() for kernel in kernels(trained.model, "all"))
     assert entry["terms"]["l2"] == pytest.approx(expected, rel=1e-6)
@@ -101,21 +112,23 @@ def test_the_term_is_reported_unweighted_and_weighs_in(small_data, settings, bui
 
 
 @pytest.mark.parametrize("part", ["gate", "experts"])
-def test_a_part_that_does_not_train_keeps_its_bits_and_is_not_counted(part, small_data, settings, build, tmp_path):
+def test_a_part_that_does_not_train_keeps_its_bits_and_is_not_counted(
+    part, small_data, settings, build, tmp_path, alone
+):
     data = small_data()
     penalised = settings(epochs=1, l2={"weight": 1.0}, **{part: {"freeze": True}})
-    trainer = Trainer(build(data), data, penalised, 0, tmp_path)
-    before = [value.detach().clone() for value in parts(trainer.model)[part]]
+    loop = alone(build(data), data, penalised, 0, tmp_path)
+    before = [value.detach().clone() for value in parts(loop.model)[part]]
     other_part = {"gate": "experts", "experts": "gate"}[part]
-    count = sum(value.square().sum().item() for value in parts(trainer.model)[other_part] if value.ndim > 1)
-    trained = trainer.train()
+    count = sum(value.square().sum().item() for value in parts(loop.model)[other_part] if value.ndim > 1)
+    trained = loop.train()
     assert all(torch.equal(a, b) for a, b in zip(before, parts(trained.model)[part], strict=True))
     # Weights of the other part fall from the first step on, so that their mean square is below what it began with.
     assert 0 < trained.metrics[0]["train"]["terms"]["l2"] < count
 
 
-def test_a_model_without_such_kernels_has_no_term(small_data, settings, build, tmp_path):
+def test_a_model_without_such_kernels_has_no_term(small_data, settings, build, tmp_path, alone):
     data = small_data()
     penalised = settings(epochs=1, l2={"weight": 1.0, "layers": "convolutions"})
-    entry = Trainer(build(data), data, penalised, 0, tmp_path).train().metrics[0]["train"]
+    entry = alone(build(data), data, penalised, 0, tmp_path).train().metrics[0]["train"]
     assert list(entry["terms"]) == ["cross_entropy"]

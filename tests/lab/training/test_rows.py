@@ -3,7 +3,6 @@ import torch
 
 from moebius.lab.data.augmented_views import make_augmented_views
 from moebius.lab.data.split import Split
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.rows import TrainingRows
 
 AUGMENT = [{"kind": "noise", "std": 0.1}, {"kind": "flip"}]
@@ -60,14 +59,14 @@ def test_a_model_without_anything_to_train_needs_no_views(split, settings):
     assert rows.name == "training"
 
 
-def test_steps_see_the_views_of_their_epoch_and_no_other(small_data, settings, build, tmp_path):
+def test_steps_see_the_views_of_their_epoch_and_no_other(small_data, settings, build, tmp_path, alone):
     data, seen = small_data(), []
     chosen = settings(epochs=3, augment=AUGMENT, views=2)
-    trainer = Trainer(build(data), data, chosen, 0, tmp_path)
-    trainer.model.gate.register_forward_hook(
+    loop = alone(build(data), data, chosen, 0, tmp_path)
+    loop.model.gate.register_forward_hook(
         lambda gate, inputs, scores: seen.append(inputs[0]) if gate.training else None
     )
-    trainer.train()
+    loop.train()
     expected = make_augmented_views(data.train, chosen.augment, 2, 0).images.float() / 255
     for epoch, view in enumerate((0, 1, 0)):
         images = torch.cat(seen[3 * epoch : 3 * epoch + 3])

@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import load_file
 
 from moebius.lab.training.checkpoint import restore
-from moebius.lab.training.loop import Trainer
 from moebius.lab.training.settings import Watch
 from moebius.lab.training.watch_state import watch_state
 
@@ -17,8 +16,8 @@ RESTLESS = {"epochs": 9, "optimizer": {"kind": "adam", "lr": 0.3}}
 
 
 @pytest.fixture
-def train(small_data, settings, build, tmp_path):
-    """Trains on held-out rows with a watch; gives the trainer, what came out, and the state at each epoch's end."""
+def train(small_data, settings, build, tmp_path, alone):
+    """Trains on held-out rows with a watch; gives the loop, what came out, and the state at each epoch's end."""
     data = small_data(validation_rows=40)
 
     def trained(watch, folder="run", **changes):
@@ -26,12 +25,12 @@ def train(small_data, settings, build, tmp_path):
 
         def look(event):
             if event.kind == "epoch":
-                states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-                rates.append({group["name"]: group["lr"] for group in trainer.optimizer.param_groups})
+                states.append({name: value.clone() for name, value in loop.model.state_dict().items()})
+                rates.append({group["name"]: group["lr"] for group in loop.optimizer.param_groups})
 
         chosen = settings(**{**SPOILING, **changes}, watch=watch)
-        trainer = Trainer(build(data), data, chosen, 0, tmp_path / folder, listen=look)
-        return trainer, trainer.train(), states, rates
+        loop = alone(build(data), data, chosen, 0, tmp_path / folder, listen=look)
+        return loop, loop.train(), states, rates
 
     return trained
 
@@ -46,7 +45,7 @@ def equal(weights, others):
 
 @pytest.mark.parametrize("measure", ["accuracy", "loss"])
 def test_training_ends_after_patience_and_reports_the_best_weights(measure, train):
-    trainer, trained, states, _ = train({"measure": measure, "patience": 2})
+    loop, trained, states, _ = train({"measure": measure, "patience": 2})
     measures = values(trained, measure)
     best = measures.index(max(measures) if measure == "accuracy" else min(measures)) + 1
     assert (trained.epoch, len(measures)) == (best, best + 2)
@@ -55,7 +54,7 @@ def test_training_ends_after_patience_and_reports_the_best_weights(measure, trai
     assert not equal(trained.model.state_dict(), states[-1])
     assert trained.validation.accuracy == trained.metrics[best - 1]["validation"]["accuracy"]
     assert trained.reported["epoch"] == best
-    assert trainer.progress.epoch == best + 2
+    assert loop.record.progress.epoch == best + 2
 
 
 def test_without_patience_training_goes_on_to_its_end(train):
@@ -65,10 +64,10 @@ def test_without_patience_training_goes_on_to_its_end(train):
 
 
 def test_nothing_above_leaves_the_last_epoch(train):
-    trainer, trained, states, _ = train({"above": 1.0, "restart": True}, epochs=3)
+    loop, trained, states, _ = train({"above": 1.0, "restart": True}, epochs=3)
     assert trained.epoch == 3
-    assert trainer.progress.best is None
-    assert not trainer.run_record.best_path.exists()
+    assert loop.record.progress.best is None
+    assert not loop.record.best_path.exists()
     assert equal(trained.model.state_dict(), states[-1])
 
 
@@ -83,40 +82,40 @@ def test_the_best_epoch_is_one_above(train):
 
 
 def test_restart_begins_each_epoch_from_the_best_weights_and_keeps_the_optimizer_state(
-    small_data, settings, build, tmp_path
+    small_data, settings, build, tmp_path, alone
 ):
     data, begun, moments = small_data(validation_rows=40), [], []
-    trainer = Trainer(build(data), data, settings(**RESTLESS, watch={"restart": True}), 0, tmp_path)
-    train_epoch = trainer.train_epoch
+    loop = alone(build(data), data, settings(**RESTLESS, watch={"restart": True}), 0, tmp_path)
+    train_epoch = loop.train_epoch
 
     def look():
-        begun.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        state = trainer.optimizer.state
-        moments.append([state[weights]["exp_avg"].clone() for weights in trainer.parameters if weights in state])
+        begun.append({name: value.clone() for name, value in loop.model.state_dict().items()})
+        state = loop.optimizer.state
+        moments.append([state[weights]["exp_avg"].clone() for weights in loop.leaves if weights in state])
         train_epoch()
-        ended.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        left.append([trainer.optimizer.state[weights]["exp_avg"].clone() for weights in trainer.parameters])
+        ended.append({name: value.clone() for name, value in loop.model.state_dict().items()})
+        left.append([loop.optimizer.state[weights]["exp_avg"].clone() for weights in loop.leaves])
 
     ended, left = [], []
-    trainer.train_epoch = look
-    trained = trainer.train()
+    loop.train_epoch = look
+    trained = loop.train()
     measures = values(trained)
-    bests = [watch_state(measures[:count], trainer.run_record.watch).best for count in range(1, 10)]
+    bests = [watch_state(measures[:count], loop.record.watch).best for count in range(1, 10)]
     assert len(set(bests)) < len(bests)  # some epochs were no better
     for epoch in range(1, 9):
         assert equal(begun[epoch], ended[bests[epoch - 1] - 1])
         assert all(torch.equal(a, b) for a, b in zip(moments[epoch], left[epoch - 1], strict=True))
         if bests[epoch - 1] < epoch:
             assert not equal(begun[epoch], ended[epoch - 1])
-    assert trainer.optimizer.state[trainer.parameters[0]]["step"] == 27  # all steps, also those thrown away
+    assert loop.optimizer.state[loop.leaves[0]]["step"] == 27  # all steps, also those thrown away
     assert equal(trained.model.state_dict(), ended[bests[-1] - 1])
 
 
 def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
     plateau = {"patience": 1, "factor": 0.5, "least": 0.1}
     part_rates = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
-    trainer, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **part_rates)
-    scales = [watch_state(values(trained)[:count], trainer.run_record.watch).scale for count in range(9)]
+    loop, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **part_rates)
+    scales = [watch_state(values(trained)[:count], loop.record.watch).scale for count in range(9)]
     assert min(scales) <= 0.25
     for scale, rates_found in zip(scales, rates, strict=True):
         # A rate that is below `least` as it is stays as it is.
@@ -125,11 +124,11 @@ def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
 
 
 def test_rates_fall_from_what_the_schedule_says(train):
-    trainer, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
+    loop, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
     last = 2 / 3  # where the last of three steps begins
     for epoch, rates_found in enumerate(rates):
-        scale = watch_state(values(trained)[:epoch], trainer.run_record.watch).scale
-        expected = trainer.settings.lr(epoch + last) * scale
+        scale = watch_state(values(trained)[:epoch], loop.record.watch).scale
+        expected = loop.settings.lr(epoch + last) * scale
         assert rates_found["gate"] == pytest.approx(expected)
 
 
@@ -159,20 +158,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(watch, small_data, settings, bui
 
 
 def test_a_run_that_has_ended_early_is_not_gone_on_with(train, small_data, settings, build, tmp_path):
-    trainer, trained, _, _ = train({"patience": 1})
+    loop, trained, _, _ = train({"patience": 1})
     again, same, states, _ = train({"patience": 1})
     assert states == []
     assert same.metrics == trained.metrics
     assert equal(same.model.state_dict(), trained.model.state_dict())
-    progress = restore(trainer.checkpoint_path, again.model, again.optimizer)
-    assert progress is not None
+    ((progress,), _) = restore(loop.checkpoint, again.engine, again.optimizer)
     assert progress.epoch == len(trained.metrics) < 9
 
 
-def test_without_held_out_rows_nothing_is_watched(small_data, settings, build, tmp_path):
+def test_without_held_out_rows_nothing_is_watched(small_data, settings, build, tmp_path, alone):
     data = small_data()
     watched = settings(epochs=3, watch={"patience": 1, "restart": True, "plateau": {"patience": 1}})
-    weights = Trainer(build(data), data, watched, 0, tmp_path / "watched").train()
-    others = Trainer(build(data), data, settings(epochs=3), 0, tmp_path / "plain").train()
+    weights = alone(build(data), data, watched, 0, tmp_path / "watched").train()
+    others = alone(build(data), data, settings(epochs=3), 0, tmp_path / "plain").train()
     assert weights.metrics == others.metrics
     assert weights.epoch == 3

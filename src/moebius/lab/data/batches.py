@@ -1,6 +1,6 @@
 """Batches cut from the tensors of a split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,8 @@ class Batches:
     Arguments:
         split: the rows. Where its tensors are on a GPU, no data move between devices.
         batch_size: rows in a batch, at least 1.
-        seed: seed of the order, at least 0.
+        seed: seed of the order, at least 0; several for as many runs, each in its order: a batch then holds
+            `batch_size` rows for each run, those of the first run first.
         epoch: number of the epoch, at least 0.
         start: number of batches to skip, for a run that resumes in the middle of an epoch; a skipped batch costs
             nothing.
@@ -64,20 +65,21 @@ class Batches:
         self,
         split: Split,
         batch_size: int,
-        seed: int,
+        seed: int | Sequence[int],
         epoch: int,
         start: int = 0,
         device: torch.device | str | None = None,
         channels_last: bool = False,
     ):
         total = _count_batches(split, batch_size)
-        for name, value in (("seed", seed), ("epoch", epoch)):
+        self.seeds = [seed] if isinstance(seed, int) else list(seed)
+        for name, value in (*(("seed", each) for each in self.seeds), ("epoch", epoch)):
             if value < 0:
                 raise ArgumentError(name, "must be at least 0", value, f"{name}: 0")
         if not 0 <= start <= total:
             raise ArgumentError("start", f"must be 0 … {total}, the number of batches", start, "start: 0")
         self.split, self.batch_size, self.start = split, batch_size, start
-        self.seed, self.epoch = seed, epoch
+        self.epoch = epoch
         self.device, self.channels_last = device, channels_last
         self._count = total - start
 
@@ -85,19 +87,18 @@ class Batches:
         return self._count
 
     @property
-    def order(self) -> Int64[Tensor, "T"]:
-        """Positions of all rows in the epoch's order, on the CPU."""
-        return torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(len(self.split)))
+    def order(self) -> Int64[Tensor, "S T"]:
+        """For each seed the positions of all rows in the epoch's order, on the CPU."""
+        orders = [np.random.default_rng([seed, self.epoch]).permutation(len(self.split)) for seed in self.seeds]
+        return torch.from_numpy(np.stack(orders))
 
     def __iter__(self) -> Iterator[Batch]:
         images = self.split.images
-        order = self.order[self.start * self.batch_size :].to(images.device)
-        labels, domains = self.split.labels[order], self.split.domains[order]
-        for first in range(0, len(order), self.batch_size):
-            interval = slice(first, first + self.batch_size)
-            rows = order[interval]
-            batch_images = images.index_select(0, rows)
-            yield _make_batch(batch_images, labels[interval], domains[interval], rows, self.device, self.channels_last)
+        order = self.order[:, self.start * self.batch_size :].to(images.device)
+        columns = (self.split.labels[order], self.split.domains[order], order)
+        for first in range(0, order.shape[1], self.batch_size):
+            labels, domains, rows = (column[:, first : first + self.batch_size].flatten() for column in columns)
+            yield _make_batch(images.index_select(0, rows), labels, domains, rows, self.device, self.channels_last)
 
 
 def ordered_batches(

@@ -129,7 +129,7 @@ def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]
 def _held_out_accuracy(expert: ExpertAlone | None, data: Dataset) -> float | None:
     if expert is None or data.validation is None:
         return None
-    return expert.accuracy(data.validation.labels)
+    return expert.accuracy
 
 
 def _mean(values: Tensor, mask: Tensor) -> float | None:

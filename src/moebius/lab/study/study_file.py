@@ -111,7 +111,7 @@ def describe_study(
         runs: stages and variants at all seeds.
         plugins: the plugin files that are loaded.
     """
-    packages = ("torch", "accelerate", "datasets", "numpy")
+    packages = ("torch", "datasets", "numpy")
     return {
         "schema": SCHEMA,
         "study": recipe.name,

@@ -11,7 +11,8 @@ from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.train_run import ORPHAN_SECONDS, remove_leftovers, result_path, write_run
-from moebius.lab.training.cohort import CohortMember, CohortTrainer
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
 
@@ -56,20 +57,20 @@ def train_cohort(
             remove_leftovers(run.place(out))
             remove_leftovers(run.place(out) / "state")
 
-        def build_member(number: int, run: RunSpec) -> CohortMember:
+        def build_member(number: int, run: RunSpec) -> Member:
             def send(event: Event) -> None:
                 if number in unfinished:
                     listen(run, event)
 
             settings = Settings.from_plain(run.training)
-            return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), send)
+            return Member(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), send)
 
         members = [build_member(number, run) for number, run in enumerate(job)]
         path = checkpoint_path(out, job)
         if (old_path := path.with_name(OLD_NAME)).exists() and not path.exists():
             old_path.rename(path)
-        trainer = CohortTrainer(members, data, path, device, lambda number, error: on_failure(job[number], error))
-        for number, trained in trainer.train(unfinished):
+        loop = Loop(members, data, path, device, lambda number, error: on_failure(job[number], error))
+        for number, trained in loop.train(unfinished):
             write_run(job[number], data, out, trained)
             on_finish(job[number])
         if all(result_path(out, run).exists() for run in job):

@@ -20,8 +20,9 @@ from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import digest
 from moebius.lab.study.study_file import SCHEMA
 from moebius.lab.training.checkpoint import restore_weights, save_weights
+from moebius.lab.training.engine import Member
 from moebius.lab.training.evaluation import Evaluation
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event, Trained
 from moebius.lab.training.settings import Settings
 from moebius.layers.mixture import Mixture
@@ -54,8 +55,10 @@ def train_run(run: RunSpec, data: Dataset, out: Path, device: str, listen: Calla
         def store(part: nn.Module, split: str) -> Path | None:
             return _outputs_path(run, stages, part, split)
 
-        trainer = Trainer(build, rows, settings, run.draws, folder, device, listen, store)
-        write_run(run, rows, out, trainer.train(), stages.sources)
+        member = Member(build, settings, run.draws, folder, listen)
+        checkpoint = folder / "state" / "checkpoint.safetensors"
+        ((_, trained),) = Loop([member], rows, checkpoint, device, store=store).train()
+        write_run(run, rows, out, trained, stages.sources)
 
 
 def write_run(

@@ -1,13 +1,47 @@
 """Calling a model that is trained, whatever it is: a mixture, or a network with mixtures inside."""
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from moebius.core.row_context import current_context, row_context, takes_context
 from moebius.layers.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A model, and how it is computed; calling this object calls the model.
+
+    Arguments:
+        model: a mixture, or any module with mixtures inside.
+        runs: S, for a model that stands for several: its rows are those of all runs in turn.
+        precision: "bf16" to compute products in it; outputs are float32 at least either way.
+        channels_last: layout of the images, which convolutions are faster with.
+    """
+
+    model: nn.Module
+    runs: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+
+    def __call__(self, x: Tensor, domains: Int[Tensor, " T"]) -> Any:
+        """The model's output for a batch, with gradients.
+
+        Arguments:
+            x: inputs (T, …).
+            domains: (T,), the data set that each row comes from.
+        """
+        with self.autocast(x.device):
+            output = call_model(self.model, x, domains)
+        return output.float() if isinstance(output, Tensor) and output.itemsize < 4 else output
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context in which the model, or a part of it, is computed."""
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 def call_model(model: nn.Module, x: Tensor, domains: Int[Tensor, " T"]) -> Any:
@@ -17,18 +51,12 @@ def call_model(model: nn.Module, x: Tensor, domains: Int[Tensor, " T"]) -> Any:
     inside it find the domains as if `mb.context(domain=domains)` stood around the call.
 
     Arguments:
-        model: also within `DistributedDataParallel`.
+        model: of any class.
         x: inputs (T, …).
         domains: (T,), the data set that each row comes from.
     """
     context = {"domain": domains}
-    module = model.module if isinstance(model, DistributedDataParallel) else model
-    if isinstance(module, Mixture) and takes_context(type(module)):
+    if isinstance(model, Mixture) and takes_context(type(model)):
         return model(x, context)
     with row_context(current_context().with_values(context)):
         return model(x)
-
-
-def gives_log_probabilities(model: nn.Module) -> bool:
-    """Whether the outputs are log-probabilities: as the combine of a mixture declares, False for any other module."""
-    return isinstance(model, Mixture) and bool(getattr(model.combine, "gives_log_probabilities", False))

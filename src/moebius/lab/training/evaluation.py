@@ -1,16 +1,15 @@
 """The outputs of a trained model for every row of a split."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
-from moebius.core.recording import Log, record
+from moebius.core.recording import Log, Recorder
 from moebius.core.routing import Routing
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
@@ -18,10 +17,10 @@ from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
-from moebius.lab.training.call_model import call_model
-from moebius.lab.training.objective import Objective
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.summary import html_summary
 from moebius.layers.mixture import Mixture
+from moebius.tasks._task import Task
 
 # Rows at once. Fixed, so that a result does not depend on what memory happens to be free.
 ROWS_AT_ONCE = 256
@@ -35,7 +34,8 @@ class Evaluation:
         labels, domains: of the rows.
         predictions: the class with the largest output.
         probabilities: of the prediction.
-        losses: cross-entropy of the row, in nats.
+        losses: the task's loss of each row: cross-entropy, in nats.
+        scores: the task's score of each row: whether it is predicted right.
         gates: module path of each mixture → its weights for each row; NaN for rows that did not reach it. For a mixture
             of tokens, the mean over the tokens of the row.
     """
@@ -45,21 +45,22 @@ class Evaluation:
     predictions: Int[Tensor, " T"]
     probabilities: Float[Tensor, " T"]
     losses: Float[Tensor, " T"]
+    scores: Shaped[Tensor, " T"]
     gates: dict[str, Float[Tensor, "T _"]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
         """Share of rows predicted right."""
-        return (self.predictions == self.labels).double().mean().item()
+        return self.scores.double().mean().item()
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy in nats."""
+        """Mean loss of the rows; cross-entropy in nats."""
         return self.losses.double().mean().item()
 
     def accuracy_by_domain(self, domains: Sequence[str]) -> dict[str, float]:
         """Share of rows predicted right in each domain that has rows."""
-        right = (self.predictions == self.labels).double()
+        right = self.scores.double()
         return {
             name: right[self.domains == number].mean().item()
             for number, name in enumerate(domains)
@@ -113,56 +114,39 @@ class Evaluation:
         return html_summary(f"Evaluation of {len(self.labels):,} rows", self._figures())
 
 
-def evaluate(
-    model: nn.Module,
-    objective: Objective,
-    split: Split,
-    channels_last: bool = False,
-    cache: OutputCache | None = None,
-) -> Evaluation:
-    """Run `model` in eval mode over all rows of `split`; the modes of its parts are put back afterwards.
+def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | None = None) -> list[Evaluation]:
+    """Run a model in eval mode over all rows of a split; the modes of its parts are put back afterwards.
 
     Arguments:
-        model, objective: what is trained, and what it minimises.
+        call: the model; one that stands for several runs computes all rows for each of them.
+        task: what is learned, as the model's outputs are to be read.
         split: rows.
-        channels_last: layout of the images.
         cache: outputs of frozen parts for the rows of the split.
+
+    Returns:
+        The evaluation of each run.
     """
-    return evaluate_runs(model, 1, objective, split, channels_last, cache)[0]
-
-
-def evaluate_runs(
-    model: nn.Module,
-    runs: int,
-    objective: Objective,
-    split: Split,
-    channels_last: bool = False,
-    cache: OutputCache | None = None,
-) -> list[Evaluation]:
-    """`evaluate` for a model that stands for a cohort (`CohortModel`): each run sees all rows of the split.
-
-    Arguments:
-        runs: S, how many.
-        model, objective, split, channels_last, cache: as in `evaluate`.
-    """
-    cache = cache or OutputCache()
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("predictions", "probabilities", "losses")}
+    cache, runs = cache or OutputCache(), call.runs
+    columns: dict[str, list[Tensor]] = {}
     # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
         path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.labels.device)
-        for path, module in model.named_modules()
+        for path, module in call.model.named_modules()
         if isinstance(module, Mixture)
     }
-    with evaluation_mode(model), torch.inference_mode():
-        for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=channels_last):
+    recorder = Recorder(call.model)
+    with evaluation_mode(call.model), torch.inference_mode():
+        for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
             x, labels, domains = (_repeat(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
-            with record(model) as log, cache.serve_rows(batch.rows):
-                output = call_model(model, x, domains)
-            probs = output.exp() if objective.gives_log_probabilities else output.softmax(-1)
-            probability, prediction = probs.max(-1)
-            losses = objective.cross_entropy(output, labels, reduction="none")
-            for name, values in zip(columns, (prediction, probability, losses), strict=True):
-                columns[name].append(values.unflatten(0, (runs, len(batch))))
+            with recorder.recording() as log, cache.serve_rows(batch.rows):
+                output = call(x, domains)
+            outcome = {
+                **task.predict(output),
+                "losses": task.row_losses(output, labels),
+                "scores": task.row_scores(output, labels),
+            }
+            for name, values in outcome.items():
+                columns.setdefault(name, []).append(values.unflatten(0, (runs, len(batch))))
             for path, calls in log.items():
                 empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
                 table = gates.setdefault(path, empty)
@@ -214,27 +198,19 @@ def _repeat(rows: Tensor, runs: int) -> Tensor:
 
 
 def part_outputs(
-    module: nn.Module,
-    split: Split,
-    channels_last: bool = False,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
-    cache: OutputCache | None = None,
+    module: nn.Module, split: Split, call: ModelCall, cache: OutputCache | None = None
 ) -> Iterator[Tensor]:
     """The outputs of one part of a model for the rows of a split, piece by piece, in the split's order.
 
     Arguments:
         module: an expert or a gate, in the mode and with the gradients that the caller wants.
         split: rows.
-        channels_last: layout of the images.
-        autocast: the context in which the model computes.
+        call: how the model is computed.
         cache: outputs of frozen parts for the rows of the split.
     """
     cache = cache or OutputCache()
-    for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=channels_last):
-        with (
-            autocast(),
-            cache.serve_rows(batch.rows),
-            row_context(current_context().with_values({"domain": batch.domains})),
-        ):
+    for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
+        context = row_context(current_context().with_values({"domain": batch.domains}))
+        with call.autocast(batch.x.device), cache.serve_rows(batch.rows), context:
             piece = module(batch.x)
         yield piece

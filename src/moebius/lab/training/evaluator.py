@@ -1,165 +1,137 @@
-"""Evaluation of a model on all splits, at the end of an epoch and of the training."""
+"""Evaluation of the models of S ≥ 1 runs on all splits, at the end of an epoch and of the training."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.lab.data.batches import ordered_batches
-from moebius.lab.data.split import Dataset, Split
+from moebius.lab.data.split import Dataset
+from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle
 from moebius.lab.training.nonfinite_error import nonfinite_error
-from moebius.lab.training.objective import Objective
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.layers.mixture import Mixture
+from moebius.tasks._task import Task
 
+# Name of a split → a run's evaluation on it.
 Evaluations = Mapping[str, Evaluation]
 
 
 class Evaluator:
-    """Evaluates one model on the splits of one data set; outputs of frozen parts come from a cache.
+    """Evaluates the models of an engine on the splits of one data set; outputs of frozen parts come from a cache.
 
     Arguments:
-        wrapped_model: as the accelerator prepared it.
-        model: the same without its wrapping.
-        objective: what the model is trained by.
-        data: the splits.
-        accelerator: device and precision.
+        engine: with the models.
+        task: what is learned, as the models' outputs are to be read.
+        data: the splits, on the engine's device.
         caches: of the frozen parts' outputs.
         use_caches: False to run the frozen parts every time.
     """
 
-    def __init__(
-        self,
-        wrapped_model: nn.Module,
-        model: nn.Module,
-        objective: Objective,
-        data: Dataset,
-        accelerator: Accelerator,
-        caches: OutputCaches,
-        use_caches: bool = True,
-    ):
-        self.wrapped_model, self.model, self.objective, self.data = wrapped_model, model, objective, data
-        self.accelerator, self.caches, self.use_caches = accelerator, caches, use_caches
-        self.channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    def __init__(self, engine: Engine, task: Task, data: Dataset, caches: OutputCaches, use_caches: bool = True):
+        self.engine, self.task, self.data = engine, task, data
+        self.caches, self.use_caches = caches, use_caches
         splits = {"training": data.train, "validation": data.validation, "test": data.test}
-        self.splits = {name: split.to(accelerator.device) for name, split in splits.items() if split is not None}
-        # Where the held-out rows are also the test rows, they are evaluated once.
-        self.validation_is_test = data.validation is data.test
+        self.splits = {name: split for name, split in splits.items() if split is not None}
 
-    def evaluate(
-        self,
-        name: str,
-        epoch: int = 0,
-        step: int = 0,
-        must_be_finite: bool = True,
-        evaluations: Evaluations | None = None,
-    ) -> Evaluation:
-        """The model on the split "training", "validation" or "test".
+    def evaluate(self, *names: str) -> list[Evaluations]:
+        """Each run's evaluations on those of the splits "training", "validation" and "test" that the data have.
+
+        Where the held-out rows are also the test rows, they are evaluated once.
+        """
+        by_split: dict[int, list[Evaluation]] = {}
+        for name in (name for name in names if name in self.splits):
+            split = self.splits[name]
+            if id(split) not in by_split:
+                by_split[id(split)] = evaluate(self.engine.call, self.task, split, self._cache_of(name))
+        return [
+            {name: by_split[id(self.splits[name])][run] for name in names if name in self.splits}
+            for run in range(self.engine.runs)
+        ]
+
+    def check_finite(self, run: int, evaluations: Evaluations, epoch: int, step: int) -> None:
+        """Whether all rows have a finite loss: the last update of an epoch may be the one that broke a model.
 
         Arguments:
-            name: of the split.
-            epoch, step: the moment for error messages, from 1.
-            must_be_finite: whether every row has to have a finite loss. An expert alone may not know a row's class.
-            evaluations: name of a split → this model's evaluation, for splits that are evaluated already.
+            run: number of the run.
+            evaluations: of its model.
+            epoch, step: the moment for the message, from 1.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        split = self.splits[name]
-        evaluation = (evaluations or {}).get(name)
-        if evaluation is None:
-            cache = self._cache_of(split, name)
-            evaluation = evaluate(self.wrapped_model, self.objective, split, self.channels_last, cache)
-        if must_be_finite and not math.isfinite(evaluation.loss):
-            # The last update of an epoch may be the one that broke the model.
-            rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
-            batch = next(ordered_batches(split.take(rows.to(split.labels.device)), ROWS_AT_ONCE))
-            terms = {f"{name} cross_entropy": evaluation.losses.sum()}
-            raise nonfinite_error(self.model, batch, terms, epoch, step)
-        return evaluation
+        for name, evaluation in evaluations.items():
+            if not math.isfinite(evaluation.loss):
+                rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
+                batch = next(ordered_batches(self.splits[name].take(rows.to(self.engine.device)), ROWS_AT_ONCE))
+                terms = {f"{name} {self.task.loss_name}": evaluation.losses.sum()}
+                raise nonfinite_error(self.engine.models[run], batch, terms, epoch, step)
 
-    def summarise(self, name: str) -> dict[str, Any]:
-        """Accuracy, loss and accuracy by domain on a split."""
-        return self._summary(self.evaluate(name))
-
-    def epoch_entry(
-        self, epoch: int, training_figures: dict[str, Any], step: int = 0, evaluations: Evaluations | None = None
-    ) -> dict[str, Any]:
-        """The metrics of an epoch; `training_figures` were measured in its steps, `evaluations` as in `evaluate`."""
-        test = self.evaluate("test", epoch, step, evaluations=evaluations)
-        entry = {
+    def epoch_entry(self, epoch: int, training_figures: Mapping[str, Any], evaluations: Evaluations) -> dict[str, Any]:
+        """The metrics of an epoch; `training_figures` were measured in its steps."""
+        test = evaluations["test"]
+        return {
             "epoch": epoch,
             "train": training_figures,
-            "test": self._summary(test),
+            "test": self.summary(test),
             "gates": {path: test.gate_summary(path) for path in test.gates},
+            **({"validation": self.summary(evaluations["validation"])} if "validation" in evaluations else {}),
         }
-        if "validation" in self.splits:
-            validation = test
-            if not self.validation_is_test:
-                validation = self.evaluate("validation", epoch, step, evaluations=evaluations)
-            entry["validation"] = self._summary(validation)
-        return entry
 
-    def build_outcome(
-        self,
-        metrics: list[dict[str, Any]],
-        epoch: int,
-        used_cache: bool = False,
-        evaluations: Evaluations | None = None,
+    def summary(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Accuracy, loss and accuracy by domain."""
+        by_domain = evaluation.accuracy_by_domain(self.data.groups)
+        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
+
+    def outcome(
+        self, run: int, metrics: list[dict[str, Any]], epoch: int, evaluations: Evaluations, used_cache: bool = False
     ) -> Trained:
-        """The outcome for the finished model.
+        """The outcome of a run's finished model.
 
         What is measured with one expert at a time is left empty where the model is no mixture itself.
 
         Arguments:
+            run: number of the run.
             metrics: an entry per epoch.
             epoch: the one whose weights the model has.
+            evaluations: on all splits.
             used_cache: whether the outputs of frozen parts for the training rows were computed once.
-            evaluations: as in `evaluate`.
         """
-        train = self.evaluate("training", evaluations=evaluations)
-        test = self.evaluate("test", evaluations=evaluations)
-        validation = None
-        if "validation" in self.splits:
-            validation = test if self.validation_is_test else self.evaluate("validation", evaluations=evaluations)
+        call = self.engine.calls[run]
         one_expert, alone, alone_held_out = None, (), ()
-        if isinstance(self.model, Mixture) and self.model.count > 1:
-            with cut_to_one_expert(self.model):
-                one_expert = self.evaluate("test", must_be_finite=False)
-            alone = self._evaluate_alone("test")
-            if "validation" in self.splits:
-                alone_held_out = alone if self.validation_is_test else self._evaluate_alone("validation")
-        best_choice = oracle(alone, test.labels)
+        if isinstance(call.model, Mixture) and call.model.count > 1:
+            with cut_to_one_expert(call.model):
+                (one_expert,) = evaluate(call, self.task, self.splits["test"], self._cache_of("test"))
+            alone = self._evaluate_alone(run, "test")
+            held_out = self.splits.get("validation")
+            if held_out is not None:
+                alone_held_out = alone if held_out is self.splits["test"] else self._evaluate_alone(run, "validation")
         return Trained(
-            self.model,
+            call.model,
             epoch,
             metrics,
-            train,
-            test,
-            validation,
+            evaluations["training"],
+            evaluations["test"],
+            evaluations.get("validation"),
             one_expert,
             alone,
             alone_held_out,
-            best_choice,
+            oracle(alone),
             used_cache,
         )
 
-    def uses_cache(self, rows: TrainingRows) -> bool:
-        """Whether the outputs of frozen parts for the training rows are computed once."""
-        return bool(self.training_cache(rows).tables)
-
     def training_cache(self, rows: TrainingRows) -> OutputCache:
         """The outputs of frozen parts for the training rows; empty where rows differ from epoch to epoch."""
-        return OutputCache() if rows.drawn_anew else self._cache_of(rows.split, rows.name) or OutputCache()
+        if rows.drawn_anew or not self._caches:
+            return OutputCache()
+        return self.caches.cache_of(rows.split, f"{self.data.fingerprint}/{rows.name}")
 
     def describe_caching(self, rows: TrainingRows) -> str | None:
         """How frozen parts are run, as a sentence for the log; None without any."""
@@ -177,17 +149,16 @@ class Evaluator:
             return f"{parts}: {which}computed in every step, because the outputs take too much memory"
         return f"{parts}: computed once for every training row"
 
-    def _cache_of(self, split: Split, name: str) -> OutputCache | None:
-        if not self.use_caches or not self.caches.parts:
+    @property
+    def _caches(self) -> bool:
+        return self.use_caches and bool(self.caches.parts)
+
+    def _cache_of(self, name: str) -> OutputCache | None:
+        if not self._caches:
             return None
-        name = "test" if name == "validation" and self.validation_is_test else name
-        return self.caches.cache_of(split, f"{self.data.fingerprint}/{name}")
+        name = next(other for other in ("test", name) if self.splits[other] is self.splits[name])
+        return self.caches.cache_of(self.splits[name], f"{self.data.fingerprint}/{name}")
 
-    def _evaluate_alone(self, name: str) -> tuple[ExpertAlone, ...]:
-        split = self.splits[name]
-        options = (len(self.data.classes), self.channels_last, self._cache_of(split, name))
-        return experts_alone(self.model, split, *options, lambda: self.accelerator.autocast())
-
-    def _summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        by_domain = evaluation.accuracy_by_domain(self.data.groups)
-        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
+    def _evaluate_alone(self, run: int, name: str) -> tuple[ExpertAlone, ...]:
+        call, split = self.engine.calls[run], self.splits[name]
+        return experts_alone(call, self.task, split, len(self.data.classes), self._cache_of(name))

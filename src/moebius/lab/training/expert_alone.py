@@ -1,19 +1,19 @@
 """The predictions of every expert of a model by itself, for every row."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.split import Split
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
+from moebius.tasks._task import Task
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,6 +26,7 @@ class ExpertAlone:
         classes: positions of the classes that it knows; None for all.
         predictions: the class with its largest output.
         confidence: the softmax probability of that class (the output itself where the expert gives probabilities).
+        scores: the task's score of each row: whether it is predicted right.
     """
 
     module: nn.Module
@@ -33,6 +34,7 @@ class ExpertAlone:
     classes: tuple[int, ...] | None
     predictions: Int[Tensor, " T"]
     confidence: Float[Tensor, " T"]
+    scores: Shaped[Tensor, " T"]
 
     def __repr__(self) -> str:
         paths, classes = " and ".join(self.paths), "" if self.classes is None else f", classes {list(self.classes)}"
@@ -44,9 +46,10 @@ class ExpertAlone:
             return torch.ones_like(labels, dtype=torch.bool)
         return torch.isin(labels, torch.tensor(self.classes))
 
-    def accuracy(self, labels: Int[Tensor, " T"]) -> float:
+    @property
+    def accuracy(self) -> float:
         """Share of rows predicted right."""
-        return (self.predictions == labels).double().mean().item()
+        return self.scores.double().mean().item()
 
 
 def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
@@ -63,44 +66,41 @@ def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
 
 
 def experts_alone(
-    model: nn.Module,
-    split: Split,
-    classes: int,
-    channels_last: bool = False,
-    cache: OutputCache | None = None,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    call: ModelCall, task: Task, split: Split, classes: int, cache: OutputCache | None = None
 ) -> tuple[ExpertAlone, ...]:
     """Run each expert on all rows of a split; empty where an expert gives no value per class.
 
     Arguments:
-        model: holds the experts; its mode is put back afterwards.
+        call: the model that holds the experts; its mode is put back afterwards.
+        task: what is learned.
         split: rows.
         classes: C.
-        channels_last: layout of the images.
         cache: outputs of frozen experts for the rows of the split.
-        autocast: the context in which the model computes.
     """
-    experts, cache = [], cache or OutputCache()
-    with evaluation_mode(model):
-        for module, paths in leaf_experts(model).items():
+    experts = []
+    with evaluation_mode(call.model):
+        for module, paths in leaf_experts(call.model).items():
             with torch.inference_mode():
-                outputs = torch.cat(list(part_outputs(module, split, channels_last, autocast, cache)))
+                outputs = torch.cat(list(part_outputs(module, split, call, cache))).float()
             if outputs.ndim != 2 or outputs.shape[1] != classes:
                 return ()
-            confidence, predictions = _probabilities(module, outputs.float()).max(-1)
+            columns = task.for_model(module).predict(outputs)
             known_classes = module.classes if isinstance(module, Adapter) else None
-            experts.append(ExpertAlone(module, paths, known_classes, predictions.cpu(), confidence.cpu()))
+            experts.append(
+                ExpertAlone(
+                    module,
+                    paths,
+                    known_classes,
+                    columns["predictions"].cpu(),
+                    columns["probabilities"].cpu(),
+                    task.row_scores(outputs, split.labels).cpu(),
+                )
+            )
     return tuple(experts)
 
 
-def oracle(experts: tuple[ExpertAlone, ...], labels: Int[Tensor, " T"]) -> float | None:
-    """Share of rows that at least one expert classifies right: the accuracy of a gate that always picks the best."""
+def oracle(experts: tuple[ExpertAlone, ...]) -> float | None:
+    """The mean score of a gate that picks the best expert for each row: whether at least one classifies it right."""
     if not experts:
         return None
-    correct = torch.stack([expert.predictions == labels for expert in experts])
-    return correct.any(0).double().mean().item()
-
-
-def _probabilities(module: nn.Module, outputs: Tensor) -> Tensor:
-    gives_probabilities = isinstance(module, Adapter) and module.activation in ("softmax", "sigmoid")
-    return outputs if gives_probabilities else outputs.softmax(-1)
+    return torch.stack([expert.scores for expert in experts]).amax(0).double().mean().item()

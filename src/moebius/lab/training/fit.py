@@ -16,9 +16,10 @@ from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.data.split import Dataset
+from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_data import Rows, build_dataset
 from moebius.lab.training.gate_losses import LossChoice, as_gate_losses
-from moebius.lab.training.loop import Trainer
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Event, Trained
 from moebius.lab.training.settings import OptimizerChoice, Part, Plateau, Settings, Watch
@@ -153,8 +154,8 @@ def fit(
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         run_folder = Path(temporary if folder is None else folder)
-        trainer = Trainer(lambda: model, dataset, settings, seed, run_folder, device, listen or _log_event)
-        trained = trainer.train()
+        member = Member(lambda: model, settings, seed, run_folder, listen or _log_event)
+        ((_, trained),) = Loop([member], dataset, run_folder / "state" / "checkpoint.safetensors", device).train()
     model.eval()
     return trained
 

@@ -1,208 +1,314 @@
-"""The training loop: epochs of steps, evaluation, checkpoints; a killed run ends in the same bits on one machine."""
+"""The training loop: epochs of steps, evaluation, checkpoints; killed runs end in the same bits on one machine."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
-from moebius.core.recording import Recorder
 from moebius.core.routing import step_routers
+from moebius.kit.errors import TrainingError
 from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch, Batches
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.annealing import Annealing
-from moebius.lab.training.call_model import call_model, gives_log_probabilities
-from moebius.lab.training.checkpoint import Progress, restore, save
-from moebius.lab.training.evaluator import Evaluator
-from moebius.lab.training.mixture_parts import trainable_parts
+from moebius.lab.training.checkpoint import restore, save
+from moebius.lab.training.engine import Engine, Member
+from moebius.lab.training.evaluator import Evaluations, Evaluator
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer, set_modes
-from moebius.lab.training.outcome import Event, Trained
+from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
-from moebius.lab.training.penalty import kernels, l2
+from moebius.lab.training.penalty import kernels
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
-from moebius.lab.training.settings import Settings
+from moebius.lab.training.step_figures import NotFinite, StepFigures
+from moebius.tasks import Classification
+from moebius.tasks._task import Task
+
+# Seconds between two events, and so between two readings of the figures that steps leave on the device.
+EVENT_SECONDS = 0.2
 
 
-class Trainer:
-    """Trains one model in one folder, from its last checkpoint if there is one.
+def raise_error(run: int, error: TrainingError) -> None:
+    """What `on_failure` does unless told otherwise."""
+    raise error
+
+
+class Loop:
+    """Trains S ≥ 1 runs in step, from their last checkpoint if there is one.
+
+    The outcome of a run in company is what it is alone, to rounding. A run whose loss is not finite fails by itself:
+    the others go on, with the bits that they would have had in this company.
+
+    Figures of steps stay on the device and are read five times a second, so that nothing waits for it in between. Where
+    one turns out not to be finite, the loop goes back to the last checkpoint and repeats the steps, reading each before
+    its update: the error then names the step, the term and the expert.
 
     Arguments:
-        build: makes the untrained model, a mixture or a network with mixtures inside; called once, after seeding.
+        members: the runs.
         data: the rows.
-        settings: how to train; `precision` is "fp32" or "bf16" here.
-        seed: of the initialisation, the order of rows and everything random in the model.
-        folder: where `state/`, `metrics.jsonl` and `timing.jsonl` go.
+        checkpoint: the file that holds the state of all runs.
         device: "cpu" or "cuda".
-        listen: receives the events.
+        on_failure: receives the number of a member that failed, and the error; by default it raises the error.
         store: (frozen part, name of a split) → the file that keeps the part's outputs for other runs, or None.
+        task: what is learned.
     """
 
     def __init__(
         self,
-        build: Callable[[], nn.Module],
+        members: Sequence[Member],
         data: Dataset,
-        settings: Settings,
-        seed: int,
-        folder: Path,
+        checkpoint: Path,
         device: str = "cpu",
-        listen: Callable[[Event], None] = lambda event: None,
+        on_failure: Callable[[int, TrainingError], None] = raise_error,
         store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
+        task: Task | None = None,
     ):
-        # Accelerate keeps one state per process; runs with unlike precision may follow each other in this one.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        mixed = "bf16" if settings.precision == "bf16" else "no"
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
-        torch.manual_seed(seed)
-        model = build()
-        self.objective = Objective(gives_log_probabilities(model), settings.losses, settings.cross_entropy)
-        self.annealing = Annealing(model, settings.router)
-        self.channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model = model.to(self.accelerator.device)
-        trained = trainable_parts(model)
-        self.is_trainable = any(trained.values())
-        # The optimizer stays unwrapped: Accelerate's wrapper looks for optional packages at every step, which takes
-        # 0.3 ms of a step of study 1 under a profiler, and bf16 needs no scaling of gradients.
-        self.optimizer = build_optimizer(model, settings, trained) if self.is_trainable else None
-        self.part_schedule = None if self.optimizer is None else PartSchedule(self.optimizer, trained, settings)
-        self.parameters = list(model.parameters())
-        self.kernels = [] if settings.l2 is None else kernels(model, settings.l2.layers)
-        self.recorder = Recorder(model)
-        self.wrapped_model = self.accelerator.prepare_model(model)
-        self.settings, self.seed, self.listen = settings, seed, listen
-        self.rows = TrainingRows(data.train.to(self.accelerator.device), settings, seed, self.is_trainable)
-        caches = OutputCaches(model, store, lambda: self.accelerator.autocast(), self.channels_last)
-        self.evaluator = Evaluator(
-            self.wrapped_model, model, self.objective, data, self.accelerator, caches, settings.remember
-        )
+        self.members, self.checkpoint, self.on_failure = tuple(members), checkpoint, on_failure
+        self.settings = settings = members[0].settings
+        self.engine = engine = Engine(members, device)
+        first = engine.models[0]
+        self.task = (Classification() if task is None else task).for_model(first)
+        penalised = [] if settings.l2 is None else kernels(first, settings.l2.layers)
+        stacked = [engine.stacked(kernel) for kernel in penalised]  # type: ignore[arg-type]
+        self.objective = Objective(self.task, [member.settings for member in members], stacked)
+        self.annealing = Annealing(engine.call.model, settings.router)
+        is_trainable = any(engine.trained.values())
+        self.optimizer = build_optimizer(first, settings, engine.trained) if is_trainable else None
+        self.part_schedule = None
+        if self.optimizer is not None:
+            self.part_schedule = PartSchedule(self.optimizer, engine.trained, settings)
+        self.leaves = list(engine.parameters.values())
+        data = _move(data, engine.device)
+        self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
+        self.evaluator = Evaluator(engine, self.task, data, OutputCaches(engine.call, store), settings.remember)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
-        self.checkpoint_path = folder / "state" / "checkpoint.safetensors"
         has_validation = data.validation is not None
-        self.run_record = RunRecord(
-            folder, settings, self.steps_per_epoch, has_validation, lambda event: self.listen(event)
-        )
+        self.records = [
+            RunRecord(member.folder, member.settings, self.steps_per_epoch, has_validation, member.listen)
+            for member in members
+        ]
+        self.failures: dict[int, TrainingError] = {}
+        self.figures = StepFigures()
+        # Up to this step figures are read before the update: no checkpoint is there yet to go back to.
+        self.careful_until = 1
+        # The evaluations at the end of the last epoch.
+        self.evaluations: list[Evaluations] = []
 
     @property
-    def progress(self) -> Progress:
-        """The run's progress."""
-        return self.run_record.progress
+    def active_runs(self) -> list[int]:
+        """The members that have not failed."""
+        return [run for run in range(len(self.members)) if run not in self.failures]
 
-    def train(self) -> Trained:
-        """Train to the end, write checkpoints on the way, and evaluate the reported epoch's model."""
+    @property
+    def clock(self) -> RunRecord:
+        """The record of a run that has not failed: all of these are at the same step."""
+        return self.records[self.active_runs[0]]
+
+    def train(self, reported: Collection[int] | None = None) -> Iterator[tuple[int, Trained]]:
+        """Train all members to the end, then yield the outcome of each that did not fail.
+
+        Arguments:
+            reported: the members whose outcome is yielded; None for all.
+        """
         if self.optimizer is None:
-            return self._evaluate_untrained()
+            yield 0, self._evaluate_untrained()
+            return
         note = self.evaluator.describe_caching(self.rows)
-        if note:
-            self.run_record.notify("note", text=note)
-        progress = restore(self.checkpoint_path, self.model, self.optimizer)
-        if progress is not None:
-            self.run_record.resume(progress)
-        while not self.run_record.is_finished:
-            self.train_epoch()
-            self._end_epoch()
-        epoch = self.run_record.restore_reported_epoch(self.model)
-        return self.evaluator.build_outcome(self.progress.metrics, epoch, self.evaluator.uses_cache(self.rows))
+        for run in self.active_runs if note else ():
+            self.records[run].notify("note", text=note or "")
+        if self._restore():
+            for run, error in self.failures.items():
+                self.on_failure(run, error)
+            for run in self.active_runs:
+                self.records[run].notify("resumed")
+        while self.active_runs and not self.clock.is_finished:
+            try:
+                self.train_epoch()
+                self._end_epoch()
+            except NotFinite as found:
+                self.careful_until = found.step
+                self._restore()
+        yield from self._outcomes([run for run in self.active_runs if reported is None or run in reported])
 
     def _evaluate_untrained(self) -> Trained:
         """The outcome of a model that has no parameters to train."""
-        self.progress.metrics.append(self.evaluator.epoch_entry(0, self.evaluator.summarise("training")))
-        self.run_record.write_metrics()
-        return self.evaluator.build_outcome(self.progress.metrics, 0)
+        (evaluations,) = self.evaluator.evaluate("training", "test", "validation")
+        self.evaluator.check_finite(0, evaluations, 0, 0)
+        figures = self.evaluator.summary(evaluations["training"])
+        self.records[0].progress.metrics.append(self.evaluator.epoch_entry(0, figures, evaluations))
+        self.records[0].write_metrics()
+        return self.evaluator.outcome(0, self.records[0].progress.metrics, 0, evaluations)
+
+    def _outcomes(self, reported: Sequence[int]) -> Iterator[tuple[int, Trained]]:
+        if not reported:
+            return
+        epochs = {run: self.records[run].restore_reported_epoch(self.engine.models[run]) for run in self.active_runs}
+        known = self.evaluations if set(epochs.values()) == {self.clock.progress.epoch} else []
+        evaluations = (
+            self.evaluator.evaluate("training") if known else self.evaluator.evaluate("training", "test", "validation")
+        )
+        uses_cache = bool(self.evaluator.training_cache(self.rows).tables)
+        for run in reported:
+            of_run = {**(known[run] if known else {}), **evaluations[run]}
+            try:
+                self.evaluator.check_finite(run, of_run, epochs[run], self.clock.progress.step)
+                metrics = self.records[run].progress.metrics
+                trained = self.evaluator.outcome(run, metrics, epochs[run], of_run, uses_cache)
+            except TrainingError as error:
+                self._fail(run, error)
+            else:
+                yield run, trained
 
     def train_epoch(self) -> None:
         """Train the epoch under way to its end, from the batch that the progress names."""
-        progress, settings = self.progress, self.settings
-        split, first_row = self.rows.of(progress.epoch)
+        clock, settings, runs = self.clock.progress, self.settings, len(self.members)
+        split, first_row = self.rows.of(clock.epoch)
         cache = self.evaluator.training_cache(self.rows)
+        seeds = [member.seed for member in self.members]
         batches = Batches(
-            split,
-            settings.batch_size,
-            self.seed,
-            progress.epoch,
-            start=progress.batch,
-            channels_last=self.channels_last,
+            split, settings.batch_size, seeds, clock.epoch, clock.batch, channels_last=self.engine.call.channels_last
         )
-        names = ["loss", "cross_entropy", *(loss.name for loss in self.objective.losses), *["l2"] * bool(self.kernels)]
-        sums = [progress.terms.get(name, 0.0) for name in names]
         begun = last_save = last_event = time.monotonic()
-        rows_before = progress.rows
-        seconds_before = self.run_record.timing.before(progress.epoch + 1) if progress.batch else 0.0
+        rows_before = clock.rows
+        seconds_before = self.clock.timing.before(clock.epoch + 1) if clock.batch else 0.0
         modes = None
         for batch in batches:
-            epoch = progress.epoch + progress.batch / self.steps_per_epoch
+            epoch = clock.epoch + clock.batch / self.steps_per_epoch
             if (new_modes := (settings.gate.trains(epoch), settings.experts.trains(epoch))) != modes:
-                set_modes(self.wrapped_model, settings, epoch)
+                set_modes(self.engine.call.model, settings, epoch)
                 modes = new_modes
             with cache.serve_rows(batch.rows + first_row):
-                terms, correct = self._step(batch, epoch)
-            rows = len(batch.labels)
-            sums = [total + rows * term for total, term in zip(sums, terms, strict=True)]
-            self.run_record.count_step(rows, correct)
+                self._step(batch, epoch)
+            if not self.active_runs:
+                return
+            for run in self.active_runs:
+                self.records[run].count_step(len(batch) // runs)
+            clock = self.clock.progress
             now = time.monotonic()
             # The first step is saved at once: whoever saw a run train finds it resumable.
-            save_is_due = progress.step == 1 or now - last_save > settings.checkpoint_seconds
-            if save_is_due or now - last_event > 0.2:
-                progress.terms = dict(zip(names, sums, strict=True))
-                rate = (progress.rows - rows_before) / (now - begun)
+            save_is_due = clock.step == 1 or now - last_save > settings.checkpoint_seconds
+            if save_is_due or now - last_event > EVENT_SECONDS:
+                self._read_figures()
+                rate = runs * (clock.rows - rows_before) / (now - begun)
                 if save_is_due:
                     self._save()
-                    self.run_record.timing.log(progress.epoch + 1, seconds_before + now - begun, rate)
+                    self._log_time(clock.epoch + 1, seconds_before + (now - begun) / runs, rate)
                     last_save = now
-                self.run_record.notify("step", rate)  # so that a listener hears of every checkpoint
+                for run in self.active_runs:  # so that a listener hears of every checkpoint
+                    self.records[run].notify("step", rate)
                 last_event = now
-        progress.terms = dict(zip(names, sums, strict=True))
+        self._read_figures()
         seconds = time.monotonic() - begun
-        self.rate = (progress.rows - rows_before) / seconds
-        self.run_record.timing.log(progress.epoch + 1, seconds_before + seconds, self.rate)
+        self.rate = runs * (clock.rows - rows_before) / seconds
+        # A run's share of the time: the shares of all runs add up to the time that has passed.
+        self._log_time(clock.epoch + 1, seconds_before + seconds / runs, self.rate)
 
-    def _step(self, batch: Batch, epoch: float) -> tuple[list[float], int]:
-        """One update; returns the total and the objective's terms, and how many rows were right before it."""
-        progress, settings = self.progress, self.settings
+    def _step(self, batch: Batch, epoch: float) -> None:
+        """One update of every run that has not failed."""
         assert self.optimizer is not None
         assert self.part_schedule is not None
-        plateau = self.run_record.watch.plateau
-        least = plateau.least if plateau is not None else 0.0
-        self.part_schedule.apply(epoch, self.run_record.watch_state.scale, least)
+        settings, record, runs = self.settings, self.clock, len(self.members)
+        plateau = record.watch.plateau
+        self.part_schedule.apply(epoch, record.watch_state.scale, plateau.least if plateau is not None else 0.0)
         if settings.augment and settings.views is None:
             batch = replace(batch, x=apply_augmentations(batch.x, settings.augment))
-        with self.annealing.at(epoch), self.recorder.recording(self.objective.needs_outputs) as log:
-            output = call_model(self.wrapped_model, batch.x, batch.domains)
-        total, terms = self.objective(output, batch.labels, log, epoch)
-        if settings.l2 is not None and self.kernels:
-            penalty = l2(self.kernels)
-            total, terms = total + settings.l2.weight * penalty, {**terms, "l2": penalty.detach()}
-        values = [total.item(), *(value.item() for value in terms.values())]
-        if not all(map(math.isfinite, values)):
-            raise nonfinite_error(self.model, batch, terms, progress.epoch + 1, progress.step + 1)
-        for parameter in self.parameters:
+        with self.annealing.at(epoch), self.engine.recorder.recording(self.objective.needs_outputs) as log:
+            output = self.engine.call(batch.x, batch.domains)
+        terms = self.objective(output, batch.labels, self.engine.run_logs(log), epoch)
+        scores = self.task.row_scores(output.detach(), batch.labels).view(runs, -1).sum(1)
+        step = record.progress.step + 1
+        self.figures.add(step, len(batch) // runs, terms, scores)
+        if step <= self.careful_until:
+            self._check_step(batch, terms)
+        for parameter in self.leaves:
             parameter.grad = None
-        if total.requires_grad:  # not so before any part's start_epoch
+        losses = [terms[run]["loss"] for run in self.active_runs]
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum() if losses else None
+        if total is not None and total.requires_grad:  # not so before any part's start_epoch
             total.backward()
             if settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+                self.engine.clip_gradients(settings.clip_norm)
             self.optimizer.step()
         # Also where nothing trains yet: a checkpoint holds no counts.
         with self.annealing.at(epoch):
-            step_routers(self.model)
-        correct = (output.detach().argmax(-1) == batch.labels).sum()
-        return values, int(correct)
+            step_routers(self.engine.call.model)
+
+    def _check_step(self, batch: Batch, terms: Sequence[dict[str, Tensor]]) -> None:
+        """Read the figures of a step before its update: runs of which one is not finite fail."""
+        (figures,) = self.figures.take()
+        for run in self.active_runs:
+            record = self.records[run]
+            if figures.are_finite(run):
+                record.count_figures(run, figures)
+                continue
+            columns = (batch.x, batch.labels, batch.domains, batch.rows)
+            rows = Batch(*(column.unflatten(0, (len(self.members), -1))[run] for column in columns))
+            parts = {name: term for name, term in terms[run].items() if name != "loss"}
+            moment = (record.progress.epoch + 1, figures.step)
+            self._fail(run, nonfinite_error(self.engine.models[run], rows, parts, *moment))
+
+    def _read_figures(self) -> None:
+        """Add the figures of the steps since the last reading to the progress.
+
+        Raises:
+            NotFinite: one of a run that has not failed is not finite.
+        """
+        for figures in self.figures.take():
+            for run in self.active_runs:
+                if not figures.are_finite(run):
+                    raise NotFinite(figures.step)
+                self.records[run].count_figures(run, figures)
 
     def _end_epoch(self) -> None:
-        figures = self.run_record.training_figures()
-        entry = self.evaluator.epoch_entry(self.progress.epoch + 1, figures, self.progress.step)
-        self.run_record.close_epoch(entry, self.model, self.rate)
+        if not self.active_runs:
+            return
+        self.evaluations = self.evaluator.evaluate("test", "validation")
+        for run in self.active_runs:
+            record, evaluations = self.records[run], self.evaluations[run]
+            epoch = record.progress.epoch + 1
+            try:
+                self.evaluator.check_finite(run, evaluations, epoch, record.progress.step)
+            except TrainingError as error:
+                self._fail(run, error)
+            else:
+                entry = self.evaluator.epoch_entry(epoch, record.training_figures(), evaluations)
+                record.close_epoch(entry, self.engine.models[run], self.rate)
         self._save()
+
+    def _fail(self, run: int, error: TrainingError) -> None:
+        self.failures[run] = error
+        self.on_failure(run, error)
+
+    def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
+        for run in self.active_runs:
+            self.records[run].timing.log(epoch, seconds, rate)
 
     def _save(self) -> None:
         assert self.optimizer is not None
-        save(self.checkpoint_path, self.model, self.optimizer, self.progress)
+        progress = [record.progress for record in self.records]
+        save(self.checkpoint, self.engine, self.optimizer, progress, self.failures)
+
+    def _restore(self) -> bool:
+        """Go to the state that the checkpoint holds; False where there is none."""
+        assert self.optimizer is not None
+        self.figures.take()
+        state = restore(self.checkpoint, self.engine, self.optimizer)
+        if state is None:
+            return False
+        progress, self.failures = state
+        for record, of_run in zip(self.records, progress, strict=True):
+            record.resume(of_run)
+        return True
+
+
+def _move(data: Dataset, device: torch.device) -> Dataset:
+    """The data on the device, each split once."""
+    splits = {id(split): split.to(device) for split in (data.train, data.validation, data.test) if split is not None}
+    validation = None if data.validation is None else splits[id(data.validation)]
+    return replace(data, train=splits[id(data.train)], validation=validation, test=splits[id(data.test)])

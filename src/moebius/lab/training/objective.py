@@ -1,133 +1,137 @@
-"""What training minimises: the cross-entropy of the mixture plus weighted gate losses."""
+"""What training minimises: the loss of the task plus weighted gate losses and the penalty on kernels."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from moebius.core.loss_needs import loss_needs
 from moebius.core.recording import Log
-from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 from moebius.lab.training.gate_losses import GateLoss
-from moebius.schedules import Schedule
+from moebius.lab.training.penalty import l2
+from moebius.lab.training.settings import Settings
+from moebius.tasks._task import Task
 
 
 class Objective:
-    """total = c(epoch) · cross-entropy + Σ_k weight_k(epoch) · loss_k, loss_k summed over the mixtures of the model.
+    """total = c(epoch) · task loss + Σ_k weight_k(epoch) · loss_k + weight · Σ w², for each of S ≥ 1 runs.
 
-    A loss that needs `expert_losses` (see `mb.needs`) receives each expert's own cross-entropy on each row, (T, E);
-    then all experts run on all rows, whatever the router chooses.
+    The task's loss is the mean over rows; loss_k is summed over the mixtures of the model. A loss that needs
+    `expert_losses` (see `mb.needs`) receives each expert's own loss on each row, (T, E); then all experts run on all
+    rows, whatever the router chooses.
 
     Arguments:
-        gives_log_probabilities: whether the model's outputs are log-probabilities (`LogMixture`) or logits.
-        losses: the gate losses; one whose weight is 0 at an epoch is still reported, without a gradient.
-        cross_entropy: c, the weight of the output's own loss: 0 where the experts are trained one by one.
+        task: what is learned, as these models' outputs are to be read.
+        settings: of each run: its gate losses (one whose weight is 0 at an epoch is still reported, without a
+            gradient), c (0 where the experts are trained one by one) and the penalty, which all have in common.
+        kernels: what the penalty is on; of several runs, stacked: (S, …).
 
-    Reference: ours; studies 1, 2 and 5.
+    Reference: ours; studies 1, 2, 3 and 5.
     """
 
-    def __init__(
-        self,
-        gives_log_probabilities: bool,
-        losses: Sequence[GateLoss] = (),
-        cross_entropy: Schedule = lambda epoch: 1.0,
-    ):
-        self.gives_log_probabilities = gives_log_probabilities
-        self.losses = tuple(losses)
-        self.cross_entropy_weight = cross_entropy
-        self.comparing = {loss.name for loss in losses if loss_needs(loss.function).expert_losses}
+    def __init__(self, task: Task, settings: Sequence[Settings], kernels: Sequence[Tensor] = ()):
+        self.task, self.settings, self.kernels = task, tuple(settings), tuple(kernels)
+        self.comparing = {
+            id(loss) for each in settings for loss in each.losses if loss_needs(loss.function).expert_losses
+        }
 
     @property
     def needs_outputs(self) -> bool:
         """Whether the routings have to hold the outputs of all experts."""
         return bool(self.comparing)
 
-    def cross_entropy(
-        self, output: Float[Tensor, "T C"], labels: Int[Tensor, " T"], reduction: str = "mean"
-    ) -> Float[Tensor, "..."]:
-        """Mean (or per-row) cross-entropy of the output, in float32 at least."""
-        output = output.float() if output.itemsize < 4 else output
-        loss = F.nll_loss if self.gives_log_probabilities else F.cross_entropy
-        return loss(output, labels, reduction=reduction)
-
-    def __call__(
-        self, output: Float[Tensor, "T C"], labels: Int[Tensor, " T"], log: Log, epoch: float
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The total and the named, unweighted terms.
+    def __call__(self, output: Tensor, target: Tensor, logs: Sequence[Log], epoch: float) -> list[dict[str, Tensor]]:
+        """The terms of each run: "loss", the total with its gradient, then the unweighted terms that it is made of.
 
         Arguments:
-            output: of the model.
-            labels: the right classes.
-            log: the routings of the model's mixtures, from `record` (with `outputs=True` where `needs_outputs`).
+            output: of the model, for the rows of all runs in turn.
+            target: of these rows.
+            logs: for each run the routings of its mixtures, from `record` (with `outputs=True` where `needs_outputs`).
             epoch: for the weights' schedules; 0 at the start, 1.5 in the middle of the second epoch.
 
         Raises:
-            ArgumentError: a loss returns something else than one number, or compares experts that classify nothing.
+            ArgumentError: a loss returns something else than one number, or compares experts that do not do the task.
         """
-        return self.total(self.cross_entropy(output, labels), labels, log, epoch, output.shape[-1])
-
-    def total(
-        self,
-        cross_entropy: Float[Tensor, ""],
-        labels: Int[Tensor, " T"],
-        log: Log,
-        epoch: float,
-        classes: int | None = None,
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The same from the mean cross-entropy of the output; `classes` as in `expert_losses`."""
-        terms = {"cross_entropy": cross_entropy.detach()}
-        weight = self.cross_entropy_weight(epoch)
-        # Not 0 · cross_entropy: an output that the objective does not use may be infinite.
-        total = weight * cross_entropy if weight else cross_entropy.new_zeros(())
-        routings = [routing for calls in log.values() for routing in calls]
-        comparisons = [
-            {"expert_losses": expert_losses(routing, labels, classes)} if self.needs_outputs else {}
-            for routing in routings
+        runs = len(self.settings)
+        losses = self.task.row_losses(output, target).view(runs, -1).mean(1)
+        targets = target.unflatten(0, (runs, -1))
+        terms = [
+            self._run_terms(*run, tuple(output.shape[1:]), epoch)
+            for run in zip(self.settings, losses.unbind(), targets.unbind(), logs, strict=True)
         ]
-        for loss in self.losses:
-            function, compares = loss.at(epoch), loss.name in self.comparing
+        penalty = self.settings[0].l2
+        if penalty is not None and self.kernels:
+            for run_terms, value in zip(terms, l2(self.kernels, runs).unbind(), strict=True):
+                run_terms["loss"] = run_terms["loss"] + penalty.weight * value
+                run_terms["l2"] = value.detach()
+        return terms
+
+    def _run_terms(
+        self,
+        settings: Settings,
+        loss: Float[Tensor, ""],
+        target: Tensor,
+        log: Log,
+        shape: tuple[int, ...],
+        epoch: float,
+    ) -> dict[str, Tensor]:
+        weight = settings.cross_entropy(epoch)
+        # Not 0 · loss: an output that the objective does not use may be infinite.
+        total = weight * loss if weight else loss.new_zeros(())
+        terms = {"loss": total, self.task.loss_name: loss.detach()}
+        routings = [routing for calls in log.values() for routing in calls]
+        compares = any(id(gate_loss) in self.comparing for gate_loss in settings.losses)
+        comparisons = expert_losses(self.task, log, target, shape) if compares else [None] * len(routings)
+        for gate_loss in settings.losses:
+            function = gate_loss.at(epoch)
             values = [
-                _check_scalar(loss.name, function(routing, **(comparison if compares else {})))
+                _check_scalar(gate_loss, function(routing, expert_losses=comparison))
+                if id(gate_loss) in self.comparing
+                else _check_scalar(gate_loss, function(routing))
                 for routing, comparison in zip(routings, comparisons, strict=True)
             ]
-            value = torch.stack(values).sum() if values else total.new_zeros(())
-            weight = loss.weight(epoch)
+            value = torch.stack(values).sum() if values else loss.new_zeros(())
+            weight = gate_loss.weight(epoch)
             if weight:
-                total = total + weight * value
-            terms[loss.name] = value.detach()
-        return total, terms
+                terms["loss"] = terms["loss"] + weight * value
+            terms[gate_loss.name] = value.detach()
+        return terms
 
 
-def _check_scalar(name: str, value: object) -> Tensor:
+def _check_scalar(loss: GateLoss, value: object) -> Tensor:
     """`value` if it is a tensor of shape ()."""
     if isinstance(value, Tensor) and value.shape == ():
         return value
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise ArgumentError(f"losses.{name}", "must return one number, a tensor of shape ()", shape, "return values.mean()")
+    rule = "must return one number, a tensor of shape ()"
+    raise ArgumentError(f"losses.{loss.name}", rule, shape, "return values.mean()")
 
 
-def expert_losses(routing: Routing, labels: Int[Tensor, " N"], classes: int | None = None) -> Float[Tensor, "T E"]:
-    """Each expert's own cross-entropy on each row, in float32 at least.
+def expert_losses(task: Task, log: Log, target: Tensor, shape: tuple[int, ...]) -> list[Float[Tensor, "T E"]]:
+    """Each expert's own loss on each row, for every routing of a log.
 
     Arguments:
-        routing: with the outputs (T, E, C) of all experts.
-        labels: of the outermost batch.
-        classes: C, which the outputs must have; None for any.
+        task: what is learned.
+        log: its routings have the outputs (T, E, …) of all experts.
+        target: of the rows of the outermost batch.
+        shape: of the model's output for a row, which the experts' have to have, too.
 
     Raises:
-        ArgumentError: the routing holds no outputs, outputs that are no logits of the classes, or not one row a label.
+        ArgumentError: a routing holds no outputs, outputs of another shape, or not one row for each target.
     """
-    outputs = routing.outputs
-    if outputs is None:
-        rule = "a loss that compares experts needs the outputs of all of them"
-        raise ArgumentError("losses", rule, None, "with mb.record(model, outputs=True) as log: …")
-    labels = labels if routing.rows is None else labels[routing.rows]
-    if outputs.ndim != 3 or len(outputs) != len(labels) or classes not in (None, outputs.shape[-1]):
-        rule = "a loss that compares experts needs logits of shape (rows, experts, classes)"
-        fix = "a loss without expert_losses, such as mb.losses.batch_entropy, or experts that classify each row"
-        raise ArgumentError("losses", rule, tuple(outputs.shape), fix)
-    outputs = outputs.float() if outputs.itemsize < 4 else outputs
-    return F.cross_entropy(outputs.transpose(1, 2), labels.unsqueeze(1).expand(outputs.shape[:2]), reduction="none")
+    routings = [routing for calls in log.values() for routing in calls]
+    for routing in routings:
+        if routing.outputs is None:
+            rule = "a loss that compares experts needs the outputs of all of them"
+            raise ArgumentError("losses", rule, None, "with mb.record(model, outputs=True) as log: …")
+        if routing.outputs.shape[2:] != shape or (routing.rows is None and len(routing.outputs) != len(target)):
+            rule = f"a loss that compares experts needs outputs of shape (rows, experts, {', '.join(map(str, shape))})"
+            fix = "a loss without expert_losses, such as mb.losses.batch_entropy, or experts that do the whole task"
+            raise ArgumentError("losses", rule, tuple(routing.outputs.shape), fix)
+    return [
+        task.expert_losses(routing.outputs, target if routing.rows is None else target[routing.rows])
+        for routing in routings
+        if routing.outputs is not None
+    ]

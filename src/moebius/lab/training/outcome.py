@@ -86,9 +86,8 @@ class Trained:
         accuracies = [f"{name} {rows.accuracy:.3f}" for name, rows in splits.items() if rows is not None]
         figures = [("accuracy", ", ".join(accuracies))]
         if self.alone:
-            best = max(self.alone, key=lambda expert: expert.accuracy(self.test.labels))
-            accuracy = best.accuracy(self.test.labels)
-            figures.append(("best single expert", f"{accuracy:.3f} ({' and '.join(best.paths[:2])})"))
+            best = max(self.alone, key=lambda expert: expert.accuracy)
+            figures.append(("best single expert", f"{best.accuracy:.3f} ({' and '.join(best.paths[:2])})"))
         if self.oracle is not None:
             figures.append(("oracle", f"{self.oracle:.3f}"))
         if self.test.gates:

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
 from moebius.kit.files import atomic_path
 from moebius.lab.data.split import Split
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
 
@@ -30,21 +30,17 @@ class OutputCaches:
     them, and when.
 
     Arguments:
-        model: the outputs of its outermost frozen adapters are cached.
+        call: the model; the outputs of its outermost frozen adapters are cached.
         store: (adapter, name of a split) → the file that keeps its outputs for other runs; None for no file.
-        autocast: the context in which the model computes.
-        channels_last: layout of the images.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        call: ModelCall,
         store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
-        autocast: Callable[[], AbstractContextManager] = nullcontext,
-        channels_last: bool = False,
     ):
-        self.store, self.autocast, self.channels_last = store, autocast, channels_last
-        self.parts = cacheable_parts(model)
+        self.call, self.store = call, store
+        self.parts = cacheable_parts(call.model) if call.runs == 1 else []
         self.caches: dict[str, OutputCache] = {}
 
     def cache_of(self, split: Split, name: str) -> OutputCache:
@@ -91,7 +87,7 @@ class OutputCaches:
     @torch.no_grad()
     def _compute(self, part: Adapter, split: Split) -> Tensor:
         pieces: list[Tensor] = []
-        for piece in part_outputs(part, split, self.channels_last, self.autocast):
+        for piece in part_outputs(part, split, self.call):
             if piece[:1].nbytes * len(split) > MOST_BYTES:
                 return piece[:0]
             pieces.append(piece)

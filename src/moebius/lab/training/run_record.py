@@ -12,6 +12,7 @@ from moebius.kit.files import write_text
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings, Watch
+from moebius.lab.training.step_figures import Figures
 from moebius.lab.training.timing import Timing
 from moebius.lab.training.watch_state import WatchState, watch_state
 
@@ -47,16 +48,22 @@ class RunRecord:
         """Go on from a checkpoint's progress."""
         self.progress = progress
         self.watch_state = self._compute_watch_state()
-        self.notify("resumed")
+
+    def count_figures(self, run: int, figures: Figures) -> None:
+        """Add the figures that a step has for the run of this number."""
+        sums = self.progress.terms
+        self.progress.score += figures.scores[run]
+        self.progress.terms = {
+            name: sums.get(name, 0.0) + figures.rows * term for name, term in figures.terms[run].items()
+        }
 
     @property
     def is_finished(self) -> bool:
         """Whether the last epoch is finished."""
         return self.progress.epoch >= self.settings.epochs or self.watch_state.ends
 
-    def count_step(self, rows: int, correct: int) -> None:
-        """Count a finished step of so many rows, of which so many were classified right."""
-        self.progress.correct += correct
+    def count_step(self, rows: int) -> None:
+        """Count a finished step of so many rows."""
         self.progress.batch += 1
         self.progress.step += 1
         self.progress.rows += rows
@@ -65,7 +72,7 @@ class RunRecord:
         """Accuracy, loss and terms of the epoch under way, measured before each update."""
         progress = self.progress
         return {
-            "accuracy": progress.correct / progress.rows,
+            "accuracy": progress.score / progress.rows,
             "loss": progress.terms["loss"] / progress.rows,
             "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
         }
@@ -89,8 +96,8 @@ class RunRecord:
             elif progress.best is not None and self.watch.restart:
                 restore_weights(self.best_path, model)
         self.notify("epoch", rate, entry["test"]["accuracy"])
-        progress.batch = progress.rows = progress.correct = 0
-        progress.terms = {}
+        progress.batch = progress.rows = 0
+        progress.score, progress.terms = 0, {}
         self.write_metrics()
 
     def restore_reported_epoch(self, model: nn.Module) -> int:
@@ -115,7 +122,7 @@ class RunRecord:
                 epoch=progress.epoch + (kind != "epoch"),
                 step=progress.step,
                 steps=self.steps_per_epoch * self.settings.epochs,
-                accuracy=progress.correct / rows,
+                accuracy=progress.score / rows,
                 loss=progress.terms.get("loss", math.nan) / rows,
                 images_per_second=rate,
                 test_accuracy=test_accuracy,
