@@ -5,7 +5,7 @@ batch normalisation are in evaluation mode) and a row's input is always the same
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
@@ -33,13 +33,16 @@ class OutputCache:
 
     tables: dict[nn.Module, Float[Tensor, "N ..."]] = field(default_factory=dict)
 
-    @contextmanager
-    def serve_rows(self, rows: Int[Tensor, " T"]) -> Iterator[None]:
+    def serve_rows(self, rows: Int[Tensor, " T"]) -> AbstractContextManager[None]:
         """Let parts that are called inside the block look their outputs up.
 
         Arguments:
             rows: the data set's row numbers of the outermost batch.
         """
+        return self._serve(rows) if self.tables or _active_cache.value is not None else nullcontext()
+
+    @contextmanager
+    def _serve(self, rows: Int[Tensor, " T"]) -> Iterator[None]:
         previous, _active_cache.value = _active_cache.value, (self, rows)
         try:
             yield

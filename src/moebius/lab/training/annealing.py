@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 
@@ -39,12 +39,12 @@ class Annealing:
                 fix = did_you_mean(name, numbers) if numbers else "training: {router: {}}"
                 raise ArgumentError(f"training.router.{name}", "the router has no such number", name, fix)
 
-    @contextmanager
-    def at(self, epoch: float) -> Iterator[None]:
+    def at(self, epoch: float) -> AbstractContextManager[None]:
         """Inside the block, the routers have the values of this epoch."""
-        if not self.schedules:
-            yield
-            return
+        return self._set(epoch) if self.schedules else nullcontext()
+
+    @contextmanager
+    def _set(self, epoch: float) -> Iterator[None]:
         built = [(router, name, getattr(router, name)) for name, routers in self.routers.items() for router in routers]
         try:
             for router, name, _ in built:

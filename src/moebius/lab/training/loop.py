@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from moebius.core.routing import step_routers
+from moebius.core.routing import Router
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch, Batches
@@ -84,6 +84,8 @@ class Loop:
         if self.optimizer is not None:
             self.part_schedule = PartSchedule(self.optimizer, engine.trained, settings)
         self.leaves = list(engine.parameters.values())
+        # As `step_routers` finds them, which looks through all modules.
+        self.routers = [module for module in engine.call.model.modules() if isinstance(module, Router)]
         data = _move(data, engine.device)
         self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
         self.evaluator = Evaluator(engine, self.task, data, OutputCaches(engine.call, store), settings.remember)
@@ -94,16 +96,13 @@ class Loop:
             for member in members
         ]
         self.failures: dict[int, TrainingError] = {}
+        # The members that have not failed.
+        self.active_runs = list(range(len(members)))
         self.figures = StepFigures()
         # Up to this step figures are read before the update: no checkpoint is there yet to go back to.
         self.careful_until = 1
         # The evaluations at the end of the last epoch.
         self.evaluations: list[Evaluations] = []
-
-    @property
-    def active_runs(self) -> list[int]:
-        """The members that have not failed."""
-        return [run for run in range(len(self.members)) if run not in self.failures]
 
     @property
     def clock(self) -> RunRecord:
@@ -237,7 +236,8 @@ class Loop:
             self.optimizer.step()
         # Also where nothing trains yet: a checkpoint holds no counts.
         with self.annealing.at(epoch):
-            step_routers(self.engine.call.model)
+            for router in self.routers:
+                router.step()
 
     def _check_step(self, batch: Batch, terms: Sequence[dict[str, Tensor]]) -> None:
         """Read the figures of a step before its update: runs of which one is not finite fail."""
@@ -283,6 +283,7 @@ class Loop:
 
     def _fail(self, run: int, error: TrainingError) -> None:
         self.failures[run] = error
+        self.active_runs = [other for other in self.active_runs if other != run]
         self.on_failure(run, error)
 
     def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
@@ -302,6 +303,7 @@ class Loop:
         if state is None:
             return False
         progress, self.failures = state
+        self.active_runs = [run for run in range(len(self.members)) if run not in self.failures]
         for record, of_run in zip(self.records, progress, strict=True):
             record.resume(of_run)
         return True
