@@ -21,7 +21,7 @@ def test_a_file_that_changes_meanwhile_is_refused(plugin):
     (loaded,) = load_plugins([plugin])
     loaded.load()
     plugin.write_text("text = 'another'\n")
-    with pytest.raises(StudyError, match=r"mine\.py: the file has changed since the command began"):
+    with pytest.raises(StudyError, match=r"mine\.py: the file has changed since the study was planned"):
         loaded.load()
 
 

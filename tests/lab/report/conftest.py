@@ -165,13 +165,13 @@ def make_study(tmp_path: Path) -> Maker:
         recipe["report"] = dict(report or {})
         data = {"fingerprint": "0f1e2d", "classes": names, "domains": list(domains)}
         data |= {f"{split}_rows": count for split, count in rows.items()}
-        about = {"schema": 1, "study": "linear-experts", "recipe": recipe, "data": data}
+        about = {"schema": 2, "study": "linear-experts", "recipe": recipe, "data": data}
         about |= {
             "versions": {"moebius": "0.1.0", "torch": "2.13.0"},
             "hardware": {"cpu": "two cores", "device": "cpu"},
         }
         (out / "study.json").write_text(json.dumps(about))
-        (out / "results.json").write_text(json.dumps({"schema": 1, "study": "linear-experts", "runs": runs}))
+        (out / "results.json").write_text(json.dumps({"schema": 2, "study": "linear-experts", "runs": runs}))
         return out
 
     return make

@@ -32,9 +32,9 @@ def test_builds_the_same_bytes_again(make_study):
 
 def test_only_the_required_keys_are_required(make_study):
     out = make_study(seeds=1, epochs=1)
-    (out / "study.json").write_text(json.dumps({"schema": 1}))
+    (out / "study.json").write_text(json.dumps({"schema": 2}))
     runs = [{"variant": "a", "seed": 0, "accuracy": {"test": 0.5}}]
-    (out / "results.json").write_text(json.dumps({"schema": 1, "runs": runs}))
+    (out / "results.json").write_text(json.dumps({"schema": 2, "runs": runs}))
     assert ".500" in build(out).read_text(encoding="utf-8")
 
 

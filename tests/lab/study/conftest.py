@@ -4,21 +4,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.text import write_yaml
-from moebius.lab.study.cohorts import CohortMode
+from moebius.lab.study.cohorts import CohortMode, Job
+from moebius.lab.study.job import run_job
+from moebius.lab.study.job_spec import load_data
 from moebius.lab.study.plan import Plan, make_plan
-from moebius.lab.study.run import LoadData
+from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.study.train_run import result_path
-from moebius.lab.study.workers import Failure, run_all
 from moebius.lab.training.outcome import Event
 
 RECIPE = """
@@ -58,10 +60,9 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reci
 
 
 class Study(NamedTuple):
-    """What `run_all` is given."""
+    """A plan, its data and its folder."""
 
     plan: Plan
-    load: LoadData
     data: Dataset
     out: Path
 
@@ -80,12 +81,51 @@ def planned(small_recipe: Callable[..., Recipe]) -> Callable[..., Study]:
         cohorts: CohortMode = "auto",
     ) -> Study:
         recipe = small_recipe(*overrides, seeds=seeds, added=added)
-        load = LoadData(recipe.data.model_dump(mode="json"), None)
-        data = load()
+        data = load_data(recipe.data.model_dump(mode="json"), None)
         plan = make_plan(recipe, data, "cpu", workers, out, cohorts=cohorts)
-        return Study(Plan(**{**vars(plan), "threads": threads}), load, data, out)
+        return Study(replace(plan, threads=threads), data, out)
 
     return create_study
+
+
+class Record:
+    """What a job or a plan reports while it trains; breaks off where `stop` says so."""
+
+    def __init__(self, stop: Callable[[RunSpec, Event], bool] = lambda run, event: False):
+        self.stop = stop
+        self.events: list[tuple[str, str, int]] = []
+        self.finished: list[str] = []
+        self.failures: dict[str, MoebiusError] = {}
+
+    def listen(self, run: RunSpec, event: Event) -> None:
+        self.events.append((run.name, event.kind, event.step))
+        if self.stop(run, event):
+            raise KeyboardInterrupt
+
+    def finish(self, run: RunSpec) -> None:
+        self.finished.append(run.name)
+        self.events.append((run.name, "finished", 0))
+
+    def fail(self, run: RunSpec, error: MoebiusError) -> None:
+        self.failures[run.name] = error
+
+    def train_job(self, job: Job, data: Dataset) -> "Record":
+        """Do a job in this process."""
+        run_job(job, lambda: data, "cpu", self.listen, self.finish, self.fail)
+        return self
+
+    def train_plan(self, plan: Plan, data: Dataset) -> "Record":
+        """Train what is not finished."""
+        unfinished = [run for run in plan.all_runs if not run.is_finished]
+        failures = run_all(plan, unfinished, data, self.listen, self.finish, self.fail)
+        assert {run.name: error for run, error in failures} == self.failures
+        return self
+
+
+@pytest.fixture(scope="session")
+def record() -> type[Record]:
+    """Trains, and keeps what is reported."""
+    return Record
 
 
 @pytest.fixture
@@ -186,31 +226,18 @@ class StageStudy:
     """A plan and its folder."""
 
     def __init__(self, recipe: Recipe, out: Path, workers: int = 1, stages_dir: Path | None = None):
-        self.load = LoadData(recipe.data.model_dump(mode="json"), None)
-        self.data, self.out = self.load(), out
-        plan = make_plan(recipe, self.data, "cpu", workers, out, stages_dir)
-        self.plan = Plan(**{**vars(plan), "threads": 1})
-        self.events: list[tuple[str, str, int]] = []
-        self.trained: list[str] = []
+        self.data, self.out = load_data(recipe.data.model_dump(mode="json"), None), out
+        self.plan = make_plan(recipe, self.data, "cpu", workers, out, stages_dir)
 
-    def run(self, stop: Callable[..., bool] = lambda run, event: False) -> list[Failure]:
-        """Train what is not finished; breaks off where `stop` says so."""
-
-        def listen(run: RunSpec, event: Event) -> None:
-            self.events.append((run.name, event.kind, event.step))
-            if stop(run, event):
-                raise KeyboardInterrupt
-
-        def finish(run: RunSpec) -> None:
-            self.trained.append(run.name)
-            self.events.append((run.name, "finished", 0))
-
-        unfinished = [run for run in self.plan.all_runs if not result_path(self.out, run).exists()]
-        return run_all(self.plan, unfinished, self.out, self.load, self.data, listen, finish)
+    def run(self, stop: Callable[[RunSpec, Event], bool] = lambda run, event: False) -> dict[str, str]:
+        """Train what is not finished, and return the messages of the runs that failed; breaks off where `stop` says."""
+        self.record = Record(stop)
+        self.record.train_plan(self.plan, self.data)
+        return {name: error.message for name, error in self.record.failures.items()}
 
     def folder(self, name: str) -> Path:
         """The folder of the stage or the variant."""
-        return next(run.place(self.out) for run in self.plan.all_runs if run.variant == name)
+        return next(run.folder for run in self.plan.all_runs if run.variant == name)
 
     def stamps(self, names: Sequence[str]) -> dict[str, int]:
         """When the weights of these stages or variants were written."""
@@ -219,9 +246,7 @@ class StageStudy:
     def bits(self) -> dict[tuple[str, str], bytes]:
         """The files of all runs that must not differ by a bit."""
         files = ("model.safetensors", "metrics.jsonl")
-        return {
-            (run.name, file): (run.place(self.out) / file).read_bytes() for run in self.plan.all_runs for file in files
-        }
+        return {(run.name, file): (run.folder / file).read_bytes() for run in self.plan.all_runs for file in files}
 
 
 @pytest.fixture

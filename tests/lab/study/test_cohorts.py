@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from moebius.kit.errors import StudyError
@@ -18,7 +20,7 @@ TRAINING = {"epochs": 2, "batch_size": 40, "optimizer": {"kind": "adam", "lr": 1
 def runs(seeds, variants):
     """Variant → model, or model and changes of the training."""
     return [
-        RunSpec(name, seed, model, {**TRAINING, **changes}, "")
+        RunSpec(name, seed, Path(name), model, {**TRAINING, **changes}, "")
         for seed in range(seeds)
         for name, (model, changes) in variants.items()
     ]
@@ -59,7 +61,7 @@ def test_reasons(cohorts_of):
     specs = [
         *runs(2, {"noisy": (NOISY, {}), "large": (LARGE, {}), "bf16": (LINEAR, {"precision": "bf16"})}),
         *runs(1, {"lonely": (LINEAR, {"epochs": 7})}),
-        *[RunSpec("staged", seed, LINEAR, TRAINING, "", stages) for seed in (0, 1)],
+        *[RunSpec("staged", seed, Path("staged"), LINEAR, TRAINING, "", stages) for seed in (0, 1)],
     ]
     cohorts, reasons = cohorts_of(specs)
     assert cohorts == []

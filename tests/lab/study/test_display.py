@@ -1,6 +1,7 @@
 import math
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from moebius.lab.study.display import Display
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
 
-RUN = RunSpec("linear", 1, {}, {"epochs": 3}, "")
+RUN = RunSpec("linear", 1, Path("seed-1"), {}, {"epochs": 3}, "")
 
 
 def shown(terminal: bool, *events: Event) -> tuple[str, StringIO]:
@@ -77,7 +78,7 @@ def test_no_rate_and_no_time_left_before_there_is_one():
     assert "nan" not in shown(False, Event("epoch", 1, 10, 30, 0.5, 1.0, math.nan, 0.5))[0]
 
 
-COHORT = [RunSpec("linear", seed, {}, {"epochs": 3}, "") for seed in range(3)]
+COHORT = [RunSpec("linear", seed, Path(f"seed-{seed}"), {}, {"epochs": 3}, "") for seed in range(3)]
 
 
 def test_a_cohort_has_one_bar_with_the_mean_of_its_runs():

@@ -36,7 +36,7 @@ def test_a_killed_holder_lets_go(holder, tmp_path):
     holder.kill()
     holder.wait()
     with folder_lock(tmp_path / "study"):
-        assert (tmp_path / "study" / ".lock").read_text() == str(os.getpid())
+        assert (tmp_path / "study" / ".pid").read_text() == str(os.getpid())
 
 
 def test_waits_for_a_holder_that_ends(started, tmp_path):

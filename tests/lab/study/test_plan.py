@@ -17,7 +17,7 @@ def test_runs_go_seed_by_seed(planned, tmp_path):
 def test_study_json_says_what_is_run(planned, tmp_path):
     study = planned(tmp_path)
     study_json = json.loads((tmp_path / "study.json").read_text())
-    assert study_json["schema"] == 1
+    assert study_json["schema"] == 2
     assert study_json["study"] == "small"
     assert study_json["recipe"]["training"]["epochs"] == 2
     assert study_json["data"]["fingerprint"] == study.data.fingerprint
@@ -115,6 +115,10 @@ def names(cohorts):
     return [[run.name for run in cohort] for cohort in cohorts]
 
 
+def jobs(plan, runs):
+    return names(job.runs for job in plan.jobs(runs))
+
+
 def test_cohorts_are_decided_once(planned, tmp_path):
     first = planned(tmp_path, TWO, seeds=2).plan
     assert names(first.cohorts) == [["hidden/seed-0", "hidden/seed-1"], ["linear/seed-0", "linear/seed-1"]]
@@ -135,14 +139,14 @@ def test_seeds_that_come_later_are_stacked_among_themselves(planned, tmp_path):
     ]
     assert names(planned(tmp_path, TWO, seeds=5).plan.cohorts) == names(larger.cohorts)
     # Jobs are the whole cohorts of what is asked for, and the runs that are in none.
-    assert names(larger.jobs(larger.runs[6:7])) == names(larger.cohorts[3:])
+    assert jobs(larger, larger.runs[6:7]) == names(larger.cohorts[3:])
 
 
 def test_a_run_that_was_planned_alone_stays_alone(planned, tmp_path):
     planned(tmp_path, TWO, seeds=1)
     larger = planned(tmp_path, TWO, seeds=2).plan
     assert larger.cohorts == ()
-    assert names(larger.jobs(larger.runs)) == [[run.name] for run in larger.runs]
+    assert jobs(larger, larger.runs) == [[run.name] for run in larger.runs]
     assert names(planned(tmp_path, TWO, seeds=4).plan.cohorts) == [
         ["hidden/seed-2", "hidden/seed-3"],
         ["linear/seed-2", "linear/seed-3"],
@@ -153,18 +157,18 @@ def test_fewer_seeds_leave_the_cohorts_whole(planned, tmp_path):
     planned(tmp_path, TWO, seeds=3)
     fewer = planned(tmp_path, TWO, seeds=1).plan
     assert [run.name for run in fewer.runs] == ["linear/seed-0", "hidden/seed-0"]
-    assert names(fewer.jobs(fewer.runs)) == [
-        [f"{name}/seed-{seed}" for seed in range(3)] for name in ("hidden", "linear")
-    ]
+    assert jobs(fewer, fewer.runs) == [[f"{name}/seed-{seed}" for seed in range(3)] for name in ("hidden", "linear")]
 
 
-def test_a_study_from_before_there_were_cohorts_goes_on_without(planned, tmp_path):
-    planned(tmp_path, TWO, seeds=2)
+def test_a_study_of_an_older_version_is_refused(planned, tmp_path):
+    planned(tmp_path)
     path = tmp_path / "study.json"
-    study_json = json.loads(path.read_text())
-    del study_json["jobs"], study_json["alone"]
-    path.write_text(json.dumps(study_json))
-    assert planned(tmp_path, TWO, seeds=2).plan.cohorts == ()
+    text = json.dumps({**json.loads(path.read_text()), "schema": 1})
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"is a study of moebius 0\.1\.0 \(its study.json has schema 1, ") as caught:
+        planned(tmp_path)
+    assert caught.value.fix == f"--out {tmp_path}-2"
+    assert path.read_text() == text
 
 
 def test_what_is_refused_leaves_no_study(small_recipe, planned, tmp_path):

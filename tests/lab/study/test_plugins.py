@@ -8,7 +8,6 @@ from moebius.kit.errors import StudyError
 from moebius.lab.recipe.plugins import load_plugins
 from moebius.lab.study.plan import make_plan
 from moebius.lab.study.stages import plan_stages
-from moebius.lab.study.workers import run_all
 
 STAGES = "  staged: {experts: {kind: stage, stage: base}}\nstages: {base: {network: {kind: linear}}}\n"
 
@@ -59,12 +58,9 @@ def test_a_plugin_may_be_added_but_not_to_stages_that_are_trained(planned, small
         make_plan(small_recipe(added=STAGES), data, "cpu", 1, staged, plugins=plugins)
 
 
-def test_a_worker_refuses_a_plugin_that_changes_before_it_begins(planned, small_recipe, plugin, tmp_path):
+def test_a_job_refuses_a_plugin_that_has_changed(planned, small_recipe, plugin, tmp_path):
     study = planned(tmp_path / "other")
     plan = make_plan(small_recipe(), study.data, "cpu", 2, study.out, plugins=load_plugins([plugin]))
     plugin.write_text("text = 'another'\n")
-    failures = run_all(
-        plan, plan.runs, study.out, study.load, study.data, lambda run, event: None, lambda run: pytest.fail(run.name)
-    )
-    assert sorted(failure.run.name for failure in failures) == ["conv/seed-0", "linear/seed-0"]
-    assert all("mine.py: the file has changed since the command began" in str(failure.error) for failure in failures)
+    with pytest.raises(StudyError, match=r"mine\.py: the file has changed since the study was planned"):
+        plan.jobs(plan.runs)[0].load_data()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, end_command
 
@@ -34,6 +35,10 @@ def run(
         typer.Option(metavar="DIR", help="Folder of finished stages.", show_default="OUT/stages"),
     ] = None,
     plugin: Plugins = None,
+    plan_only: Annotated[
+        bool,
+        typer.Option("--plan-only", help="Train nothing; print the folder of each job, for `moebius job FOLDER`."),
+    ] = False,
 ) -> None:
     """Train what RECIPE compares and write the report; interrupted, the same command goes on."""
     from moebius.kit.allocator import tune_allocator
@@ -48,4 +53,8 @@ def run(
 
     folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
     options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "cohorts": cohorts}
-    study.run(loaded, out=folder, plugins=plugins, **options)
+    if not plan_only:
+        study.run(loaded, out=folder, plugins=plugins, **options)
+        return
+    for job in study.plan_only(loaded, folder, Console(stderr=True), plugins=plugins, **options):
+        typer.echo(job)

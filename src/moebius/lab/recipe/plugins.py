@@ -29,12 +29,12 @@ class Plugin:
         """Run the file in this process, unless it has run already.
 
         Raises:
-            StudyError: the file has changed since the command began.
+            StudyError: the file has changed since the study was planned.
             MoebiusError: the file cannot be read, or running it fails.
         """
         if load_plugin(self.path) != self.digest:
-            rule = f"plugin {self.file}: the file has changed since the command began"
-            raise StudyError(rule, "run the same command again when the file is finished")
+            rule = f"plugin {self.file}: the file has changed since the study was planned"
+            raise StudyError(rule, "run the same `moebius run` command again when the file is finished")
 
     def record(self) -> dict[str, str]:
         """The entry of this plugin in study.json."""

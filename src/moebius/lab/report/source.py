@@ -11,7 +11,8 @@ from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
 
-SCHEMA = 1
+# Of study.json and results.json.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

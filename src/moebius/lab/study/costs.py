@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ ROWS = 256
 ROUNDS = 9
 
 
-def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, dict[str, float]]]:
+def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, float]]]:
     """Multiply-adds and microseconds per test image, for the first seed's model of every variant.
 
     One batch of test rows, spread evenly over the split, goes through all models in turn, several times over: medians
@@ -35,7 +34,7 @@ def measure_costs(plan: Plan, data: Dataset, out: Path) -> dict[str, dict[str, d
     torch.set_num_threads(plan.threads)
     try:
         batch = _test_batch(data, plan.device)
-        models = [(run.variant, _load(run, out, plan.device)) for run in plan.runs if run.seed == 0]
+        models = [(run.variant, _load(run, plan.device)) for run in plan.runs if run.seed == 0]
         cases = [(variant, model, mode) for variant, model in models for mode in _modes(model)]
         counts = [
             _measure_in_mode(model, mode, lambda model: count_multiply_adds(model, *_inputs(batch)))
@@ -59,8 +58,8 @@ def _test_batch(data: Dataset, device: str) -> Batch:
     return next(ordered_batches(data.test.take(rows).to(torch.device(device)), ROWS, channels_last=True))
 
 
-def _load(run: RunSpec, out: Path, device: str) -> nn.Module:
-    model, _ = load_run(run.place(out))
+def _load(run: RunSpec, device: str) -> nn.Module:
+    model, _ = load_run(run.folder)
     return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

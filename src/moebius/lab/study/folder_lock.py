@@ -1,17 +1,13 @@
 """One process at a time on a folder."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moebius.kit.errors import StudyError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None
+from moebius.kit.errors import StudyError
 
 
 @contextmanager
@@ -25,32 +21,21 @@ def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
     Raises:
         StudyError: another process has locked it, or it cannot be written.
     """
-    path = folder / ".lock"
+    # In a file of its own: older versions of filelock empty the lock file when they try to lock it.
+    holder = folder / ".pid"
+    lock = FileLock(folder / ".lock", timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        lock.acquire()
+        holder.write_text(str(os.getpid()))
+    except Timeout:
+        pid = holder.read_text() if holder.exists() else "unknown"
+        fix = f"wait for it, or --out {folder}-2"
+        raise StudyError(f"{folder}: another process (pid {pid}) is at work on this folder", fix) from None
     except OSError as error:
+        lock.release()
         raise StudyError(f"{folder}: cannot be written ({error.strerror})", "--out a-folder-of-yours") from None
-    with file:
-        deadline = time.monotonic() + wait
-        while not _try_lock(file.fileno()):
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                fix = f"wait for it, or --out {folder}-2"
-                raise StudyError(f"{folder}: another process (pid {holder}) is at work on this folder", fix)
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield
+    finally:
+        lock.release()

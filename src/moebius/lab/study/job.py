@@ -1,54 +1,155 @@
-"""One job of a process: a run, or a cohort."""
+"""One job: train a run, a stage or a cohort in its folders and leave the files of each run."""
 
+import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from moebius.kit.errors import MoebiusError
+from torch import nn
+
+from moebius.kit.errors import MoebiusError, StudyError, TrainingError
+from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset
+from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.lab.study.cohorts import Job
+from moebius.lab.study.folder_lock import folder_lock
+from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.study.train_cohort import train_cohort
-from moebius.lab.study.train_run import result_path, train_run
+from moebius.lab.study.stages import digest
+from moebius.lab.training.checkpoint import restore_weights
+from moebius.lab.training.engine import Member
+from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
+from moebius.lab.training.settings import Settings
+from moebius.layers.mixture import Mixture
+
+# Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
+ORPHAN_SECONDS = 10.0
 
 
 def run_job(
     job: Job,
-    data: Dataset,
-    out: Path,
+    load: Callable[[], Dataset],
     device: str,
     listen: Callable[[RunSpec, Event], None],
     on_finish: Callable[[RunSpec], None],
     on_failure: Callable[[RunSpec, MoebiusError], None],
 ) -> None:
-    """Train one run, or a cohort.
+    """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
+
+    A finished run of a cohort trains again together with an unfinished one, so that this one gets the same bits; its
+    events are not sent, and its files stay. The error of a run that fails is also left in its folder.
 
     Arguments:
-        job: the runs.
-        data: of the study.
-        out: its folder.
+        job: one run, or the runs of a cohort.
+        load: returns the study's data; called when the job has locked its folders and can begin.
         device: "cpu" or "cuda".
         listen: receives a run and its event.
         on_finish, on_failure: one of them is called for each run that was not finished before.
     """
-    unfinished = {run.name: run for run in job if not result_path(out, run).exists()}
+    unfinished = {run.name: run for run in job if not run.is_finished}
 
     def finish(run: RunSpec) -> None:
-        unfinished.pop(run.name, None)
-        on_finish(run)
+        if unfinished.pop(run.name, None):
+            on_finish(run)
 
     def fail(run: RunSpec, error: MoebiusError) -> None:
-        unfinished.pop(run.name, None)
-        on_failure(run, error)
+        if unfinished.pop(run.name, None):
+            write_error(run, error)
+            on_failure(run, error)
 
-    try:
-        first, *others = job
-        if others:
-            train_cohort(job, data, out, device, listen, finish, fail)
-        else:
-            train_run(first, data, out, device, lambda event: listen(first, event))
-    except MoebiusError as error:
-        for run in list(unfinished.values()):
-            fail(run, error)
+    with ExitStack() as locks:
+        try:
+            for run in job if unfinished else ():
+                locks.enter_context(folder_lock(run.folder / "state", wait=ORPHAN_SECONDS))
+        except StudyError as error:  # left in no folder: another process may be at work on it
+            for run in unfinished.values():
+                on_failure(run, error)
+            return
+        try:
+            if not all(run.is_finished for run in unfinished.values()):
+                _train_job(job, load, device, listen, finish, fail)
+        except MoebiusError as error:
+            for run in list(unfinished.values()):
+                fail(run, error)
     for run in list(unfinished.values()):
-        finish(run)
+        finish(run)  # another process has finished it
+
+
+def _train_job(
+    job: Job,
+    load: Callable[[], Dataset],
+    device: str,
+    listen: Callable[[RunSpec, Event], None],
+    finish: Callable[[RunSpec], None],
+    fail: Callable[[RunSpec, MoebiusError], None],
+) -> None:
+    first = job[0]
+    unfinished = {number for number, run in enumerate(job) if not run.is_finished}
+    for number, run in enumerate(job):
+        remove_leftovers(run.folder)
+        remove_leftovers(run.folder / "state")
+        if number in unfinished:
+            remove_error(run)
+            _check_stages(run)
+    data = load()
+    rows = data if first.rows is None else select_rows(data, **first.rows)
+    stages = [_stage_networks(run) for run in job]
+
+    def build_member(number: int, run: RunSpec) -> Member:
+        def build() -> Mixture:
+            return build_mixture(run.model, rows.facts, stages[number])
+
+        def send(event: Event) -> None:
+            if number in unfinished:
+                listen(run, event)
+
+        return Member(build, Settings.from_plain(run.training), run.draws, run.folder, send)
+
+    def store(part: nn.Module, split: str) -> Path | None:
+        return _outputs_path(first, stages[0], part, split)
+
+    members = [build_member(number, run) for number, run in enumerate(job)]
+    path = checkpoint_path(job)
+
+    def fail_member(number: int, error: TrainingError) -> None:
+        fail(job[number], error)
+
+    for number, trained in Loop(members, rows, path, device, fail_member, store).train(unfinished):
+        write_run(job[number], rows, trained, stages[number].sources)
+        finish(job[number])
+    if len(job) > 1 and all(run.is_finished for run in job):
+        path.unlink(missing_ok=True)
+
+
+def checkpoint_path(job: Job) -> Path:
+    """The file with the state of the job: in the first run's folder; that of a cohort until all runs are finished."""
+    return job[0].folder / "state" / ("checkpoint.safetensors" if len(job) == 1 else "cohort.safetensors")
+
+
+def _check_stages(run: RunSpec) -> None:
+    for name, folder in run.folders.items():
+        if (folder / "result.json").exists():
+            continue
+        stage, failure = f"stage {name}/seed-{run.seed}", read_error(folder)
+        if failure is not None:
+            raise TrainingError(f"not begun: {stage} failed", failure["fix"])
+        raise StudyError(f"not begun: {stage} is not finished", f"moebius job {shlex.quote(str(folder))}")
+
+
+def _stage_networks(run: RunSpec) -> StageNetworks:
+    def load_weights(name: str, mixture: Mixture) -> None:
+        restore_weights(run.folders[name] / "model.safetensors", mixture)
+
+    return StageNetworks(run.stages, load_weights)
+
+
+def _outputs_path(run: RunSpec, stages: StageNetworks, part: nn.Module, split: str) -> Path | None:
+    """The file of a stage part's outputs for a split: in the stage's folder, for all models that use the part."""
+    stage = stages.sources.get(part)
+    if stage is None:
+        return None
+    # Which part of the stage it is, and with which options: two that differ may have equal texts.
+    use = next(use for use, adapter in stages.adapters.items() if adapter is part)
+    key = digest([use, str(part), split, run.training["precision"]])
+    return run.folders[stage] / "outputs" / f"{key}.safetensors"

@@ -14,6 +14,7 @@ from moebius.lab.model.build import StageNetworks, build_mixture
 from moebius.lab.recipe.plugins import Plugin, check_plugins
 from moebius.lab.recipe.schema import Recipe, Variant
 from moebius.lab.study.cohorts import CohortMode, Job, form_cohorts
+from moebius.lab.study.job_spec import JobSpec
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import list_all_stage_names, plan_stages
 from moebius.lab.study.study_file import (
@@ -39,7 +40,8 @@ class Plan:
         stages: runs that train before the variants that use them.
         runs: variants, seed by seed, so that every variant has a first result early.
         data: arguments of `moebius.lab.data.load_sets`.
-        facts: of the data, for `build_mixture`.
+        data_dir: folder with local copies of the data sets, or None.
+        fingerprint: of the data.
         device: "cpu" or "cuda".
         workers: how many processes train at a time.
         threads: for the products of each process. Part of the plan because sums in another order have other bits.
@@ -51,7 +53,8 @@ class Plan:
     stages: tuple[RunSpec, ...]
     runs: tuple[RunSpec, ...]
     data: Mapping[str, Any]
-    facts: Mapping[str, int]
+    data_dir: Path | None
+    fingerprint: str
     device: str
     workers: int
     threads: int
@@ -59,12 +62,14 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
 
-    def jobs(self, runs: Sequence[RunSpec]) -> list[Job]:
+    def jobs(self, runs: Sequence[RunSpec]) -> list[JobSpec]:
         """The jobs that finish these runs: their cohorts, with all members, then each of the other runs."""
+        shared = (self.data, self.data_dir, Path.cwd(), self.fingerprint, self.device, self.threads, self.plugins)
         names = {run.name for run in runs}
         in_cohorts = {run.name for cohort in self.cohorts for run in cohort}
         cohorts = [cohort for cohort in self.cohorts if any(run.name in names for run in cohort)]
-        return [*cohorts, *((run,) for run in runs if run.name not in in_cohorts)]
+        alone: list[Job] = [(run,) for run in runs if run.name not in in_cohorts]
+        return [JobSpec(job, *shared) for job in (*cohorts, *alone)]
 
     @property
     def all_runs(self) -> list[RunSpec]:
@@ -82,6 +87,7 @@ def make_plan(
     stages_dir: Path | None = None,
     cohorts: CohortMode = "auto",
     plugins: Sequence[Plugin] = (),
+    data_dir: Path | None = None,
 ) -> Plan:
     """Plan the study, or go on with the plan that the folder holds.
 
@@ -93,6 +99,7 @@ def make_plan(
         stages_dir: folder of finished stages, for other studies too; None for `stages` in the study's folder.
         cohorts: whether the runs that the folder's plan does not hold yet train together; see `form_cohorts`.
         plugins: the plugin files that are loaded; results depend on their content.
+        data_dir: folder with local copies of the data sets, from which `data` come.
 
     Raises:
         StudyError: the folder holds a study of another recipe or other data, or runs cannot form the demanded cohorts.
@@ -110,11 +117,11 @@ def make_plan(
         raise StudyError(f"{out}: holds another study ({describe_differences(before, recipe, data, plugins)})", fix)
     device, processes, threads = _share_machine(recipe, device, workers, out, before)
     trainings = _decide_precision(recipe, data, device, specs, {} if before is None else before["precision"])
-    old_jobs = [] if before is None else _old_jobs(before)
+    old_jobs = [] if before is None else before["jobs"]
     old_names = [name for job in old_jobs for name in job]
     # A cohort trains all its members, also for fewer seeds than it was planned for.
     seeds = max([recipe.seeds, *(1 + int(name.rpartition("-")[2]) for name in old_names)])
-    stages, runs = _list_runs(recipe, specs, hashes, stages_dir, trainings, seeds)
+    stages, runs = _list_runs(recipe, specs, hashes, out, stages_dir, trainings, seeds)
     by_name = {run.name: run for run in runs}
     stages, runs = ([run for run in each if run.seed < recipe.seeds] for each in (stages, runs))
     old_cohorts = [tuple(by_name[name] for name in job) for job in old_jobs if len(job) > 1]
@@ -130,7 +137,8 @@ def make_plan(
         tuple(stages),
         tuple(runs),
         recipe.data.model_dump(mode="json"),
-        data.facts,
+        data_dir,
+        data.fingerprint,
         device,
         processes,
         threads,
@@ -143,7 +151,7 @@ def make_plan(
         "alone": dict(reasons),
         "machine": {"device": device, "workers": processes, "threads": threads},
         "hardware": describe_hardware(device),
-        "jobs": [*old_jobs, *([run.name for run in job] for job in plan.jobs(new_runs))],
+        "jobs": [*old_jobs, *([run.name for run in job.runs] for job in plan.jobs(new_runs))],
     }
     write_json(path, content)
     return plan
@@ -196,6 +204,7 @@ def _list_runs(
     recipe: Recipe,
     specs: Mapping[str, Mapping[str, Any]],
     hashes: Mapping[str, str],
+    out: Path,
     stages_dir: Path,
     trainings: Mapping[str, tuple[dict[str, Any], str]],
     seeds: int,
@@ -208,18 +217,9 @@ def _list_runs(
             needed = list_all_stage_names(part.model, specs)
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
-                runs.append(RunSpec(part.name, seed, part.model, *trainings[part.name], *inputs))
+                folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
+                runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs))
             else:
-                training, reason = trainings[f"stages/{part.name}"]
-                rows, folder = part.rows, folders[part.name]
-                stages.append(RunSpec(part.name, seed, part.model, training, reason, *inputs, rows, folder))
+                folder, training = folders[part.name], trainings[f"stages/{part.name}"]
+                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, part.rows))
     return stages, runs
-
-
-def _old_jobs(before: Mapping[str, Any]) -> list[list[str]]:
-    """The jobs that a study was begun with, by names; one from before there were cohorts has a job for each run."""
-    if "jobs" in before:
-        return before["jobs"]
-    return [
-        [f"{name}/seed-{seed}"] for seed in range(before["recipe"]["seeds"]) for name in before["settled"]["variants"]
-    ]

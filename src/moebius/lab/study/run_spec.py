@@ -13,34 +13,40 @@ class RunSpec:
 
     Arguments:
         variant, seed: name of the variant, or of the stage, and the seed.
+        folder: of the run.
         model: for `build_mixture`.
         training: for `Settings.from_plain`, with the precision decided.
         precision_reason: the reason for the precision.
         stages: name → description, as for `moebius.lab.model.build.StageNetworks`, of each stage that the run uses,
             directly or through others.
-        folders: name → folder of the finished run at this seed, of each of these stages.
+        folders: name → folder of the run at this seed, of each of these stages.
         rows: for a stage, the arguments of `moebius.lab.data.select_rows.select_rows`; None for a variant.
-        folder: of a stage's run; None for a variant, whose folder is in the study's.
     """
 
     variant: str
     seed: int
+    folder: Path
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     precision_reason: str
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     rows: Mapping[str, Any] | None = None
-    folder: Path | None = None
 
     @property
     def name(self) -> str:
         """VARIANT/seed-N, as in messages; also the folder of a variant's run in the study's folder."""
         return f"{'' if self.rows is None else 'stage '}{self.variant}/seed-{self.seed}"
 
-    def place(self, out: Path) -> Path:
-        """The run's folder, for a study in the folder `out`."""
-        return out / self.variant / f"seed-{self.seed}" if self.folder is None else self.folder
+    @property
+    def result_path(self) -> Path:
+        """The file that exists when the run is finished."""
+        return self.folder / "result.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has left all its files."""
+        return self.result_path.exists()
 
     @property
     def draws(self) -> int:

@@ -16,10 +16,10 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.report.source import SCHEMA
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import UNSETTLED, digest
 
-SCHEMA = 1
 # The parts of a recipe that results depend on.
 SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
 ABSENT = "nothing"
@@ -29,19 +29,21 @@ def read_study(path: Path) -> dict[str, Any] | None:
     """The content of a `study.json`; None where there is no file.
 
     Raises:
-        StudyError: the file is damaged, or of another schema.
+        StudyError: the file is damaged, or of another version of moebius.
     """
     if not path.exists():
         return None
+    fix = f"--out {path.parent}-2"
     try:
         study = read_json(path)
         if study["schema"] == SCHEMA:
             dict(study["settled"]["variants"])
             return study
-        reason = f"schema {study['schema']}, and this version knows {SCHEMA}"
+        version = study["versions"]["moebius"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise StudyError(f"{path}: cannot be read ({reason})", f"--out {path.parent}-2")
+        raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
+    schemas = f"its study.json has schema {study['schema']}, and this version goes on with schema {SCHEMA}"
+    raise StudyError(f"{path.parent}: is a study of moebius {version} ({schemas})", fix)
 
 
 def settled_hashes(

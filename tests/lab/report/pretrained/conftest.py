@@ -31,8 +31,8 @@ def write_pretrained(
     data: dict[str, Any] = {"fingerprint": "0f1e2d", "classes": CIFAR, "domains": ["cifar10"]}
     data |= {f"{split}_rows": count for split, count in rows.items()}
     recipe = {"name": name, "title": name, "variants": {variant: {} for variant in variants}, "report": {}}
-    (out / "study.json").write_text(json.dumps({"schema": 1, "study": name, "recipe": recipe, "data": data}))
-    results = {"schema": 1, "study": name, "runs": runs, "stages": stages}
+    (out / "study.json").write_text(json.dumps({"schema": 2, "study": name, "recipe": recipe, "data": data}))
+    results = {"schema": 2, "study": name, "runs": runs, "stages": stages}
     (out / "results.json").write_text(json.dumps(results))
     return out
 

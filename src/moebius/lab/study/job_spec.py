@@ -1,0 +1,156 @@
+"""The file `job.json`: all that a process needs to do one job of a study, in the job's folder."""
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moebius.kit.allocator import tune_allocator
+from moebius.kit.errors import StudyError
+from moebius.kit.files import read_json, write_text
+from moebius.kit.registry import find
+from moebius.lab.data.load_sets import load_sets
+from moebius.lab.data.split import Dataset
+from moebius.lab.recipe.plugins import Plugin
+from moebius.lab.study.cohorts import Job
+from moebius.lab.study.run_spec import RunSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """The description of one job.
+
+    Arguments:
+        runs: one run, or the runs of a cohort.
+        data: the `data` part of a resolved recipe.
+        data_dir: folder with local copies of the data sets, or None.
+        directory: the working directory, where relative paths of `data` begin.
+        fingerprint: of the data.
+        device: "cpu" or "cuda".
+        threads: for the products of the process.
+        plugins: files that the process runs before it builds anything.
+    """
+
+    runs: Job
+    data: Mapping[str, Any]
+    data_dir: Path | None
+    directory: Path
+    fingerprint: str
+    device: str
+    threads: int
+    plugins: tuple[Plugin, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The job's folder: that of its run, or of the first run of its cohort."""
+        return self.runs[0].folder
+
+    def prepare_process(self) -> None:
+        """Set the number of threads and the allocator, as every process that trains does first."""
+        torch.set_num_threads(self.threads)
+        tune_allocator()
+
+    def load_data(self) -> Dataset:
+        """Run the plugins and load the data, which this process keeps for the next job.
+
+        Raises:
+            StudyError: plugins or data are not those of the plan, or the device is missing.
+            DataError: the data cannot be read.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            fix = f"moebius job {self.folder}    # on a machine with a GPU"
+            raise StudyError(f"{self.folder}: was planned for a GPU, and torch finds none here", fix)
+        for plugin in self.plugins:
+            plugin.load()
+        with contextlib.chdir(self.directory) if self.directory.is_dir() else contextlib.nullcontext():
+            data = _load_data(json.dumps(self.data), self.data_dir)
+        if data.fingerprint != self.fingerprint:
+            fix = "moebius run RECIPE --out ANOTHER-FOLDER    # a study of these data"
+            raise StudyError(f"{self.folder}: the data are not those that the study was planned with", fix)
+        return data
+
+    def write(self) -> None:
+        """Write the job's `job.json`, unless it says the same already."""
+        content = {
+            "schema": SCHEMA,
+            **asdict(self),
+            "data_dir": None if self.data_dir is None else str(self.data_dir.absolute()),
+            "directory": str(self.directory.absolute()),
+            "plugins": [{**vars(plugin), "path": str(plugin.path)} for plugin in self.plugins],
+            "runs": [self._plain_run(run) for run in self.runs],
+        }
+        text = json.dumps(content, indent=1) + "\n"
+        path = self.folder / "job.json"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def _plain_run(self, run: RunSpec) -> dict[str, Any]:
+        folders = {name: self._plain_path(folder) for name, folder in run.folders.items()}
+        return {**asdict(run), "folder": self._plain_path(run.folder), "folders": folders}
+
+    def _plain_path(self, path: Path) -> str:
+        """Relative to the job's folder where both move together, in one study's or one stages' folder."""
+        path, folder = path.absolute(), self.folder.absolute()
+        return os.path.relpath(path, folder) if path.is_relative_to(folder.parent.parent) else str(path)
+
+    @classmethod
+    def read(cls, folder: Path) -> "JobSpec":
+        """The job of this folder.
+
+        Raises:
+            StudyError: the folder holds no job, or the file is damaged.
+        """
+        path = folder / "job.json"
+        if not path.exists():
+            fix = f"moebius run RECIPE --out {folder.parent.parent} --plan-only    # prints the folders that hold jobs"
+            raise StudyError(f"{folder}: holds no job.json", fix)
+        try:
+            content = read_json(path)
+            if content.pop("schema") != SCHEMA:
+                raise ValueError("another version of moebius wrote it")
+            job = cls(**content)
+            return replace(
+                job,
+                runs=tuple(_read_run(folder, **run) for run in content["runs"]),
+                data_dir=None if job.data_dir is None else Path(job.data_dir),
+                directory=Path(job.directory),
+                plugins=tuple(Plugin(**{**record, "path": Path(record["path"])}) for record in content["plugins"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            fix = "run `moebius run` with the study's arguments and --plan-only    # writes it anew"
+            raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
+
+
+def _read_run(job_folder: Path, folder: str, folders: Mapping[str, str], **values: Any) -> RunSpec:
+    def place(path: str) -> Path:
+        return Path(os.path.normpath(job_folder / path))
+
+    return RunSpec(folder=place(folder), folders={name: place(path) for name, path in folders.items()}, **values)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(spec_json: str, data_dir: Path | None) -> Dataset:
+    return load_data(json.loads(spec_json), data_dir)
+
+
+def load_data(spec: Mapping[str, Any], data_dir: Path | None) -> Dataset:
+    """Load the data of a recipe, from the cache where they were decoded before.
+
+    Arguments:
+        spec: the `data` part of a resolved recipe.
+        data_dir: folder with local copies of named sets, or None.
+    """
+    options = dict(spec)
+    sources = [
+        find("data.sources", source["kind"])(**{key: value for key, value in source.items() if key != "kind"})
+        for source in options.pop("sets")
+    ]
+    return load_sets(sources, data_dir=data_dir, **options)

@@ -1,0 +1,106 @@
+"""The files that a run leaves in its folder."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from moebius.kit.errors import MoebiusError
+from moebius.kit.files import atomic_path, read_json, write_json
+from moebius.lab.data.split import Dataset
+from moebius.lab.study.entries import run_entry, stage_entry
+from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.training.checkpoint import save_weights
+from moebius.lab.training.evaluation import Evaluation
+from moebius.lab.training.outcome import Trained
+
+MODEL_SCHEMA = 1
+
+
+def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]) -> None:
+    """Write a finished run's files; `result.json` last.
+
+    Arguments:
+        run: its description.
+        rows: the data that it was trained on.
+        trained: the outcome.
+        stage_names: expert that a stage has trained → name of the stage.
+    """
+    _write_model(run, rows, trained)
+    if run.rows is None:
+        _write_routing(run.folder / "routing.parquet", {"train": trained.train, "test": trained.test})
+        write_json(run.result_path, run_entry(run.folder, run, rows, trained, stage_names))
+    else:
+        write_json(run.result_path, stage_entry(run.folder, run, rows, trained))
+
+
+def collect(runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    """The entries of all finished runs, in the order of `runs`."""
+    return [read_json(run.result_path) for run in runs if run.is_finished]
+
+
+def write_error(run: RunSpec, error: MoebiusError) -> None:
+    """Leave the error that ended a run in its folder, as `error.json`, for whoever started the job."""
+    with suppress(OSError):  # the folder may be what cannot be written
+        write_json(_error_path(run.folder), {"message": error.message, "fix": error.fix})
+
+
+def read_error(folder: Path) -> dict[str, Any] | None:
+    """What `write_error` left: `message` and `fix`; None where the run has not failed."""
+    path = _error_path(folder)
+    return read_json(path) if path.exists() else None
+
+
+def remove_error(run: RunSpec) -> None:
+    """Forget the error of an earlier attempt."""
+    _error_path(run.folder).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; the caller has locked the folder."""
+    for leftover in folder.glob(".*.tmp*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _error_path(folder: Path) -> Path:
+    return folder / "error.json"
+
+
+def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
+    save_weights(run.folder / "model.safetensors", trained.model)
+    description = {
+        "schema": MODEL_SCHEMA,
+        "model": run.model,
+        "stages": run.stages,
+        "facts": data.facts,
+        "classes": list(data.classes),
+        "domains": list(data.domains),
+    }
+    write_json(run.folder / "model.json", description)
+
+
+def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
+    tables = []
+    for split, rows in splits.items():
+        count = len(rows.labels)
+        columns: dict[str, Any] = {
+            "split": pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [split]).cast(pa.string()),
+            "row": np.arange(count, dtype=np.int32),
+            "label": rows.labels.to(dtype=torch.int32).numpy(),
+            "prediction": rows.predictions.to(dtype=torch.int32).numpy(),
+            "domain": rows.domains.to(dtype=torch.int32).numpy(),
+            "probability": rows.probabilities.float().numpy(),
+            "loss": rows.losses.float().numpy(),
+        }
+        for gate, weights in rows.gates.items():
+            for expert, column in enumerate(weights.float().unbind(1)):
+                columns[f"gate[{gate}]_{expert}" if gate else f"gate_{expert}"] = column.numpy()
+        tables.append(pa.table(columns))
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
