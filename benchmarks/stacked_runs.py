@@ -33,7 +33,7 @@ from steps import BATCH, STUDY_1, STUDY_2, random_data
 
 from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.statistics.interval import interval
 from moebius.lab.training.cohort import CohortMember, CohortTrainer
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
@@ -72,7 +72,7 @@ def make_settings() -> Settings:
 
 def make_single_epoch(model: dict, data: Dataset, device: str) -> Callable[[], int]:
     folder = Path(tempfile.mkdtemp())
-    trainer = Trainer(lambda: build_mixture(model, data.facts), data, make_settings(), 0, folder, device)
+    trainer = Trainer(lambda: build_model(model, data.facts), data, make_settings(), 0, folder, device)
 
     def epoch() -> int:
         trainer.progress.batch = 0
@@ -84,7 +84,7 @@ def make_single_epoch(model: dict, data: Dataset, device: str) -> Callable[[], i
 
 def make_members(model: dict, data: Dataset, runs: int, folder: Path) -> list[CohortMember]:
     def build():
-        return build_mixture(model, data.facts)
+        return build_model(model, data.facts)
 
     return [CohortMember(build, make_settings(), seed, folder / str(seed)) for seed in range(runs)]
 
@@ -123,8 +123,8 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
 def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = RowWork.of(lambda: build_mixture(model, data.facts), data).multiply_adds
-    obstacle = cohort_obstacle(lambda: build_mixture(model, data.facts), make_settings(), data)
+    work = RowWork.of(lambda: build_model(model, data.facts), data).multiply_adds
+    obstacle = cohort_obstacle(lambda: build_model(model, data.facts), make_settings(), data)
     prefix = f"{name}, "
     reason = f"; it {obstacle}" if obstacle else ""
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")

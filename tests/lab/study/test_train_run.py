@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from moebius.kit.errors import StudyError
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.train_run import collect, result_path, train_run
 from moebius.lab.study.workers import prepare_process
@@ -167,7 +167,7 @@ def test_routing_and_model_files(planned, tmp_path):
     by_domain = test.groupby("domain")[["gate_0", "gate_1"]].mean()
     assert by_domain.loc[0].tolist() == pytest.approx(entry["activation"]["test"]["digits"], rel=1e-5)
     description = json.loads((folder / "model.json").read_text())
-    model = build_mixture(description["model"], description["facts"])
+    model = build_model(description["model"], description["facts"])
     model.load_state_dict(load_file(folder / "model.safetensors"))
     assert description["classes"] == list(study.data.classes)
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from moebius.lab.data.batches import scale_pixels
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.objective import Objective
 
@@ -37,7 +37,7 @@ def test_figures_are_literal():
 def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     data = small_data(train_rows=300)
     assert len(data.train) > ROWS_AT_ONCE
-    model = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
+    model = build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
     model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
     result = evaluate(model.train(), Objective(False), data.train)
     assert model.training
@@ -51,7 +51,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
 
 def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
     data = small_data()
-    model = build_mixture(TREE, data.facts)
+    model = build_model(TREE, data.facts)
     result = evaluate(model, Objective(False), data.test)
     reached = ~result.gates["experts.1"].isnan().any(1)
     assert set(result.gates) == {"", "experts.1"}
@@ -63,7 +63,7 @@ def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
 def test_a_gate_that_no_row_reached_says_so(small_data):
     data = small_data()
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
-    result = evaluate(build_mixture(TREE, data.facts), Objective(False), split)
+    result = evaluate(build_model(TREE, data.facts), Objective(False), split)
     assert "experts.1" not in result.gates or result.gate_summary("experts.1") == {"rows": 0}
 
 
@@ -74,10 +74,10 @@ def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
     assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
     turned = split.take(torch.arange(len(split)).flip(0))
     for rows in (split, turned):
-        result = evaluate(build_mixture(TREE, data.facts), Objective(False), rows)
+        result = evaluate(build_model(TREE, data.facts), Objective(False), rows)
         assert torch.equal(~result.gates["experts.1"].isnan().any(1), rows.domains == 1)
     alone = evaluate(
-        build_mixture(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
+        build_model(TREE, data.facts), Objective(False), split.take(torch.nonzero(split.domains == 0)[:, 0])
     )
     assert alone.gates["experts.1"].isnan().all()
     assert alone.gate_summary("experts.1") == {"rows": 0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from moebius.kit.errors import StudyError
 from moebius.kit.files import write_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.recipe.plugins import Plugin, check_plugins
 from moebius.lab.recipe.schema import Recipe, Variant
 from moebius.lab.study.cohorts import CohortMode, Job, form_cohorts
@@ -39,7 +40,7 @@ class Plan:
         stages: runs that train before the variants that use them.
         runs: variants, seed by seed, so that every variant has a first result early.
         data: arguments of `moebius.lab.data.load_sets`.
-        facts: of the data, for `build_mixture`.
+        facts: of the data, for `build_model`.
         device: "cpu" or "cuda".
         workers: how many processes train at a time.
         threads: for the products of each process. Part of the plan because sums in another order have other bits.
@@ -186,8 +187,8 @@ def _decide_precision(
             precision, reason = decided[key]
         else:
             facts = data.facts if isinstance(part, Variant) else specs[part.name]["facts"]
-            model = build_mixture(part.model, facts, StageNetworks(specs))
-            precision, reason = choose_precision(training["precision"], model, facts, torch.device(device))
+            build = partial(build_model, part.model, facts, StageNetworks(specs))
+            precision, reason = choose_precision(training["precision"], build, facts, torch.device(device))
         trainings[key] = ({**training, "precision": precision}, reason)
     return trainings
 

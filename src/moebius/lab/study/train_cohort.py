@@ -4,9 +4,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from torch import nn
+
 from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.run_spec import RunSpec
@@ -61,8 +63,11 @@ def train_cohort(
                 if number in unfinished:
                     listen(run, event)
 
+            def build() -> nn.Module:
+                return build_model(run.model, data.facts, stacked=False)
+
             settings = Settings.from_plain(run.training)
-            return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), send)
+            return CohortMember(build, settings, run.draws, run.place(out), send)
 
         members = [build_member(number, run) for number, run in enumerate(job)]
         path = checkpoint_path(out, job)
@@ -70,7 +75,7 @@ def train_cohort(
             old_path.rename(path)
         trainer = CohortTrainer(members, data, path, device, lambda number, error: on_failure(job[number], error))
         for number, trained in trainer.train(unfinished):
-            write_run(job[number], data, out, trained)
+            write_run(job[number], data, out, trained, stacked=False)
             on_finish(job[number])
         if all(result_path(out, run).exists() for run in job):
             path.unlink(missing_ok=True)

@@ -13,18 +13,18 @@ from torch import nn
 from moebius.kit.files import atomic_path, read_json, write_json
 from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import StageNetworks, build_mixture
-from moebius.lab.study.entries import run_entry, stage_entry
+from moebius.lab.model.build import StageNetworks, build_model
+from moebius.lab.model.resolve import resolve
+from moebius.lab.study.entries import root_gate, run_entry, stage_entry
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import digest
-from moebius.lab.study.study_file import SCHEMA
-from moebius.lab.training.checkpoint import restore_weights, save_weights
+from moebius.lab.training.checkpoint import restore_weights
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.outcome import Event, Trained
 from moebius.lab.training.settings import Settings
-from moebius.layers.mixture import Mixture
+from moebius.storage.save import save
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
 ORPHAN_SECONDS = 10.0
@@ -48,8 +48,8 @@ def train_run(run: RunSpec, data: Dataset, out: Path, device: str, listen: Calla
         rows = data if run.rows is None else select_rows(data, **run.rows)
         stages = StageNetworks(run.stages, lambda name, mixture: _load_weights(run.folders[name], mixture))
 
-        def build() -> Mixture:
-            return build_mixture(run.model, rows.facts, stages)
+        def build() -> nn.Module:
+            return build_model(run.model, rows.facts, stages)
 
         def store(part: nn.Module, split: str) -> Path | None:
             return _outputs_path(run, stages, part, split)
@@ -59,7 +59,12 @@ def train_run(run: RunSpec, data: Dataset, out: Path, device: str, listen: Calla
 
 
 def write_run(
-    run: RunSpec, rows: Dataset, out: Path, trained: Trained, stage_names: Mapping[nn.Module, str] | None = None
+    run: RunSpec,
+    rows: Dataset,
+    out: Path,
+    trained: Trained,
+    stage_names: Mapping[nn.Module, str] | None = None,
+    stacked: bool = True,
 ) -> None:
     """Write a finished run's files; `result.json` last.
 
@@ -69,10 +74,11 @@ def write_run(
         out: the study's folder.
         trained: the outcome.
         stage_names: expert that a stage has trained → name of the stage.
+        stacked: as the model was built.
     """
     path = result_path(out, run)
     folder = path.parent
-    _write_model(folder, run, rows, trained)
+    _write_model(folder, run, rows, trained, stacked)
     if run.rows is None:
         _write_routing(folder / "routing.parquet", {"train": trained.train, "test": trained.test})
         write_json(path, run_entry(folder, run, rows, trained, stage_names or {}))
@@ -80,7 +86,7 @@ def write_run(
         write_json(path, stage_entry(folder, run, rows, trained))
 
 
-def _load_weights(folder: Path, mixture: Mixture) -> None:
+def _load_weights(folder: Path, mixture: nn.Module) -> None:
     restore_weights(folder / "model.safetensors", mixture)
 
 
@@ -101,17 +107,10 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _write_model(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> None:
-    save_weights(folder / "model.safetensors", trained.model)
-    description = {
-        "schema": SCHEMA,
-        "model": run.model,
-        "stages": run.stages,
-        "facts": data.facts,
-        "classes": list(data.classes),
-        "domains": list(data.domains),
-    }
-    write_json(folder / "model.json", description)
+def _write_model(folder: Path, run: RunSpec, data: Dataset, trained: Trained, stacked: bool) -> None:
+    precision = run.training["precision"]
+    about = {"classes": [*data.classes], "domains": [*data.domains], "facts": data.facts, "precision": precision}
+    save(trained.model, folder, resolve(run.model, data.facts, run.stages, stacked=stacked), about)
 
 
 def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
@@ -129,7 +128,7 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
         }
         for gate, weights in rows.gates.items():
             for expert, column in enumerate(weights.float().unbind(1)):
-                columns[f"gate[{gate}]_{expert}" if gate else f"gate_{expert}"] = column.numpy()
+                columns[f"gate_{expert}" if gate == root_gate(rows) else f"gate[{gate}]_{expert}"] = column.numpy()
         tables.append(pa.table(columns))
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
