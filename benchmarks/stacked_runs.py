@@ -33,7 +33,7 @@ from steps import BATCH, STUDY_1, STUDY_2, random_data
 
 from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.statistics.interval import interval
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
 from moebius.lab.training.engine import Member
@@ -74,7 +74,7 @@ def make_loop(model: dict, data: Dataset, seeds: range, device: str) -> Loop:
     """The runs of these seeds as one cohort; a run alone for a single seed."""
     folder = Path(tempfile.mkdtemp())
     members = [
-        Member(lambda: build_mixture(model, data.facts), make_settings(), seed, folder / str(seed)) for seed in seeds
+        Member(lambda: build_model(model, data.facts), make_settings(), seed, folder / str(seed)) for seed in seeds
     ]
     return Loop(members, data, folder / "checkpoint.safetensors", device)
 
@@ -111,8 +111,8 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
 def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = RowWork.of(lambda: build_mixture(model, data.facts), data).multiply_adds
-    obstacle = cohort_obstacle(lambda: build_mixture(model, data.facts), make_settings(), data)
+    work = RowWork.of(lambda: build_model(model, data.facts), data).multiply_adds
+    obstacle = cohort_obstacle(lambda: build_model(model, data.facts), make_settings(), data)
     prefix = f"{name}, "
     reason = f"; it {obstacle}" if obstacle else ""
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from moebius.lab.data.split import Dataset, Split
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.engine import Member
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.settings import Settings
@@ -52,7 +52,7 @@ def moebius_epoch(model: dict, data: Dataset, precision: str) -> Callable[[], in
     """A function that trains an epoch with the loop of `moebius run`, and returns the number of steps."""
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": precision}
     folder = Path(tempfile.mkdtemp())
-    member = Member(lambda: build_mixture(model, data.facts), Settings.from_plain(plain), 0, folder)
+    member = Member(lambda: build_model(model, data.facts), Settings.from_plain(plain), 0, folder)
     loop = Loop([member], data, folder / "checkpoint.safetensors")
 
     def epoch() -> int:

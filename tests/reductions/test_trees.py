@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 FACTS = {"features": 4, "channels": 1, "size": 2, "classes": 3, "domains": 2}
@@ -128,7 +128,7 @@ def spec(router):
 def test_a_tree_from_a_recipe():
     torch.manual_seed(0)
     images = X.float().view(12, 1, 2, 2)
-    moe = build_mixture(spec("argmax"), FACTS)
+    moe = build_model(spec("argmax"), FACTS)
     assert [type(branch) for branch in moe.experts] == [mb.Mixture] * 3 + [mb.experts.Linear]
     assert moe.gate.linear.out_features == 4
     assert [branch.gate.linear.out_features for branch in moe.experts[:3]] == [2 * 3] * 3
@@ -141,6 +141,6 @@ def test_a_tree_from_a_recipe():
 
 def test_a_soft_tree_from_a_recipe_trains_every_part():
     torch.manual_seed(0)
-    moe = build_mixture(spec("soft"), FACTS)
+    moe = build_model(spec("soft"), FACTS)
     nn.functional.nll_loss(moe(X.float().view(12, 1, 2, 2)), torch.arange(12) % 3).backward()
     assert all(parameter.grad.count_nonzero() for parameter in moe.parameters())

@@ -5,7 +5,7 @@ from torch import nn
 import moebius as mb
 from moebius.core.routing import Router, Routing, Selection
 from moebius.kit.errors import ArgumentError
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.routers.argmax import Argmax
 from moebius.routers.heads import Heads
 from moebius.routers.per_class import PerClass
@@ -143,7 +143,7 @@ def test_in_a_recipe_the_gate_gets_as_many_outputs_as_the_heads_need():
         "router": {"kind": "heads", "heads": 2, "router": {"kind": "per_class"}},
         "combine": {"kind": "head_maximum"},
     }
-    moe = build_mixture(spec, {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 1})
+    moe = build_model(spec, {"features": 64, "channels": 1, "size": 8, "classes": 5, "domains": 1})
     assert moe.gate.linear.out_features == 2 * 5 * 3
     assert moe(torch.zeros(4, 1, 8, 8)).shape == (4, 5)
 

@@ -10,7 +10,7 @@ from torch import nn
 import moebius as mb
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.storage.structure import describe_part
+from moebius.storage.spec import describe
 
 E = 3
 X = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -57,7 +57,7 @@ def test_the_scores_of_the_other_experts_stay_as_they_are(name, tmp_path):
     for one, experts in ((wider, E + 1), (fewer, E - 1)):
         assert one(X).shape == (7, 5)
         assert len(one.experts) == experts
-        if "experts" in describe_part(one.gate):
+        if "experts" in describe(one.gate):
             assert one.gate.experts == experts
             mb.save(one, tmp_path / str(experts))
             assert torch.equal(mb.load(tmp_path / str(experts))(X), one(X))

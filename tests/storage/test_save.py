@@ -12,11 +12,11 @@ from torch import nn
 import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError, DataError
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.annealing import numbers_of
 from moebius.lab.training.checkpoint import save_weights
 from moebius.storage import save as saving
-from moebius.storage.structure import describe_part
+from moebius.storage.spec import describe
 from moebius.storage.tensors import tensor_holders
 
 
@@ -25,7 +25,7 @@ def test_what_a_schedule_may_change_is_what_it_may_have_changed():
     assert numbers_of(mb.routers.TopK(2, experts=4)) == ("k", "bias_rate")
     router = mb.routers.TopK(4)
     router.k = 1.75
-    assert describe_part(router)["k"] == 2
+    assert describe(router)["k"] == 2
 
 
 X = torch.linspace(-1, 1, 24).view(6, 4)
@@ -348,7 +348,7 @@ def test_the_hash_is_the_files(tmp_path):
 def test_a_studys_run_gives_its_mixture(tmp_path):
     facts = {"features": 4, "channels": 1, "size": 2, "classes": 3, "domains": 1}
     model = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}
-    moe = build_mixture(model, facts)
+    moe = build_model(model, facts)
     save_weights(tmp_path / "model.safetensors", moe)
     description = {"schema": 1, "model": model, "facts": facts, "classes": ["a", "b", "c"], "domains": ["one"]}
     (tmp_path / "model.json").write_text(json.dumps(description))

@@ -10,7 +10,7 @@ import torch
 import moebius as mb
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import ROOMS, find, kinds
-from moebius.storage.structure import ROOMS as SAVED
+from moebius.storage.spec import ROOMS as SAVED
 from moebius.testing import ContractError, cases, check_component
 from moebius.testing._run import run_check
 from moebius.testing._subject import Subject

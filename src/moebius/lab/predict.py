@@ -1,21 +1,22 @@
 """Predictions of a finished run for image files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from torch import nn
 
 from moebius.core.recording import record
+from moebius.core.row_context import RowContext, current_context, row_context
 from moebius.kit.errors import ArgumentError, StudyError
-from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
-from moebius.lab.model.build import StageNetworks, build_mixture
-from moebius.layers.mixture import Mixture
-from moebius.storage.tensors import put_tensors
+from moebius.lab.training.precision import autocast
+from moebius.storage.header import read_header
+from moebius.storage.load import load
+from moebius.tasks import Classification
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Prediction:
         path: path of the image.
         label: name of the class with the largest probability.
         probability: probability of this class, 0 … 1.
-        experts: pairs (expert, gate weight) for the experts of the root mixture whose weight is not 0, in descending
-            order of weight.
+        experts: pairs (expert, gate weight) for the experts of the first of the outermost mixtures whose weight is not
+            0, in descending order of weight.
         top: pairs (class name, probability) for the most probable classes, in descending order.
     """
 
@@ -38,17 +39,18 @@ class Prediction:
     top: list[tuple[str, float]]
 
 
-def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
-    """Load the trained mixture of a run.
+def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the trained model of a run.
 
     Arguments:
         run: folder of the run, OUT/VARIANT/seed-N.
 
     Returns:
-        The mixture in evaluation mode, and its description, the contents of `model.json`.
+        The model in evaluation mode, and the `classes`, `domains`, `facts` and `precision` of its training.
 
     Raises:
         StudyError: the folder holds no finished run.
+        DataError: the model is damaged, or of moebius 0.1.
     """
     if not (run / "result.json").exists():
         run_folders = sorted(path.parent for path in run.glob("**/result.json"))
@@ -56,10 +58,7 @@ def load_run(run: Path) -> tuple[Mixture, dict[str, Any]]:
         if run_folders:
             fix = f"the folder of a run, such as {run_folders[0]}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
-    description = read_json(run / "model.json")
-    model = build_mixture(description["model"], description["facts"], StageNetworks(description.get("stages") or {}))
-    put_tensors(model, load_file(run / "model.safetensors"))
-    return model.eval(), description
+    return load(run), read_header(run)["data"]
 
 
 def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None = None) -> list[Prediction]:
@@ -77,36 +76,33 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
         DataError: an image is missing or broken.
         ArgumentError: the domain is unknown, or missing where the run's gate needs it.
     """
-    model, description = load_run(Path(run))
-    facts, domains = description["facts"], description["domains"]
+    model, data = load_run(Path(run))
+    facts, domains = data["facts"], data["domains"]
     color = "grey" if facts["channels"] == 1 else "rgb"
     x = scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
     context = _make_context(model, domain, domains, len(x))
-    with torch.inference_mode(), record(model) as log:
-        outputs = model(x, context)
-    gives_log_probabilities = getattr(model.combine, "gives_log_probabilities", False)
-    probabilities = outputs.exp() if gives_log_probabilities else outputs.softmax(-1)
-    weights = log[""][-1].weights
+    with torch.inference_mode(), record(model) as log, autocast(data["precision"]), row_context(context):
+        outputs = model(x).float()
+    probabilities = Classification().for_model(model).probabilities(outputs)
+    outermost = next(path for path, _ in model.named_modules() if path in log)
+    weights = log[outermost][-1].weights.unflatten(0, (len(x), -1)).mean(1)
     predictions = []
     for path, row_probabilities, row_weights in zip(images, probabilities, weights, strict=True):
         values, labels = row_probabilities.topk(min(top, len(row_probabilities)))
-        best = [
-            (description["classes"][label], value)
-            for label, value in zip(labels.tolist(), values.tolist(), strict=True)
-        ]
+        best = [(data["classes"][label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
         order = row_weights.argsort(descending=True).tolist()
         experts = [(expert, row_weights[expert].item()) for expert in order if row_weights[expert] != 0]
         predictions.append(Prediction(Path(path), best[0][0], best[0][1], experts, best))
     return predictions
 
 
-def _make_context(model: Mixture, domain: str | None, domains: Sequence[str], rows: int) -> Mapping[str, torch.Tensor]:
+def _make_context(model: nn.Module, domain: str | None, domains: Sequence[str], rows: int) -> RowContext:
     """The context of `rows` images of one domain; empty where no domain is given and no gate needs it."""
     if domain is None:
         if any("domain" in getattr(module, "context_keys", ()) for module in model.modules()):
             rule = "must name the set that the images belong to, because this run's gate routes by it"
             raise ArgumentError("domain", rule, None, f"--domain {domains[0]}")
-        return {}
+        return current_context()
     if domain not in domains:
         raise ArgumentError("domain", f"needs one of {', '.join(domains)}", domain, f"--domain {domains[0]}")
-    return {"domain": torch.full((rows,), domains.index(domain))}
+    return current_context().with_values({"domain": torch.full((rows,), domains.index(domain))})

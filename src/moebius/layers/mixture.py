@@ -1,7 +1,8 @@
 """`Mixture`: a gate, a router, experts and a way to combine them, as one ordinary module."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from inspect import isroutine
 from typing import Any
@@ -225,6 +226,19 @@ def resolve_execution(execution: str | Execution) -> Execution:
         rule = f"needs one of {', '.join(kinds('execution'))}, or an mb.Execution"
         raise ArgumentError("execution", rule, execution, 'execution="auto"')
     return execution
+
+
+@contextmanager
+def executed_by(model: nn.Module, execution: Execution) -> Iterator[None]:
+    """Inside the block all mixtures of the model run by this execution."""
+    before = {part: part.execution for part in model.modules() if isinstance(part, Mixture)}
+    try:
+        for part in before:
+            part.execution = execution
+        yield
+    finally:
+        for part, own in before.items():
+            part.execution = own
 
 
 def execution_kind(execution: Execution) -> str | None:

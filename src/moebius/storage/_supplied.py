@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from moebius.kit.errors import ArgumentError
-from moebius.storage.structure import STACK_OF, join_path
+from moebius.storage.spec import STACK_OF, join_path
 from moebius.storage.tensors import tensor_holders
 
 # The parts of a mixture that `load` has arguments for; "" is the whole module.
@@ -15,7 +15,7 @@ ARGUMENTS = ("", "gate", "experts", "router", "combine")
 
 def place_supplied(
     path: str,
-    structure: Mapping[str, Any],
+    spec: Mapping[str, Any],
     unknown: Mapping[str, str],
     experts: Any,
     parts: Mapping[str, Any],
@@ -24,7 +24,7 @@ def place_supplied(
 
     Arguments:
         path: the folder, for the line that an error prints.
-        structure: the description of the saved module.
+        spec: of the saved module.
         unknown: place → class of its parts of no known kind.
         experts: as `load` takes them.
         parts: argument of `load` → part.
@@ -32,7 +32,7 @@ def place_supplied(
     Raises:
         ArgumentError: a part is missing, or one is supplied that has no place.
     """
-    named = {**parts, **_experts_by_place(experts, structure.get("experts"))}
+    named = {**parts, **_experts_by_place(experts, spec.get("experts"))}
     supplied = {_place(name, unknown): part for name, part in named.items() if part is not None}
     missing = {place: name for place, name in unknown.items() if place not in supplied}
     if missing:

@@ -18,7 +18,7 @@ from moebius.core.stack import Stack, unstackable_reason
 from moebius.kit.errors import ArgumentError
 from moebius.layers.mixture import Mixture
 from moebius.routers.dselect_k import DSelectK
-from moebius.storage.structure import build_part, describe_part, room_of
+from moebius.storage.spec import build, describe, room_of
 
 Model = TypeVar("Model", bound=nn.Module)
 # Maps the old experts' rows of a tensor, (E, …), to those of the new experts. The flag: a new row is zero.
@@ -197,15 +197,15 @@ def _with_one_more(values: Tensor, zero: bool) -> Tensor:
 
 def _router_for(router: Router, count: int, rows: Rows) -> Router:
     """The same router where no argument is the number of experts, else a router for the new number."""
-    structure = describe_part(router)
-    new_structure = _with_count(structure, count)
-    if new_structure == structure:
+    spec = describe(router)
+    new_spec = _with_count(spec, count)
+    if new_spec == spec:
         return router
-    return _with_old_tensors(build_part(new_structure, "routers", dict(router.named_modules())), router, rows)
+    return _with_old_tensors(build(new_spec, "routers", dict(router.named_modules())), router, rows)
 
 
 def _with_count(value: Any, count: int) -> Any:
-    """A description with another number of experts wherever it names one."""
+    """A Spec with another number of experts wherever it names one."""
     if not isinstance(value, Mapping):
         return value
     changed = {name: _with_count(inner, count) for name, inner in value.items()}
@@ -214,11 +214,11 @@ def _with_count(value: Any, count: int) -> Any:
 
 def _gate_for(gate: nn.Module, old_width: int, width: int, rows: Rows) -> nn.Module:
     """A gate that gives `width` numbers a row: made by its kind, or the gate with another last layer."""
-    structure = describe_part(gate)
-    if isinstance(structure.get("experts"), int):
+    spec = describe(gate)
+    if isinstance(spec.get("experts"), int):
         try:
             with torch.random.fork_rng(devices=()):
-                wider = build_part({**structure, "experts": width}, room_of(gate))
+                wider = build({**spec, "experts": width}, room_of(gate))
         except ArgumentError as error:
             raise ArgumentError("gate", error.rule, error.value, f"gate=…, a new one for {width} experts") from None
         return _with_old_tensors(wider, gate, rows)

@@ -18,7 +18,7 @@ from moebius.execution.auto import Auto
 from moebius.kit.errors import ArgumentError, MissingExtraError, MoebiusError
 from moebius.kit.files import atomic_path
 from moebius.kit.modes import evaluation_mode
-from moebius.layers.mixture import Mixture
+from moebius.layers.mixture import Mixture, executed_by
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
@@ -74,7 +74,8 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
-        _for_export(model),
+        evaluation_mode(model),
+        executed_by(model, Auto()),  # torch cannot export all others
         torch.no_grad(),
         _quiet(),
     ):
@@ -105,20 +106,6 @@ def _check(model: nn.Module, example: Tensor, path: Path) -> None:
             raise ArgumentError(name or "model", rule, type(part.router).__name__, "torch.export.export")
     if path.is_dir():
         raise ArgumentError("path", "needs the name of a file, and a folder is there", str(path), f"{path}/model.onnx")
-
-
-@contextmanager
-def _for_export(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and an execution that torch can export inside the block; afterwards the model as it was."""
-    executions = {part: part.execution for part in model.modules() if isinstance(part, Mixture)}
-    with evaluation_mode(model):
-        try:
-            for part in executions:
-                part.execution = Auto()
-            yield
-        finally:
-            for part, execution in executions.items():
-                part.execution = execution
 
 
 @contextmanager

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from moebius import __version__
 from moebius.core.stack import Stack
-from moebius.kit.errors import ArgumentError, DataError
-from moebius.kit.extras import lab
-from moebius.kit.files import read_json
+from moebius.kit.errors import DataError
 from moebius.layers.mixture import Mixture
-from moebius.storage._folder import SCHEMA, digest_of, waiting_path
 from moebius.storage._supplied import check_tensors, place_supplied
-from moebius.storage.structure import build_part, unknown_parts
-from moebius.storage.tensors import put_tensors
+from moebius.storage.header import fix_for, read_header
+from moebius.storage.spec import build, unknown_parts
+from moebius.storage.tensors import digest_of, put_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 Experts = Sequence[nn.Module | None] | nn.ModuleList | Stack | Mapping[Any, Any]
@@ -72,7 +70,7 @@ def load(
     Raises:
         ArgumentError: a part of no known kind is missing or has other tensors than the file, or one is supplied that
             has no place.
-        DataError: no mixture is there, or it is damaged or made by a later version.
+        DataError: no mixture is there, or it is damaged, made by a later version, or a study's run of moebius 0.1.
 
     Example:
         >>> import tempfile, torch, moebius as mb
@@ -86,58 +84,32 @@ def load(
     For a mixture see `save`.
     """
     folder = Path(path)
-    description = _read(folder)
+    header = read_header(folder)
     parts = {"gate": gate, "router": router, "combine": combine, "": model}
-    if "mixture" not in description:
-        if experts is not None or any(part is not None for part in parts.values()):
-            fix = f"mb.load({str(path)!r})"
-            raise ArgumentError("path", "is a study's run, whose parts are all known", str(path), fix)
-        return lab("predict", "load_run")(folder)[0].to(device)
-    structure = description["mixture"]
-    unknown = dict(unknown_parts(structure))
-    supplied = place_supplied(str(path), structure, unknown, experts, parts)
-    tensors = _tensors(folder, description)
+    spec = header["spec"]
+    unknown = dict(unknown_parts(spec))
+    supplied = place_supplied(str(path), spec, unknown, experts, parts)
+    tensors = _tensors(folder, header)
     try:
         # Making parts draws numbers that are overwritten; who loads a mixture shall not find other ones afterwards.
         with torch.random.fork_rng(devices=()):
-            loaded = build_part(structure, "experts", supplied)
+            loaded = build(spec, "experts", supplied)
     except (LookupError, TypeError) as error:  # a kind, a place or an argument that is not known here
-        rule = f"moebius {description['moebius']} wrote what {__version__} cannot make"
+        rule = f"moebius {header['moebius']} wrote what {__version__} cannot make"
         fix = "pip install what adds the kind, or mb.register it, before mb.load"
-        raise DataError(f"{folder / 'model.json'}: {rule} ({error.args[0]})", fix) from error
+        raise DataError(f"{folder / 'model.safetensors'}: {rule} ({error.args[0]})", fix) from error
     check_tensors(loaded, tensors, unknown)
     put_tensors(loaded, tensors)
     return loaded.to(device).eval()
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    try:
-        description = read_json(path)
-        schema = description["schema"]
-    except FileNotFoundError:
-        raise DataError(f"{folder}: holds no saved mixture (no model.json)", f"mb.save(moe, {str(folder)!r})") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is damaged ({error})", _fix_for(folder)) from None
-    if "mixture" in description and schema > SCHEMA:
-        rule = f"is of schema {schema}, written by moebius {description['moebius']}, and {__version__} reads {SCHEMA}"
-        raise DataError(f"{path}: {rule}", "pip install --upgrade moebius")
-    return description
-
-
-def _tensors(folder: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(folder: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors under all their names."""
-    digest, path = description["sha256"], folder / "model.safetensors"
-    for candidate in (path, waiting_path(folder, digest)):
-        try:
-            if digest_of(candidate) == digest:
-                tensors = load_file(candidate)
-                return tensors | {name: tensors[first] for name, first in description["aliases"].items()}
-        except (OSError, SafetensorError):
-            continue
-    rule = "is missing, damaged, or not the file that model.json beside it was written with"
-    raise DataError(f"{path}: {rule}", _fix_for(folder))
-
-
-def _fix_for(folder: Path) -> str:
-    return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
+    path = folder / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
+    if header["sha256"] not in (None, digest_of(tensors)):
+        raise DataError(f"{path}: is damaged (the tensors are not those that were written)", fix_for(folder))
+    return tensors | {name: tensors[first] for name, first in header["aliases"].items()}

@@ -1,7 +1,9 @@
-"""Mixtures to disk: a file of tensors, and one that describes the parts. Nothing is pickled."""
+"""Mixtures to disk: a file of tensors, whose header holds the Spec. Nothing is pickled."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -9,19 +11,20 @@ from torch import Tensor, nn
 from moebius import __version__
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import atomic_path, write_json
-from moebius.storage._folder import SCHEMA, digest_of, waiting_path
-from moebius.storage.structure import describe_part
-from moebius.storage.tensors import stored_tensors, tensor_holders
+from moebius.storage.header import KEY, SCHEMA
+from moebius.storage.spec import Spec, describe
+from moebius.storage.tensors import digest_of, stored_tensors, tensor_holders
 
 
-def save(model: nn.Module, path: str | Path) -> None:
+def save(model: nn.Module, path: str | Path, spec: Spec | None = None, data: Mapping[str, Any] | None = None) -> None:
     """Write a mixture, or a module that holds some, into a folder.
 
-    `model.safetensors` holds the tensors, `model.json` describes the parts. The tensors have the names of the state
-    dict, each expert's its own, whatever the execution; a part that is used twice is stored once. Parts of a known
-    kind (a room's, another distribution's, or one that `mb.register` named) are written as kind and arguments. Other
-    modules and functions are not: `load` receives them again, and reads their tensors from the file. A folder that
-    holds a saved mixture already holds the old or the new one at every moment, also after a crash.
+    `model.safetensors` holds the tensors, and in its header the Spec of the parts; `model.json` is a copy of the header
+    for people. The tensors have the names of the state dict, each expert's its own, whatever the execution; a part that
+    is used twice is stored once. Parts of a known kind (a room's, another distribution's, or one that `mb.register`
+    named) are written as kind and arguments. Other modules and functions are not: `load` receives them again, and reads
+    their tensors from the file. A folder that holds a saved mixture already holds the old or the new one at every
+    moment, also after a crash. Equal models give equal bytes.
 
     Not kept: which parameters want gradients (a frozen `Adapter` is frozen again), hooks, and an execution that is of
     no known kind.
@@ -29,6 +32,9 @@ def save(model: nn.Module, path: str | Path) -> None:
     Arguments:
         model: a mixture, a subclass of one, a layer, or any module, on any device.
         path: the folder, which is made where it is missing.
+        spec: the Spec that the model was built from; unless given, the model is described.
+        data: plain values about the data that the model was trained on, which are kept beside the Spec. A study's run
+            has `classes`, `domains`, `facts` and `precision`.
 
     Raises:
         ArgumentError: no module, a component that was altered after it was made, a state that is no tensor, or a path
@@ -50,18 +56,13 @@ def save(model: nn.Module, path: str | Path) -> None:
         rule = "needs a folder of its own, and a file or a study's run is there"
         raise ArgumentError("path", rule, str(path), f"mb.save(moe, {str(folder) + '-mixture'!r})")
     aliases = _aliases(model)
-    structure, tensors = describe_part(model, "experts"), _without_overlap(stored_tensors(model))
-    with atomic_path(folder / ".model.safetensors") as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
-        digest = digest_of(temporary)
-    waiting = (folder / ".model.safetensors").rename(waiting_path(folder, digest))
-    # This file makes the new mixture the folder's: until now the old one is whole, and from now on the new tensors are
-    # found under their hash until they have their name.
-    header = {"schema": SCHEMA, "moebius": __version__, "sha256": digest}
-    write_json(folder / "model.json", {**header, "mixture": structure, "aliases": aliases})
-    waiting.replace(folder / "model.safetensors")
-    for leftover in folder.glob(".*.safetensors"):
-        leftover.unlink(missing_ok=True)
+    spec, tensors = describe(model, "experts") if spec is None else spec, _without_overlap(stored_tensors(model))
+    header = {"schema": SCHEMA, "moebius": __version__, "sha256": digest_of(tensors), "spec": spec, "aliases": aliases}
+    header |= {} if data is None else {"data": data}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        # One entry: safetensors writes several in any order, and equal models give equal bytes.
+        save_file(tensors, temporary, {KEY: json.dumps(header, allow_nan=False)})
+    write_json(folder / "model.json", header)
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:

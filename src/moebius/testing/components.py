@@ -19,7 +19,7 @@ from moebius.kit.registry import kind_of, summary
 from moebius.layers.mixture import Mixture
 from moebius.storage.load import load
 from moebius.storage.save import save
-from moebius.storage.structure import ROOMS, build_part, describe_part, unknown_parts
+from moebius.storage.spec import ROOMS, build, describe, unknown_parts
 from moebius.testing._contract import ContractError, require, require_close, require_equal
 from moebius.testing._subject import Subject
 from moebius.testing._variation import vary_arguments
@@ -59,21 +59,21 @@ def has_an_example_that_runs(subject: Subject) -> None:
 
 
 def is_made_anew_from_its_description(subject: Subject) -> None:
-    """`describe_part` gives values that JSON holds, from which an equal component is built.
+    """`describe` gives values that JSON holds, from which an equal component is built.
 
     For rooms whose components are saved, with the defaults of arguments and with other values: a component keeps each
     argument of its constructor as an attribute of the same name, or says in `kept_as` under which.
     """
     for arguments in _argument_sets(subject):
         part = subject.make(**arguments)
-        description = describe_part(part)
+        description = describe(part)
         text = json.dumps(description, allow_nan=False)
         require(json.loads(text) == description, f"is described by {description}, which JSON changes")
         require(description["kind"] == subject.kind, f"is described as of the kind {description['kind']!r}")
         parts = dict(part.named_modules()) if isinstance(part, nn.Module) else {}
-        again = build_part(json.loads(text), subject.room, parts)
+        again = build(json.loads(text), subject.room, parts)
         require(type(again) is type(part), f"comes back as a {type(again).__name__}")
-        new = describe_part(again)
+        new = describe(again)
         require(new == description, f"comes back with other arguments: {new}, needs {description}", "self.k = k")
         _require_kept(part, arguments, description)
         if isinstance(part, nn.Module):
@@ -91,7 +91,7 @@ def draws_nothing_when_described(subject: Subject) -> None:
     if subject.room in ROOMS and subject.kind is not None:
         part = subject.make()
         before = torch.get_rng_state()
-        describe_part(part)
+        describe(part)
         require_equal(torch.get_rng_state(), before, "draws from torch's generator when it is described")
 
 

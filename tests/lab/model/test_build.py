@@ -6,7 +6,7 @@ from torch import nn
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, UnknownKindError
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.cost import multiply_adds
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
@@ -14,7 +14,7 @@ IMAGES = torch.rand(5, 1, 8, 8)
 
 
 def test_defaults_and_facts_of_the_data():
-    moe = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}}, FACTS)
+    moe = build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}}, FACTS)
     assert [type(expert) for expert in moe.experts] == [mb.experts.Linear] * 3
     assert moe.gate.linear.out_features == 3
     assert moe.experts[0].linear.weight.shape == (20, 64)
@@ -33,7 +33,7 @@ def test_every_part_follows_the_spec():
         "combine": {"kind": "log_mixture"},
         "execution": "loop",
     }
-    moe = build_mixture(spec, FACTS)
+    moe = build_model(spec, FACTS)
     assert [tuple(p.shape) for p in moe.gate.parameters() if p.ndim == 2] == [(7, 64), (5, 7), (2, 5)]
     assert isinstance(moe.router, mb.routers.Argmax)
     assert isinstance(moe.combine, mb.LogMixture)
@@ -43,7 +43,7 @@ def test_every_part_follows_the_spec():
 
 def test_different_experts_each_with_a_count():
     experts = [{"kind": "linear", "count": 2}, {"kind": "mlp", "hidden": [3]}]
-    moe = build_mixture({"gate": {"kind": "linear"}, "experts": experts}, FACTS)
+    moe = build_model({"gate": {"kind": "linear"}, "experts": experts}, FACTS)
     assert [type(expert).__name__ for expert in moe.experts] == ["Linear", "Linear", "MLP"]
     assert moe.gate.linear.out_features == 3
     assert moe(IMAGES).shape == (5, 20)
@@ -51,7 +51,7 @@ def test_different_experts_each_with_a_count():
 
 def test_a_mixture_is_an_expert():
     inner = {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, "count": 2}
-    moe = build_mixture({"gate": {"kind": "domain"}, "router": {"kind": "argmax"}, "experts": inner}, FACTS)
+    moe = build_model({"gate": {"kind": "domain"}, "router": {"kind": "argmax"}, "experts": inner}, FACTS)
     assert [type(expert) for expert in moe.experts] == [mb.Mixture, mb.Mixture]
     assert [expert.gate.linear.out_features for expert in moe.experts] == [3, 3]
     y, log = mb.call(moe, IMAGES, {"domain": torch.tensor([0, 1, 1, 0, 1])})
@@ -60,7 +60,7 @@ def test_a_mixture_is_an_expert():
 
 
 def test_a_value_in_the_spec_takes_precedence_over_the_facts():
-    moe = build_mixture({"gate": {"kind": "uniform"}, "experts": {"kind": "linear", "classes": 7}}, FACTS)
+    moe = build_model({"gate": {"kind": "uniform"}, "experts": {"kind": "linear", "classes": 7}}, FACTS)
     assert moe(IMAGES).shape == (5, 7)
 
 
@@ -91,7 +91,7 @@ def test_a_value_in_the_spec_takes_precedence_over_the_facts():
 def test_a_refused_value_is_named_by_its_path(changes, message):
     spec = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}
     with pytest.raises(ArgumentError, match=f"^{message}"):
-        build_mixture(spec, FACTS)
+        build_model(spec, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_a_refused_value_is_named_by_its_path(changes, message):
 )
 def test_unknown_kinds(changes, fix):
     with pytest.raises(UnknownKindError, match=fix):
-        build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}, FACTS)
+        build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, **changes}, FACTS)
 
 
 def build(gate, experts, **parts):
-    return build_mixture({"gate": gate, "experts": experts, **parts}, FACTS)
+    return build_model({"gate": gate, "experts": experts, **parts}, FACTS)
 
 
 def test_multiply_adds_of_linear_experts():
@@ -164,7 +164,7 @@ def test_the_outputs_of_a_stage_inside_another_are_mapped_to_those_of_the_other(
     around = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "inner"}}
     outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 3}, "classes": [1, 0, 5], "labels": [1, 0, 5]}
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
-    moe = build_mixture(spec, {**FACTS, "classes": 6}, StageNetworks({"inner": inner, "outer": outer}))
+    moe = build_model(spec, {**FACTS, "classes": 6}, StageNetworks({"inner": inner, "outer": outer}))
     x = torch.rand(2, FACTS["channels"], FACTS["size"], FACTS["size"])
     network = moe.experts[0].network.experts[0].network
     assert moe.experts[0].network.experts[0].classes == (2, 0)
@@ -181,4 +181,4 @@ def test_a_stage_with_classes_that_its_user_lacks_is_refused():
     outer = {"model": around, "part": "", "facts": {**FACTS, "classes": 2}, "classes": [0, 1], "labels": [0, 1]}
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
     with pytest.raises(ArgumentError, match="has outputs for classes that the stage which uses it has no outputs for"):
-        build_mixture(spec, FACTS, StageNetworks({"inner": inner, "outer": outer}))
+        build_model(spec, FACTS, StageNetworks({"inner": inner, "outer": outer}))

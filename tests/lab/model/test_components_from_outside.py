@@ -6,7 +6,8 @@ from torch import nn
 
 from moebius.combine import WeightedSum
 from moebius.kit.errors import UnknownKindError
-from moebius.lab.model.build import FACTS, build_mixture
+from moebius.lab.model.build import build_model
+from moebius.lab.model.resolve import FACTS
 from moebius.routers import Soft
 
 DATA_FACTS = {"features": 48, "channels": 3, "size": 4, "classes": 7, "domains": 2}
@@ -74,7 +75,7 @@ SPEC = {
 
 @pytest.mark.usefixtures("registered")
 def test_every_room_gets_every_fact():
-    moe = build_mixture(SPEC, DATA_FACTS)
+    moe = build_model(SPEC, DATA_FACTS)
     for component in (moe.gate, moe.experts[0], moe.experts[1], moe.router, moe.combine):
         assert component.facts == {**DATA_FACTS, "experts": 3}
     assert moe.router.offset == 0.5
@@ -83,14 +84,14 @@ def test_every_room_gets_every_fact():
 
 @pytest.mark.usefixtures("registered")
 def test_a_value_in_the_spec_takes_precedence():
-    moe = build_mixture({**SPEC, "combine": {"kind": "facts", "domains": 9}}, DATA_FACTS)
+    moe = build_model({**SPEC, "combine": {"kind": "facts", "domains": 9}}, DATA_FACTS)
     assert moe.combine.facts == {**DATA_FACTS, "experts": 3, "domains": 9}
 
 
 @pytest.mark.usefixtures("registered")
 def test_inside_of_a_mixture_the_experts_are_those_of_the_inner_mixture():
     spec = {"gate": {"kind": "facts"}, "experts": {"kind": "mixture", "count": 2, **SPEC}}
-    moe = build_mixture(spec, DATA_FACTS)
+    moe = build_model(spec, DATA_FACTS)
     assert moe.gate.facts["experts"] == 2
     for inner in moe.experts:
         components = (inner.gate, inner.experts[0], inner.router, inner.combine)
@@ -99,13 +100,13 @@ def test_inside_of_a_mixture_the_experts_are_those_of_the_inner_mixture():
 
 @pytest.mark.usefixtures("registered")
 def test_the_gate_gets_the_number_of_scores_that_the_router_takes():
-    moe = build_mixture({**SPEC, "router": {"kind": "heads", "heads": 2, "router": {"kind": "facts"}}}, DATA_FACTS)
+    moe = build_model({**SPEC, "router": {"kind": "heads", "heads": 2, "router": {"kind": "facts"}}}, DATA_FACTS)
     assert moe.gate.facts["experts"] == moe.router.gate_outputs(3) == 6
     assert moe.router.router.facts["experts"] == moe.combine.facts["experts"] == 3
 
 
 def test_the_kinds_are_unknown_without_registration():
     with pytest.raises(UnknownKindError, match="no routers kind is called 'facts'"):
-        build_mixture(
+        build_model(
             {"gate": {"kind": "linear"}, "experts": {"kind": "linear"}, "router": {"kind": "facts"}}, DATA_FACTS
         )

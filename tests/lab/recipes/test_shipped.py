@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moebius.core.recording import record
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Variant
@@ -62,7 +62,7 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     specs = stage_specs(recipe.stages, facts)
     for variant in (*recipe.stages, *recipe.variants):
         own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
-        model = build_mixture(variant.model, own, StageNetworks(specs))
+        model = build_model(variant.model, own, StageNetworks(specs))
         settings = Settings.from_plain(variant.training.model_dump())
         logs = getattr(model.combine, "gives_log_probabilities", False)
         objective = Objective(logs, settings.losses, settings.cross_entropy)
@@ -231,7 +231,7 @@ def test_hierarchical_cifar10_is_study_4():
 def test_a_trained_tree_stores_the_base_of_both_branches_once():
     recipe = load_recipe("hierarchical-cifar10")
     facts = guess_facts(recipe.data.model_dump())
-    tree = build_mixture(
+    tree = build_model(
         recipe.resolved_variants()["tree"].model, facts, StageNetworks(stage_specs(recipe.stages, facts))
     )
     assert tree.experts[0].experts[0] is tree.experts[1].experts[0]

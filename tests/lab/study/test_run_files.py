@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.study.run_files import collect
 
 TREE = (
@@ -86,6 +86,6 @@ def test_routing_and_model_files(planned, record, tmp_path):
     by_domain = test.groupby("domain")[["gate_0", "gate_1"]].mean()
     assert by_domain.loc[0].tolist() == pytest.approx(entry["activation"]["test"]["digits"], rel=1e-5)
     description = json.loads((folder / "model.json").read_text())
-    model = build_mixture(description["model"], description["facts"])
+    model = build_model(description["model"], description["facts"])
     model.load_state_dict(load_file(folder / "model.safetensors"))
     assert description["classes"] == list(study.data.classes)

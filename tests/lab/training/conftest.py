@@ -12,7 +12,7 @@ from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.engine import Member
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event, Trained
@@ -61,7 +61,7 @@ def build() -> Callable[..., Callable[[], Mixture]]:
     """A builder of a mixture for some data; keys of a recipe's `model` change it."""
 
     def create_builder(data: Dataset, **changes: Any) -> Callable[[], Mixture]:
-        return lambda: build_mixture({**LINEAR, **changes}, data.facts)
+        return lambda: build_model({**LINEAR, **changes}, data.facts)
 
     return create_builder
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from moebius.core.recording import record
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.cohort_model import CohortModel
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
@@ -27,7 +27,7 @@ RUNS, ROWS = 3, 7
 
 def build_models(name, dtype=torch.float64):
     torch.manual_seed(0)
-    return [build_mixture(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
+    return [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
 
 
 def inputs(dtype=torch.float64):

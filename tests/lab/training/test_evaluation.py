@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from moebius.lab.data.batches import scale_pixels
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.tasks import Classification
@@ -39,7 +39,7 @@ def test_figures_are_literal():
 def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     data = small_data(train_rows=300)
     assert len(data.train) > ROWS_AT_ONCE
-    model = build_mixture({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
+    model = build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
     model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
     (result,) = evaluate(ModelCall(model.train()), Classification(), data.train)
     assert model.training
@@ -53,7 +53,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
 
 def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
     data = small_data()
-    model = build_mixture(TREE, data.facts)
+    model = build_model(TREE, data.facts)
     (result,) = evaluate(ModelCall(model), Classification(), data.test)
     reached = ~result.gates["experts.1"].isnan().any(1)
     assert set(result.gates) == {"", "experts.1"}
@@ -65,7 +65,7 @@ def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
 def test_a_gate_that_no_row_reached_says_so(small_data):
     data = small_data()
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
-    (result,) = evaluate(ModelCall(build_mixture(TREE, data.facts)), Classification(), split)
+    (result,) = evaluate(ModelCall(build_model(TREE, data.facts)), Classification(), split)
     assert "experts.1" not in result.gates or result.gate_summary("experts.1") == {"rows": 0}
 
 
@@ -76,10 +76,10 @@ def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
     assert not (split.domains[:ROWS_AT_ONCE] == 1).all()
     turned = split.take(torch.arange(len(split)).flip(0))
     for rows in (split, turned):
-        (result,) = evaluate(ModelCall(build_mixture(TREE, data.facts)), Classification(), rows)
+        (result,) = evaluate(ModelCall(build_model(TREE, data.facts)), Classification(), rows)
         assert torch.equal(~result.gates["experts.1"].isnan().any(1), rows.domains == 1)
     (alone,) = evaluate(
-        ModelCall(build_mixture(TREE, data.facts)),
+        ModelCall(build_model(TREE, data.facts)),
         Classification(),
         split.take(torch.nonzero(split.domains == 0)[:, 0]),
     )

@@ -3,7 +3,7 @@ import torch
 
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import ordered_batches
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.nonfinite_error import nonfinite_error
 
 MLP = {"experts": {"kind": "mlp", "count": 2, "hidden": [8]}}
@@ -18,7 +18,7 @@ def batch(small_data):
 
 @pytest.fixture
 def model(small_data):
-    return build_mixture(
+    return build_model(
         {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 3}, "combine": {"kind": "log_mixture"}},
         small_data().facts,
     )
@@ -43,7 +43,7 @@ def test_names_the_output(part, name, model, batch):
 
 
 def test_a_gate_that_says_minus_infinity_on_purpose_is_not_blamed(small_data, batch):
-    model = build_mixture(
+    model = build_model(
         {"gate": {"kind": "domain"}, "router": {"kind": "argmax"}, "experts": {"kind": "linear", "count": 2}},
         small_data().facts,
     )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.routers.argmax import Argmax
 from moebius.routers.soft import Soft
@@ -14,7 +14,7 @@ LINEAR = {"kind": "linear"}
 
 def test_it_is_the_best_weighted_expert_and_nothing_else_changes():
     torch.manual_seed(0)
-    model = build_mixture({"gate": LINEAR, "experts": {"kind": "linear", "count": 3}}, FACTS).eval()
+    model = build_model({"gate": LINEAR, "experts": {"kind": "linear", "count": 3}}, FACTS).eval()
     whole, chosen = model(X), model.gate(X).argmax(-1)
     with cut_to_one_expert(model):
         cut = model(X)
@@ -27,7 +27,7 @@ def test_it_is_the_best_weighted_expert_and_nothing_else_changes():
 def test_only_one_path_of_a_tree_runs():
     torch.manual_seed(0)
     inner = {"kind": "mixture", "gate": LINEAR, "experts": {"kind": "linear", "count": 2}, "count": 2}
-    model = build_mixture({"gate": LINEAR, "experts": inner}, FACTS).eval()
+    model = build_model({"gate": LINEAR, "experts": inner}, FACTS).eval()
     rows = []
     for part in model.modules():
         if type(part).__name__ == "Linear" and not isinstance(part, nn.Linear) and part not in _gates(model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.training.mixture_parts import parts, trainable_parts
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer
 
@@ -16,7 +16,7 @@ FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
 
 
 def test_parts_of_nested_mixtures():
-    model = build_mixture(NESTED, FACTS)
+    model = build_model(NESTED, FACTS)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     names_by_part = {part: [names[id(parameter)] for parameter in list_] for part, list_ in parts(model).items()}
     assert names_by_part["gate"] == [name for name in names.values() if "gate" in name.split(".")]
@@ -25,7 +25,7 @@ def test_parts_of_nested_mixtures():
 
 
 def test_each_part_has_its_own_learning_rate(settings):
-    model = build_mixture(NESTED, FACTS)
+    model = build_model(NESTED, FACTS)
     by_part = settings(gate={"lr": {"kind": "linear", "start": 1.0, "end": 0.0, "epochs": 2}}, experts={"lr": 0.5})
     optimizer = build_optimizer(model, by_part)
     PartSchedule(optimizer, trainable_parts(model), by_part).apply(0.5)
@@ -37,7 +37,7 @@ def test_each_part_has_its_own_learning_rate(settings):
 
 
 def test_adam_is_torchs_adam(settings):
-    model, twin = build_mixture(NESTED, FACTS), build_mixture(NESTED, FACTS)
+    model, twin = build_model(NESTED, FACTS), build_model(NESTED, FACTS)
     twin.load_state_dict(model.state_dict())
     chosen = settings(optimizer={"kind": "adam", "lr": 1e-2, "betas": (0.8, 0.9), "weight_decay": 0.01})
     optimizer = build_optimizer(model, chosen)
@@ -93,7 +93,7 @@ def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path,
 
 def test_unknown_optimizer_is_refused_with_the_closest_name(settings):
     with pytest.raises(ArgumentError, match=r"optimizer.kind: no optimizer has this name, got 'adan'") as error:
-        build_optimizer(build_mixture(NESTED, FACTS), settings(optimizer={"kind": "adan", "lr": 0.1}))
+        build_optimizer(build_model(NESTED, FACTS), settings(optimizer={"kind": "adan", "lr": 0.1}))
     assert error.value.fix is not None
     assert "did you mean adam" in error.value.fix
 
@@ -102,10 +102,10 @@ def test_unknown_optimizer_is_refused_with_the_closest_name(settings):
 def test_keywords_that_torch_refuses(options, settings):
     wrong = settings(optimizer={"kind": "sgd", "lr": 0.1, **options})
     with pytest.raises(ArgumentError, match="optimizer: torch refuses it"):
-        build_optimizer(build_mixture(NESTED, FACTS), wrong)
+        build_optimizer(build_model(NESTED, FACTS), wrong)
 
 
 def test_a_model_whose_only_parameters_are_frozen_is_refused(settings):
-    model = build_mixture({"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}, FACTS)
+    model = build_model({"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}, FACTS)
     with pytest.raises(ArgumentError, match="leaves nothing to train"):
         build_optimizer(model, settings(experts={"freeze": True}))

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from moebius.core.row_context import current_context, row_context
+from moebius.execution.loop import Loop
 from moebius.kit.modes import evaluation_mode
+from moebius.layers.mixture import executed_by
 
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, int]) -> int:
@@ -33,6 +36,12 @@ def count_multiply_adds(model: nn.Module, images: Tensor, context: Mapping[str, 
         images: a batch of its inputs.
         context: context of the rows, as for a call of the model.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images, context)
+    # Other executions may run experts that no row has chosen, or by operators that the counter does not know.
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+        executed_by(model, Loop()),
+        row_context(current_context().with_values(context)),
+    ):
+        model(images)
     return counter.get_total_flops() / 2 / len(images)

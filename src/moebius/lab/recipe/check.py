@@ -6,11 +6,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from moebius.kit.registry import did_you_mean
-from moebius.lab.model.build import list_stage_names
+from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.components import check_component
+from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
-from moebius.lab.recipe.model import DEFAULTS, KEYS, check_model, dry_build
+from moebius.lab.recipe.model import check_model, dry_build, with_defaults
 from moebius.lab.recipe.problems import Path, Problem, inner_mapping, unique_problems
 from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, TrainingSpec, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
@@ -78,15 +79,21 @@ def _check_variant(
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
     model_changes = {key: value for key, value in changes.items() if key != "training"}
-    spec = {**dict.fromkeys(KEYS), **DEFAULTS, **merge(dict(model), model_changes)}
-    spec = {key: value for key, value in spec.items() if key in model or key in model_changes or key in DEFAULTS}
+    if ("layers" in model) != ("layers" in model_changes) and model_changes:
+        model = {}  # layers take the place of a mixture, and a mixture that of layers
+    spec = with_defaults(merge(dict(model), model_changes))
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
     model_problems = check_model(spec, (), names)
     wrong_keys = {str(problem.path[0]) for problem in model_problems}
     used_stages = list_stage_names([value for key, value in spec.items() if key not in wrong_keys])
     # A problem of a stage is reported once, at the stage.
     if facts is not None and not set(used_stages) & set(wrong_stages):
-        model_problems += dry_build(spec, facts, wrong_keys, stage_specs(stages, facts))
+        specs = stage_specs(stages, facts)
+        model_problems += dry_build(spec, facts, wrong_keys, specs)
+        if not model_problems:
+            changes_of_training = changes.get("training") or {}
+            precision = inner_mapping({"": changes_of_training}, "").get("precision", training.get("precision", "auto"))
+            model_problems += check_execution(spec, facts, precision, specs)
     problems = [_place_problem(problem, name, "model", dict(model), model_changes) for problem in model_problems]
 
     training_changes = changes.get("training") or {}

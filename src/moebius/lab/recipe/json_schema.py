@@ -153,20 +153,31 @@ def _mixture_definitions() -> dict[str, Schema]:
         "combine": {**reference_to("combine"), "default": {"kind": "weighted_sum"}},
         "execution": {**reference_to("execution"), "default": "auto"},
     }
-    mixture = {"type": "object", "properties": parts, "additionalProperties": False}
+    layers = {"layers": {**_list_of("layer"), "description": "In place of all others: parts one after another."}}
+    model = {"type": "object", "properties": {**parts, **layers}, "additionalProperties": False}
     nested = named_schema("mixture", "A mixture as an expert.", {**parts, "count": count}, ["gate", "experts"])
     gates = [*room_schema("gates")["oneOf"], named_schema("stage", text, stage, ["stage"])]
     experts = room_schema("experts", {"count": count})["oneOf"]
     changes = {name: _changed(part) for name, part in parts.items()}
-    variant = {**changes, "training": reference_to("TrainingSpec-change")}
+    variant = {**changes, **layers, "training": reference_to("TrainingSpec-change")}
     return {
         "gate": {"oneOf": gates},
         "expert": {"oneOf": [*experts, nested, named_schema("stage", text, {**stage, "count": single}, ["stage"])]},
         "experts": {"anyOf": [reference_to("expert"), _list_of("expert")]},
+        "layer": {
+            "oneOf": [
+                *room_schema("layers")["oneOf"],
+                *room_schema("experts")["oneOf"],
+                named_schema("mixture", "A mixture as a part.", parts, ["gate", "experts"]),
+                named_schema("stage", text, stage, ["stage"]),
+            ]
+        },
         "experts-change": {"anyOf": [reference_to("expert-change"), _list_of("expert")]},
         "network-change": reference_to("expert-change"),
-        "model": {**mixture, "description": "What the variants share of their mixtures."},
-        "mixture-or-null": {"anyOf": [{**mixture, "required": ["gate", "experts"]}, NULL]},
+        "model": {**model, "description": "What the variants share of their models."},
+        "mixture-or-null": {
+            "anyOf": [{**model, "required": ["gate", "experts"]}, {**model, "required": ["layers"]}, NULL]
+        },
         "variant": {
             "description": "What one model of the comparison changes.",
             "type": ["object", "null"],

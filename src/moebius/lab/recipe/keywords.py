@@ -11,10 +11,10 @@ from typing import Any
 from moebius.core.loss_needs import loss_needs
 from moebius.core.routing import Router
 from moebius.kit.registry import ROOMS, find, kinds
-from moebius.lab.model.build import FACTS
+from moebius.lab.model.resolve import FACTS
 from moebius.lab.recipe.wording import describe_type
 
-# The rooms whose components `moebius.lab.model.build` makes, with facts of the data.
+# The rooms whose components get facts of the data; a kind of room layers gets its width, `dim`.
 MODEL_ROOMS = ("gates", "routers", "experts", "combine")
 REQUIRED: Any = inspect.Parameter.empty
 """Stands for the default of a keyword that has none."""
@@ -68,7 +68,7 @@ def list_keywords(room: str, kind: str) -> list[Keyword]:
         >>> [keyword.name for keyword in list_keywords("gates", "linear") if keyword.from_data]
         ['features', 'experts']
     """
-    facts = FACTS if room in MODEL_ROOMS else ()
+    facts = FACTS if room in MODEL_ROOMS else ("dim",) if room == "layers" else ()
     component = find(room, kind)
     return read_keywords(component, caller_arguments(component), facts)
 

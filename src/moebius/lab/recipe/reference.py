@@ -68,6 +68,13 @@ MIXTURE = (
     ("experts", "a kind of room experts, mixture or stage; or a list of them", "required", "what the rows go through."),
     ("combine", "a kind of room combine", "default {kind: weighted_sum}", "merges the experts' outputs."),
     ("execution", "a kind of room execution", "default auto", "how rows are moved to experts and back."),
+    (
+        "layers",
+        "a list, each a kind of rooms layers or experts, mixture or stage",
+        "",
+        "in place of all others: parts one after another, each on the outputs of the one before, the last for the"
+        " classes; at least one is a mixture. Not in {kind: mixture, …}.",
+    ),
 )
 ROOMS = (
     ("gates", "Gates", "In `gate`; also `{kind: stage, …}`."),
@@ -78,6 +85,7 @@ ROOMS = (
         "In `experts`; each kind also takes `count`, the number of such experts (default 1). Also `{kind: stage, …}`,"
         " and `{kind: mixture, …}` with the keys of a mixture.",
     ),
+    ("layers", "Layers", "In `layers`."),
     ("combine", "Combine", "In `combine`."),
     (
         "losses",

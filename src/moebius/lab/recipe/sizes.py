@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.schema import Recipe
@@ -32,7 +32,7 @@ def sizes(recipe: Recipe) -> list[Size]:
     variant_sizes = []
     with torch.random.fork_rng(devices=[]):
         for variant in recipe.variants:
-            model = build_mixture(variant.model, facts, StageNetworks(stage_specs(recipe.stages, facts)))
+            model = build_model(variant.model, facts, StageNetworks(stage_specs(recipe.stages, facts)))
             parameters = sum(parameter.numel() for parameter in model.parameters())
             variant_sizes.append(Size(variant.name, parameters, multiply_adds(model, facts)))
     return variant_sizes

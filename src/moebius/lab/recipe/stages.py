@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebius.lab.model.build import list_stage_names
+from moebius.lab.model.resolve import list_stage_names
+from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
-from moebius.lab.recipe.model import DEFAULTS, check_experts, check_model, dry_build
+from moebius.lab.recipe.model import check_experts, check_model, dry_build, with_defaults
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, inner_mapping
 from moebius.lab.recipe.schema import Stage, StageFile, TrainingSpec
 from moebius.lab.recipe.training import check_training, with_optimizer
@@ -103,10 +104,10 @@ def _check_stage(
     network = merge(network_base, network_changes)
     names = list(dict.fromkeys([*(stage.name for stage in above), *wrong_above]))
     if file.model is not None:
-        spec, part = {**DEFAULTS, **file.model}, ""
+        spec, part = with_defaults(file.model), ""
         spec_problems = check_model(spec, (), names)
     elif network:
-        spec, part = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": network}, "experts.0"
+        spec, part = with_defaults({"gate": {"kind": "uniform"}, "experts": network}), "experts.0"
         spec_problems = check_experts(network, ("experts",), names)
         if "count" in network:
             rule = "a stage trains one network"
@@ -118,7 +119,10 @@ def _check_stage(
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
     if facts is not None and not spec_problems and not set(list_stage_names(spec)) & set(wrong_above):
-        spec_problems = dry_build(spec, stage_facts(rows, facts), stages=stage_specs(above, facts))
+        own_facts, specs = stage_facts(rows, facts), stage_specs(above, facts)
+        spec_problems = dry_build(spec, own_facts, stages=specs)
+        if not spec_problems:
+            spec_problems = check_execution(spec, own_facts, merged.get("precision"), specs)
     problems += [
         _place_training_problem(problem, value, raw, place) for problem in check_loss_needs(merged.get("losses"), spec)
     ]

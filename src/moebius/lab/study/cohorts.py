@@ -4,16 +4,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from moebius.core.loss_needs import loss_needs
 from moebius.kit.errors import StudyError
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import build_mixture
+from moebius.lab.model.build import build_model
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
 from moebius.lab.training.settings import Settings
-from moebius.layers.mixture import Mixture
 
 CohortMode = Literal["auto", "never", "always"]
 Job = tuple[RunSpec, ...]
@@ -93,8 +92,11 @@ def _group_obstacle(
     if first.stages:
         return "uses stages"
 
-    def build() -> Mixture:
-        return build_mixture(first.model, data.facts)
+    if "layers" in first.model:
+        return "is no single mixture"
+
+    def build() -> Any:
+        return build_model(first.model, data.facts, stacked=False)
 
     work = RowWork.of(build, data)
     work_by_run |= dict.fromkeys((run.name for run in group), work.multiply_adds)

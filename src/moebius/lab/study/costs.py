@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,10 @@ from moebius.lab.model.cost import count_multiply_adds
 from moebius.lab.predict import load_run
 from moebius.lab.study.plan import Plan
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.training.call_model import call_model
 from moebius.lab.training.one_expert import cut_to_one_expert
+from moebius.lab.training.precision import autocast
+from moebius.layers.mixture import Mixture
 
 ROWS = 256
 ROUNDS = 9
@@ -25,7 +27,8 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     """Multiply-adds and microseconds per test image, for the first seed's model of every variant.
 
     One batch of test rows, spread evenly over the split, goes through all models in turn, several times over: medians
-    of rounds that alternate are comparable where a machine's speed wanders. float32, in the plan's number of threads.
+    of rounds that alternate are comparable where a machine's speed wanders. Each model computes in the number format of
+    its training, in the plan's number of threads.
 
     Returns:
         variant → "as_trained" and, for several experts, "one_expert" → multiply_adds, microseconds per image.
@@ -34,22 +37,28 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     torch.set_num_threads(plan.threads)
     try:
         batch = _test_batch(data, plan.device)
-        models = [(run.variant, _load(run, plan.device)) for run in plan.runs if run.seed == 0]
-        cases = [(variant, model, mode) for variant, model in models for mode in _modes(model)]
-        counts = [
-            _measure_in_mode(model, mode, lambda model: count_multiply_adds(model, *_inputs(batch)))
-            for _, model, mode in cases
-        ]
+        runs = [run for run in plan.runs if run.seed == 0]
+        models = [(run, _load(run, plan.device)) for run in runs]
+        cases = [(run, model, mode) for run, model in models for mode in _modes(model)]
+
+        def measure(case: tuple[RunSpec, nn.Module, str], call: Callable[[nn.Module], float]) -> float:
+            run, model, mode = case
+            cut = cut_to_one_expert(model) if mode == "one_expert" else nullcontext()
+            with torch.inference_mode(), cut, autocast(run.training["precision"], plan.device):
+                return call(model)
+
+        context = {"domain": batch.domains}
+        counts = [measure(case, lambda model: count_multiply_adds(model, batch.x, context)) for case in cases]
         times: list[list[float]] = [[] for _ in cases]
         for _ in range(ROUNDS + 1):
-            for seconds, (_, model, mode) in zip(times, cases, strict=True):
-                seconds.append(_measure_in_mode(model, mode, lambda model: _time_call(model, batch)))
+            for seconds, case in zip(times, cases, strict=True):
+                seconds.append(measure(case, lambda model: _time_call(model, batch)))
     finally:
         torch.set_num_threads(threads_before)
     costs: dict[str, dict[str, dict[str, float]]] = {}
-    for (variant, _, mode), seconds, count in zip(cases, times, counts, strict=True):
+    for (run, _, mode), seconds, count in zip(cases, times, counts, strict=True):
         microseconds = statistics.median(seconds[1:]) / len(batch.x) * 1e6  # the first round warms up
-        costs.setdefault(variant, {})[mode] = {"multiply_adds": count, "microseconds": microseconds}
+        costs.setdefault(run.variant, {})[mode] = {"multiply_adds": count, "microseconds": microseconds}
     return costs
 
 
@@ -64,21 +73,13 @@ def _load(run: RunSpec, device: str) -> nn.Module:
 
 
 def _modes(model: nn.Module) -> list[str]:
-    return ["as_trained", "one_expert"] if len(model.experts) > 1 else ["as_trained"]  # type: ignore[arg-type]
-
-
-def _inputs(batch: Batch) -> tuple[Any, ...]:
-    return batch.x, {"domain": batch.domains}
-
-
-def _measure_in_mode(model: nn.Module, mode: str, measure: Callable[[nn.Module], float]) -> float:
-    with torch.inference_mode(), cut_to_one_expert(model) if mode == "one_expert" else nullcontext():
-        return measure(model)
+    several = any(isinstance(module, Mixture) and module.count > 1 for module in model.modules())
+    return ["as_trained", "one_expert"] if several else ["as_trained"]
 
 
 def _time_call(model: nn.Module, batch: Batch) -> float:
     begun = time.perf_counter()
-    model(*_inputs(batch))
+    call_model(model, batch.x, batch.domains)
     if batch.x.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begun

@@ -15,7 +15,6 @@ from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.outcome import Trained
-from moebius.layers.mixture import Mixture
 
 
 def run_entry(
@@ -32,23 +31,29 @@ def run_entry(
     """
     splits = {"train": trained.train, "test": trained.test}
     gates = {path: _rates(path, splits, data) for path in trained.test.gates}
-    root = gates.pop("")
+    root = root_gate(trained.test)
+    root_rates = gates.pop(root)
     return {
         "variant": run.variant,
         "seed": run.seed,
         **_figures(folder, trained),
         "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
-        **root,
-        "active_experts": {split: rows.active_experts() for split, rows in splits.items()},
+        **root_rates,
+        "active_experts": {split: rows.active_experts(root) for split, rows in splits.items()},
         "one_expert": _one_expert(trained.one_expert, data),
         "experts_alone": _alone(trained, data, stage_names),
         "oracle": trained.oracle,
         "cached": trained.remembered,
         "trained": trained.epoch > 0,
         "gates": gates,
-        "experts": trained.model.count if isinstance(trained.model, Mixture) else 0,
+        "experts": trained.test.gates[root].shape[1],
         "precision": run.training["precision"],
     }
+
+
+def root_gate(rows: Evaluation) -> str:
+    """The path of the gate that stands for the model: "" for a mixture, else that of its first mixture."""
+    return next(iter(rows.gates))
 
 
 def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
 from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
@@ -21,7 +21,6 @@ from moebius.lab.training.engine import Member
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
-from moebius.layers.mixture import Mixture
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
 ORPHAN_SECONDS = 10.0
@@ -96,9 +95,12 @@ def _train_job(
     rows = data if first.rows is None else select_rows(data, **first.rows)
     stages = [_stage_networks(run) for run in job]
 
+    # A cohort computes equal modules at once by itself.
+    is_alone = len(job) == 1
+
     def build_member(number: int, run: RunSpec) -> Member:
-        def build() -> Mixture:
-            return build_mixture(run.model, rows.facts, stages[number])
+        def build() -> nn.Module:
+            return build_model(run.model, rows.facts, stages[number], stacked=is_alone)
 
         def send(event: Event) -> None:
             if number in unfinished:
@@ -116,7 +118,7 @@ def _train_job(
         fail(job[number], error)
 
     for number, trained in Loop(members, rows, path, device, fail_member, store).train(unfinished):
-        write_run(job[number], rows, trained, stages[number].sources)
+        write_run(job[number], rows, trained, stages[number].sources, is_alone)
         finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
         path.unlink(missing_ok=True)
@@ -138,7 +140,7 @@ def _check_stages(run: RunSpec) -> None:
 
 
 def _stage_networks(run: RunSpec) -> StageNetworks:
-    def load_weights(name: str, mixture: Mixture) -> None:
+    def load_weights(name: str, mixture: nn.Module) -> None:
         restore_weights(run.folders[name] / "model.safetensors", mixture)
 
     return StageNetworks(run.stages, load_weights)

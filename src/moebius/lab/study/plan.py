@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from moebius.kit.errors import StudyError
 from moebius.kit.files import write_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import StageNetworks, build_mixture
+from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.recipe.plugins import Plugin, check_plugins
 from moebius.lab.recipe.schema import Recipe, Variant
 from moebius.lab.study.cohorts import CohortMode, Job, form_cohorts
@@ -194,8 +195,8 @@ def _decide_precision(
             precision, reason = decided[key]
         else:
             facts = data.facts if isinstance(part, Variant) else specs[part.name]["facts"]
-            model = build_mixture(part.model, facts, StageNetworks(specs))
-            precision, reason = choose_precision(training["precision"], model, facts, torch.device(device))
+            build = partial(build_model, part.model, facts, StageNetworks(specs))
+            precision, reason = choose_precision(training["precision"], build, facts, torch.device(device))
         trainings[key] = ({**training, "precision": precision}, reason)
     return trainings
 

@@ -14,16 +14,17 @@ from torch import nn
 from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path, read_json, write_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.entries import run_entry, stage_entry
+from moebius.lab.model.resolve import resolve
+from moebius.lab.study.entries import root_gate, run_entry, stage_entry
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.training.checkpoint import save_weights
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.outcome import Trained
+from moebius.storage.save import save
 
-MODEL_SCHEMA = 1
 
-
-def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]) -> None:
+def write_run(
+    run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str], stacked: bool = True
+) -> None:
     """Write a finished run's files; `result.json` last.
 
     Arguments:
@@ -31,8 +32,9 @@ def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mappin
         rows: the data that it was trained on.
         trained: the outcome.
         stage_names: expert that a stage has trained → name of the stage.
+        stacked: as the model was built.
     """
-    _write_model(run, rows, trained)
+    _write_model(run, rows, trained, stacked)
     if run.rows is None:
         _write_routing(run.folder / "routing.parquet", {"train": trained.train, "test": trained.test})
         write_json(run.result_path, run_entry(run.folder, run, rows, trained, stage_names))
@@ -72,17 +74,11 @@ def _error_path(folder: Path) -> Path:
     return folder / "error.json"
 
 
-def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
-    save_weights(run.folder / "model.safetensors", trained.model)
-    description = {
-        "schema": MODEL_SCHEMA,
-        "model": run.model,
-        "stages": run.stages,
-        "facts": data.facts,
-        "classes": list(data.classes),
-        "domains": list(data.domains),
-    }
-    write_json(run.folder / "model.json", description)
+def _write_model(run: RunSpec, data: Dataset, trained: Trained, stacked: bool) -> None:
+    precision = run.training["precision"]
+    about = {"classes": [*data.classes], "domains": [*data.domains], "facts": data.facts, "precision": precision}
+    spec = resolve(run.model, data.facts, run.stages, stacked=stacked)
+    save(trained.model, run.folder, spec, about)
 
 
 def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
@@ -100,7 +96,7 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
         }
         for gate, weights in rows.gates.items():
             for expert, column in enumerate(weights.float().unbind(1)):
-                columns[f"gate[{gate}]_{expert}" if gate else f"gate_{expert}"] = column.numpy()
+                columns[f"gate_{expert}" if gate == root_gate(rows) else f"gate[{gate}]_{expert}"] = column.numpy()
         tables.append(pa.table(columns))
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")

@@ -8,7 +8,7 @@ from typing import Any
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.select_rows import class_positions, select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import list_stage_names
+from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 

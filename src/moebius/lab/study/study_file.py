@@ -13,7 +13,7 @@ from moebius import __version__
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import list_stage_names
+from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.report.source import SCHEMA

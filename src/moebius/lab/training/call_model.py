@@ -1,6 +1,6 @@
 """Calling a model that is trained, whatever it is: a mixture, or a network with mixtures inside."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from moebius.core.row_context import current_context, row_context, takes_context
+from moebius.lab.training.precision import autocast
 from moebius.layers.mixture import Mixture
 
 
@@ -41,7 +42,7 @@ class ModelCall:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context in which the model, or a part of it, is computed."""
-        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return autocast(self.precision, device.type)
 
 
 def call_model(model: nn.Module, x: Tensor, domains: Int[Tensor, " T"]) -> Any:

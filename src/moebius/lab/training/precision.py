@@ -1,7 +1,8 @@
 """The number format that a run computes in."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,8 +14,16 @@ from moebius.lab.model.cost import multiply_adds
 WORTH_CASTING = 1_000_000
 
 
+def autocast(precision: str, device: str = "cpu") -> AbstractContextManager[Any]:
+    """The context in which a model of this precision, "fp32" or "bf16", computes as in its training."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
 def choose_precision(
-    precision: Literal["auto", "fp32", "bf16"], model: nn.Module, facts: Mapping[str, int], device: torch.device
+    precision: Literal["auto", "fp32", "bf16"],
+    build: Callable[[], nn.Module],
+    facts: Mapping[str, int],
+    device: torch.device,
 ) -> tuple[Literal["fp32", "bf16"], str]:
     """The precision and the reason for it; `auto` decides by a rule and never by timing.
 
@@ -23,8 +32,8 @@ def choose_precision(
 
     Arguments:
         precision: as the recipe has it.
-        model: the mixture, on any device.
-        facts: of the data, as for `build_mixture`.
+        build: gives the model; it is called where the precision depends on the model.
+        facts: of the data, as for `build_model`.
         device: where it will train.
     """
     if precision != "auto":
@@ -35,7 +44,7 @@ def choose_precision(
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not native:
         return "fp32", "this device has no bf16 products"
-    work = multiply_adds(model, facts)
+    work = multiply_adds(build(), facts)
     if work < WORTH_CASTING:
         return "fp32", f"{work:,} multiply-adds per image: casting would cost more than it brings"
     return "bf16", f"{work:,} multiply-adds per image, bf16 products on this device"

@@ -82,7 +82,7 @@ class RecipeFile(Strict):
         training: how every variant is trained.
         pretraining: what the stages share.
         stages: by name, networks that are trained before the variants; each may use those above it.
-        model: what the variants share: gate, router, experts, combine and execution.
+        model: what the variants share: gate, router, experts, combine and execution; or layers.
         variants: by name, what each model of the comparison changes in `model` and in `training`; at least one.
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
         report: what the report draws.

@@ -34,7 +34,7 @@ class Variant:
 
     Arguments:
         name: name of the variant and of its folder.
-        model: spec of its mixture: gate, router, experts, combine and execution.
+        model: its model part: gate, router, experts, combine and execution, or layers.
         training: how the model is trained.
     """
 

@@ -1,8 +1,22 @@
-"""What a mixture is made of, as plain values: the kinds of its parts and their arguments."""
+"""The Spec: what a model is made of, as plain values – the kinds of its parts and their arguments.
+
+A recipe resolves to a Spec, a saved mixture and a run hold one, and `build` makes the module of one. A Spec is a
+mapping {"kind": …, arguments…} in which a part inside is such a mapping too. Besides the registry's kinds there are:
+
+- mixture: `experts`, `router`, `gate`, `combine`, `execution`.
+- stack: `count` equal experts, each made of the Spec `expert`, in an `mb.Stack`.
+- sequential: `parts`, one after another, in an `nn.Sequential`.
+- part: the module at the path `part` inside what the Spec `of` makes; `stage` names the stage that trains it.
+- None: a module or function that no registry knows: its `class`, for people, and the shapes of its `parameters`.
+
+A module that has an earlier place too is {"same_as": that place}, a part of another room than its neighbours has a
+"room", and a number that JSON lacks is {"float": "-inf"}. Parts are made in the order in which a Spec names them, which
+decides what random numbers each of them draws.
+"""
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,68 +27,72 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kind_of
 from moebius.layers.mixture import Mixture, execution_kind
 
+Spec = Mapping[str, Any]
 # The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
-PARTS = {"gate": "gates", "experts": "experts", "router": "routers", "combine": "combine"}
+PARTS = {"experts": "experts", "router": "routers", "gate": "gates", "combine": "combine"}
 ROOMS = (*PARTS.values(), "layers")
 # Prefix of the class of a stack whose experts are of no known kind.
 STACK_OF = "Stack of "
 
 
-def describe_part(part: Any, room: str | None = None) -> dict[str, Any]:
-    """Describe a part of a mixture, or a mixture, by values that JSON has: its kind and its arguments.
+def describe(model: Any, room: str | None = None) -> dict[str, Any]:
+    """The Spec of a part of a mixture, of a mixture, or of a module with mixtures inside.
 
     A component keeps each argument of its constructor as an attribute of the same name (or names the attribute in
-    `kept_as`). The description reads these attributes, so that it holds later changes too: another temperature, a
+    `kept_as`). The Spec has the values of these attributes, so that it holds later changes too: another temperature, a
     frozen network.
 
     Arguments:
-        part: what to describe.
-        room: where `build_part` will look for its kind; unless given, the part's.
-
-    Returns:
-        {"kind": …, arguments…}, where a part inside is such a mapping too. A mixture has the kind "mixture". A part
-        that the registry does not know is {"kind": None, "class": for people, "parameters": name → shape}. A module
-        that has an earlier place too is {"same_as": that place}, a part of another room than its neighbours has a
-        "room", and a number that JSON lacks is {"float": "-inf"}. A stack is described by one expert, {"kind":
-        "stack", "count": E, "expert": …}; a stack of experts that the registry does not know has the kind None.
+        model: what to describe. A stack or an `nn.Sequential` with a part that the registry does not know has the kind
+            None as a whole.
+        room: where `build` will look for its kind; unless given, the part's.
 
     Raises:
         ArgumentError: an argument that is neither plain nor a part, or a component whose tensors were altered.
 
     Example:
         >>> from moebius.routers import Argmax, Heads
-        >>> describe_part(Heads(Argmax(), heads=2))
+        >>> describe(Heads(Argmax(), heads=2))
         {'kind': 'heads', 'router': {'kind': 'argmax'}, 'heads': 2}
     """
-    return _Describer().part(part, "", room or room_of(part))
+    return _Describer().part(model, "", room or room_of(model))
 
 
-def build_part(structure: Mapping[str, Any], room: str, supplied: Mapping[str, Any] | None = None) -> Any:
-    """Make anew what `describe_part` described.
+def build(
+    spec: Spec,
+    room: str = "experts",
+    supplied: Mapping[str, Any] | None = None,
+    fill: Callable[[Spec, nn.Module], None] | None = None,
+) -> Any:
+    """Make what a Spec says.
 
     Arguments:
-        structure: the description.
+        spec: the Spec.
         room: of the outermost part.
         supplied: place → part, for all parts that are of no known kind.
+        fill: receives each Spec of kind part and the whole that the part is taken from, to load its weights.
+
+    Raises:
+        ArgumentError: a component refuses a value; `argument` is the value's place in the Spec.
 
     Example:
-        >>> build_part({"kind": "top_k", "k": 2}, "routers").k
+        >>> build({"kind": "top_k", "k": 2}, "routers").k
         2
     """
-    return _Builder(supplied or {}).part(structure, "", room)
+    return _Builder(supplied or {}, fill).part(spec, "", room)
 
 
-def unknown_parts(structure: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Place and class of every part of a description that is of no known kind.
+def unknown_parts(spec: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and class of every part of a Spec that is of no known kind.
 
     Example:
         >>> list(unknown_parts({"kind": "adapter", "network": {"kind": None, "class": "Net", "parameters": {}}}))
         [('network', 'Net')]
     """
-    if isinstance(structure, Mapping) and structure.get("kind", "") is None:
-        yield place, structure["class"]
-    elif isinstance(structure, Mapping | list):
-        for name, inner in structure.items() if isinstance(structure, Mapping) else enumerate(structure):
+    if isinstance(spec, Mapping) and spec.get("kind", "") is None:
+        yield place, spec["class"]
+    elif isinstance(spec, Mapping | list):
+        for name, inner in spec.items() if isinstance(spec, Mapping) else enumerate(spec):
             yield from unknown_parts(inner, join_path(place, str(name)))
 
 
@@ -87,6 +105,16 @@ def room_of(part: Any) -> str:
 def join_path(place: str, name: str) -> str:
     """The place of a part inside another; the outermost is at ""."""
     return f"{place}.{name}" if place else name
+
+
+def plain_value(value: Any) -> Any:
+    """A number, a text or None as a Spec has it.
+
+    Example:
+        >>> plain_value(-math.inf)
+        {'float': '-inf'}
+    """
+    return {"float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _kind(part: Any) -> tuple[str, str] | None:
@@ -111,6 +139,8 @@ class _Describer:
             return {"kind": "mixture", **parts, "execution": _execution(part.execution)}
         if isinstance(part, Stack):
             return self.stack(part, place, room)
+        if type(part) is nn.Sequential and list(part._modules) == [str(number) for number in range(len(part))]:
+            return self.sequential(part, place, room)
         room_and_kind = _kind(part)
         if room_and_kind is None:
             name = part.__name__ if inspect.isroutine(part) else type(part).__name__
@@ -126,17 +156,23 @@ class _Describer:
     def stack(self, stack: Stack, place: str, room: str) -> dict[str, Any]:
         expert = stack[0]
         self.views.append(expert)
-        structure = self.part(expert, join_path(place, "expert"), room)
-        if any(unknown_parts(structure)):
+        spec = self.part(expert, join_path(place, "expert"), room)
+        if any(unknown_parts(spec)):
             name = f"{STACK_OF}{type(expert).__name__}"
             return {"kind": None, "class": name, "parameters": _shapes(stack)}
-        return {"kind": "stack", "count": len(stack), "expert": structure}
+        return {"kind": "stack", "count": len(stack), "expert": spec}
+
+    def sequential(self, part: nn.Sequential, place: str, room: str) -> dict[str, Any]:
+        before = dict(self.places)
+        specs = [self.part(inner, join_path(place, name), room) for name, inner in part._modules.items()]
+        if any(unknown_parts(specs)):
+            self.places = before
+            return {"kind": None, "class": type(part).__name__, "parameters": _shapes(part)}
+        return {"kind": "sequential", "parts": specs}
 
     def value(self, value: Any, place: str, room: str) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return {"float": str(value)}
         if value is None or isinstance(value, bool | int | float | str):
-            return value
+            return plain_value(value)
         if isinstance(value, list | tuple | nn.ModuleList):
             return [self.value(item, join_path(place, str(number)), room) for number, item in enumerate(value)]
         if callable(value):
@@ -146,32 +182,57 @@ class _Describer:
 
 
 class _Builder:
-    def __init__(self, supplied: Mapping[str, Any]):
-        self.supplied = supplied
+    def __init__(self, supplied: Mapping[str, Any], fill: Callable[[Spec, nn.Module], None] | None = None):
+        self.supplied, self.fill = supplied, fill
         self.built: dict[str, Any] = {}
 
-    def part(self, spec: Mapping[str, Any], place: str, room: str) -> Any:
+    def part(self, spec: Spec, place: str, room: str) -> Any:
         if "same_as" in spec:
             return self.built[spec["same_as"]]
         kind, room = spec["kind"], spec.get("room", room)
         if kind is None:
             part = self.supplied[place]
         elif kind == "mixture":
-            parts = {name: self.value(spec[name], join_path(place, name), PARTS[name]) for name in PARTS}
+            parts = {
+                name: self.value(value, join_path(place, name), PARTS[name])
+                for name, value in spec.items()
+                if name in PARTS
+            }
             part = Mixture(**parts, execution=spec["execution"])
         elif kind == "stack":
             part = Stack.of(lambda: self.part(spec["expert"], join_path(place, "expert"), room), spec["count"])
+        elif kind == "sequential":
+            part = nn.Sequential(*self.value(spec["parts"], place, room))
+        elif kind == "part":
+            part = self.inner_part(spec, place)
         elif room not in ROOMS:
             raise LookupError(f"no part of a mixture is of room {room!r}")
         else:
-            arguments = {
-                name: self.value(value, join_path(place, name), room)
-                for name, value in spec.items()
-                if name not in ("kind", "room")
-            }
-            part = find(room, kind)(**arguments)
+            part = self.component(spec, place, room)
         self.built[place] = part
         return part
+
+    def component(self, spec: Spec, place: str, room: str) -> Any:
+        arguments = {
+            name: self.value(value, join_path(place, name), room)
+            for name, value in spec.items()
+            if name not in ("kind", "room")
+        }
+        try:
+            return find(room, spec["kind"])(**arguments)
+        except ArgumentError as error:
+            raise error.inside(place) if place else error from None
+
+    def inner_part(self, spec: Spec, place: str) -> nn.Module:
+        whole = _Builder({}, self.fill).part(spec["of"], "", "experts")
+        if self.fill is not None:
+            self.fill(spec, whole)
+        try:
+            return whole.get_submodule(spec["part"])
+        except AttributeError:
+            rule = f"stage {spec['stage']} has no part of this name"
+            fix = "part: experts.0, or another module that keys of model.safetensors begin with"
+            raise ArgumentError(join_path(place, "part"), rule, spec["part"], fix) from None
 
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, list):

@@ -1,0 +1,333 @@
+"""From the model part of a recipe to the Spec of a model: facts of the data, counts, stages and defaults."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from moebius.core.row_context import current_context, row_context
+from moebius.core.stack import unstackable_reason
+from moebius.execution._pool import Pool
+from moebius.kit.arguments import positive_integer
+from moebius.kit.errors import ArgumentError, UnknownKindError
+from moebius.kit.modes import evaluation_mode
+from moebius.kit.registry import did_you_mean, find, kinds
+from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
+
+# Parameters of constructors that a recipe may leave out: their values follow from the data, and `experts` from the
+# mixture. This holds for the components of every room, from inside of the package or outside.
+FACTS = ("features", "channels", "size", "classes", "experts", "domains")
+
+
+def resolve(
+    part: Mapping[str, Any],
+    facts: Mapping[str, int],
+    stages: Mapping[str, Mapping[str, Any]] | None = None,
+    labels: Sequence[int] | None = None,
+    stacked: bool = True,
+) -> Spec:
+    """The Spec of the model that a recipe's model part describes, for data with these facts.
+
+    A component gets the facts that are parameters of its constructor and that the recipe leaves out, and the values of
+    its defaults. `experts` is the number of experts of the mixture; for gates it is the number of scores that the
+    router takes. A part of `layers` gets as `features` the number of outputs of the part before it; a kind of room
+    `layers` gets it as its width `dim`, too.
+
+    Arguments:
+        part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe; or `layers`, a list.
+        facts: `features`, `channels`, `size` (pixels), `classes` and `domains` of the data.
+        stages: for each stage, by name: `model` (the model part that it trains), `part` (path of the network that it
+            hands on), `facts` (of its data), `classes` (positions of the classes that the network has outputs for,
+            among all classes; None = all), and `labels` (positions, among all classes, of the classes that its labels
+            count; None or absent = all).
+        labels: the `labels` of the stage that the model is trained for; None = labels count all classes.
+        stacked: whether equal experts of dense layers become a stack where the router selects: sparse executions need
+            it. False leaves them a list, as a cohort needs them.
+
+    Raises:
+        ArgumentError: a value that is missing or refused; `argument` is its place in the Spec.
+        UnknownKindError: no room has a kind of this name, or no stage is called so.
+
+    Example:
+        >>> facts = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
+        >>> spec = resolve({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, facts)
+        >>> spec["gate"]
+        {'kind': 'linear', 'features': 64, 'experts': 2, 'bias': True}
+    """
+    return Resolver(stages or {}, labels, stacked).model(part, facts)
+
+
+def list_stage_names(part: Any) -> list[str]:
+    """Names of the stages in a recipe's model part, in order and without repetition."""
+    if isinstance(part, Mapping):
+        names = [part["stage"]] if part.get("kind") == "stage" and "stage" in part else []
+        return list(dict.fromkeys([*names, *(name for value in part.values() for name in list_stage_names(value))]))
+    if isinstance(part, list | tuple):
+        return list(dict.fromkeys(name for value in part for name in list_stage_names(value)))
+    return []
+
+
+def layer_room(kind: Any) -> str:
+    """The room of a part of `layers`: experts for an ordinary network."""
+    return "layers" if kind in kinds("layers") and kind not in kinds("experts") else "experts"
+
+
+class Resolver:
+    """Resolves one model part.
+
+    Arguments:
+        stages, labels, stacked: as for `resolve`.
+
+    Attributes:
+        origins: place in the Spec → path in the model part.
+    """
+
+    def __init__(self, stages: Mapping[str, Mapping[str, Any]], labels: Sequence[int] | None, stacked: bool):
+        self.stages, self.labels, self.stacked = stages, labels, stacked
+        self.origins: dict[str, str] = {}
+        self.places: dict[str, str] = {}
+
+    def model(self, part: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, Any]:
+        """The Spec of the whole model."""
+        if "layers" in part:
+            return self._layers(part["layers"], facts)
+        return self._mixture(part, facts, "", "")
+
+    def at_origin(self, error: ArgumentError) -> ArgumentError:
+        """The error with a path in the model part in place of one in the Spec."""
+        place, rest = error.argument, []
+        while place and place not in self.origins:
+            place, _, last = place.rpartition(".")
+            rest.append(last)
+        path = self.origins.get(place, place)
+        return ArgumentError(".".join([*[path] * bool(path), *reversed(rest)]), error.rule, error.value, error.fix)
+
+    def _layers(self, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, int]) -> dict[str, Any]:
+        parts: list[dict[str, Any]] = []
+        inner_facts = {name: value for name, value in facts.items() if name != "classes"}
+        for number, entry in enumerate(entries):
+            if number:
+                inner_facts = {"domains": facts["domains"], **_output_facts(parts, facts, number - 1)}
+            is_last = number == len(entries) - 1
+            own_facts = {**inner_facts, **({"classes": facts["classes"]} if is_last else {})}
+            parts.append(self._network(entry, own_facts, str(number), f"layers.{number}"))
+        return {"kind": "sequential", "parts": parts}
+
+    def _mixture(self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str) -> dict[str, Any]:
+        self.origins[place] = path
+        places = {name: (join_path(place, name), join_path(path, name)) for name in PARTS}
+        experts = self._experts(part["experts"], facts, *places["experts"])
+        count = len(experts)
+        facts = {**facts, "experts": count}
+        router_spec = self._component("routers", part.get("router", {"kind": "soft"}), facts, *places["router"])
+        router = _try_router(router_spec, places["router"][0])
+        if part["gate"]["kind"] == "stage":
+            gate = self._adapter(part["gate"], facts, *places["gate"], "gates")
+        else:
+            gate_facts = {**facts, "experts": router.gate_outputs(count)}
+            gate = self._component("gates", part["gate"], gate_facts, *places["gate"])
+        combine = self._component("combine", part.get("combine", {"kind": "weighted_sum"}), facts, *places["combine"])
+        can_stack = self.stacked and _are_equal_and_dense(experts) and _selects(router, count)
+        if can_stack:
+            self.origins[join_path(places["experts"][0], "expert")] = self.origins[join_path(places["experts"][0], "0")]
+        return {
+            "kind": "mixture",
+            "experts": {"kind": "stack", "count": count, "expert": experts[0]} if can_stack else experts,
+            "router": router_spec,
+            "gate": gate,
+            "combine": combine,
+            "execution": part.get("execution", "auto"),
+        }
+
+    def _experts(
+        self, part: Mapping[str, Any] | Sequence[Mapping[str, Any]], facts: Mapping[str, int], place: str, path: str
+    ) -> list[dict[str, Any]]:
+        """The experts of one entry, or of a list of entries, each with its `count`."""
+        entries = {path: part} if isinstance(part, Mapping) else {f"{path}.{n}": entry for n, entry in enumerate(part)}
+        counts = {path: positive_integer(f"{path}.count", entry.get("count", 1)) for path, entry in entries.items()}
+        if not counts:
+            raise ArgumentError(path, "needs at least one expert", [], "experts: {kind: linear, count: 2}")
+        facts = {**facts, "experts": sum(counts.values())}
+        experts: list[dict[str, Any]] = []
+        for entry_path, entry in entries.items():
+            if entry["kind"] == "stage" and counts[entry_path] > 1:
+                rule = "must be 1, because a stage trains one network"
+                raise ArgumentError(f"{entry_path}.count", rule, counts[entry_path], "count: 1")
+            inner = {name: value for name, value in entry.items() if name != "count"}
+            for _ in range(counts[entry_path]):
+                experts.append(self._network(inner, facts, join_path(place, str(len(experts))), entry_path))
+        return experts
+
+    def _network(self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str) -> dict[str, Any]:
+        """An expert, or a part of `layers`."""
+        if part["kind"] == "mixture":
+            return self._mixture(part, facts, place, path)
+        if part["kind"] == "stage":
+            return self._adapter(part, facts, place, path, "experts")
+        return self._component(layer_room(part["kind"]), part, facts, place, path, "experts")
+
+    def _adapter(
+        self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str, around: str
+    ) -> dict[str, Any]:
+        """The adapter around a stage's network, frozen by default; the same one where its options are the same."""
+        self.origins[place] = self.origins[join_path(place, "network")] = path
+        options = {name: value for name, value in part.items() if name not in ("kind", "stage", "part")}
+        name, inner = part["stage"], part.get("part")
+        if name not in self.stages:
+            raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.stages))
+        stage = self.stages[name]
+        classes = self._stage_classes(name, stage["classes"], path) if inner is None else None
+        inner = stage["part"] if inner is None else inner
+        arguments = {"classes": classes, "total": facts["classes"] if classes else None, "frozen": True, **options}
+        use, source = json.dumps([name, inner, arguments], sort_keys=True), f"{name}/{inner}"
+        if use in self.places:
+            return {"same_as": self.places[use]}
+        self.places[use] = place
+        if source in self.places:
+            network: dict[str, Any] = {"same_as": self.places[source]}
+        else:
+            self.places[source] = join_path(place, "network")
+            of = resolve(stage["model"], stage["facts"], self.stages, stage.get("labels"), self.stacked)
+            network = {"kind": "part", "stage": name, "part": inner, "of": of}
+        adapter = {"kind": "adapter", "network": network, **arguments}
+        return self._component("experts", adapter, {}, place, path, around)
+
+    def _stage_classes(self, name: str, classes: Sequence[int] | None, path: str) -> list[int] | None:
+        """Positions of the classes of a stage's network among the outputs of the model; None = all, in order."""
+        if classes is None or self.labels is None:
+            return None if classes is None else list(classes)
+        if not set(classes) <= set(self.labels):
+            rule = "has outputs for classes that the stage which uses it has no outputs for"
+            raise ArgumentError(join_path(path, "stage"), rule, name, "outputs: all")
+        return [list(self.labels).index(label) for label in classes]
+
+    def _component(
+        self, room: str, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str, around: str = ""
+    ) -> dict[str, Any]:
+        """The component that a part names.
+
+        Arguments:
+            room: of the component.
+            part: kind and keywords.
+            facts: for keywords that are left out.
+            place, path: where it is in the Spec, and in the model part.
+            around: room of what is around it; its own unless given.
+        """
+        self.origins[place] = path
+        parameters = inspect.signature(find(room, part["kind"])).parameters
+        values = {name: value for name, value in part.items() if name != "kind"}
+        for name, parameter in parameters.items():
+            is_required = parameter.default is parameter.empty
+            # The width of a layer is that of its rows; other components have parameters of this name, too.
+            fact = "features" if name == "dim" and room == "layers" and is_required else name
+            if name in values or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            if fact in FACTS and fact in facts:
+                values[name] = facts[fact]
+            elif fact in FACTS and is_required:
+                rule = "is missing, and does not follow from the data here"
+                raise ArgumentError(join_path(place, name), rule, None, f"{name}: 64")
+            elif not is_required and _is_plain(parameter.default):
+                values[name] = parameter.default
+        order = [*(name for name in parameters if name in values), *(name for name in values if name not in parameters)]
+        inner = {name: self._value(name, values[name], room, facts, place, path) for name in order}
+        return {"kind": part["kind"], **({"room": room} if room != (around or room) else {}), **inner}
+
+    def _value(self, name: str, value: Any, room: str, facts: Mapping[str, int], place: str, path: str) -> Any:
+        """The value of a keyword; a part where it names a kind, such as a router around another one."""
+        place, path = join_path(place, name), join_path(path, name)
+        if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":
+            return self._component(PARTS.get(name, "experts"), value, facts, place, path, room)
+        return [plain_value(item) for item in value] if isinstance(value, list | tuple) else plain_value(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _try_router(spec: Spec, place: str) -> Any:
+    """The router of a Spec, to ask it how many numbers it takes."""
+    try:
+        with torch.random.fork_rng(devices=()):
+            return build(spec, "routers")
+    except ArgumentError as error:
+        raise error.inside(place) from None
+
+
+def _selects(router: Any, experts: int) -> bool:
+    """Whether the router selects among so many experts, so that a row does not run through all."""
+    if router.max_active(experts) < experts:
+        return True
+    keys = (torch.arange(4),) if router.needs_keys else ()
+    with torch.random.fork_rng(devices=()), torch.no_grad():
+        return router.eval()(torch.randn(4, router.gate_outputs(experts)), *keys).selection is not None
+
+
+def _are_equal_and_dense(experts: Sequence[Spec]) -> bool:
+    """Whether several experts are equal and made of dense layers, of which a product for all exists."""
+    first = experts[0]
+    if len(experts) == 1 or first.get("kind") not in kinds("experts") or first["kind"] == "adapter":
+        return False
+    if any(expert != first for expert in experts):
+        return False
+    try:
+        with torch.random.fork_rng(devices=()), torch.device("meta"):
+            pair: list[nn.Module] = [build(first) for _ in range(2)]
+        return Pool(pair).product_obstacle is None and unstackable_reason(pair) is None
+    except Exception:  # a component can raise anything; the model's build then says what and where
+        return False
+
+
+def _output_facts(parts: Sequence[Spec], facts: Mapping[str, int], number: int) -> dict[str, int]:
+    """The facts of what the parts so far give for an image."""
+    shape = output_shape({"kind": "sequential", "parts": list(parts)}, facts, str(number))
+    if len(shape) == 4:
+        _, channels, height, width = shape
+        return {"features": channels * height * width, "channels": channels, "size": width}
+    return {"features": shape[-1]}
+
+
+def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size:
+    """The shape of a model's output for one image.
+
+    Arguments:
+        spec: of the model, a sequence.
+        facts: of the data.
+        place: of the last part, for the error.
+
+    Raises:
+        ArgumentError: it does not run, or gives no tensor.
+    """
+    error: Exception | None = None
+    # Parts that read values cannot run on the meta device, where there are none.
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=()), torch.device(device), torch.no_grad():
+                model = build(with_execution(spec, "auto"))
+                x = torch.zeros(1, facts["channels"], facts["size"], facts["size"])
+                context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
+                with evaluation_mode(model), row_context(context):
+                    return model(x).shape
+        except ArgumentError:
+            raise
+        except Exception as problem:  # a component can raise anything
+            error = problem
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    rule = f"does not run on what the parts before it give ({lines[0]})"
+    raise ArgumentError(place, rule, spec["parts"][-1]["kind"], "parts whose shapes fit each other") from error
+
+
+def with_execution(spec: Any, execution: str) -> Any:
+    """A Spec in which all mixtures have this execution."""
+    if isinstance(spec, list):
+        return [with_execution(item, execution) for item in spec]
+    if not isinstance(spec, Mapping):
+        return spec
+    return {
+        name: execution if name == "execution" else with_execution(value, execution) for name, value in spec.items()
+    }
