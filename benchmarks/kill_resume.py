@@ -155,7 +155,7 @@ def wait_for_first_step(process: subprocess.Popen[bytes], out: Path, log: Path) 
 def read_bits(out: Path) -> dict[str, dict[str, bytes]]:
     return {
         name: {file: (out / name / file).read_bytes() for file in FILES if (out / name / file).exists()}
-        for name in find_runs(out, "state/checkpoint.safetensors")
+        for name in find_runs(out, "result.json")
     }
 
 

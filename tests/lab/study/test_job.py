@@ -18,7 +18,8 @@ BROKEN = "variants={linear: {}, bad: {training: {losses: [{kind: z_loss, weight:
 
 
 def bits(job):
-    return {(run.name, name): (run.folder / name).read_bytes() for run in job for name in BITS}
+    paths = {(run.name, name): run.folder / name for run in job for name in BITS}
+    return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
 
 
 def moved(job, out):
@@ -128,8 +129,9 @@ def test_every_run_of_a_cohort_has_the_files_and_figures_that_it_has_alone(cohor
         names, names_alone = (
             {str(path.relative_to(each.folder)) for path in each.folder.rglob("*")} for each in (run, alone)
         )
-        assert names == names_alone
-        assert (run.folder / "model.json").read_bytes() == (alone.folder / "model.json").read_bytes()
+        assert names == names_alone - {"state/checkpoint.safetensors"}
+        about, about_alone = (json.loads((each.folder / "model.json").read_text()) for each in (run, alone))
+        assert {**about, "digest": None} == {**about_alone, "digest": None}
         entry, entry_alone = (json.loads(each.result_path.read_text()) for each in (run, alone))
         assert shape(entry) == shape(entry_alone)
         assert entry["accuracy"] == pytest.approx(entry_alone["accuracy"], abs=0.011)  # two of 200 rows

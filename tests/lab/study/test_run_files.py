@@ -4,9 +4,10 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from moebius.lab.model.build import build_model
+import moebius as mb
 from moebius.lab.study.run_files import collect
 
 TREE = (
@@ -85,7 +86,8 @@ def test_routing_and_model_files(planned, record, tmp_path):
     assert test["loss"].astype(float).mean() == pytest.approx(entry["loss"]["test"], rel=1e-6)
     by_domain = test.groupby("domain")[["gate_0", "gate_1"]].mean()
     assert by_domain.loc[0].tolist() == pytest.approx(entry["activation"]["test"]["digits"], rel=1e-5)
-    description = json.loads((folder / "model.json").read_text())
-    model = build_model(description["model"], description["facts"])
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    assert description["classes"] == list(study.data.classes)
+    about = json.loads((folder / "model.json").read_text())["data"]
+    assert about["classes"] == list(study.data.classes)
+    model = mb.load(folder)
+    tensors = load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, tensors[name]) for name, value in model.state_dict().items())

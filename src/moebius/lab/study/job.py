@@ -121,12 +121,13 @@ def _train_job(
         write_run(job[number], rows, trained, stages[number].sources, is_alone)
         finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
+        # A run whose folder is removed later has to be trained again, with what its folder held.
         path.unlink(missing_ok=True)
 
 
 def checkpoint_path(job: Job) -> Path:
-    """The file with the state of the job: in the first run's folder; that of a cohort until all runs are finished."""
-    return job[0].folder / "state" / ("checkpoint.safetensors" if len(job) == 1 else "cohort.safetensors")
+    """The file with the state of all runs of a job, in the first one's folder; of a cohort, until all are finished."""
+    return job[0].folder / "state" / "checkpoint.safetensors"
 
 
 def _check_stages(run: RunSpec) -> None:
