@@ -23,9 +23,10 @@ def test_runs_follow_the_recipe_then_the_seed(make_study):
         ("study.json", None, "there is no such file"),
         ("results.json", None, "there is no such file"),
         ("results.json", "{", "is no JSON"),
-        ("results.json", '{"schema": 2}', "needs schema 1, got 2"),
-        ("study.json", "[]", "needs schema 1, got 'list'"),
-        ("results.json", '{"schema": 1, "runs": []}', "needs at least one run"),
+        ("results.json", '{"schema": 1}', "needs schema 2, got 1, which moebius 0.1 wrote"),
+        ("results.json", '{"schema": 3}', r"needs schema 2, got 3\n"),
+        ("study.json", "[]", "needs schema 2, got 'list'"),
+        ("results.json", '{"schema": 2, "runs": []}', "needs at least one run"),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_refused_and_left_as_it_was(make_study, name, text, message):

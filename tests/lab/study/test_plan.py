@@ -17,7 +17,7 @@ def test_runs_go_seed_by_seed(planned, tmp_path):
 def test_study_json_says_what_is_run(planned, tmp_path):
     study = planned(tmp_path)
     study_json = json.loads((tmp_path / "study.json").read_text())
-    assert study_json["schema"] == 1
+    assert study_json["schema"] == 2
     assert study_json["study"] == "small"
     assert study_json["recipe"]["training"]["epochs"] == 2
     assert study_json["data"]["fingerprint"] == study.data.fingerprint

@@ -61,7 +61,7 @@ def test_a_study_leaves_results_and_report_and_grows_by_seeds(small_recipe, cons
     )
     assert f"report: {page}\n" in text
     results = json.loads((out / "results.json").read_text())
-    assert (results["schema"], results["study"]) == (1, "small")
+    assert (results["schema"], results["study"]) == (2, "small")
     (first,) = results["runs"]
     weights = out / "linear" / "seed-0" / "model.safetensors"
     stamp = weights.stat().st_mtime_ns

@@ -16,6 +16,7 @@ from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.report.source import SCHEMA
 from moebius.lab.report.terminal import build_results_table, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
 from moebius.lab.study.costs import measure_costs
@@ -23,7 +24,6 @@ from moebius.lab.study.display import Display
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.plan import make_plan
 from moebius.lab.study.stages import plan_stages
-from moebius.lab.study.study_file import SCHEMA
 from moebius.lab.study.train_run import collect, remove_leftovers, result_path
 from moebius.lab.study.workers import run_all
 

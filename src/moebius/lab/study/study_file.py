@@ -16,10 +16,10 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.report.source import SCHEMA
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import UNSETTLED, digest
 
-SCHEMA = 1
 # The parts of a recipe that results depend on.
 SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
 ABSENT = "nothing"

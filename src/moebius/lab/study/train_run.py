@@ -129,7 +129,7 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
         }
         for gate, weights in rows.gates.items():
             for expert, column in enumerate(weights.float().unbind(1)):
-                columns[f"gate[{gate}]_{expert}" if gate else f"gate_{expert}"] = column.numpy()
+                columns[f"{gate}_{expert}"] = column.numpy()
         tables.append(pa.table(columns))
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")

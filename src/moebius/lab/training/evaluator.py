@@ -100,7 +100,7 @@ class Evaluator:
             "epoch": epoch,
             "train": training_figures,
             "test": self._summary(test),
-            "gates": {path: test.gate_summary(path) for path in test.gates},
+            "gates": {gate: test.gate_summary(gate) for gate in test.gates},
         }
         if "validation" in self.splits:
             validation = test
