@@ -42,7 +42,7 @@ def parent_gate(gate: str, gates: Sequence[str]) -> str | None:
         >>> parent_gate("experts.0.1.experts.2.gate", ["gate", "experts.0.1.gate"])
         'experts.0.1.gate'
     """
-    return max((other for other in gates if expert_index(other, gate) is not None), key=len, default=None)
+    return max((around for around in gates if expert_index(around, gate) is not None), key=len, default=None)
 
 
 def outer_gates(gates: Sequence[str]) -> list[str]:
@@ -53,7 +53,9 @@ def outer_gates(gates: Sequence[str]) -> list[str]:
         (['gate'], ['1.mixture.gate', '3.mixture.gate'])
     """
     mixtures = {gate: gate.removesuffix("gate") for gate in gates}
-    return [gate for gate in gates if not any(gate.startswith(mixtures[other]) for other in gates if other != gate)]
+    return [
+        gate for gate in gates if not any(gate.startswith(path) for around, path in mixtures.items() if around != gate)
+    ]
 
 
 def inner_gate(expert: str, gates: Sequence[str]) -> str | None:

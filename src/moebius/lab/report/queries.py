@@ -30,7 +30,7 @@ def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
 def figure_name(study: Study, name: str, variant: str, gate: str | None = None) -> str:
     """The file name, without suffix, of a figure about a variant or one of its gates; no two are the same."""
     taken: set[str] = set()
-    slugs = {other: slug(other, taken) for other in study.variants}
+    slugs = dict(zip(study.variants, [slug(text, taken) for text in study.variants], strict=True))
     suffix = "" if gate is None or is_only_outer_gate(study, variant, gate) else f"-{slug(gate)}"
     return f"{name}-{slugs[variant]}{suffix}"
 
