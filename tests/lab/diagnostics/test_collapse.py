@@ -34,5 +34,5 @@ def test_neither_one_expert_nor_a_uniform_gate_has_collapsed(weights):
 
 def test_a_negative_weight_counts_as_use():
     weights, zeros = np.tile([[-3.0, 1.0, 0.0]], (4, 1)), np.zeros(4, np.int64)
-    frame = table(GateRows("root", "test", weights, zeros, zeros, zeros, ("cat", "dog"), ("all",)))
+    frame = table(GateRows("test", zeros, zeros, zeros, ("cat", "dog"), ("all",), "gate", weights))
     assert frame["ignored"].tolist() == [False, False, True]

@@ -27,6 +27,6 @@ def test_the_row_entropy_never_exceeds_the_marginal_one():
 @pytest.mark.parametrize(("row", "largest"), [([0.6, 0.4, 0.0], 0.6), ([-3.0, 1.0, 0.0], 0.75)])
 def test_weights_outside_the_unit_interval_count_by_their_share(row, largest):
     zeros = np.zeros(4, np.int64)
-    frame = table(GateRows("root", "test", np.tile([row], (4, 1)), zeros, zeros, zeros, ("cat",), ("all",)))
+    frame = table(GateRows("test", zeros, zeros, zeros, ("cat",), ("all",), "gate", np.tile([row], (4, 1))))
     assert frame["largest_weight"].item() == pytest.approx(largest)
     assert frame["experts"].item() == 3

@@ -6,8 +6,8 @@ from moebius.lab.report.gate_rows import SplitRows
 
 # Four rows: the first two go into branch 0, one of them sent on to its first expert, the other shared evenly.
 GATES = {
-    "root": np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
-    "experts.0": np.array([[1.0, 0.0], [0.4, 0.6], [np.nan, np.nan], [np.nan, np.nan]]),
+    "gate": np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
+    "experts.0.gate": np.array([[1.0, 0.0], [0.4, 0.6], [np.nan, np.nan], [np.nan, np.nan]]),
 }
 LABELS = np.array([0, 1, 1, 1])
 
@@ -17,12 +17,12 @@ def test_flow_is_the_product_of_the_weights_on_the_way():
     assert frame.loc[("experts.0", "cat"), ["share", "rows", "right"]].tolist() == [1, 1, 1]
     assert frame.loc[("experts.0", "dog"), ["of", "rows", "right"]].tolist() == [3, 1, 0]
     assert frame.loc[("experts.0.experts.1", "dog"), "share"] == pytest.approx(0.6 / 3)
-    assert frame.loc[("experts.0.experts.1", "dog"), "parent"] == "experts.0"
+    assert frame.loc[("experts.0.experts.1", "dog"), "parent"] == "experts.0.gate"
     assert frame.loc[("experts.1", "dog"), ["share", "rows", "right"]].tolist() == pytest.approx([2 / 3, 2, 2])
 
 
 def test_a_gate_inside_more_than_a_mixture_still_flows():
-    inside = {"root": GATES["root"], "experts.0.1": GATES["experts.0"]}
+    inside = {"gate": GATES["gate"], "experts.0.1.gate": GATES["experts.0.gate"]}
     frame = flow(inside, LABELS, LABELS, ["cat", "dog"])
     assert list(dict.fromkeys(frame["path"])) == [
         "experts.0", "experts.0.1.experts.0", "experts.0.1.experts.1", "experts.1",
@@ -30,11 +30,11 @@ def test_a_gate_inside_more_than_a_mixture_still_flows():
 
 
 def make_rows(split="test", gates=GATES):
-    return SplitRows(split, LABELS, LABELS, np.zeros(4, np.int64), gates, ("cat", "dog"), ("all",))
+    return SplitRows(split, LABELS, LABELS, np.zeros(4, np.int64), ("cat", "dog"), ("all",), gates)
 
 
 def test_only_nested_gates_on_test_rows_have_a_table():
     # Four experts and two classes.
     assert len(split_table(make_rows())) == 8
     assert split_table(make_rows(split="train")) is None
-    assert split_table(make_rows(gates={"root": GATES["root"]})) is None
+    assert split_table(make_rows(gates={"gate": GATES["gate"]})) is None

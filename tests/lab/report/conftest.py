@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from moebius.lab.diagnostics.activation import activation
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
 from moebius.lab.report import build
+from moebius.lab.report.gate_names import expert_path, gate_name
+from moebius.lab.report.source import SCHEMA
 
 Maker = Callable[..., Path]
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -50,11 +51,6 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def rates_by_group(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
-    frame = activation(weights, groups, names)
-    return {str(group): lines["rate"].tolist() for group, lines in frame.groupby("group", sort=False)}
-
-
 def draw_rows(generator: np.random.Generator, rows: int, domains: int, classes: int, experts: int, skill: float):
     """Labels, domains, gate weights that follow the domain, and predictions that are right as often as `skill` says."""
     domain = generator.integers(0, domains, rows)
@@ -75,9 +71,12 @@ def write_run(folder: Path, study: Mapping[str, Any], variant: str, experts: int
     names = domains if len(domains) > 1 else ["all"]
     base = 0.4 + 0.02 * experts**0.5 + generator.normal(0, 0.006)
     frames, entry = [], {"variant": variant, "seed": seed}
-    for key in ("accuracy", "accuracy_by_domain", "loss", "activation", "activation_by_class"):
-        entry[key] = {}
-    gates: dict[str, Any] = {"experts.0": {"activation": {}, "activation_by_class": {}}}
+    entry |= {"accuracy": {}, "accuracy_by_domain": {}, "loss": {}}
+    first, inner_gate = study["gates"][0], gate_name(expert_path(study["gates"][0], 0))
+    widths = {**dict.fromkeys(study["gates"], experts), **({inner_gate: 3} if nested else {})}
+    entry["gates"] = {
+        gate: {"experts": width, "active_experts": {"train": width, "test": width}} for gate, width in widths.items()
+    }
     for split, skill in (("train", base + 0.1), ("test", base)):
         rows = study["rows"][split]
         label, domain, weights, prediction = draw_rows(generator, rows, len(domains), len(classes), experts, skill)
@@ -85,22 +84,16 @@ def write_run(folder: Path, study: Mapping[str, Any], variant: str, experts: int
         entry["accuracy"][split] = float(right.mean())
         entry["accuracy_by_domain"][split] = {n: float(right[domain == d].mean()) for d, n in enumerate(names)}
         entry["loss"][split] = float(2 - right.mean())
-        entry["activation"][split] = rates_by_group(weights, domain, names)
-        entry["activation_by_class"][split] = rates_by_group(weights, label, classes)
         columns: dict[str, Any] = {"split": split, "row": np.arange(rows), "label": label, "prediction": prediction}
         columns |= {"domain": domain, "probability": generator.random(rows), "loss": generator.random(rows)}
-        columns |= {f"gate_{e}": weights[:, e] for e in range(experts)}
+        columns |= {f"{gate}_{e}": weights[:, e] for gate in study["gates"] for e in range(experts)}
         if nested:
             inner = generator.dirichlet([0.3, 0.3, 0.3], rows).astype(np.float32)
             weighed = weights.argmax(1) == 0
             inner[~weighed] = np.nan
-            columns |= {f"gate[experts.0]_{e}": inner[:, e] for e in range(3)}
-            gates["experts.0"]["activation"][split] = rates_by_group(inner[weighed], domain[weighed], names)
-            gates["experts.0"]["activation_by_class"][split] = rates_by_group(inner[weighed], label[weighed], classes)
+            columns |= {f"{inner_gate}_{e}": inner[:, e] for e in range(3)}
         frames.append(pd.DataFrame(columns))
-    if nested:
-        entry["gates"] = gates
-    test_weights = frames[1][[f"gate_{e}" for e in range(experts)]].to_numpy()
+    test_weights = frames[1][[f"{first}_{e}" for e in range(experts)]].to_numpy()
     entry["epochs"] = [
         epoch_line(epoch, entry, test_weights, generator, names) for epoch in range(1, study["epochs"] + 1)
     ]
@@ -132,7 +125,7 @@ def epoch_line(epoch: int, entry: Mapping[str, Any], weights: np.ndarray, genera
         "epoch": epoch,
         "train": {**train, "terms": {"cross_entropy": train["loss"]}},
         "test": {**measures("test"), "accuracy_by_domain": by_domain},
-        "gates": {"": gate},
+        "gates": {name: gate for name in entry["gates"] if "experts" not in name},
     }
 
 
@@ -150,13 +143,21 @@ def make_study(tmp_path: Path) -> Maker:
         nested: Sequence[str] = (),
         report: Mapping[str, Any] | None = None,
         folder: Path | None = None,
+        gates: Sequence[str] = ("gate",),
     ) -> Path:
         variants = variants or {"single": 1, "linear": 2, "hidden": 3}
         out = folder or tmp_path / "study"
         rows = rows or {"train": 900, "test": 500}
         per_domain = classes // len(domains)
         names = [f"{domain} {c}" for domain in domains for c in range(per_domain)]
-        facts = {"classes": names, "domains": list(domains), "rows": rows, "epochs": epochs, "nested": nested}
+        facts = {
+            "classes": names,
+            "domains": list(domains),
+            "rows": rows,
+            "epochs": epochs,
+            "nested": nested,
+            "gates": gates,
+        }
         runs = [
             write_run(out, facts, name, experts, seed) for name, experts in variants.items() for seed in range(seeds)
         ]
@@ -165,13 +166,13 @@ def make_study(tmp_path: Path) -> Maker:
         recipe["report"] = dict(report or {})
         data = {"fingerprint": "0f1e2d", "classes": names, "domains": list(domains)}
         data |= {f"{split}_rows": count for split, count in rows.items()}
-        about = {"schema": 2, "study": "linear-experts", "recipe": recipe, "data": data}
+        about = {"schema": SCHEMA, "study": "linear-experts", "recipe": recipe, "data": data}
         about |= {
             "versions": {"moebius": "0.1.0", "torch": "2.13.0"},
             "hardware": {"cpu": "two cores", "device": "cpu"},
         }
         (out / "study.json").write_text(json.dumps(about))
-        (out / "results.json").write_text(json.dumps({"schema": 2, "study": "linear-experts", "runs": runs}))
+        (out / "results.json").write_text(json.dumps({"schema": SCHEMA, "study": "linear-experts", "runs": runs}))
         return out
 
     return make

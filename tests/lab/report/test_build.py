@@ -3,7 +3,7 @@ import json
 import pytest
 
 from moebius.lab.report import build
-from moebius.lab.report.source import read_study
+from moebius.lab.report.source import SCHEMA, read_study
 from moebius.lab.report.tables import tabulate
 
 
@@ -15,9 +15,11 @@ from moebius.lab.report.tables import tabulate
         {"variants": {"one": 1}, "seeds": 1},
         {"variants": {"twenty": 20}, "epochs": 2},
         {"variants": {"tree": 2}, "nested": ("tree",), "seeds": 1},
+        {"variants": {"tree": 2, "flat": 3}, "nested": ("tree",), "seeds": 2, "gates": ["1.mixture.gate"]},
+        {"variants": {"blocks": 2}, "seeds": 1, "gates": ["0.mixture.gate", "2.mixture.gate"]},
         {"variants": {'<script>Top-2</script> & "β" \\1': 2, "script top 2 script β 1": 2}, "seeds": 1},
     ],
-    ids=["plain", "one of everything", "one expert", "twenty experts", "nested", "odd names"],
+    ids=["plain", "single", "one-expert", "twenty-experts", "nested", "in-sequence", "two-in-sequence", "odd-names"],
 )
 def test_builds_a_whole_page_of_every_shape(make_study, holds_together, shape):
     holds_together(make_study(**shape))
@@ -32,9 +34,9 @@ def test_builds_the_same_bytes_again(make_study):
 
 def test_only_the_required_keys_are_required(make_study):
     out = make_study(seeds=1, epochs=1)
-    (out / "study.json").write_text(json.dumps({"schema": 2}))
+    (out / "study.json").write_text(json.dumps({"schema": SCHEMA}))
     runs = [{"variant": "a", "seed": 0, "accuracy": {"test": 0.5}}]
-    (out / "results.json").write_text(json.dumps({"schema": 2, "runs": runs}))
+    (out / "results.json").write_text(json.dumps({"schema": SCHEMA, "runs": runs}))
     assert ".500" in build(out).read_text(encoding="utf-8")
 
 

@@ -100,8 +100,8 @@ def test_one_file_adds_its_table_and_its_section(make_study, tmp_path, add):
     frame = pd.read_csv(out / "tables" / "margin.csv")
     assert list(frame.columns) == ["variant", "seed", "split", "gate", "margin"]
     assert frame[["variant", "split", "gate"]].values.tolist() == [
-        ["linear", "train", "root"],
-        ["linear", "test", "root"],
+        ["linear", "train", "gate"],
+        ["linear", "test", "gate"],
     ]
     page = (out / "report.html").read_text(encoding="utf-8")
     # Between collapse (65) and the gates over the epochs (70); the section alone before the appendix.
@@ -134,6 +134,11 @@ def test_one_file_adds_its_table_and_its_section(make_study, tmp_path, add):
             "from moebius.lab.report.blocks import Section\ndef section(study): return Section('collapse', '', [])\n"
             "register('diagnostics', 'a')(section)",
             "the page has two sections called 'collapse', the second by",
+        ),
+        (
+            "import pandas as pd\n@register('diagnostics')\ndef epochs(weights): ...\n"
+            "def table(rows): return pd.DataFrame({'a': [1]})",
+            "diagnostics kind 'epochs': the report has another table of this name",
         ),
     ],
 )

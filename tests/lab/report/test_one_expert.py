@@ -22,7 +22,7 @@ def make_out(make_study, seeds=3, costs=True):
     for run in results["runs"]:
         name, shift = run["variant"], 0.01 * run["seed"]
         run["accuracy"]["test"] = TRAINED[name] + shift
-        run["active_experts"] = {"test": 4.0 if name == "soft" else 1.0, "train": 1.0}
+        run["gates"]["gate"]["active_experts"]["test"] = 4.0 if name == "soft" else 1.0
         run["one_expert"] = {"accuracy": ONE[name] + shift} if name in ONE else None
     if costs:
         both = {"as_trained": {"multiply_adds": 4000.0, "microseconds": 8.0}}
@@ -68,6 +68,20 @@ def test_without_ends_in_the_recipe_there_is_no_section(make_study):
     about["recipe"]["report"] = {}
     (out / "study.json").write_text(json.dumps(about))
     assert one_expert.section(tabulate(read_study(out))) is None
+
+
+def test_one_expert_that_was_not_measured_is_no_figure(make_study):
+    out = make_out(make_study)
+    results = json.loads((out / "results.json").read_text())
+    for run in results["runs"]:
+        run["one_expert"] = run["one_expert"] if run["variant"] != "cut" else None
+    (out / "results.json").write_text(json.dumps(results))
+    section, (table, _) = tables(out)
+    cells = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert cells["cut"]["exactly one expert"] == cells["cut"]["of the gap closed"] == "–"
+    assert cells["cut"]["as trained"].startswith(".790")
+    (figure,) = next(block for block in section.blocks if isinstance(block, Panels)).figures
+    assert figure.alt.endswith("cut: .790 with 1.0.")
 
 
 def test_the_figure_says_its_numbers(make_study):

@@ -7,7 +7,8 @@ import pytest
 
 from moebius.lab import diagnostics
 from moebius.lab.report import sections
-from moebius.lab.report.blocks import Points, Table
+from moebius.lab.report.blocks import Heading, Points, Table
+from moebius.lab.report.expert_names import title_of
 from moebius.lab.report.sections import answer, curves, results, sections_of, sweep
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
@@ -133,6 +134,20 @@ def test_the_sweep_orders_variants_by_their_number_of_experts(make_study):
     table = section.blocks[1]
     assert isinstance(table, Table)
     assert [row[:2] for row in table.rows] == [["1", "one"], ["3", "three"], ["6", "many"], ["–", "predesigned"]]
+
+
+def test_variants_are_compared_by_their_first_gate_whatever_its_name(make_study):
+    gates = ["1.mixture.gate", "3.mixture.gate"]
+    shape = {"seeds": 1, "epochs": 1, "report": {"sweep": {"variants": ["two", "three"]}}}
+    study = tabulate(read_study(make_study(variants={"two": 2, "three": 3}, gates=gates, **shape)))
+    pages = {section.name: section for section in sections_of(study)}
+    (points,) = pages["answer"].blocks
+    assert len(re.findall(r"(?:two|three) \.\d+", points.points[-1][1])) == 2  # pyright: ignore
+    assert [row[:2] for row in pages["sweep"].blocks[1].rows] == [["2", "two"], ["3", "three"]]  # pyright: ignore
+    heads = [block.text for block in pages["activation"].blocks if isinstance(block, Heading)]
+    assert heads[:2] == ["two, gate 1.mixture.gate", "two, gate 3.mixture.gate"]
+    alone = read_study(make_study(variants={"two": 2}, gates=gates[:1], folder=study.folder / "one", **shape))
+    assert title_of(alone, "two", gates[0]) == "two"
 
 
 def test_without_a_sweep_in_the_recipe_there_is_none(make_study):

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,26 +29,12 @@ def test_rows_say_the_same_as_results(out):
         assert right / confusion["rows"].sum() == pytest.approx(run["accuracy"]["test"])
 
 
-def test_rates_are_computed_from_rows_where_results_have_none(out):
-    with_rates = tabulate(read_study(out)).table("activation", gate="root")
-    results = json.loads((out / "results.json").read_text())
-    for run in results["runs"]:
-        del run["activation"], run["activation_by_class"]
-        run.pop("gates", None)
-    (out / "results.json").write_text(json.dumps(results))
-    keys = ["variant", "seed", "split", "by", "group", "expert"]
-    from_rows = tabulate(read_study(out)).table("activation", gate="root")
-    both = with_rates.merge(from_rows, on=keys)
-    assert len(both) == len(with_rates) == len(from_rows)
-    np.testing.assert_allclose(both["rate_x"], both["rate_y"])
-
-
 def test_a_nested_gate_counts_only_the_images_it_saw(out):
     study = tabulate(read_study(out))
-    inner = study.table("weight_histogram", variant="tree", gate="experts.0", split="test", seed=0, expert=0)
-    root = study.table("weight_histogram", variant="tree", gate="root", split="test", seed=0, expert=0)
+    inner = study.table("weight_histogram", variant="tree", gate="experts.0.gate", split="test", seed=0, expert=0)
+    root = study.table("weight_histogram", variant="tree", gate="gate", split="test", seed=0, expert=0)
     assert 0 < inner["rows"].sum() < root["rows"].sum()
-    rates = study.table("activation", variant="tree", gate="experts.0", split="test", seed=0, by="domain")
+    rates = study.table("activation", variant="tree", gate="experts.0.gate", split="test", seed=0, by="domain")
     np.testing.assert_allclose(rates.groupby("group")["rate"].sum(), 1.0, rtol=1e-6)
 
 

@@ -32,7 +32,7 @@ def test_results_have_stages_and_runs_and_variants_share_the_stages(ten_stages, 
         assert 0 < entry["accuracy"]["test"] <= 1
     for entry in results["runs"]:
         assert entry["cached"]
-        assert entry["experts"] == 10
+        assert entry["gates"]["gate"]["experts"] == 10
         assert [expert["name"] for expert in entry["experts_alone"]] == list(stages)
         pairs = [[names[label] for label in stage["classes"]] for stage in stages.values()]
         assert [expert["classes"] for expert in entry["experts_alone"]] == pairs

@@ -24,12 +24,12 @@ def test_figures_are_literal():
         probabilities=torch.full((4,), 0.5),
         losses=torch.tensor([1.0, 2.0, 3.0, 6.0]),
         scores=torch.tensor([True, True, True, False]),
-        gates={"": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan]])},
+        gates={"gate": torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan]])},
     )
     assert evaluation.accuracy == 0.75
     assert evaluation.loss == 3.0
     assert evaluation.accuracy_by_domain(["a", "b", "empty"]) == {"a": 1.0, "b": 0.5}
-    summary = evaluation.gate_summary("")
+    summary = evaluation.gate_summary()
     assert summary["rows"] == 3
     assert summary["entropy"] == 0.0
     assert summary["load"] == summary["importance"] == pytest.approx([2 / 3, 1 / 3])
@@ -55,18 +55,18 @@ def test_a_nested_gate_has_weights_for_just_the_rows_sent_to_it(small_data):
     data = small_data()
     model = build_model(TREE, data.facts)
     (result,) = evaluate(ModelCall(model), Classification(), data.test)
-    reached = ~result.gates["experts.1"].isnan().any(1)
-    assert set(result.gates) == {"", "experts.1"}
+    reached = ~result.gates["experts.1.gate"].isnan().any(1)
+    assert set(result.gates) == {"gate", "experts.1.gate"}
     assert torch.equal(reached, data.test.domains == 1)
-    assert torch.equal(result.gates[""].argmax(1), data.test.domains)
-    assert result.gate_summary("experts.1")["rows"] == int(reached.sum())
+    assert torch.equal(result.gates["gate"].argmax(1), data.test.domains)
+    assert result.gate_summary("experts.1.gate")["rows"] == int(reached.sum())
 
 
 def test_a_gate_that_no_row_reached_says_so(small_data):
     data = small_data()
     split = data.test.take(torch.nonzero(data.test.domains == 0).squeeze(1))
     (result,) = evaluate(ModelCall(build_model(TREE, data.facts)), Classification(), split)
-    assert "experts.1" not in result.gates or result.gate_summary("experts.1") == {"rows": 0}
+    assert "experts.1.gate" not in result.gates or result.gate_summary("experts.1.gate") == {"rows": 0}
 
 
 def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
@@ -77,11 +77,11 @@ def test_a_gate_that_whole_batches_pass_by_keeps_its_rows_in_place(small_data):
     turned = split.take(torch.arange(len(split)).flip(0))
     for rows in (split, turned):
         (result,) = evaluate(ModelCall(build_model(TREE, data.facts)), Classification(), rows)
-        assert torch.equal(~result.gates["experts.1"].isnan().any(1), rows.domains == 1)
+        assert torch.equal(~result.gates["experts.1.gate"].isnan().any(1), rows.domains == 1)
     (alone,) = evaluate(
         ModelCall(build_model(TREE, data.facts)),
         Classification(),
         split.take(torch.nonzero(split.domains == 0)[:, 0]),
     )
-    assert alone.gates["experts.1"].isnan().all()
-    assert alone.gate_summary("experts.1") == {"rows": 0}
+    assert alone.gates["experts.1.gate"].isnan().all()
+    assert alone.gate_summary("experts.1.gate") == {"rows": 0}

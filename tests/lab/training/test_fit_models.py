@@ -6,6 +6,7 @@ from torch import nn
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError
+from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.fit import TRAINS, fit
 from moebius.lab.training.mixture_parts import gate_parameters, mixture_layers, parts
 
@@ -106,7 +107,9 @@ def test_learns_and_reports(name, rows):
     model = build(name)
     result = fit(model, rows, epochs=12, batch_size=30, lr=0.01, losses=[(mb.losses.batch_entropy, 0.01)])
     assert result.train.accuracy > 0.5
-    assert set(result.test.gates) == {path for path, part in model.named_modules() if part in mixture_layers(model)}
+    assert set(result.test.gates) == {
+        gate_name(path) for path, part in model.named_modules() if part in mixture_layers(model)
+    }
     for weights in result.test.gates.values():
         torch.testing.assert_close(weights.sum(1), torch.ones(24))
     with torch.no_grad():
@@ -124,7 +127,7 @@ def test_weights_of_tokens_are_their_mean_over_a_row(rows):
     with mb.record(model) as log, torch.no_grad():
         model(rows[0])
     expected = log["block.mixture"][0].weights.unflatten(0, (240, 8)).mean(1)
-    torch.testing.assert_close(result.test.gates["block.mixture"], expected)
+    torch.testing.assert_close(result.test.gates["block.mixture.gate"], expected)
 
 
 class Halves(nn.Module):
@@ -146,7 +149,7 @@ def test_tokens_that_reach_a_mixture_inside_a_mixture_are_averaged_by_row(rows):
     with mb.record(model) as log, torch.no_grad(), mb.context(domain=torch.zeros(240, dtype=torch.long)):
         model(rows[0])
     to_inner = log["outer"][0].weights[:, 0].unflatten(0, (240, 8)) > 0
-    weights = result.test.gates["outer.experts.0"]
+    weights = result.test.gates["outer.experts.0.gate"]
     assert torch.equal(weights.isnan().any(1), ~to_inner.any(1))
     torch.testing.assert_close(weights[to_inner.any(1)].sum(1), torch.ones(int(to_inner.any(1).sum())))
 
@@ -182,7 +185,7 @@ def test_mixtures_inside_find_the_domain(small_data):
     experts = [nn.Sequential(nn.Flatten(), nn.Linear(64, 20)) for _ in range(2)]
     model = nn.Sequential(nn.Identity(), mb.Mixture(mb.gates.Domain(2, 2), experts, mb.routers.Argmax()))
     result = fit(model, data, epochs=1)
-    assert torch.equal(result.test.gates["1"].argmax(1), result.test.domains)
+    assert torch.equal(result.test.gates["1.gate"].argmax(1), result.test.domains)
 
 
 def test_parameters_frozen_by_hand_stay_as_they_are(rows):

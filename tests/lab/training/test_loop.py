@@ -118,7 +118,7 @@ def test_gate_losses_are_reported_and_weigh_in(small_data, settings, build, tmp_
 def test_gate_figures_are_those_of_its_weights_on_test_rows(small_data, settings, build, tmp_path, alone):
     data = small_data()
     trained = alone(build(data), data, settings(), 0, tmp_path).train()
-    gate, weights = trained.metrics[-1]["gates"][""], trained.test.gates[""].double()
+    gate, weights = trained.metrics[-1]["gates"]["gate"], trained.test.gates["gate"].double()
     assert gate["importance"] == pytest.approx(weights.mean(0).tolist())
     assert gate["load"] == pytest.approx([(weights.argmax(1) == e).double().mean().item() for e in range(2)])
     assert gate["entropy"] == pytest.approx(-(weights * weights.log()).sum(1).mean().item())

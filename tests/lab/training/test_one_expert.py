@@ -63,5 +63,5 @@ def test_active_experts_are_those_with_a_weight(weights, mean):
     from moebius.lab.training.evaluation import Evaluation
 
     none = torch.zeros(2)
-    rows = Evaluation(none.long(), none.long(), none.long(), none, none, none, {"": torch.tensor(weights)})
+    rows = Evaluation(none.long(), none.long(), none.long(), none, none, none, {"gate": torch.tensor(weights)})
     assert rows.active_experts() == mean

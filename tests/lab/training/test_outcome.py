@@ -43,13 +43,13 @@ def test_held_out_rows_that_are_the_test_rows_are_named_once():
     lines = repr(result).splitlines()
     assert lines[0] == "Trained Sequential, epoch 1 of 1"
     assert lines[1] == f"  accuracy: train {result.train.accuracy:.3f}, held out {result.test.accuracy:.3f}"
-    assert lines[2:] == ["  experts used per row: 1.00 of 2 (0)"]  # no mixture itself: nothing of single experts
+    assert lines[2:] == ["  experts used per row: 1.00 of 2"]  # no mixture itself: nothing of single experts
 
 
 def test_many_mixtures_are_counted(trained):
-    gates = {f"blocks.{number}": trained.test.gates[""] for number in range(9)}
+    gates = {f"blocks.{number}.gate": trained.test.gates["gate"] for number in range(9)}
     text = repr(replace(trained, test=replace(trained.test, gates=gates)))
-    assert text.endswith("2.00 of 2 (blocks.0), 2.00 of 2 (blocks.1), 2.00 of 2 (blocks.2), and 6 more")
+    assert text.endswith("2.00 of 2 (blocks.0.gate), 2.00 of 2 (blocks.1.gate), 2.00 of 2 (blocks.2.gate), and 6 more")
     assert len(text) < 500
 
 

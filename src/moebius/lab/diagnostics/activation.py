@@ -12,10 +12,10 @@ from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, 
 from moebius.lab.report.charts.parts import FEW, axis_steps, weight_shades
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import WIDTH, Figure
-from moebius.lab.report.frames import Frame, concatenate
+from moebius.lab.report.frames import Frame, concatenate, prepend_columns
 from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.queries import figure_name, gates_with, variant_slugs
+from moebius.lab.report.queries import figure_name, gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 50
@@ -58,11 +58,9 @@ def activation(weights: Float[np.ndarray, "T E"], groups: Int[np.ndarray, " T"],
 
 def table(rows: GateRows) -> Frame:
     """Activation rates by data set and by class; the column `by` is "domain" or "class"."""
+    groupings = {"domain": (rows.domains, rows.domain_names), "class": (rows.labels, rows.class_names)}
     return concatenate(
-        [
-            activation(rows.weights, rows.domains, rows.domain_names).assign(by="domain"),
-            activation(rows.weights, rows.labels, rows.class_names).assign(by="class"),
-        ]
+        [prepend_columns(activation(rows.weights, *grouping), {"by": by}) for by, grouping in groupings.items()]
     )
 
 
@@ -71,7 +69,6 @@ def section(study: Study) -> Section | None:
     pairs = gates_with(study, "activation")
     if not pairs:
         return None
-    slugs = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "The activation rate of an expert on a set of images is the mean of its gate weight. Experts that have no "
@@ -90,10 +87,10 @@ def section(study: Study) -> Section | None:
         for by in ("domain", "class"):
             lines = first[first["by"] == by]
             if len(lines):
-                name = figure_name(f"activation-{by}", slugs[variant], gate)
+                name = figure_name(study, f"activation-{by}", variant, gate)
                 figures.append(_heat_map(lines, by, labels, name, first_title))
         if len(seeds) > 1:
-            figures.append(_seed_maps(frame, labels, figure_name("activation-seeds", slugs[variant], gate), title))
+            figures.append(_seed_maps(frame, labels, figure_name(study, "activation-seeds", variant, gate), title))
         rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
         blocks += [Heading(title), rates, Panels(figures)]
         if len(seeds) > 1:

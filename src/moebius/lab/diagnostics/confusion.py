@@ -14,9 +14,9 @@ from moebius.lab.report.charts.parts import SHADES
 from moebius.lab.report.expert_names import expert_label, expert_names
 from moebius.lab.report.figures import WIDTH, Figure
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.gate_rows import ROOT, SplitRows
+from moebius.lab.report.gate_rows import SplitRows
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.queries import figure_name, gates_with, variant_slugs
+from moebius.lab.report.queries import at_first_gates, figure_name, gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 80
@@ -70,8 +70,7 @@ def section(study: Study) -> Section | None:
     frame = study.table("confusion", split="test")
     if frame.empty:
         return None
-    slugs = variant_slugs(study)
-    mixtures = {variant for variant, gate in gates_with(study, "load") if gate == ROOT}
+    mixtures = {variant: gate for variant, gate in gates_with(study, "load") if gate == study.first_gate(variant)}
     blocks: list[Block] = [
         Text(
             "Test images, share of each true class. The colour scale is stretched at its low end (square root), so "
@@ -82,9 +81,9 @@ def section(study: Study) -> Section | None:
     for variant in study.variants:
         counts = frame[frame["variant"] == variant]
         if len(counts):
-            overall.append(_overall_figure(study, counts, f"confusion-{slugs[variant]}", variant))
+            overall.append(_overall_figure(study, counts, variant))
     blocks.append(Panels(overall))
-    per_expert = study.table("expert_confusion", split="test", gate=ROOT)
+    per_expert = at_first_gates(study, study.table("expert_confusion", split="test"))
     if mixtures and len(per_expert):
         blocks += [
             Heading("Per expert"),
@@ -93,30 +92,30 @@ def section(study: Study) -> Section | None:
                 f" {SHOWN} that win most images are drawn; tables/expert_confusion.csv has all."
             ),
         ]
-    for variant in study.variants:
-        counts = per_expert[per_expert["variant"] == variant] if len(per_expert) else per_expert
-        if variant in mixtures and len(counts):
+    for variant, gate in mixtures.items() if len(per_expert) else ():
+        counts = per_expert[per_expert["variant"] == variant]
+        if len(counts):
             first_seed = counts[counts["seed"] == counts["seed"].min()]
-            figures = _expert_figures(study, first_seed, variant, slugs[variant])
+            figures = _expert_figures(study, first_seed, variant, gate)
             blocks.append(Details(f"{variant}: confusion per expert", [Panels(figures)]))
     return Section("confusion", "Confusion", blocks)
 
 
-def _overall_figure(study: Study, counts: Frame, name: str, variant: str) -> Figure:
+def _overall_figure(study: Study, counts: Frame, variant: str) -> Figure:
     seeds = counts["seed"].nunique()
     summed = counts.groupby(["label", "prediction"], sort=False, as_index=False)["rows"].sum()
     title = f"{variant}, all {seeds} seeds together" if seeds > 1 else variant
-    return _matrix_figure(study, summed, name, title)
+    return _matrix_figure(study, summed, figure_name(study, "confusion", variant), title)
 
 
-def _expert_figures(study: Study, counts: Frame, variant: str, variant_slug: str) -> list[Figure]:
+def _expert_figures(study: Study, counts: Frame, variant: str, gate: str) -> list[Figure]:
     won = counts.groupby("expert")["rows"].sum().sort_values(ascending=False)
     total = int(won.sum())
-    figures, names = [], expert_names(study, variant)
+    figures, names = [], expert_names(study, variant, gate)
     for expert in sorted(won.index[:SHOWN]):
         share = rate(float(won[expert] / total))
         title = f"{variant}, {expert_label(names, expert)}, which wins {share} of the test images"
-        name = figure_name(f"confusion-expert-{expert}", variant_slug, ROOT)
+        name = figure_name(study, f"confusion-expert-{expert}", variant)
         figures.append(_matrix_figure(study, counts[counts["expert"] == expert], name, title))
     return figures
 

@@ -1,6 +1,7 @@
-"""Flow: how rows pass through nested gates, from the root to the leaf experts."""
+"""Flow: how rows pass through nested gates, from the outermost gate to the leaf experts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import altair as alt
 import numpy as np
@@ -10,11 +11,13 @@ from moebius.lab.diagnostics._arrays import row_shares
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.flow import Node, build_tree, flow_chart
 from moebius.lab.report.charts.parts import FEW, blues
+from moebius.lab.report.expert_names import title_of
 from moebius.lab.report.figures import INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
-from moebius.lab.report.gate_rows import ROOT, SplitRows, outermost_gate
+from moebius.lab.report.gate_names import expert_path, inner_gate, outer_gates
+from moebius.lab.report.gate_rows import SplitRows
 from moebius.lab.report.numbers import NONE, count, rate
-from moebius.lab.report.queries import variant_slugs
+from moebius.lab.report.queries import figure_name
 from moebius.lab.report.source import Study
 
 ORDER = 29
@@ -27,21 +30,21 @@ def flow(
 ) -> Frame:
     """How much of each class reaches each expert of nested mixtures.
 
-    reach(root) = 1;  reach(child e) = reach(parent) · |w_e| / Σ_j |w_j|, 0 for rows that the parent's gate never saw
+    reach(model) = 1;  reach(child e) = reach(parent) · |w_e| / Σ_j |w_j|, 0 for rows that the parent's gate never saw
 
     Arguments:
-        gates: weights by module path, NaN in rows that a gate never saw; the outermost is called `root`.
+        gates: name of each gate → its weights, NaN in rows that it never saw.
         labels: true classes, as indices into `names`.
         predictions: classes predicted by the whole model.
         names: names of the classes.
 
     Returns:
-        Columns path (of the expert), parent (its mixture's gate: root or a path), class, of (rows of the class), share
-        (mean reach over them), rows (that go to the expert when every gate follows its largest weight), right (those of
-        them that the whole model predicts right). Parents come before their children.
+        Columns path (of the expert), parent (its mixture's gate), class, of (rows of the class), share (mean reach over
+        them), rows (that go to the expert when every gate follows its largest weight), right (those of them that the
+        whole model predicts right). Parents come before their children.
 
     Example:
-        >>> gates = {"root": np.array([[1.0, 0.0]]), "experts.0": np.array([[0.25, 0.75]])}
+        >>> gates = {"gate": np.array([[1.0, 0.0]]), "experts.0.gate": np.array([[0.25, 0.75]])}
         >>> frame = flow(gates, np.array([0]), np.array([0]), ["cat"])
         >>> print(frame[["path", "share", "rows"]].to_string(index=False))
                        path  share  rows
@@ -56,7 +59,8 @@ def flow(
     of_C = np.bincount(labels, minlength=classes)
     lines, right_T = [], np.equal(labels, predictions)
     all_reach, all_won = np.ones(len(labels)), np.ones(len(labels), dtype=bool)
-    for path, parent, reach_T, won_T in _walk_experts(gates, ROOT, all_reach, all_won):
+    walks = [_walk_experts(gates, gate, all_reach, all_won) for gate in outer_gates(list(gates))]
+    for path, parent, reach_T, won_T in chain(*walks):
         reach_C = np.bincount(labels, reach_T, minlength=classes)
         won_C = np.bincount(labels[won_T], minlength=classes)
         right_C = np.bincount(labels[won_T & right_T], minlength=classes)
@@ -70,7 +74,7 @@ def flow(
 
 def split_table(rows: SplitRows) -> Frame | None:
     """The flow of the test split; None for the training split and for models without nested gates."""
-    if rows.split != "test" or not set(rows.gates) > {ROOT}:
+    if rows.split != "test" or len(outer_gates(list(rows.gates))) == len(rows.gates):
         return None
     return flow(rows.gates, rows.labels, rows.predictions, rows.class_names)
 
@@ -80,30 +84,33 @@ def section(study: Study) -> Section | None:
     frame = study.table("flow", split="test")
     if frame.empty:
         return None
-    slugs = variant_slugs(study)
     blocks: list[Block] = [
         Text(
-            "From the root gate to the leaf experts. The width of a band is the share of the test images that are "
+            "From the outermost gate to the leaf experts. The width of a band is the share of the test images that are "
             "sent there, or the mean weight where a gate mixes. In brackets the images for which a branch has the "
             "largest weight; the accuracy is the whole model's on them."
         )
     ]
-    for variant in (name for name in study.variants if (frame["variant"] == name).any()):
+    for variant in study.variants:
         lines = frame[frame["variant"] == variant]
-        seeds = sorted(set(lines["seed"]))
-        trees = {int(seed): build_tree(study, variant, lines[lines["seed"] == seed]) for seed in seeds}
-        seed, first = next(iter(trees.items()))
-        title = f"{variant}, seed {seed}"
-        figures = [
-            _flow_figure(first, f"tree-{slugs[variant]}", title),
-            _class_figure(lines[lines["seed"] == seed], first, f"tree-classes-{slugs[variant]}", title),
-        ]
-        blocks += [Heading(variant), _branch_table({seed: first}, f"{title}: branches, test images"), Panels(figures)]
-        if len(trees) > 1:
-            other_seeds = {seed: tree for seed, tree in trees.items() if tree is not first}
-            branches = _branch_table(other_seeds, f"{variant}: branches, test images")
-            blocks.append(Details(f"{variant}: the other seeds", [branches]))
+        for gate in outer_gates(list(dict.fromkeys(lines["parent"]))):
+            blocks += _gate_blocks(study, variant, gate, lines)
     return Section("tree", "The flow of rows", blocks)
+
+
+def _gate_blocks(study: Study, variant: str, gate: str, lines: Frame) -> list[Block]:
+    """The first seed's tree below an outermost gate, and a table of the other seeds' branches."""
+    trees = {int(seed): build_tree(study, variant, gate, of_seed) for seed, of_seed in lines.groupby("seed")}
+    seed = min(trees)
+    tree, title = trees.pop(seed), title_of(study, variant, gate)
+    first_title = f"{title}, seed {seed}"
+    flow_name, class_name = (figure_name(study, name, variant, gate) for name in ("tree", "tree-classes"))
+    class_figure = _class_figure(lines[lines["seed"] == seed], tree, class_name, first_title)
+    table = _branch_table({seed: tree}, f"{first_title}: branches, test images")
+    blocks: list[Block] = [Heading(title), table, Panels([_flow_figure(tree, flow_name, first_title), class_figure])]
+    if trees:
+        blocks.append(Details(f"{title}: the other seeds", [_branch_table(trees, f"{title}: branches, test images")]))
+    return blocks
 
 
 def _branch_table(trees: dict[int, Node], caption: str) -> Table:
@@ -140,7 +147,7 @@ def _flow_figure(tree: Node, name: str, title: str) -> Figure:
         for node in tree.below()
         if node.children
     )
-    caption = f"{title}: from the root to the leaf experts."
+    caption = f"{title}: from the outermost gate to the leaf experts."
     return Figure(name, flow_chart(tree), caption, f"{caption} {branches}.", tall=True)
 
 
@@ -169,7 +176,7 @@ def _class_figure(frame: Frame, tree: Node, name: str, title: str) -> Figure:
     chart = alt.layer(*layers).properties(width=min(WIDTH, 110 * len(branches)), height=height)
     top = shown.loc[shown.groupby("of", sort=False)["share"].idxmax()]
     largest = "; ".join(f"{row['of']}: {row['branch']} {row['text']}" for _, row in top.iterrows())
-    caption = f"{title}: the share of each class that the root sends into each branch."
+    caption = f"{title}: the share of each class that the outermost gate sends into each branch."
     return Figure(name, chart, caption, f"{caption} Largest: {largest}.")
 
 
@@ -182,9 +189,9 @@ def _walk_experts(
     share_TE = row_shares(filled_TE)
     top_T = np.where(np.isfinite(weights_TE).all(1), filled_TE.argmax(1), -1)
     for expert in range(weights_TE.shape[1]):
-        path = f"experts.{expert}" if gate == ROOT else f"{gate}.experts.{expert}"
+        path = expert_path(gate, expert)
         reached_T, wins_T = reach_T * share_TE[:, expert], won_T & (top_T == expert)
         yield path, gate, reached_T, wins_T
-        inner_gate = outermost_gate(path, [name for name in gates if name != ROOT])
-        if inner_gate is not None:
-            yield from _walk_experts(gates, inner_gate, reached_T, wins_T)
+        inner = inner_gate(path, list(gates))
+        if inner is not None:
+            yield from _walk_experts(gates, inner, reached_T, wins_T)

@@ -16,7 +16,7 @@ from moebius.lab.report.figures import COLOURS, WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.queries import figure_name, gates_with, variant_slugs
+from moebius.lab.report.queries import figure_name, gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 60
@@ -80,7 +80,6 @@ def section(study: Study) -> Section | None:
     pairs = gates_with(study, "weight_histogram")
     if not pairs:
         return None
-    slugs = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts "
@@ -101,10 +100,10 @@ def section(study: Study) -> Section | None:
             _weight_figure(
                 weights,
                 expert_names(study, variant, gate),
-                figure_name("weights", slugs[variant], gate),
+                figure_name(study, "weights", variant, gate),
                 title_with_seed,
             ),
-            entropy_figure(entropies, figure_name("entropies", slugs[variant], gate), title_with_seed),
+            entropy_figure(entropies, figure_name(study, "entropies", variant, gate), title_with_seed),
         ]
         blocks += [Heading(title), Panels(figures)]
     return Section("images", "Does one image use one expert?", blocks)

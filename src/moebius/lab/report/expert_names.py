@@ -1,31 +1,30 @@
 """Names of experts and gates on the page, and lists of classes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.gate_rows import ROOT
+from moebius.lab.report.gate_names import expert_index, expert_path, parent_gate
 from moebius.lab.report.numbers import listing
+from moebius.lab.report.queries import is_only_outer_gate
 from moebius.lab.report.source import Study
 
 FEW_CLASSES = 4
 
 
-def expert_names(study: Study, variant: str, gate: str = ROOT) -> list[str] | None:
+def expert_names(study: Study, variant: str, gate: str) -> list[str] | None:
     """Names of a gate's experts, by index; None where none of them has a name.
 
     The name of an expert is the stage that trained it, else the classes that it was trained on if these are fewer than
     four. The name of a nested mixture lists its leaf experts that are in no sibling.
     """
-    prefix = "" if gate == ROOT else f"{gate}."
     # Expert of the gate → the leaf experts inside it, and whether the expert is that leaf itself.
     leaves: dict[int, list[tuple[Mapping[str, Any], bool]]] = {}
     for expert in experts_alone(study, variant):
         for path in expert["paths"]:
-            match = re.match(rf"{re.escape(prefix)}experts\.(\d+)(\.|$)", path)
-            if match:
-                leaves.setdefault(int(match[1]), []).append((expert, match[2] == ""))
+            index = expert_index(gate, path)
+            if index is not None:
+                leaves.setdefault(index, []).append((expert, path == expert_path(gate, index)))
     names_by_index = {index: _name_expert(index, leaves) for index in leaves}
     if not any(names_by_index.values()):
         return None
@@ -34,13 +33,14 @@ def expert_names(study: Study, variant: str, gate: str = ROOT) -> list[str] | No
 
 
 def title_of(study: Study, variant: str, gate: str) -> str:
-    """The heading of a gate: its variant; for a nested gate also its path and, if there is one, its mixture's name."""
-    if gate == ROOT:
+    """The heading of a gate: its variant; where that has several, also the gate and its mixture's name, if any."""
+    if is_only_outer_gate(study, variant, gate):
         return variant
-    match = re.fullmatch(r"(?:(.*)\.)?experts\.(\d+)(?:\.(?!experts\.)[^.]+)*", gate)
-    names = expert_names(study, variant, match[1] or ROOT) if match else None
-    if match and names and int(match[2]) < len(names):
-        return f"{variant}, branch {names[int(match[2])]} ({gate})"
+    parent = parent_gate(gate, study.gates_of(variant))
+    names = expert_names(study, variant, parent) if parent else None
+    index = expert_index(parent, gate) if parent else None
+    if names and index is not None and index < len(names):
+        return f"{variant}, branch {names[index]} ({gate})"
     return f"{variant}, gate {gate}"
 
 

@@ -14,17 +14,16 @@ The report writes the lines to tables/KIND.csv and prepends the columns variant,
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from moebius.kit.errors import MoebiusError
 from moebius.kit.registry import find, kinds
-from moebius.lab.report.blocks import Section
 from moebius.lab.report.frames import Frame, concatenate, prepend_columns
 from moebius.lab.report.gate_rows import GateRows, SplitRows
-from moebius.lab.report.source import Study
 
 HOOKS = ("table", "split_table", "section")
 # Before the appendix, after the package's sections.
@@ -33,21 +32,17 @@ LAST_ORDER = 90
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A kind of the room `diagnostics`, and the functions that its file defines for the report.
+    """A kind of the room `diagnostics`, and what its file defines for the report.
 
     Arguments:
         kind: its name, which is that of its table.
-        table: the lines of one gate.
-        split_table: the lines of all gates of a split.
-        section: a chapter of the page.
+        hooks: `table`, `split_table` and `section`, as far as the file defines them.
         order: place of the section on the page.
     """
 
     kind: str
-    table: Callable[[GateRows], Frame | None] | None = None
-    split_table: Callable[[SplitRows], Frame | None] | None = None
-    section: Callable[[Study], Section | None] | None = None
-    order: int | float = LAST_ORDER
+    hooks: Mapping[str, Callable[..., Any]]
+    order: int | float
 
 
 def find_diagnostics() -> list[Diagnostic]:
@@ -68,7 +63,7 @@ def find_diagnostics() -> list[Diagnostic]:
             both = f"{diagnostics[module].kind!r} and {kind!r}"
             rule = f"{module} defines the diagnostics {both}, so that its {' and '.join(hooks)} could belong to either"
             raise MoebiusError(rule, f"move {kind!r} to another file")
-        diagnostics[module] = Diagnostic(kind, **hooks, order=names.get("ORDER", LAST_ORDER))
+        diagnostics[module] = Diagnostic(kind, hooks, names.get("ORDER", LAST_ORDER))
     return list(diagnostics.values())
 
 
@@ -78,24 +73,17 @@ def tabulate_rows(rows: SplitRows, diagnostics: Sequence[Diagnostic]) -> dict[st
     Raises:
         MoebiusError: a diagnostic's table is neither a DataFrame nor None.
     """
-    parts: dict[str, list[Frame]] = {}
-    gates = list(rows.by_gate())
+    calls: list[tuple[str, GateRows | SplitRows, dict[str, str]]] = [("split_table", rows, {})]
+    calls += [("table", gate_rows, {"gate": gate_rows.gate}) for gate_rows in rows.by_gate()]
+    tables = {}
     for diagnostic in diagnostics:
         frames = []
-        if diagnostic.table is not None:
-            for gate_rows in gates:
-                frame = _check_frame(diagnostic.kind, "table", diagnostic.table(gate_rows))
-                frames += [] if frame is None else [prepend_columns(frame, {"gate": gate_rows.gate})]
-        if diagnostic.split_table is not None:
-            frame = _check_frame(diagnostic.kind, "split_table", diagnostic.split_table(rows))
-            frames += [] if frame is None else [frame]
+        for hook, argument, lead in (call for call in calls if call[0] in diagnostic.hooks):
+            frame = diagnostic.hooks[hook](argument)
+            if frame is not None and not isinstance(frame, pd.DataFrame):
+                rule = f"diagnostics kind {diagnostic.kind!r}: {hook}(rows) needs to return a DataFrame or None"
+                raise MoebiusError(f"{rule}, got {frame!r}", "return pandas.DataFrame({'expert': [0], 'value': [0.5]})")
+            frames += [] if frame is None else [prepend_columns(frame, lead)]
         if frames:
-            parts[diagnostic.kind] = frames
-    return {kind: concatenate(frames) for kind, frames in parts.items()}
-
-
-def _check_frame(kind: str, hook: str, frame: Frame | None) -> Frame | None:
-    if frame is not None and not isinstance(frame, pd.DataFrame):
-        rule = f"diagnostics kind {kind!r}: {hook}(rows) needs to return a DataFrame or None, got {frame!r}"
-        raise MoebiusError(rule, "return pandas.DataFrame({'expert': [0], 'value': [0.5]})")
-    return frame
+            tables[diagnostic.kind] = concatenate(frames)
+    return tables

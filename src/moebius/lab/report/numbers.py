@@ -52,6 +52,18 @@ def with_interval(estimate: Estimate) -> str:
     return f"{rate(estimate.mean)} {bracket(estimate)}".rstrip()
 
 
+def signed_with_interval(estimate: Estimate) -> str:
+    """A mean difference with its interval.
+
+    Example:
+        >>> signed_with_interval(Estimate(0.038, 0.038, -0.002, 0.078, 5))
+        '+.038 [−.002, +.078]'
+    """
+    if estimate.low is None or estimate.high is None:
+        return signed(estimate.mean)
+    return f"{signed(estimate.mean)} [{signed(estimate.low)}, {signed(estimate.high)}]"
+
+
 def count(value: float | int | None) -> str:
     """A whole number with commas between groups of three digits.
 

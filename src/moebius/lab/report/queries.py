@@ -5,7 +5,7 @@ from typing import Any
 
 from moebius.lab.report.figures import slug
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.gate_rows import ROOT
+from moebius.lab.report.gate_names import outer_gates
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import Estimate, interval
 
@@ -27,15 +27,32 @@ def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
     return sorted(estimates, key=lambda entry: -entry[1].mean)
 
 
-def variant_slugs(study: Study) -> dict[str, str]:
-    """The part of file names that stands for each variant; no two are the same."""
+def figure_name(study: Study, name: str, variant: str, gate: str | None = None) -> str:
+    """The file name, without suffix, of a figure about a variant or one of its gates; no two are the same."""
     taken: set[str] = set()
-    return {variant: slug(variant, taken) for variant in study.variants}
+    slugs = dict(zip(study.variants, [slug(text, taken) for text in study.variants], strict=True))
+    suffix = "" if gate is None or is_only_outer_gate(study, variant, gate) else f"-{slug(gate)}"
+    return f"{name}-{slugs[variant]}{suffix}"
 
 
-def figure_name(name: str, variant_slug: str, gate: str) -> str:
-    """The file name, without suffix, of a figure about one gate of a variant."""
-    return f"{name}-{variant_slug}" if gate == ROOT else f"{name}-{variant_slug}-{slug(gate)}"
+def is_only_outer_gate(study: Study, variant: str, gate: str) -> bool:
+    """Whether the variant's name alone says which gate is meant."""
+    return outer_gates(study.gates_of(variant)) == [gate]
+
+
+def first_gate_by_seed(study: Study, variant: str) -> dict[int, Mapping[str, Any]]:
+    """The entry of a variant's first gate in results.json, by seed."""
+    gate = study.first_gate(variant)
+    return {
+        run["seed"]: run["gates"][gate]
+        for run in study.runs
+        if run["variant"] == variant and gate in (run.get("gates") or ())
+    }
+
+
+def at_first_gates(study: Study, frame: Frame) -> Frame:
+    """The lines of a frame about the first gate of each variant."""
+    return frame if frame.empty else frame[frame["gate"] == frame["variant"].map(study.first_gate)]
 
 
 def gates_with(study: Study, table: str) -> list[tuple[str, str]]:

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moebius.kit.errors import StudyError
-from moebius.lab.report.gate_rows import ROOT, SplitRows
+from moebius.lab.report.gate_rows import SplitRows
 
-# gate_3: weight of the root gate's expert 3; gate[experts.0]_3: the same of the gate at module path experts.0.
-_WEIGHT_COLUMN = re.compile(r"gate(?:\[(?P<path>.*)\])?_(?P<expert>\d+)")
+# The weight of a gate's expert, such as gate_3 and experts.0.gate_3.
+_WEIGHT_COLUMN = re.compile(r"((?:.+\.)?gate)_(\d+)")
 
 
 def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str, ...]) -> list[SplitRows]:
@@ -31,7 +31,7 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
     weight_columns: dict[str, dict[int, str]] = {}
     for name in table.column_names:
         if match := _WEIGHT_COLUMN.fullmatch(name):
-            weight_columns.setdefault(match["path"] or ROOT, {})[int(match["expert"])] = name
+            weight_columns.setdefault(match[1], {})[int(match[2])] = name
     gates = {
         gate: np.stack([table[names[expert]].to_numpy() for expert in sorted(names)], 1)
         for gate, names in weight_columns.items()
@@ -40,13 +40,7 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
     for split in ("train", "test"):
         rows = np.flatnonzero(split_names == split)
         if rows.size:
-            splits.append(
-                SplitRows(
-                    split,
-                    *(columns[name][rows] for name in ("label", "prediction", "domain")),
-                    gates={gate: weights[rows] for gate, weights in gates.items()},
-                    class_names=class_names,
-                    domain_names=domain_names,
-                )
-            )
+            label, prediction, domain = (column[rows] for column in columns.values())
+            of_split = {gate: weights[rows] for gate, weights in gates.items()}
+            splits.append(SplitRows(split, label, prediction, domain, class_names, domain_names, of_split))
     return splits

@@ -10,6 +10,7 @@ from typing import Any
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
+from moebius.lab.report.gate_names import outer_gates
 
 # Of study.json and results.json.
 SCHEMA = 2
@@ -70,6 +71,14 @@ class Study:
         """The seeds of a variant, ascending."""
         return tuple(run["seed"] for run in self.runs if run["variant"] == variant)
 
+    def gates_of(self, variant: str) -> tuple[str, ...]:
+        """The names of a variant's gates, in the order of the model."""
+        return next((tuple(run["gates"]) for run in self.runs if run["variant"] == variant and run.get("gates")), ())
+
+    def first_gate(self, variant: str) -> str | None:
+        """The first of a variant's outermost gates, by which variants are compared; None for a model without gates."""
+        return next(iter(outer_gates(self.gates_of(variant))), None)
+
     def run_folder(self, run: Mapping[str, Any]) -> Path:
         """The folder with the files of a run."""
         return self.folder / run["variant"] / f"seed-{run['seed']}"
@@ -116,5 +125,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: is no JSON ({error})", "run the study again into a new folder") from None
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         schema = value.get("schema") if isinstance(value, dict) else type(value).__name__
-        raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}", "build it with the version that wrote it")
+        writer = ", which moebius 0.1 wrote" if schema == 1 else ""
+        fix = f"moebius run … --out {path.parent}-2, or build its report with the version that wrote it"
+        raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}{writer}", fix)
     return value

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path
 from moebius.lab.report.find_diagnostics import find_diagnostics, tabulate_rows
 from moebius.lab.report.frames import Frame, concatenate, make_frame, prepend_columns
-from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.read_rows import read_rows
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
@@ -20,7 +20,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "epochs": ("variant", "seed", "epoch", "split", "measure", "value"),
     "gates": ("variant", "seed", "gate", "epoch", "measure", "expert", "value"),
     "accuracy_by_domain": ("variant", "seed", "split", "domain", "accuracy"),
-    "activation": ("variant", "seed", "gate", "split", "by", "group", "expert", "rate"),
     "experts_alone": (
         "variant", "seed", "path", "name", "knows", "frozen", "accuracy", "validation_accuracy", "own", "outside",
         "confidence_own", "confidence_outside",
@@ -33,20 +32,21 @@ STAGE_EPOCHS = ("stage", "seed", "epoch", "split", "measure", "value")
 def tabulate(study: Study) -> Study:
     """The study with its tables: those of results.json, and those of every diagnostic over the runs' rows.
 
-    A table that results.json has for a run is kept; a diagnostic of that name adds its lines only for runs without one.
+    Raises:
+        MoebiusError: a diagnostic has the name of another table.
     """
     diagnostics = find_diagnostics()
     parts: dict[str, list[Frame]] = {name: [] for name in COLUMNS if name != "summary"}
+    row_parts: dict[str, list[Frame]] = {}
     for run in study.runs:
         lead = {"variant": run["variant"], "seed": run["seed"]}
-        from_results = {name: frame for name, frame in _result_tables(run, study.classes).items() if len(frame)}
-        for name, frame in from_results.items():
-            parts[name].append(prepend_columns(frame, lead))
+        for name, frame in _result_tables(run, study.classes).items():
+            if len(frame):
+                parts[name].append(prepend_columns(frame, lead))
         path = study.run_folder(run) / "routing.parquet"
         for rows in read_rows(path, study.classes, study.domains) if path.is_file() else ():
             for name, frame in tabulate_rows(rows, diagnostics).items():
-                if name not in from_results:
-                    parts.setdefault(name, []).append(prepend_columns(frame, {**lead, "split": rows.split}))
+                row_parts.setdefault(name, []).append(prepend_columns(frame, {**lead, "split": rows.split}))
     tables = {name: concatenate(frames) if frames else make_frame([], COLUMNS[name]) for name, frames in parts.items()}
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
@@ -54,7 +54,10 @@ def tabulate(study: Study) -> Study:
     tables["stage_epochs"] = make_frame(
         [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epoch_lines(stage)], STAGE_EPOCHS
     )
-    return replace(study, tables=tables)
+    for name in sorted(row_parts.keys() & tables.keys()):
+        rule = f"diagnostics kind {name!r}: the report has another table of this name"
+        raise MoebiusError(rule, f"rename the diagnostic to rows_{name}")
+    return replace(study, tables={**tables, **{name: concatenate(frames) for name, frames in row_parts.items()}})
 
 
 def write_tables(study: Study) -> None:
@@ -77,7 +80,6 @@ def _result_tables(run: Mapping[str, Any], class_names: tuple[str, ...]) -> dict
         "accuracy_by_domain": (
             (split, domain, value) for split in SPLITS for domain, value in (accuracies.get(split) or {}).items()
         ),
-        "activation": _activation_lines(run),
         "experts_alone": map(_expert_line, run.get("experts_alone") or ()),
         "experts_alone_by_class": (
             (expert["paths"][0], name, value)
@@ -105,15 +107,7 @@ def _gate_lines(run: Mapping[str, Any]) -> Iterator[tuple]:
         for gate, measures in (epoch.get("gates") or {}).items():
             for measure, value in measures.items():
                 values = enumerate(value) if isinstance(value, list) else [(None, value)]
-                yield from ((gate or ROOT, epoch["epoch"], measure, expert, part) for expert, part in values)
-
-
-def _activation_lines(run: Mapping[str, Any]) -> Iterator[tuple]:
-    for gate, entry in {ROOT: run, **(run.get("gates") or {})}.items():
-        for by, key in (("domain", "activation"), ("class", "activation_by_class")):
-            for split in SPLITS:
-                for group, rates in ((entry.get(key) or {}).get(split) or {}).items():
-                    yield from ((gate or ROOT, split, by, group, expert, rate) for expert, rate in enumerate(rates))
+                yield from ((gate, epoch["epoch"], measure, expert, part) for expert, part in values)
 
 
 def _expert_line(expert: Mapping[str, Any]) -> tuple:

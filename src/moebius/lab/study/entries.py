@@ -10,10 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from moebius.lab.data.split import Dataset
-from moebius.lab.diagnostics.activation import activation
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
-from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.outcome import Trained
 
 
@@ -30,30 +28,25 @@ def run_entry(
         stage_names: expert that a stage has trained → name of the stage.
     """
     splits = {"train": trained.train, "test": trained.test}
-    gates = {path: _rates(path, splits, data) for path in trained.test.gates}
-    root = root_gate(trained.test)
-    root_rates = gates.pop(root)
     return {
         "variant": run.variant,
         "seed": run.seed,
         **_figures(folder, trained),
         "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
-        **root_rates,
-        "active_experts": {split: rows.active_experts(root) for split, rows in splits.items()},
         "one_expert": _one_expert(trained.one_expert, data),
         "experts_alone": _alone(trained, data, stage_names),
         "oracle": trained.oracle,
         "cached": trained.remembered,
         "trained": trained.epoch > 0,
-        "gates": gates,
-        "experts": trained.test.gates[root].shape[1],
+        "gates": {
+            gate: {
+                "experts": weights.shape[1],
+                "active_experts": {split: rows.active_experts(gate) for split, rows in splits.items()},
+            }
+            for gate, weights in trained.test.gates.items()
+        },
         "precision": run.training["precision"],
     }
-
-
-def root_gate(rows: Evaluation) -> str:
-    """The path of the gate that stands for the model: "" for a mixture, else that of its first mixture."""
-    return next(iter(rows.gates))
 
 
 def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> dict[str, Any]:
@@ -76,20 +69,13 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
     path = folder / "timing.jsonl"
     timing = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rates = [entry["images_per_second"] for entry in timing]
-    held_out = {} if trained.validation is None else {"validation": trained.validation}
+    splits = {"validation": trained.validation, "test": trained.test}
+    evaluated = {name: rows for name, rows in splits.items() if rows is not None}
     reported = trained.reported["train"]
     return {
         "epoch": trained.epoch,
-        "accuracy": {
-            "train": reported["accuracy"],
-            **{name: rows.accuracy for name, rows in held_out.items()},
-            "test": trained.test.accuracy,
-        },
-        "loss": {
-            "train": reported["loss"],
-            **{name: rows.loss for name, rows in held_out.items()},
-            "test": trained.test.loss,
-        },
+        "accuracy": {"train": reported["accuracy"], **{name: rows.accuracy for name, rows in evaluated.items()}},
+        "loss": {"train": reported["loss"], **{name: rows.loss for name, rows in evaluated.items()}},
         "epochs": trained.metrics,
         "seconds": sum(entry["seconds"] for entry in timing) if timing else None,
         "images_per_second": float(np.median(rates)) if rates else None,
@@ -110,50 +96,27 @@ def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None
 
 def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
     """Each expert by itself on all test rows: on the classes that it knows and on the others."""
-    held_out = {expert.module: expert for expert in trained.alone_held_out}
+    validation_accuracies = {expert.module: expert.accuracy for expert in trained.alone_held_out}
     labels = data.test.labels
     entries = []
     for expert in trained.alone:
-        correct, knows = (expert.predictions == labels).double(), expert.knows_class(labels)
+        scores, knows = expert.scores.double(), expert.knows_class(labels)
         entry = {
             "paths": list(expert.paths),
             "name": stage_names.get(expert.module),
             "classes": None if expert.classes is None else [data.classes[label] for label in expert.classes],
             "frozen": not any(parameter.requires_grad for parameter in expert.module.parameters()),
-            "accuracy": correct.mean().item(),
-            "own": _mean(correct, knows) if expert.classes is not None else None,
-            "outside": _mean(correct, ~knows),
+            "accuracy": expert.accuracy,
+            "own": _mean(scores, knows) if expert.classes is not None else None,
+            "outside": _mean(scores, ~knows),
             "confidence": {"own": _mean(expert.confidence, knows), "outside": _mean(expert.confidence, ~knows)},
-            "validation_accuracy": _held_out_accuracy(held_out.get(expert.module), data),
-            "by_class": [_mean(correct, labels == label) for label in range(len(data.classes))],
+            "validation_accuracy": validation_accuracies.get(expert.module),
+            "by_class": [_mean(scores, labels == label) for label in range(len(data.classes))],
         }
         entries.append(entry)
     return entries
 
 
-def _held_out_accuracy(expert: ExpertAlone | None, data: Dataset) -> float | None:
-    if expert is None or data.validation is None:
-        return None
-    return expert.accuracy
-
-
 def _mean(values: Tensor, mask: Tensor) -> float | None:
     """The mean of the values where the mask is true; None where it is so nowhere."""
     return values[mask].double().mean().item() if mask.any() else None
-
-
-def _rates(path: str, splits: Mapping[str, Evaluation], data: Dataset) -> dict[str, Any]:
-    rates: dict[str, Any] = {"activation": {}, "activation_by_class": {}}
-    for split, rows in splits.items():
-        weights = rows.gates[path].numpy()
-        reached = ~np.isnan(weights).any(1)
-        for key, groups, names in (
-            ("activation", rows.domains, data.groups),
-            ("activation_by_class", rows.labels, data.classes),
-        ):
-            frame = activation(weights[reached], groups.numpy()[reached], names)
-            rates[key][split] = {
-                name: part.sort_values("expert")["rate"].tolist()
-                for name, part in frame.groupby("group", sort=False, observed=True)
-            }
-    return rates

@@ -15,7 +15,7 @@ from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path, read_json, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import resolve
-from moebius.lab.study.entries import root_gate, run_entry, stage_entry
+from moebius.lab.study.entries import run_entry, stage_entry
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.outcome import Trained
@@ -96,7 +96,7 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
         }
         for gate, weights in rows.gates.items():
             for expert, column in enumerate(weights.float().unbind(1)):
-                columns[f"gate_{expert}" if gate == root_gate(rows) else f"gate[{gate}]_{expert}"] = column.numpy()
+                columns[f"{gate}_{expert}"] = column.numpy()
         tables.append(pa.table(columns))
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")

@@ -17,6 +17,7 @@ from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
+from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.summary import html_summary
 from moebius.layers.mixture import Mixture
@@ -36,8 +37,8 @@ class Evaluation:
         probabilities: of the prediction.
         losses: the task's loss of each row: cross-entropy, in nats.
         scores: the task's score of each row: whether it is predicted right.
-        gates: module path of each mixture → its weights for each row; NaN for rows that did not reach it. For a mixture
-            of tokens, the mean over the tokens of the row.
+        gates: name of each gate (its module path, such as `gate` and `experts.0.gate`) → its weights for each row; NaN
+            for rows that did not reach it. For a mixture of tokens, the mean over the tokens of the row.
     """
 
     labels: Int[Tensor, " T"]
@@ -67,17 +68,17 @@ class Evaluation:
             if (self.domains == number).any()
         }
 
-    def active_experts(self, path: str = "") -> float:
-        """Mean number of experts with a weight above or below 0 for a row, of the mixture at a module path."""
-        weights = self._weights_at(path)
+    def active_experts(self, gate: str = "gate") -> float:
+        """Mean number of experts to which a gate gives a weight above or below 0 for a row."""
+        weights = self._weights_of(gate)
         return (weights != 0).sum(1).double().mean().item() if len(weights) else 0.0
 
-    def gate_summary(self, path: str) -> dict[str, Any]:
-        """Entropies in nats, load and importance of the gate at a module path, over the rows that reached it.
+    def gate_summary(self, gate: str = "gate") -> dict[str, Any]:
+        """Entropies in nats, load and importance of a gate, over the rows that reached it.
 
         entropy is the mean over rows of H(G(x_i)), marginal_entropy that of the mean over rows.
         """
-        weights = self._weights_at(path).double().numpy()
+        weights = self._weights_of(gate).double().numpy()
         if not len(weights):
             return {"rows": 0}
         entropies, loads = entropy(weights), load(weights)
@@ -90,16 +91,16 @@ class Evaluation:
         }
 
     def describe_gates(self, most: int = 3) -> str:
-        """Experts used per row, of how many, for the first `most` mixtures."""
-        paths = list(self.gates)
+        """Experts used per row, of how many, for the first `most` gates, by name where there are several."""
+        several = len(self.gates) > 1
         texts = [
-            f"{self.active_experts(path):.2f} of {self.gates[path].shape[1]}" + (f" ({path})" if path else "")
-            for path in paths[:most]
+            f"{self.active_experts(gate):.2f} of {self.gates[gate].shape[1]}" + (f" ({gate})" if several else "")
+            for gate in list(self.gates)[:most]
         ]
-        return ", ".join(texts) + (f", and {len(paths) - most} more" if len(paths) > most else "")
+        return ", ".join(texts) + (f", and {len(self.gates) - most} more" if len(self.gates) > most else "")
 
-    def _weights_at(self, path: str) -> Float[Tensor, "T E"]:
-        weights = self.gates[path]
+    def _weights_of(self, gate: str) -> Float[Tensor, "T E"]:
+        weights = self.gates[gate]
         return weights[~weights.isnan().any(1)]
 
     def _figures(self) -> list[tuple[str, str]]:
@@ -154,11 +155,12 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
                 for routing in calls:
                     _store_weights(table, routing, batch.rows, runs, tokens)
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
-    rows, all_gates = (split.labels.cpu(), split.domains.cpu()), {path: table.cpu() for path, table in gates.items()}
+    rows = (split.labels.cpu(), split.domains.cpu())
+    all_gates = {gate_name(path): table.cpu() for path, table in gates.items()}
     return [
         Evaluation(
             *rows,
-            gates={path: table[run] for path, table in all_gates.items()},
+            gates={gate: table[run] for gate, table in all_gates.items()},
             **{name: values[run] for name, values in joined.items()},
         )
         for run in range(runs)

@@ -81,7 +81,7 @@ class Evaluator:
             "epoch": epoch,
             "train": training_figures,
             "test": self.summary(test),
-            "gates": {path: test.gate_summary(path) for path in test.gates},
+            "gates": {gate: test.gate_summary(gate) for gate in test.gates},
             **({"validation": self.summary(evaluations["validation"])} if "validation" in evaluations else {}),
         }
 

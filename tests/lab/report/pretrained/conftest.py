@@ -9,18 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moebius.lab.diagnostics.activation import activation
 from moebius.lab.diagnostics.load import load
+from moebius.lab.report.source import SCHEMA
 
 Maker = Callable[..., Path]
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PAIRS = [(0, 8), (1, 9), (2, 6), (3, 5), (4, 7), (0, 9), (1, 8), (2, 7), (3, 6), (4, 5)]
 ARTIFICIAL = (0, 1, 8, 9)
-
-
-def rates_by_group(weights: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
-    frame = activation(weights, groups, names)
-    return {str(group): lines["rate"].tolist() for group, lines in frame.groupby("group", sort=False)}
 
 
 def write_pretrained(
@@ -31,8 +26,8 @@ def write_pretrained(
     data: dict[str, Any] = {"fingerprint": "0f1e2d", "classes": CIFAR, "domains": ["cifar10"]}
     data |= {f"{split}_rows": count for split, count in rows.items()}
     recipe = {"name": name, "title": name, "variants": {variant: {} for variant in variants}, "report": {}}
-    (out / "study.json").write_text(json.dumps({"schema": 2, "study": name, "recipe": recipe, "data": data}))
-    results = {"schema": 2, "study": name, "runs": runs, "stages": stages}
+    (out / "study.json").write_text(json.dumps({"schema": SCHEMA, "study": name, "recipe": recipe, "data": data}))
+    results = {"schema": SCHEMA, "study": name, "runs": runs, "stages": stages}
     (out / "results.json").write_text(json.dumps(results))
     return out
 
@@ -91,27 +86,27 @@ def pretrained_run(
 ) -> dict[str, Any]:
     """One run's files and its entry: of each split the labels, whether they were predicted right, and gate weights."""
     entry: dict[str, Any] = {"variant": variant, "seed": seed, "trained": True, "cached": False, "parameters": 309290}
-    entry |= {"accuracy": {}, "loss": {}, "activation": {}, "activation_by_class": {}, "gates": {}, "seconds": 93.0}
+    entry |= {"accuracy": {}, "loss": {}, "seconds": 93.0}
+    entry["gates"] = {
+        gate: {"experts": weights.shape[1], "active_experts": {split: float(weights.shape[1]) for split in tables}}
+        for gate, weights in gates["test"].items()
+    }
     frames = []
     for split, table in tables.items():
         label, right = table["label"], table["right"]
         columns: dict[str, Any] = {"split": split, "row": np.arange(len(label)), "label": label}
         columns |= {"prediction": np.where(right, label, (label + 1) % 10), "domain": 0}
         columns |= {"probability": 0.5, "loss": 1 - right}
-        for path, weights in gates[split].items():
-            lead, seen = f"gate[{path}]" if path else "gate", np.isfinite(weights).all(1)
-            columns |= {f"{lead}_{e}": column for e, column in enumerate(weights.T.astype(np.float32))}
-            target = entry["gates"].setdefault(path, {"activation": {}, "activation_by_class": {}}) if path else entry
-            target["activation"][split] = rates_by_group(weights[seen], np.zeros(seen.sum(), np.int64), ["all"])
-            target["activation_by_class"][split] = rates_by_group(weights[seen], label[seen], CIFAR)
+        for gate, weights in gates[split].items():
+            columns |= {f"{gate}_{e}": column for e, column in enumerate(weights.T.astype(np.float32))}
         entry["accuracy"][split], entry["loss"][split] = float(right.mean()), float(2 - right.mean())
         frames.append(pd.DataFrame(columns))
-    loads = load(gates["test"][""])
-    gate = {"load": loads["load"].tolist(), "importance": loads["importance"].tolist()}
-    gate |= {"entropy": 0.7, "marginal_entropy": 1.2}
+    loads = load(gates["test"]["gate"])
+    summary = {"load": loads["load"].tolist(), "importance": loads["importance"].tolist()}
+    summary |= {"entropy": 0.7, "marginal_entropy": 1.2}
     epochs = range(1, 10) if more.get("trained", True) else [0]
     entry["epochs"] = [
-        {"epoch": epoch, "gates": {"": gate}}
+        {"epoch": epoch, "gates": {"gate": summary}}
         | {
             split: {"accuracy": entry["accuracy"][split] * (1 - 0.3 * 0.6**epoch * (epoch > 0)), "loss": 1.0}
             for split in tables
@@ -165,7 +160,7 @@ def make_pairs(tmp_path: Path) -> Maker:
                     weights = np.where(weights > 0, weights, np.expm1(np.minimum(weights, 0)))
                     return weights if variant == "standard" else np.maximum(weights, 0) * is_known
 
-                gates = {split: {"": weigh(table["label"])} for split, table in tables.items()}
+                gates = {split: {"gate": weigh(table["label"])} for split, table in tables.items()}
                 more: dict[str, Any] = {"experts_alone": pool, "oracle": oracle, "cached": variant != "gate-alone"}
                 if variant == "gate-alone":
                     network = expert_alone(["experts.0"], None, None, tables["test"]["right"], test)
@@ -212,7 +207,7 @@ def make_tree(tmp_path: Path) -> Maker:
 
                 def weigh(label: np.ndarray, variant: str = variant, generator: Any = generator) -> dict[str, Any]:
                     if variant == "base":
-                        return {"": np.ones((len(label), 1))}
+                        return {"gate": np.ones((len(label), 1))}
                     chance = np.where(np.isin(label, ARTIFICIAL), 0.95, 0.06) + generator.normal(0, 0.03, len(label))
                     first = np.clip(chance, 0.01, 0.99)
                     if variant == "tree":
@@ -220,7 +215,8 @@ def make_tree(tmp_path: Path) -> Maker:
                     inner = [generator.dirichlet([2, 5], len(label)) for _ in range(2)]
                     if variant == "tree":
                         inner[0][first == 0], inner[1][first == 1] = np.nan, np.nan
-                    return {"": np.stack([first, 1 - first], 1), "experts.0": inner[0], "experts.1": inner[1]}
+                    inner_gates = {f"experts.{branch}.gate": weights for branch, weights in enumerate(inner)}
+                    return {"gate": np.stack([first, 1 - first], 1), **inner_gates}
 
                 gates = {split: weigh(table["label"]) for split, table in tables.items()}
                 more: dict[str, Any] = {"experts_alone": pool, "oracle": oracle, "cached": variant == "tree"}

@@ -167,13 +167,13 @@ def test_experts_trained_with_their_gate_are_shown_on_demand(make_pairs):
 
 def test_experts_are_called_by_stage_class_or_branch(make_pairs, make_tree):
     pairs, trees = read_study(make_pairs(seeds=1)), read_study(make_tree(seeds=1))
-    assert expert_names(pairs, "standard")[:2] == ["pair-0-8", "pair-1-9"]
-    assert expert_names(pairs, "gate-alone") is None
+    assert expert_names(pairs, "standard", "gate")[:2] == ["pair-0-8", "pair-1-9"]
+    assert expert_names(pairs, "gate-alone", "gate") is None
     # The base is in both branches: it names neither.
-    assert expert_names(trees, "tree") == ["artificial", "natural"]
-    assert expert_names(trees, "tree", "experts.1") == ["base", "natural"]
-    assert title_of(trees, "tree", "experts.1") == "tree, branch natural (experts.1)"
-    assert title_of(trees, "tree", "root") == "tree"
+    assert expert_names(trees, "tree", "gate") == ["artificial", "natural"]
+    assert expert_names(trees, "tree", "experts.1.gate") == ["base", "natural"]
+    assert title_of(trees, "tree", "experts.1.gate") == "tree, branch natural (experts.1.gate)"
+    assert title_of(trees, "tree", "gate") == "tree"
 
 
 def test_equal_names_are_told_apart(make_pairs):
@@ -185,7 +185,7 @@ def test_equal_names_are_told_apart(make_pairs):
 
     out = make_pairs(seeds=1)
     edit_results(out, change)
-    names = expert_names(read_study(out), "standard")
+    names = expert_names(read_study(out), "standard", "gate")
     assert [names[place] for place in (0, 1, 5, 6)] == [
         "airplane, ship (0)", "automobile, truck", "airplane, ship (5)", "expert 6",
     ]  # fmt: skip
@@ -203,7 +203,7 @@ def test_no_row_is_lost_or_doubled_in_a_tree(make_tree):
     frame = tabulate(read_study(make_tree(seeds=1))).table("flow", seed=0)
     assert set(frame["variant"]) == {"tree", "tree-soft"}
     leaves = frame[frame["path"].str.contains(r"experts\.\d\.experts")]
-    for nodes in (leaves, frame[frame["parent"] == "root"]):
+    for nodes in (leaves, frame[frame["parent"] == "gate"]):
         sums = nodes.groupby(["variant", "class"])[["share", "rows"]].sum()
         assert sums["share"].to_numpy() == pytest.approx(1)
         assert sums.groupby("variant")["rows"].sum().tolist() == [1000, 1000]
@@ -214,7 +214,7 @@ def test_the_tree_names_its_branches_and_says_what_they_get(make_tree):
     blocks = section_blocks(flow, out)
     table, _ = tables(blocks)
     frame = tabulate(read_study(out)).table("flow", variant="tree", seed=0, path="experts.0")
-    assert [row[0] for row in table.rows] == ["root", "artificial", "natural"]
+    assert [row[0] for row in table.rows] == ["gate", "artificial", "natural"]
     assert table.rows[1][2] == str(frame["rows"].sum())
     assert table.rows[1][4].startswith("base ")
     weights = [float(part) for part in re.findall(r" (\.\d+)", table.rows[2][4])]
@@ -230,7 +230,7 @@ def test_flat_gates_have_no_tree(make_pairs):
 def test_words_of_a_tree_never_overlap(share):
     leaves = tuple(Node(f"{place}", "leaf", share / 4, 1, 1) for place in range(4))
     top = Node("a", "branch", share, 1, 1, leaves), Node("b", "leaf", 1 - share, 1, 1)
-    root, places = Node("root", "root", 1.0, 2, 2, top), {}
+    root, places = Node("gate", "gate", 1.0, 2, 2, top), {}
     _place_nodes(root, 0, 0.0, root.depth, 100.0, places)
     middles = [places[node.path][1] + node.share * 115 for node in root.below() if not node.children]
     assert all(below - above >= 28 for above, below in pairwise(middles))

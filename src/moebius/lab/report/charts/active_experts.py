@@ -23,7 +23,7 @@ def active_chart(frame: Frame, levels: Mapping[str, float]) -> alt.TopLevelMixin
     connects a name with its ring.
 
     Arguments:
-        frame: two lines for each variant.
+        frame: a line or two for each variant.
         levels: accuracies to mark by dashed lines, by name.
     """
     ends = [*frame["accuracy"], *levels.values()]

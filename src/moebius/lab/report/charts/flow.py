@@ -1,4 +1,4 @@
-"""Flow diagram of nested mixtures, from the root at the left to the leaf experts at the right."""
+"""Flow diagram of nested mixtures, from the outermost gate at the left to the leaf experts at the right."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import altair as alt
 from moebius.lab.report.expert_names import expert_names, experts_alone
 from moebius.lab.report.figures import COLOURS, INK, WIDTH
 from moebius.lab.report.frames import Frame, make_frame
-from moebius.lab.report.gate_rows import ROOT, outermost_gate
+from moebius.lab.report.gate_names import inner_gate
 from moebius.lab.report.numbers import count, rate
 from moebius.lab.report.source import Study
 
@@ -20,10 +20,10 @@ SHARED = "#777777"
 
 @dataclass(frozen=True)
 class Node:
-    """An expert of nested mixtures, or their root.
+    """An expert of nested mixtures, or the outermost gate, which is the root of the tree.
 
     Arguments:
-        path: module path of the expert, or `root`.
+        path: module path of the expert; the name of the outermost gate.
         name: its name on the page.
         share: share of all test images that reach it, by mean weight.
         rows, right: number of images that reach it by the largest weights, and of those predicted right.
@@ -51,28 +51,28 @@ class Node:
         return 1 + max(child.depth for child in self.children) if self.children else 0
 
 
-def build_tree(study: Study, variant: str, frame: Frame) -> Node:
-    """The tree of a variant, from the lines of one seed in the table `flow`."""
+def build_tree(study: Study, variant: str, gate: str, frame: Frame) -> Node:
+    """The tree below an outermost gate of a variant, from the lines of one seed in the table `flow`."""
     shared_paths = {
         path for expert in experts_alone(study, variant) if len(expert["paths"]) > 1 for path in expert["paths"]
     }
     summed = frame.assign(part=frame["share"] * frame["of"]).groupby(["parent", "path"], sort=False)
     sums = summed[["part", "of", "rows", "right"]].sum().reset_index()
-    gates = [gate for gate in dict.fromkeys(frame["parent"]) if gate != ROOT]
+    gates = list(dict.fromkeys(frame["parent"]))
 
     def build_children(gate: str) -> tuple[Node, ...]:
         names = expert_names(study, variant, gate)
         nodes = []
         for place, (_, line) in enumerate(sums[sums["parent"] == gate].iterrows()):
-            inner = outermost_gate(line["path"], gates)
+            inner = inner_gate(line["path"], gates)
             name = names[place] if names and place < len(names) else f"{'branch' if inner else 'expert'} {place}"
             numbers = (float(line["part"] / line["of"]), int(line["rows"]), int(line["right"]))
             children = build_children(inner) if inner else ()
             nodes.append(Node(line["path"], name, *numbers, children, line["path"] in shared_paths))
         return tuple(nodes)
 
-    children = build_children(ROOT)
-    return Node(ROOT, ROOT, 1.0, sum(node.rows for node in children), sum(node.right for node in children), children)
+    children = build_children(gate)
+    return Node(gate, gate, 1.0, sum(node.rows for node in children), sum(node.right for node in children), children)
 
 
 def flow_chart(tree: Node) -> alt.TopLevelMixin:
@@ -96,7 +96,7 @@ def flow_chart(tree: Node) -> alt.TopLevelMixin:
             start += child.share * ALL_IMAGES
         bars.append((left, left + BAR, top, top + max(0.8, node.share * ALL_IMAGES), _node_colour(tree, node)))
         # The texts of the root are above the diagram, where no branch has texts.
-        texts += _node_texts(node, shares.get(node.path, 1.0), left, float(TOP) if node is tree else top)
+        texts += _root_texts(node) if node is tree else _node_texts(node, shares[node.path], left, top)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, width], nice=False))
     scale = alt.Scale(domain=[height, 0], nice=False)
     y = alt.Y("y:Q", axis=None, scale=scale)
@@ -158,16 +158,21 @@ def _node_colour(tree: Node, node: Node) -> str:
     return COLOURS[branch % len(COLOURS)]
 
 
+def _accuracy_text(node: Node) -> str:
+    return f"accuracy {rate(node.right / node.rows)}" if node.rows else ""
+
+
+def _root_texts(tree: Node) -> list[tuple[float, float, str, str, str]]:
+    lines = [f"{count(tree.rows)} images", _accuracy_text(tree)]
+    return [(0.0, float(TOP) - 6 - LINE * (1 - place), line, "left", "normal") for place, line in enumerate(lines)]
+
+
 def _node_texts(node: Node, parent: float, left: float, top: float) -> list[tuple[float, float, str, str, str]]:
-    accuracy = f"accuracy {rate(node.right / node.rows)}" if node.rows else ""
     middle = top + node.share * ALL_IMAGES / 2
-    if node.path == ROOT:
-        lines = [f"{count(node.rows)} images", accuracy]
-        return [(0.0, top - 6 - LINE * (1 - place), line, "left", "normal") for place, line in enumerate(lines)]
     if not node.children:
         spot, weight = left + BAR + 5, f"weight {rate(node.share / parent if parent else None)}"
         return [(spot, middle - 7, node.name, "left", "bold"), (spot, middle + 7, weight, "left", "normal")]
-    lines = [node.name, f"{rate(node.share)} ({count(node.rows)})", accuracy]
+    lines = [node.name, f"{rate(node.share)} ({count(node.rows)})", _accuracy_text(node)]
     return [
         (left - 6, middle + LINE * (place - 1), line, "right", "normal" if place else "bold")
         for place, line in enumerate(lines)

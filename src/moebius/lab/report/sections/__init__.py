@@ -23,9 +23,7 @@ def sections_of(study: Study) -> list[Section]:
     file_names = [info.name for info in pkgutil.iter_modules(__path__)]
     modules = [importlib.import_module(f"{__name__}.{name}") for name in file_names]
     builders = [(module.ORDER, module.section) for module in modules]
-    builders += [
-        (diagnostic.order, diagnostic.section) for diagnostic in find_diagnostics() if diagnostic.section is not None
-    ]
+    builders += [(kind.order, kind.hooks["section"]) for kind in find_diagnostics() if "section" in kind.hooks]
     sections: dict[str, Section] = {}
     for _, build_section in sorted(builders, key=lambda builder: builder[0]):
         section = build_section(study)

@@ -4,7 +4,7 @@ from moebius.lab.report.blocks import Points, Section
 from moebius.lab.report.expert_names import expert_names, title_of
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import listing, rate, with_interval
-from moebius.lab.report.queries import ranking
+from moebius.lab.report.queries import at_first_gates, ranking
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import Estimate
 
@@ -93,7 +93,7 @@ def _describe_unused(unused: Frame, seeds: int, state: str, names: list[str] | N
 
 
 def _weight_points(study: Study) -> list[tuple[str, str]]:
-    frame = study.table("entropy", split="test", gate="root")
+    frame = at_first_gates(study, study.table("entropy", split="test"))
     if frame.empty:
         return []
     frame = frame[frame["experts"] > 1]

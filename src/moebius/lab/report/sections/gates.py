@@ -7,15 +7,14 @@ from moebius.lab.report.charts.parts import FEW, axis_steps, blues, epoch_axis, 
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import COLOURS, HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import (
+    at_first_gates,
     curve_groups,
     figure_name,
     gates_with,
     over_seeds,
     split_untrained,
-    variant_slugs,
 )
 from moebius.lab.report.source import Study
 
@@ -39,21 +38,20 @@ def section(study: Study) -> Section | None:
         )
     ]
     taken: set[str] = set()
-    figures = [
-        figure
+    at_first = at_first_gates(study, frame)
+    groups = [
+        (title, [name for name in names if (name, study.first_gate(name)) in pairs])
         for title, names in curve_groups(study)
-        if (figure := _entropy_figure(study, frame, [name for name in names if (name, ROOT) in pairs], title, taken))
     ]
-    blocks.append(Panels(figures))
-    slugs = variant_slugs(study)
-    loads = [_load_figure(study, frame, pair, figure_name("load", slugs[pair[0]], pair[1])) for pair in pairs]
+    figures = [_entropy_figure(study, at_first, names, title, taken) for title, names in groups]
+    blocks.append(Panels([figure for figure in figures if figure]))
+    loads = [_load_figure(study, frame, pair, figure_name(study, "load", *pair)) for pair in pairs]
     blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
     return Section("gates", "Gates over the epochs", blocks)
 
 
 def _entropy_figure(study: Study, frame: Frame, names: list[str], title: str, taken: set[str]) -> Figure | None:
-    in_group = (frame["gate"] == ROOT) & frame["variant"].isin(names)
-    entropies = frame[in_group & frame["measure"].isin(list(ENTROPIES))]
+    entropies = frame[frame["variant"].isin(names) & frame["measure"].isin(list(ENTROPIES))]
     if entropies.empty:
         return None
     shown = over_seeds(entropies, ["variant", "measure", "epoch"])

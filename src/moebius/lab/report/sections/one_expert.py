@@ -7,11 +7,10 @@ from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.charts.active_experts import active_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import make_frame
-from moebius.lab.report.gate_rows import ROOT
-from moebius.lab.report.numbers import NONE, count, rate, signed, with_interval
-from moebius.lab.report.queries import measure_by_seed
+from moebius.lab.report.numbers import NONE, count, rate, signed_with_interval, with_interval
+from moebius.lab.report.queries import first_gate_by_seed, measure_by_seed
 from moebius.lab.report.source import Study
-from moebius.lab.statistics.interval import Estimate, interval
+from moebius.lab.statistics.interval import interval
 
 ORDER = 22
 # With a smaller gap between floor and bound, the share of the gap that a variant closes is mostly noise.
@@ -23,7 +22,8 @@ class Scores:
     """The scores of a variant.
 
     Arguments:
-        trained, one_expert: seed → test accuracy as trained, and with exactly one expert.
+        trained, one_expert: seed → test accuracy as trained, and with exactly one expert; empty where that was not
+            measured.
         active: mean number of experts that run for a test image as trained.
         collapsed: number of seeds in which an expert wins under 2 % of the test images.
         effective: effective number of experts and their number, as text; None for a single expert.
@@ -43,7 +43,7 @@ def section(study: Study) -> Section | None:
     if not ends or not scores:
         return None
     floor, bound = (scores[ends[end]].trained if ends.get(end) in scores else {} for end in ("floor", "bound"))
-    mixtures = [name for name in scores if scores[name].effective]
+    mixtures = [name for name in scores if scores[name].effective and scores[name].one_expert]
     best = max(mixtures, key=lambda name: _mean(scores[name].one_expert), default=None)
     columns = ["variant", "as trained", "exactly one expert", f"minus {ends['bound']}, paired", "of the gap closed"]
     columns += ["active experts", "seeds with an unused expert", "effective experts"]
@@ -78,11 +78,14 @@ COSTS = (
 
 def _scores_of(study: Study, variant: str) -> Scores | None:
     trained = measure_by_seed(study, variant, "accuracy", "test")
-    one_expert = measure_by_seed(study, variant, "one_expert", "accuracy") or trained
-    active = list(measure_by_seed(study, variant, "active_experts", "test").values())
+    one_expert = measure_by_seed(study, variant, "one_expert", "accuracy")
+    first_gates = first_gate_by_seed(study, variant).values()
+    active = [gate["active_experts"]["test"] for gate in first_gates]
     if not trained or not active:
         return None
-    where = {"variant": variant, "gate": ROOT, "split": "test"}
+    if all(gate["experts"] == 1 for gate in first_gates):
+        one_expert = trained
+    where = {"variant": variant, "gate": study.first_gate(variant), "split": "test"}
     collapse, entropy = study.table("collapse", **where), study.table("entropy", **where)
     starved = 0 if collapse.empty else int(collapse.groupby("seed")["starved"].any().sum())
     several = not entropy.empty and entropy["experts"].max() > 1
@@ -93,23 +96,17 @@ def _scores_of(study: Study, variant: str) -> Scores | None:
 def _cells(variant: str, scores: Scores, floor: Mapping[int, float], bound: Mapping[int, float]) -> list[str]:
     differences = [scores.one_expert[seed] - bound[seed] for seed in scores.one_expert if seed in bound]
     difference = interval(differences) if differences else None
-    gap = _mean(bound) - _mean(floor) if bound and floor else 0.0
+    gap = _mean(bound) - _mean(floor) if bound and floor and scores.one_expert else 0.0
     return [
         variant,
         with_interval(interval(list(scores.trained.values()))),
-        with_interval(interval(list(scores.one_expert.values()))),
-        _signed_estimate(difference) if difference else NONE,
+        with_interval(interval(list(scores.one_expert.values()))) if scores.one_expert else NONE,
+        signed_with_interval(difference) if difference else NONE,
         f"{(_mean(scores.one_expert) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap >= LEAST_GAP else NONE,
         f"{scores.active:.2f}",
         f"{scores.collapsed} of {len(scores.trained)}" if scores.effective else NONE,
         scores.effective or NONE,
     ]
-
-
-def _signed_estimate(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return signed(estimate.mean)
-    return f"{signed(estimate.mean)} [{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def _mean(by_seed: Mapping[int, float]) -> float:
@@ -138,12 +135,13 @@ def _cost_table(study: Study) -> Table:
 def _active_figure(scores: Mapping[str, Scores], ends: Mapping[str, str]) -> Figure:
     points, descriptions = [], []
     for variant, of_variant in scores.items():
-        trained, one_expert = _mean(of_variant.trained), _mean(of_variant.one_expert)
-        points += [
-            (variant, "as trained", of_variant.active, trained),
-            (variant, "exactly one expert", 1.0, one_expert),
-        ]
-        descriptions.append(f"{variant}: {rate(trained)} with {of_variant.active:.1f}, {rate(one_expert)} with one")
+        trained = _mean(of_variant.trained)
+        points.append((variant, "as trained", of_variant.active, trained))
+        descriptions.append(f"{variant}: {rate(trained)} with {of_variant.active:.1f}")
+        if of_variant.one_expert:
+            one_expert = _mean(of_variant.one_expert)
+            points.append((variant, "exactly one expert", 1.0, one_expert))
+            descriptions[-1] += f", {rate(one_expert)} with one"
     frame = make_frame(points, ["variant", "way", "active", "accuracy"])
     caption = (
         "Test accuracy against the mean number of experts that run for an image: filled = as trained, ring = the same "

@@ -7,8 +7,8 @@ from typing import Any
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.experts_alone import alone_chart
 from moebius.lab.report.expert_names import class_list, leaf_name
-from moebius.lab.report.numbers import NONE, listing, rate, signed, with_interval
-from moebius.lab.report.queries import measure_by_seed, ranking, variant_slugs
+from moebius.lab.report.numbers import NONE, listing, rate, signed_with_interval, with_interval
+from moebius.lab.report.queries import figure_name, measure_by_seed, ranking
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
@@ -22,7 +22,6 @@ def section(study: Study) -> Section | None:
     leaves = {variant: by_seed for variant in study.variants if (by_seed := _leaves_by_seed(study, variant))}
     if not leaves:
         return None
-    slugs = variant_slugs(study)
     blocks: list[Block] = [
         Text(
             "Every expert classifies all test images alone, without gate and mixture. “Own” are the images of the "
@@ -31,7 +30,7 @@ def section(study: Study) -> Section | None:
     ]
     for group in _group_variants(leaves):
         by_seed = leaves[group[0]]
-        pool = _pool_blocks(study, group, by_seed, slugs[group[0]])
+        pool = _pool_blocks(study, group, by_seed)
         trained_before = any(leaf_name(expert) or expert.get("frozen") for expert in _first_seed(by_seed))
         title = listing(group)
         blocks += [Heading(title), *pool] if trained_before else [Details(f"{title}: experts by themselves", pool)]
@@ -75,7 +74,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leaves], name: str) -> list[Block]:
+def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leaves]) -> list[Block]:
     experts = _first_seed(by_seed)
     labels = [leaf_name(expert) or f"expert {place}" for place, expert in enumerate(experts)]
     labels = [f"{label} ({place})" if labels.count(label) > 1 else label for place, label in enumerate(labels)]
@@ -108,7 +107,7 @@ def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leave
     blocks: list[Block] = [Table(caption, columns, rows, heads=2)]
     confidence = _confidence_text(means)
     blocks += [Text(confidence)] if confidence else []
-    figure = alone_chart(study, group, by_seed, labels, f"experts-{name}")
+    figure = alone_chart(study, group, by_seed, labels, figure_name(study, "experts", group[0]))
     return [*blocks, *([Panels([figure])] if figure else [])]
 
 
@@ -150,12 +149,9 @@ def _headroom_blocks(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -
         chosen_on.add(split)
         gaps = [oracle - accuracy[seed] for seed, oracle in oracles[variant].items() if seed in accuracy]
         gap = interval(gaps) if gaps else None
-        bounds = (
-            f" [{signed(gap.low)}, {signed(gap.high)}]" if gap and gap.low is not None and gap.high is not None else ""
-        )
         scores = [interval(list(by_seed.values())) for by_seed in (accuracy, best, oracles[variant])]
         rows.append([variant, with_interval(scores[0]), name, with_interval(scores[1])])
-        rows[-1] += [with_interval(scores[2]), f"{signed(gap.mean)}{bounds}" if gap else NONE]
+        rows[-1] += [with_interval(scores[2]), signed_with_interval(gap) if gap else NONE]
     columns = ["variant", "test accuracy", "best single expert", "its test accuracy", "oracle gate", "headroom"]
     choice = {
         frozenset({"validation"}): "The best single expert is chosen on the validation images",

@@ -1,28 +1,26 @@
-"""Accuracy against the number of experts, or against another number of a run that the recipe names."""
+"""Accuracy against the number of experts of the first gate."""
 
 import altair as alt
 
 from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
-from moebius.lab.report.gate_rows import ROOT
 from moebius.lab.report.numbers import rate, with_interval
-from moebius.lab.report.queries import measure_by_seed
+from moebius.lab.report.queries import first_gate_by_seed, measure_by_seed
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
 ORDER = 25
-TITLES = {"experts": "number of experts"}
+TITLE = "number of experts"
 
 
 def section(study: Study) -> Section | None:
     """The recipe's `report.sweep`: a point with its interval for each variant, and horizontal lines for `marks`."""
     sweep = (study.recipe.get("report") or {}).get("sweep") or {}
-    key = str(sweep.get("x") or "experts")
     names = sweep.get("variants") or [name for name in study.variants if name not in (sweep.get("marks") or ())]
     lines = []
     for variant in [name for name in names if name in study.variants] if sweep else ():
-        x = _number_of(study, variant, key)
+        x = next((gate["experts"] for gate in first_gate_by_seed(study, variant).values()), None)
         for split in ("test", "train"):
             by_seed = measure_by_seed(study, variant, "accuracy", split)
             if x is not None and by_seed:
@@ -31,7 +29,6 @@ def section(study: Study) -> Section | None:
     if not lines:
         return None
     frame = make_frame(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
-    title = TITLES.get(key, key)
     marks = [(name, measure_by_seed(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
     rules = make_frame(
         [{"mark": name, "mean": interval(list(by_seed.values())).mean} for name, by_seed in marks if by_seed],
@@ -41,26 +38,17 @@ def section(study: Study) -> Section | None:
     heads = [split for split in ("test", "train") if split in wide]
     rows = [[f"{row['x']:g}", str(row["variant"]), *(str(row[head]) for head in heads)] for _, row in wide.iterrows()]
     rows += [["–", str(row["mark"]), rate(row["mean"]), *([""] * (len(heads) - 1))] for _, row in rules.iterrows()]
-    table = Table(f"Accuracy against {title}, means with 95 % intervals", [title, "variant", *heads], rows)
+    table = Table(f"Accuracy against {TITLE}, means with 95 % intervals", [TITLE, "variant", *heads], rows)
     tested = frame[frame["split"] == "test"]
     points = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
     with_marks = "; horizontal lines are other variants' mean on test" if len(rules) else ""
     bars = ", with 95 % intervals of test over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
-    caption = f"Accuracy against {title}{bars}{with_marks}."
-    figure = Figure("sweep", _sweep_chart(frame, rules, title), caption, f"Test accuracy against {title}: {points}.")
-    return Section("sweep", f"Accuracy against {title}", [Panels([figure]), table])
+    caption = f"Accuracy against {TITLE}{bars}{with_marks}."
+    figure = Figure("sweep", _sweep_chart(frame, rules), caption, f"Test accuracy against {TITLE}: {points}.")
+    return Section("sweep", f"Accuracy against {TITLE}", [Panels([figure]), table])
 
 
-def _number_of(study: Study, variant: str, key: str) -> float | None:
-    run = next(run for run in study.runs if run["variant"] == variant)
-    if isinstance(run.get(key), int | float):
-        return float(run[key])
-    # Without the number in results.json: the root gate's activation rates have a line for each expert.
-    rates = study.table("activation", variant=variant, gate=ROOT) if key == "experts" else make_frame([])
-    return None if rates.empty else float(rates["expert"].max() + 1)
-
-
-def _sweep_chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
+def _sweep_chart(frame: Frame, rules: Frame) -> alt.TopLevelMixin:
     tested = frame[(frame["split"] == "test") & frame["low"].notna()]
     ends = [*frame["mean"], *rules["mean"]]
     low, high, reach = min(ends), max(ends), max(max(ends) - min(ends), 0.02)
@@ -68,7 +56,7 @@ def _sweep_chart(frame: Frame, rules: Frame, title: str) -> alt.TopLevelMixin:
     pad = reach * 0.1
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
     integers = alt.Axis(tickMinStep=1, grid=False, format="~g")
-    x = alt.X("x:Q", title=title, axis=integers, scale=alt.Scale(zero=False, nice=False, padding=14))
+    x = alt.X("x:Q", title=TITLE, axis=integers, scale=alt.Scale(zero=False, nice=False, padding=14))
     y = alt.Y("mean:Q", title="accuracy", scale=scale)
     splits = alt.Scale(domain=["test", "train"], range=["#0072B2", "#D55E00"])
     colour = alt.Color("split:N", scale=splits, legend=alt.Legend(title=None, symbolType="stroke"))
