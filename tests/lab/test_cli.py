@@ -61,7 +61,7 @@ def test_help_names_the_commands_and_answers_at_once():
         result = command("--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert result.returncode == 0
-        for name in ("run", "recipes", "show", "report", "predict"):
+        for name in ("run", "job", "recipes", "show", "report", "predict"):
             assert name in result.stdout
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -4,12 +4,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from moebius.kit.errors import ArgumentError, DataError, StudyError
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.textures import Textures
 from moebius.lab.predict import load_run, predict
+from moebius.lab.study.display import Display
 from moebius.lab.study.job import run_job
 from moebius.lab.study.run_spec import RunSpec
 
@@ -39,16 +41,14 @@ def data(tmp_path_factory):
     return load_sets(sources, size=8, train_rows=200, test_rows=40, cache_dir=tmp_path_factory.mktemp("cache"))
 
 
-def fail(run, error):
-    raise error
-
-
 @pytest.fixture(scope="module")
 def study(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     for name, model in MODELS.items():
         run = RunSpec(name, 0, out / name / "seed-0", model, TRAINING, "")
-        run_job((run,), lambda: data, "cpu", lambda run, event: None, lambda run: None, fail)
+        display = Display(Console(quiet=True), 1, 0)
+        run_job((run,), lambda: data, "cpu", display)
+        display.raise_failures()
     return out
 
 

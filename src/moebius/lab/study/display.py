@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from moebius.kit.errors import MoebiusError
+from moebius.kit.errors import MoebiusError, TrainingError
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
 
@@ -28,6 +28,7 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self, console: Console, total: int, done: int, cohorts: Sequence[Sequence[RunSpec]] = ()):
         self.console, self.total, self.done, self.done_before = console, total, done, done
         self.begun = time.monotonic()
+        self.failures: list[tuple[RunSpec, MoebiusError]] = []
         self.share: dict[str, float] = {}
         self.starts: dict[str, tuple[float, int]] = {}
         self.bars: dict[str, TaskID] = {}
@@ -113,8 +114,19 @@ class Display(AbstractContextManager["Display"]):
 
     def fail(self, run: RunSpec, error: MoebiusError) -> None:
         """Show at once that a run has failed; the others go on."""
+        self.failures.append((run, error))
         self._end(run.name)
         self._print(f"failed {run.name}: {error.message}")
+
+    def raise_failures(self) -> None:
+        """Raise one error that names all runs that failed, if there are any.
+
+        Raises:
+            TrainingError: with the fix of the first.
+        """
+        if self.failures:
+            lines = [f"{run.name}: {error.message}" for run, error in self.failures]
+            raise TrainingError("\n".join(lines), self.failures[0][1].fix)
 
     def _end(self, name: str) -> None:
         """Forget a run, and remove its bar if it was the last one that shared it."""

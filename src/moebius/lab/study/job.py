@@ -13,6 +13,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
+from moebius.lab.study.listener import Listener
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import digest
@@ -26,14 +27,7 @@ from moebius.lab.training.settings import Settings
 ORPHAN_SECONDS = 10.0
 
 
-def run_job(
-    job: Job,
-    load: Callable[[], Dataset],
-    device: str,
-    listen: Callable[[RunSpec, Event], None],
-    on_finish: Callable[[RunSpec], None],
-    on_failure: Callable[[RunSpec, MoebiusError], None],
-) -> None:
+def run_job(job: Job, load: Callable[[], Dataset], device: str, listener: Listener) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
     A finished run of a cohort trains again together with an unfinished one, so that this one gets the same bits; its
@@ -43,19 +37,18 @@ def run_job(
         job: one run, or the runs of a cohort.
         load: returns the study's data; called when the job has locked its folders and can begin.
         device: "cpu" or "cuda".
-        listen: receives a run and its event.
-        on_finish, on_failure: one of them is called for each run that was not finished before.
+        listener: hears of each run that was not finished before.
     """
     unfinished = {run.name: run for run in job if not run.is_finished}
 
     def finish(run: RunSpec) -> None:
         if unfinished.pop(run.name, None):
-            on_finish(run)
+            listener.finish(run)
 
     def fail(run: RunSpec, error: MoebiusError) -> None:
         if unfinished.pop(run.name, None):
             write_error(run, error)
-            on_failure(run, error)
+            listener.fail(run, error)
 
     with ExitStack() as locks:
         try:
@@ -63,11 +56,11 @@ def run_job(
                 locks.enter_context(folder_lock(run.folder / "state", wait=ORPHAN_SECONDS))
         except StudyError as error:  # left in no folder: another process may be at work on it
             for run in unfinished.values():
-                on_failure(run, error)
+                listener.fail(run, error)
             return
         try:
             if not all(run.is_finished for run in unfinished.values()):
-                _train_job(job, load, device, listen, finish, fail)
+                _train_job(job, load, device, listener.show, finish, fail)
         except MoebiusError as error:
             for run in list(unfinished.values()):
                 fail(run, error)
@@ -79,7 +72,7 @@ def _train_job(
     job: Job,
     load: Callable[[], Dataset],
     device: str,
-    listen: Callable[[RunSpec, Event], None],
+    show: Callable[[RunSpec, Event], None],
     finish: Callable[[RunSpec], None],
     fail: Callable[[RunSpec, MoebiusError], None],
 ) -> None:
@@ -104,7 +97,7 @@ def _train_job(
 
         def send(event: Event) -> None:
             if number in unfinished:
-                listen(run, event)
+                show(run, event)
 
         return Member(build, Settings.from_plain(run.training), run.draws, run.folder, send)
 

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from moebius.kit.allocator import tune_allocator
 from moebius.kit.errors import StudyError
@@ -78,28 +79,23 @@ class JobSpec:
         return data
 
     def write(self) -> None:
-        """Write the job's `job.json`, unless it says the same already."""
-        content = {
-            "schema": SCHEMA,
-            **asdict(self),
-            "data_dir": None if self.data_dir is None else str(self.data_dir.absolute()),
-            "directory": str(self.directory.absolute()),
-            "plugins": [{**vars(plugin), "path": str(plugin.path)} for plugin in self.plugins],
-            "runs": [self._plain_run(run) for run in self.runs],
-        }
-        text = json.dumps(content, indent=1) + "\n"
-        path = self.folder / "job.json"
+        """Write the job's `job.json`, unless it says the same already.
+
+        Paths are relative to the job's folder inside one study's or one stages' folder, which move as a whole, and
+        absolute elsewhere.
+        """
+        folder = self.folder.absolute()
+
+        def plain_path(path: Path) -> Path:
+            path = path.absolute()
+            return Path(os.path.relpath(path, folder)) if path.is_relative_to(folder.parent.parent) else path
+
+        data_dir = None if self.data_dir is None else self.data_dir.absolute()
+        job = replace(self, data_dir=data_dir, runs=tuple(_change_paths(run, plain_path) for run in self.runs))
+        text = json.dumps({"schema": SCHEMA, **asdict(job)}, indent=1, default=os.fspath) + "\n"
+        path = folder / "job.json"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-
-    def _plain_run(self, run: RunSpec) -> dict[str, Any]:
-        folders = {name: self._plain_path(folder) for name, folder in run.folders.items()}
-        return {**asdict(run), "folder": self._plain_path(run.folder), "folders": folders}
-
-    def _plain_path(self, path: Path) -> str:
-        """Relative to the job's folder where both move together, in one study's or one stages' folder."""
-        path, folder = path.absolute(), self.folder.absolute()
-        return os.path.relpath(path, folder) if path.is_relative_to(folder.parent.parent) else str(path)
 
     @classmethod
     def read(cls, folder: Path) -> "JobSpec":
@@ -114,26 +110,19 @@ class JobSpec:
             raise StudyError(f"{folder}: holds no job.json", fix)
         try:
             content = read_json(path)
-            if content.pop("schema") != SCHEMA:
+            if content["schema"] != SCHEMA:
                 raise ValueError("another version of moebius wrote it")
-            job = cls(**content)
-            return replace(
-                job,
-                runs=tuple(_read_run(folder, **run) for run in content["runs"]),
-                data_dir=None if job.data_dir is None else Path(job.data_dir),
-                directory=Path(job.directory),
-                plugins=tuple(Plugin(**{**record, "path": Path(record["path"])}) for record in content["plugins"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            job = TypeAdapter(cls).validate_python(content)
+        except (ValueError, KeyError, TypeError, OSError) as error:
             fix = "run `moebius run` with the study's arguments and --plan-only    # writes it anew"
             raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
+        runs = (_change_paths(run, lambda path: Path(os.path.normpath(folder / path))) for run in job.runs)
+        return replace(job, runs=tuple(runs))
 
 
-def _read_run(job_folder: Path, folder: str, folders: Mapping[str, str], **values: Any) -> RunSpec:
-    def place(path: str) -> Path:
-        return Path(os.path.normpath(job_folder / path))
-
-    return RunSpec(folder=place(folder), folders={name: place(path) for name, path in folders.items()}, **values)
+def _change_paths(run: RunSpec, change: Callable[[Path], Path]) -> RunSpec:
+    folders = {name: change(folder) for name, folder in run.folders.items()}
+    return replace(run, folder=change(run.folder), folders=folders)
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from moebius.kit.errors import MoebiusError, TrainingError
+from moebius.kit.errors import TrainingError
 from moebius.lab.study.cohorts import Job
+from moebius.lab.study.listener import Listener
 from moebius.lab.study.run_files import write_error
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
@@ -22,13 +23,7 @@ from moebius.lab.training.outcome import Event
 COMMAND = (sys.executable, "-P", "-m", "moebius", "job", "-")
 
 
-def run_in_pool(
-    jobs: Sequence[Job],
-    workers: int,
-    listen: Callable[[RunSpec, Event], None],
-    on_finish: Callable[[RunSpec], None],
-    on_failure: Callable[[RunSpec, MoebiusError], None],
-) -> None:
+def run_in_pool(jobs: Sequence[Job], workers: int, listener: Listener) -> None:
     """Do the jobs in worker processes, which end when this function ends, however it ends.
 
     A job begins when the stages that it needs have ended. A worker that dies costs the runs of its job alone.
@@ -36,7 +31,7 @@ def run_in_pool(
     Arguments:
         jobs: in the order in which they begin; each folder holds its `job.json`.
         workers: how many jobs run at a time.
-        listen, on_finish, on_failure: called in this thread for each run's events and end.
+        listener: called in this thread.
     """
     waiting = list(jobs)
     unended = {run.folder for job in jobs for run in job}
@@ -45,7 +40,7 @@ def run_in_pool(
 
     def fail(run: RunSpec, message: str, fix: str | None) -> None:
         unended.discard(run.folder)
-        on_failure(run, TrainingError(message, fix))
+        listener.fail(run, TrainingError(message, fix))
 
     def begin_jobs() -> None:
         for worker in pool:
@@ -69,14 +64,14 @@ def run_in_pool(
             elif "done" in message:
                 worker.job = None
             elif "event" in message:
-                listen(worker.open_runs[message["run"]], Event(**message["event"]))
+                listener.show(worker.open_runs[message["run"]], Event(**message["event"]))
             else:
                 run = worker.open_runs.pop(message["run"])
                 if "error" in message:
                     fail(run, *message["error"])
                 else:
                     unended.discard(run.folder)
-                    on_finish(run)
+                    listener.finish(run)
             begin_jobs()
     finally:
         for worker in pool:

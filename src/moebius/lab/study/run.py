@@ -25,7 +25,6 @@ from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_files import collect, remove_leftovers
 from moebius.lab.study.stages import plan_stages
-from moebius.lab.study.worker import raise_failures
 
 
 def run(
@@ -69,8 +68,8 @@ def run(
             count = sum(not run.is_finished for run in runs.values())
             total = len({run.name for run in plan.all_runs} | set(runs))
             with Display(console, total, total - count, plan.cohorts) as display:
-                failures = run_all(plan, unfinished, data, display.show, display.finish, display.fail)
-            raise_failures(failures)
+                run_all(plan, unfinished, data, display)
+            display.raise_failures()
         results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(plan.runs)}
         if plan.stages:
             results["stages"] = collect(plan.stages)

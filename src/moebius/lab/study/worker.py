@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from rich.console import Console
 
-from moebius.kit.errors import MoebiusError, TrainingError
+from moebius.kit.errors import MoebiusError
+from moebius.lab.study.cohorts import Job
 from moebius.lab.study.display import Display
 from moebius.lab.study.job import run_job
 from moebius.lab.study.job_spec import JobSpec
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.training.outcome import Event
 
 
 def do_jobs(folders: Sequence[Path], console: Console) -> None:
@@ -31,29 +33,16 @@ def do_jobs(folders: Sequence[Path], console: Console) -> None:
         TrainingError: some runs could not be finished; all others are.
     """
     jobs = [JobSpec.read(folder) for folder in folders]
-    failures: list[tuple[RunSpec, MoebiusError]] = []
     runs = [run for job in jobs for run in job.runs]
     done = sum(run.is_finished for run in runs)
     with Display(console, len(runs), done, [job.runs for job in jobs if len(job.runs) > 1]) as display:
-
-        def fail(run: RunSpec, error: MoebiusError) -> None:
-            failures.append((run, error))
-            display.fail(run, error)
-
         for job in jobs:
             if all(run.is_finished for run in job.runs):
                 console.print(f"{job.folder}: is finished", markup=False, highlight=False, soft_wrap=True)
-                continue
-            job.prepare_process()
-            run_job(job.runs, job.load_data, job.device, display.show, display.finish, fail)
-    raise_failures(failures)
-
-
-def raise_failures(failures: Sequence[tuple[RunSpec, MoebiusError]]) -> None:
-    """Raise one error that names all runs that failed, if there are any."""
-    if failures:
-        lines = [f"{run.name}: {error.message}" for run, error in failures]
-        raise TrainingError("\n".join(lines), failures[0][1].fix)
+            else:
+                job.prepare_process()
+                run_job(job.runs, job.load_data, job.device, display)
+    display.raise_failures()
 
 
 def serve_jobs() -> NoReturn:
@@ -64,31 +53,39 @@ def serve_jobs() -> NoReturn:
     standard error. The process ends with its standard input, at once: the parent alone holds its other end open.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    messages = os.fdopen(os.dup(1), "w")
+    lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     folders: SimpleQueue[Path] = SimpleQueue()
     busy = threading.Event()
     threading.Thread(target=_receive_folders, args=(folders, busy), daemon=True).start()
-
-    def send(message: dict[str, Any]) -> None:
-        messages.write(f"{json.dumps(message)}\n")
-        messages.flush()
-
     while True:
         job = JobSpec.read(folders.get())
         busy.set()
-        numbers = {run.name: number for number, run in enumerate(job.runs)}
         job.prepare_process()
-        run_job(
-            job.runs,
-            job.load_data,
-            job.device,
-            lambda run, event, numbers=numbers: send({"run": numbers[run.name], "event": asdict(event)}),
-            lambda run, numbers=numbers: send({"run": numbers[run.name], "finished": True}),
-            lambda run, error, numbers=numbers: send({"run": numbers[run.name], "error": [error.message, error.fix]}),
-        )
+        messages = _Messages(lines, job.runs)
+        run_job(job.runs, job.load_data, job.device, messages)
         busy.clear()
-        send({"done": True})
+        messages.send(done=True)
+
+
+class _Messages:
+    """The listener that tells the parent process of the runs of a job."""
+
+    def __init__(self, lines: IO[str], job: Job):
+        self.lines = lines
+        self.numbers = {run.name: number for number, run in enumerate(job)}
+
+    def show(self, run: RunSpec, event: Event) -> None:
+        self.send(run=self.numbers[run.name], event=asdict(event))
+
+    def finish(self, run: RunSpec) -> None:
+        self.send(run=self.numbers[run.name], finished=True)
+
+    def fail(self, run: RunSpec, error: MoebiusError) -> None:
+        self.send(run=self.numbers[run.name], error=[error.message, error.fix])
+
+    def send(self, **message: Any) -> None:
+        print(json.dumps(message), file=self.lines, flush=True)
 
 
 def _receive_folders(folders: SimpleQueue[Path], busy: threading.Event) -> None:
