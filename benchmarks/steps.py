@@ -51,7 +51,7 @@ def moebius_epoch(model: dict, data: Dataset, precision: str) -> Callable[[], in
     """A function that trains an epoch with the loop of `moebius run`, and returns the number of steps."""
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": precision}
     folder = Path(tempfile.mkdtemp())
-    trainer = Trainer(lambda: build_mixture(model, data.facts), data, Settings.from_plain(plain), 0, folder)
+    trainer = Trainer(lambda: build_mixture(model, data.facts), data, Settings.model_validate(plain), 0, folder)
 
     def epoch() -> int:
         trainer.progress.batch = 0

@@ -21,7 +21,7 @@ LABELS = torch.tensor([0, 1])
 
 
 def gate_loss(weight, function=batch_entropy) -> GateLoss:
-    return GateLoss(function.__name__, function, as_schedule(weight))
+    return GateLoss(kind=function, weight=weight)
 
 
 def test_total_and_terms_are_literal():
@@ -133,10 +133,9 @@ def test_the_outputs_own_loss_can_be_left_out():
 
 
 def test_options_of_a_loss_follow_schedules():
-    plain = {"kind": "best_loss", "weight": 1.0}
-    floor = {"floor": as_schedule({"kind": "step", "start": 1.0, "factor": 0.2, "every": 2})}
+    floor = {"kind": "step", "start": 1.0, "factor": 0.2, "every": 2}
     _, _, labels, output, log = recorded()
-    objective = Objective(False, [GateLoss(plain["kind"], best_loss, as_schedule(1.0), floor)], as_schedule(0.0))
+    objective = Objective(False, [GateLoss(kind=best_loss, floor=floor)], as_schedule(0.0))
     each = expert_losses(log[""][0], labels)
     for epoch, value in ((0.0, 1.0), (2.0, 0.2), (5.0, 0.04)):
         total, _ = objective(output, labels, log, epoch)

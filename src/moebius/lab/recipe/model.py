@@ -9,9 +9,9 @@ from moebius.core.row_context import takes_context
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, kinds
+from moebius.lab.checks.components import check_component, check_keywords, suggest_kind
+from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.lab.model.build import StageNetworks, build_mixture
-from moebius.lab.recipe.components import check_component, check_keywords, suggest_kind
-from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
 # A part with problems is replaced by one of these, so that the other parts can be built.

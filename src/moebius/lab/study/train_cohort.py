@@ -61,7 +61,7 @@ def train_cohort(
                 if number in unfinished:
                     listen(run, event)
 
-            settings = Settings.from_plain(run.training)
+            settings = Settings.model_validate(run.training)
             return CohortMember(lambda: build_mixture(run.model, data.facts), settings, run.draws, run.place(out), send)
 
         members = [build_member(number, run) for number, run in enumerate(job)]

@@ -44,7 +44,7 @@ def train_run(run: RunSpec, data: Dataset, out: Path, device: str, listen: Calla
             return
         remove_leftovers(folder)
         remove_leftovers(folder / "state")
-        settings = Settings.from_plain(run.training)
+        settings = Settings.model_validate(run.training)
         rows = data if run.rows is None else select_rows(data, **run.rows)
         stages = StageNetworks(run.stages, lambda name, mixture: _load_weights(run.folders[name], mixture))
 

@@ -11,8 +11,8 @@ from typing import Any
 from moebius.core.loss_needs import loss_needs
 from moebius.core.routing import Router
 from moebius.kit.registry import ROOMS, find, kinds
+from moebius.lab.checks.wording import describe_type
 from moebius.lab.model.build import FACTS
-from moebius.lab.recipe.wording import describe_type
 
 # The rooms whose components `moebius.lab.model.build` makes, with facts of the data.
 MODEL_ROOMS = ("gates", "routers", "experts", "combine")
