@@ -67,7 +67,7 @@ WAYS = {
 
 def make_settings() -> Settings:
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": "fp32"}
-    return Settings.from_plain(plain)
+    return Settings.model_validate(plain)
 
 
 def make_loop(model: dict, data: Dataset, seeds: range, device: str) -> Loop:

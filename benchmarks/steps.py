@@ -52,7 +52,7 @@ def moebius_epoch(model: dict, data: Dataset, precision: str) -> Callable[[], in
     """A function that trains an epoch with the loop of `moebius run`, and returns the number of steps."""
     plain = {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "adam", "lr": 1e-3}, "precision": precision}
     folder = Path(tempfile.mkdtemp())
-    member = Member(lambda: build_model(model, data.facts), Settings.from_plain(plain), 0, folder)
+    member = Member(lambda: build_model(model, data.facts), Settings.model_validate(plain), 0, folder)
     loop = Loop([member], data, folder / "checkpoint.safetensors")
 
     def epoch() -> int:

@@ -19,8 +19,8 @@ def test_file_then_preset_then_overrides_then_seeds(written):
 
 
 def test_numbers_with_an_exponent_are_numbers(written):
-    assert load_recipe(written()).training.optimizer.lr == 0.001
-    assert load_recipe(written(), ["training.optimizer.lr=3E-4"]).training.optimizer.lr == 0.0003
+    assert load_recipe(written()).training.optimizer.lr.plain == 0.001
+    assert load_recipe(written(), ["training.optimizer.lr=3E-4"]).training.optimizer.lr.plain == 0.0003
 
 
 def test_variants_are_laid_over_what_they_share(written):
@@ -42,7 +42,7 @@ def test_a_variant_s_training_is_laid_over_the_recipe_s(written):
     path = written(("linear: {gate", f"{own}, gate"))
     variants = load_recipe(path, ["training.optimizer.betas=[0.8, 0.9]"]).resolved_variants()
     own, shared = variants["linear"].training, variants["shared"].training
-    assert (own.epochs, own.optimizer.kind, own.optimizer.lr, own.gate.freeze) == (9, "sgd", 0.001, True)
+    assert (own.epochs, own.optimizer.kind, own.optimizer.lr.plain, own.gate.freeze) == (9, "sgd", 0.001, True)
     assert own.optimizer.keywords == {"momentum": 0.9}
     assert (shared.epochs, shared.optimizer.kind, shared.gate.freeze) == (2, "adam", False)
     assert shared.optimizer.keywords == {"betas": [0.8, 0.9]}
@@ -74,7 +74,7 @@ def test_a_resolved_recipe_is_a_recipe_that_says_the_same(written, tmp_path):
 def test_losses_take_a_schedule_for_a_weight(written):
     loss = "losses: [{kind: batch_entropy, weight: {kind: linear, start: 0, end: 0.1, epochs: 2}}]"
     recipe = load_recipe(written(("epochs: 2, optimizer", f"epochs: 2, {loss}, optimizer")))
-    assert recipe.training.losses[0].weight["end"] == 0.1
+    assert recipe.training.losses[0].weight(2) == 0.1
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 
+from moebius.lab.checks.problems import Problem
 from moebius.lab.recipe.overrides import assign_value, parse_override
-from moebius.lab.recipe.problems import Problem
 
 TREE = {
     "training": {"epochs": 2},

@@ -4,16 +4,19 @@ import pytest
 from pydantic import BaseModel
 
 from moebius.kit.registry import kinds
+from moebius.lab.checks.keywords import list_keywords, parse_arguments
+from moebius.lab.checks.strict import Keywords, Strict
 from moebius.lab.recipe import schema
-from moebius.lab.recipe.keywords import list_keywords, parse_arguments
 from moebius.lab.recipe.reference import ROOMS, SECTIONS, recipe_reference
+from moebius.lab.training import gate_losses, optimizer_choice, settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "recipe-keys.md"
-MODELS = [
+MODELS = {
     model
-    for model in vars(schema).values()
-    if isinstance(model, type) and issubclass(model, BaseModel) and model not in (schema.Strict, schema.Keywords)
-]
+    for module in (schema, settings, gate_losses, optimizer_choice)
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model not in (Strict, Keywords)
+}
 
 
 def test_the_page_is_what_the_code_says():
@@ -22,7 +25,7 @@ def test_the_page_is_what_the_code_says():
     assert max(map(len, written.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", sorted(MODELS, key=lambda model: model.__name__), ids=lambda model: model.__name__)
 def test_every_key_of_the_schema_has_a_text_and_a_section(model):
     assert set(parse_arguments(model.__doc__)) == set(model.model_fields)
     assert model in [section for _, section in SECTIONS]

@@ -63,7 +63,7 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     for variant in (*recipe.stages, *recipe.variants):
         own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
         model = build_model(variant.model, own, StageNetworks(specs))
-        settings = Settings.from_plain(variant.training.model_dump())
+        settings = Settings.model_validate(variant.training.model_dump())
         logs = getattr(model.combine, "gives_log_probabilities", False)
         objective = Objective(logs, settings.losses, settings.cross_entropy)
         with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
@@ -135,7 +135,7 @@ def test_cnn_experts_is_study_2():
         kind, _, literal = setting.partition("-")
         names = [f"batch_{kind}", f"sample_{kind}"] if setting else []
         names = [f"{one}_literal" for one in names] if literal else names
-        assert [(loss.kind, loss.weight) for loss in variant.training.losses] == list(
+        assert [(loss.kind, loss.weight.plain) for loss in variant.training.losses] == list(
             zip(names, (0.1, 0.01), strict=False)
         )
     assert [figure.variants for figure in recipe.report.curves] == [
@@ -191,14 +191,17 @@ def test_pairwise_cifar10_is_study_3():
             "restart": False,
         }
     variants = recipe.resolved_variants()
-    assert {name: variants[name].training.optimizer.lr for name in variants} == {
+    assert {name: variants[name].training.optimizer.lr.plain for name in variants} == {
         "gate-alone": 1e-3, "uniform": 1e-3, "standard": 1e-3, "sparse": 1e-4, "two-gates-sum": 5e-4,
         "two-gates-max": 5e-4, "vae-gate": 1e-3, "distribution": 1e-3,
     }  # fmt: skip
     for part in (*recipe.stages, *recipe.variants):
         assert (part.training.epochs, part.training.batch_size, part.training.views) == (100, 50, None)
         assert part.training.l2.model_dump() == {"weight": 1e-4, "layers": "convolutions"}
-        assert part.training.augment == [{"kind": "shift", "fraction": 0.1}, {"kind": "flip"}]
+        assert [each.plain for each in part.training.augment] == [
+            {"kind": "shift", "fraction": 0.1},
+            {"kind": "flip"},
+        ]
     watch = variants["standard"].training.watch
     assert (watch.above, watch.restart, watch.patience, watch.plateau.patience) == (0.8, True, None, 4)
     # [conv, batch norm] ×2 of 32, 64 and 128, and a dense layer: the same network ten times, and as the gate.

@@ -51,7 +51,7 @@ def settings() -> Callable[..., Settings]:
             "precision": "fp32",
             "checkpoint_seconds": 1e-9,
         }
-        return Settings.from_plain({**plain, **changes})
+        return Settings.model_validate({**plain, **changes})
 
     return create_settings
 

@@ -8,7 +8,6 @@ import torch
 from moebius.kit.errors import StudyError
 from moebius.lab.data.split import Split
 from moebius.lab.training.engine import Member
-from moebius.lab.training.gate_losses import as_gate_losses
 from moebius.lab.training.loop import Loop
 
 ADAM, SGD = {"kind": "adam", "lr": 1e-2}, {"kind": "sgd", "lr": 0.5, "momentum": 0.9}
@@ -205,14 +204,14 @@ def test_a_run_that_diverges_leaves_the_others_their_bits(small_data, settings, 
     assert {event.kind for event in events} == {"resumed"}
 
 
-def test_a_run_that_diverges_unread_leaves_the_others_their_bits(small_data, members, tmp_path):
+def test_a_run_that_diverges_unread_leaves_the_others_their_bits(small_data, settings, members, tmp_path):
     data = small_data()
     fine = dict(cohort(members(tmp_path / "fine", "linear", data), data, tmp_path / "fine").train())
-    huge = as_gate_losses([{"kind": "z_loss", "weight": {"kind": "step", "start": 1e-30, "factor": 1e38, "every": 1}}])
+    huge = {"kind": "z_loss", "weight": {"kind": "step", "start": 1e-30, "factor": 1e38, "every": 1}}
     broken = members(tmp_path / "broken", "linear", data)
     for run, member in enumerate(broken):
-        chosen = replace(member.settings, checkpoint_seconds=1e9, losses=huge if run == 1 else ())
-        broken[run] = replace(member, settings=replace(chosen, epochs=3))
+        chosen = settings(epochs=3, checkpoint_seconds=1e9, losses=[huge] * (run == 1))
+        broken[run] = replace(member, settings=chosen)
     failed = {}
     loop = cohort(broken, data, tmp_path / "broken", on_failure=failed.__setitem__)
     outcomes = dict(loop.train())

@@ -8,7 +8,8 @@ from torch import nn
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError
-from moebius.lab.training.fit import TRAINS, fit
+from moebius.lab.training.fit import fit
+from moebius.lab.training.fit_settings import TRAINS
 
 
 def blobs(rows=240, dtype=torch.float32):
@@ -181,10 +182,10 @@ def test_held_out_rows_end_it_and_choose_the_epoch():
         ({"trains": "gates"}, "trains: needs one of gate, experts"),
         ({"validation": 1.5}, "validation: needs rows, or a share"),
         ({"validation": 0.0, "patience": 2}, "validation: must hold rows out"),
-        ({"epochs": 0}, "epochs: needs a whole number"),
+        ({"epochs": 0}, "epochs: needs a number of at least 1, got 0\n  fix: epochs=20"),
         ({"data": (torch.zeros(3, 4), torch.zeros(2, dtype=torch.long))}, "data: needs inputs and as many labels"),
         ({"data": (torch.zeros(9, 4), torch.full((9,), 7)), "validation": 0.0}, "data: needs labels 0 … 2"),
-        ({"optimizer": "adan"}, "no optimizer has this name"),
+        ({"optimizer": "adan"}, "optimizer.kind: no such kind, got 'adan'\n  fix: did you mean adam or adamw"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_changes(changes, message):

@@ -7,7 +7,8 @@ from torch import nn
 import moebius as mb
 from moebius.kit.errors import ArgumentError
 from moebius.lab.report.gate_names import gate_name
-from moebius.lab.training.fit import TRAINS, fit
+from moebius.lab.training.fit import fit
+from moebius.lab.training.fit_settings import TRAINS
 from moebius.lab.training.mixture_parts import gate_parameters, mixture_layers, parts
 
 

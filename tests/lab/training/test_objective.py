@@ -15,7 +15,6 @@ from moebius.layers.mixture import Mixture
 from moebius.losses.batch_entropy import batch_entropy
 from moebius.losses.sample_entropy import sample_entropy
 from moebius.routers.soft import Soft
-from moebius.schedules import as_schedule
 from moebius.tasks import Classification
 
 EVEN = torch.zeros(2, 2)
@@ -23,14 +22,14 @@ LABELS = torch.tensor([0, 1])
 
 
 def gate_loss(weight, function=batch_entropy) -> GateLoss:
-    return GateLoss(function.__name__, function, as_schedule(weight))
+    return GateLoss(kind=function, weight=weight)
 
 
 def objective(losses=(), log_probabilities=False, cross_entropy=1.0):
     """The objective of one run; returns the total and the other terms."""
     task = Classification()
     task.outputs = "log-probabilities" if log_probabilities else "logits"
-    settings = Settings(1, 1, "adam", losses=tuple(losses), cross_entropy=as_schedule(cross_entropy))
+    settings = Settings(losses=tuple(losses), cross_entropy=cross_entropy)
 
     class OneRun(Objective):
         def __call__(self, output, labels, log, epoch):
@@ -160,10 +159,9 @@ def test_the_outputs_own_loss_can_be_left_out():
 
 
 def test_options_of_a_loss_follow_schedules():
-    plain = {"kind": "best_loss", "weight": 1.0}
-    floor = {"floor": as_schedule({"kind": "step", "start": 1.0, "factor": 0.2, "every": 2})}
+    floor = {"kind": "step", "start": 1.0, "factor": 0.2, "every": 2}
     _, _, labels, output, log = recorded()
-    compute = objective([GateLoss(plain["kind"], best_loss, as_schedule(1.0), floor)], cross_entropy=0.0)
+    compute = objective([GateLoss(kind=best_loss, floor=floor)], cross_entropy=0.0)
     (each,) = expert_losses(Classification(), log, labels, (4,))
     for epoch, value in ((0.0, 1.0), (2.0, 0.2), (5.0, 0.04)):
         total, _ = compute(output, labels, log, epoch)

@@ -91,20 +91,6 @@ def test_a_later_start_of_all_parts_waits(small_data, settings, build, tmp_path,
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_unknown_optimizer_is_refused_with_the_closest_name(settings):
-    with pytest.raises(ArgumentError, match=r"optimizer.kind: no optimizer has this name, got 'adan'") as error:
-        build_optimizer(build_model(NESTED, FACTS), settings(optimizer={"kind": "adan", "lr": 0.1}))
-    assert error.value.fix is not None
-    assert "did you mean adam" in error.value.fix
-
-
-@pytest.mark.parametrize("options", [{"momentun": 0.9}, {"momentum": -1.0}, {"foreach": True}])
-def test_keywords_that_torch_refuses(options, settings):
-    wrong = settings(optimizer={"kind": "sgd", "lr": 0.1, **options})
-    with pytest.raises(ArgumentError, match="optimizer: torch refuses it"):
-        build_optimizer(build_model(NESTED, FACTS), wrong)
-
-
 def test_a_model_whose_only_parameters_are_frozen_is_refused(settings):
     model = build_model({"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}, FACTS)
     with pytest.raises(ArgumentError, match="leaves nothing to train"):

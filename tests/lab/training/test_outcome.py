@@ -11,7 +11,6 @@ import moebius as mb
 from moebius.lab.training.engine import Member
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.fit import fit
-from moebius.lab.training.gate_losses import as_gate_losses
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
 
@@ -84,10 +83,11 @@ def test_settings_name_what_differs_from_the_defaults(settings, build, small_dat
     def spread(routing):
         return routing.probs.var()
 
-    assert repr(Settings(3, 40, "adam")) == "Settings(epochs=3, batch_size=40, optimizer='adam')"
+    assert repr(Settings(epochs=3, batch_size=128)) == "Settings(epochs=3)"
     model = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 2) for _ in range(2)])
-    chosen = Settings(3, 40, torch.optim.SGD(model.parameters()), losses=as_gate_losses([spread]), remember=False)
-    text = "Settings(epochs=3, batch_size=40, optimizer=SGD, losses=[spread], remember=False)"
+    optimizer = torch.optim.SGD(model.parameters())
+    chosen = Settings.model_validate({"epochs": 3, "optimizer": optimizer, "losses": [spread], "remember": False})
+    text = "Settings(epochs=3, optimizer=OptimizerChoice(kind=SGD, lr=None), losses=(spread,), remember=False)"
     assert repr(chosen) == text
     member = Member(build(small_data()), chosen, 7, tmp_path)
     assert text in repr(member)

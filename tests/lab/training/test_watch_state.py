@@ -21,29 +21,29 @@ WATCHES = st.builds(
     ("values", "watch", "verdict"),
     [
         # No epoch yet, and rules that never come to bear.
-        ([], Watch(patience=1, plateau=Plateau(1)), WatchState(None, 1.0, False)),
+        ([], Watch(patience=1, plateau=Plateau(patience=1)), WatchState(None, 1.0, False)),
         ([0.5, 0.4, 0.3], Watch(), WatchState(1, 1.0, False)),
         # Better is strictly better: an equal epoch is idle, the first of the equals stays the best.
         ([0.5, 0.7, 0.7], Watch(patience=2), WatchState(2, 1.0, False)),
         ([0.5, 0.7, 0.7, 0.6], Watch(patience=2), WatchState(2, 1.0, True)),
         ([0.5, 0.6, 0.4, 0.7, 0.3], Watch(patience=2), WatchState(4, 1.0, False)),
         # A smaller loss is better.
-        ([0.9, 0.5, 0.6], Watch("loss", patience=1), WatchState(2, 1.0, True)),
-        ([0.5, 0.4, 0.3], Watch("loss", patience=1), WatchState(3, 1.0, False)),
+        ([0.9, 0.5, 0.6], Watch(measure="loss", patience=1), WatchState(2, 1.0, True)),
+        ([0.5, 0.4, 0.3], Watch(measure="loss", patience=1), WatchState(3, 1.0, False)),
         # Rates fall after `patience` idle epochs and then after as many again; progress does not raise them.
-        ([0.5, 0.4], Watch(plateau=Plateau(2, 0.1)), WatchState(1, 1.0, False)),
-        ([0.5, 0.4, 0.4], Watch(plateau=Plateau(2, 0.1)), WatchState(1, 0.1, False)),
-        ([0.5, 0.4, 0.4, 0.4], Watch(plateau=Plateau(2, 0.5)), WatchState(1, 0.5, False)),
-        ([0.5, 0.4, 0.4, 0.4, 0.4], Watch(plateau=Plateau(2, 0.5)), WatchState(1, 0.25, False)),
-        ([0.5, 0.4, 0.4, 0.6, 0.5], Watch(plateau=Plateau(2, 0.5)), WatchState(4, 0.5, False)),
-        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], Watch(plateau=Plateau(2, 0.5)), WatchState(5, 1.0, False)),
+        ([0.5, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 1.0, False)),
+        ([0.5, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 0.1, False)),
+        ([0.5, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.5, False)),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.25, False)),
+        ([0.5, 0.4, 0.4, 0.6, 0.5], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(4, 0.5, False)),
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(5, 1.0, False)),
         # A fall of the rates does not put off the end.
-        ([0.5, 0.4, 0.4, 0.4], Watch(patience=3, plateau=Plateau(2, 0.5)), WatchState(1, 0.5, True)),
+        ([0.5, 0.4, 0.4, 0.4], Watch(patience=3, plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.5, True)),
         # Nothing is best that is no better than `above`, which itself is not enough.
         ([0.5, 0.8], Watch(above=0.8), WatchState(None, 1.0, False)),
         ([0.5, 0.81, 0.6], Watch(above=0.8), WatchState(2, 1.0, False)),
-        ([0.9, 0.5], Watch("loss", above=0.5), WatchState(None, 1.0, False)),
-        ([0.9, 0.4], Watch("loss", above=0.5), WatchState(2, 1.0, False)),
+        ([0.9, 0.5], Watch(measure="loss", above=0.5), WatchState(None, 1.0, False)),
+        ([0.9, 0.4], Watch(measure="loss", above=0.5), WatchState(2, 1.0, False)),
         ([0.5, 0.6, 0.7], Watch(above=0.8, patience=1), WatchState(None, 1.0, False)),  # it gets better all the time
         ([0.5, 0.6, 0.6], Watch(above=0.8, patience=1), WatchState(None, 1.0, True)),
         ([0.5, 0.6, 0.9], Watch(above=0.8, patience=3), WatchState(3, 1.0, False)),
@@ -54,8 +54,8 @@ def test_worked_by_hand(values, watch, verdict):
 
 
 def test_no_measure_is_better_than_the_worst_there_is():
-    assert watch_state([float("inf")], Watch("loss")).best is None
-    assert watch_state([float("nan"), 0.5, float("nan")], Watch("loss", patience=1)) == WatchState(2, 1.0, True)
+    assert watch_state([float("inf")], Watch(measure="loss")).best is None
+    assert watch_state([float("nan"), 0.5, float("nan")], Watch(measure="loss", patience=1)) == WatchState(2, 1.0, True)
 
 
 @given(VALUES, WATCHES)
@@ -73,7 +73,7 @@ def test_the_best_is_the_first_of_the_extremes(values, watch):
 def test_loss_is_accuracy_turned_around(values, watch):
     turned = {"accuracy": "loss", "loss": "accuracy"}[watch.measure]
     above = None if watch.above is None else -watch.above
-    other = Watch(turned, watch.patience, watch.plateau, above)
+    other = watch.model_copy(update={"measure": turned, "above": above})
     assert watch_state([-value for value in values], other) == watch_state(values, watch)
 
 
@@ -98,4 +98,4 @@ def test_training_ends_exactly_patience_epochs_after_the_best(values, watch):
 
 @given(VALUES, WATCHES)
 def test_restart_is_no_matter_of_the_verdict(values, watch):
-    assert watch_state(values, Watch(**{**vars(watch), "restart": not watch.restart})) == watch_state(values, watch)
+    assert watch_state(values, Watch(**{**dict(watch), "restart": not watch.restart})) == watch_state(values, watch)

@@ -39,11 +39,11 @@ def list_kinds(
 
     run_plugins(plugin)
     if room is None:
-        from moebius.lab.recipe.keywords import list_rooms
+        from moebius.lab.checks.keywords import list_rooms
 
         print_table("moebius list ROOM", ("room", "what it holds", "kinds"), list_rooms())
     elif keys:
-        from moebius.lab.recipe.keywords import keyword_cells
+        from moebius.lab.checks.keywords import keyword_cells
 
         rows = [
             (kind if place == 0 else "", *cells)

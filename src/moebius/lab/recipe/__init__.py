@@ -8,12 +8,8 @@ from typing import Any
 
 _NAMES = {
     "DataSpec": "schema",
-    "GroupSpec": "schema",
-    "LossSpec": "schema",
-    "OptimizerSpec": "schema",
     "Recipe": "schema",
     "ReportSpec": "schema",
-    "TrainingSpec": "schema",
     "Variant": "schema",
     "guess_facts": "check",
     "load_recipe": "load",

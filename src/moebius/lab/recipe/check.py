@@ -6,17 +6,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from moebius.kit.registry import did_you_mean
+from moebius.lab.checks.components import check_component
+from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
+from moebius.lab.checks.wording import problems_of
 from moebius.lab.model.resolve import list_stage_names
-from moebius.lab.recipe.components import check_component
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
-from moebius.lab.recipe.problems import Path, Problem, inner_mapping, unique_problems
-from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, TrainingSpec, Variant
+from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
-from moebius.lab.recipe.training import check_annealing, check_training, with_optimizer
-from moebius.lab.recipe.wording import problems_of
+from moebius.lab.recipe.training import check_annealing, with_optimizer
+from moebius.lab.training.settings import Settings
 
 
 def check_recipe(
@@ -35,7 +36,6 @@ def check_recipe(
     file, problems = _validate(RecipeFile, raw, ())
     problems += _check_sets(inner_mapping(raw, "data"))
     training = inner_mapping(raw, "training")
-    problems += check_training(training, ("training",))
     facts = guess_facts(inner_mapping(raw, "data")) if build else None
     stages, wrong_stages, stage_problems = check_stages(raw, facts)
     problems += stage_problems
@@ -102,13 +102,12 @@ def _check_variant(
         return None, [*problems, Problem(place, "needs a mapping of keys to values", training_changes)]
     base = with_optimizer(training)
     merged = merge(base, dict(training_changes))
-    training_spec, training_problems = _validate(TrainingSpec, merged, ())
-    training_problems += check_training(merged, ())
+    settings, training_problems = _validate(Settings, merged, ())
     training_problems += check_annealing(inner_mapping(merged, "router"), inner_mapping(spec, "router"))
     training_problems += check_loss_needs(merged.get("losses"), spec)
     placed = (base, dict(training_changes))
     problems += [_place_problem(problem, name, "training", *placed) for problem in training_problems]
-    return (Variant(name, spec, training_spec) if isinstance(training_spec, TrainingSpec) else None), problems
+    return (Variant(name, spec, settings) if settings is not None else None), problems
 
 
 def _place_problem(problem: Problem, variant: str, part: str, base: dict[str, Any], changes: dict[str, Any]) -> Problem:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from moebius.kit.errors import ArgumentError
+from moebius.lab.checks.problems import Problem, parse_path
 from moebius.lab.model.resolve import Resolver
-from moebius.lab.recipe.problems import Problem, parse_path
 from moebius.lab.training.call_model import call_model
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.precision import autocast

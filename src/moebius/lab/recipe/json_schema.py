@@ -6,13 +6,13 @@ which variants or stages a name may mean, `check_recipe` alone checks.
 
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from moebius.experts.adapter import Adapter
-from moebius.kit.registry import kinds, summary
+from moebius.kit.registry import kinds
+from moebius.lab.checks.keywords import read_keywords
+from moebius.lab.checks.strict import PLACE
 from moebius.lab.recipe import schema
-from moebius.lab.recipe.keywords import parse_arguments, read_keywords
 from moebius.lab.recipe.kind_schemas import (
     Schema,
     change_schema,
@@ -22,7 +22,9 @@ from moebius.lab.recipe.kind_schemas import (
     room_schema,
 )
 from moebius.lab.recipe.model import ADAPTING
-from moebius.lab.training.optimizer import OPTIMIZERS
+from moebius.lab.training.gate_losses import GateLoss
+from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
+from moebius.lab.training.settings import Settings
 
 # Definitions that have another for a change: what a variant, a stage or pretraining lays over.
 CHANGEABLE = (
@@ -64,18 +66,10 @@ def recipe_schema() -> Schema:
 
 def _model_schemas() -> tuple[Schema, dict[str, Schema]]:
     """The schema of the file, and those of the mappings inside by the names of their models."""
-    models: list[type[BaseModel]] = [schema.RecipeFile, schema.StageFile]
-    _, generated = models_json_schema([(model, "validation") for model in models])
+    _, generated = models_json_schema([(schema.RecipeFile, "validation"), (schema.StageFile, "validation")])
     definitions = {name: _filled(value) for name, value in generated["$defs"].items()}
-    for name, definition in definitions.items():
-        model = getattr(schema, name)
-        definition.pop("title", None)
-        definition["description"] = summary(model)
-        texts = parse_arguments(model.__doc__)
-        for key, value in definition["properties"].items():
-            value["description"] = texts[key]
     # Kinds take their places.
-    for model in (schema.LossSpec, schema.OptimizerSpec):
+    for model in (GateLoss, OptimizerChoice):
         del definitions[model.__name__]
     return definitions.pop("RecipeFile"), definitions
 
@@ -89,10 +83,10 @@ def _filled(value: Any) -> Any:
     copy = {
         key: {name: _filled(item) for name, item in inner.items()} if key == "properties" else _filled(inner)
         for key, inner in value.items()
-        if key not in (schema.PLACE, "title")
+        if key not in (PLACE, "title")
     }
-    if schema.PLACE in value:
-        copy |= reference_to(value[schema.PLACE])
+    if PLACE in value:
+        copy |= reference_to(value[PLACE])
     if "patternProperties" in copy:
         copy["additionalProperties"] = False
     return copy
@@ -110,7 +104,7 @@ def _kind_definitions() -> dict[str, Schema]:
         )
         for kind, optimizer in OPTIMIZERS.items()
     ]
-    default = schema.OptimizerSpec().kind
+    default = OptimizerChoice().kind
     optimizers = [{**option, "required": []} if option["title"] == default else option for option in optimizers]
     amount = {"anyOf": [{"type": "number"}, reference_to("schedule")]}
     rate = {"anyOf": [{"type": "number", "minimum": 0}, reference_to("schedule")]}
@@ -159,7 +153,7 @@ def _mixture_definitions() -> dict[str, Schema]:
     gates = [*room_schema("gates")["oneOf"], named_schema("stage", text, stage, ["stage"])]
     experts = room_schema("experts", {"count": count})["oneOf"]
     changes = {name: _changed(part) for name, part in parts.items()}
-    variant = {**changes, **layers, "training": reference_to("TrainingSpec-change")}
+    variant = {**changes, **layers, "training": reference_to("Settings-change")}
     return {
         "gate": {"oneOf": gates},
         "expert": {"oneOf": [*experts, nested, named_schema("stage", text, {**stage, "count": single}, ["stage"])]},
@@ -211,7 +205,7 @@ def _add_training_change(definitions: dict[str, Schema]) -> None:
 
     def loosen(value: Schema) -> Schema:
         name = value.get("$ref", "").removeprefix("#/$defs/")
-        if name.endswith("Spec"):
+        if "properties" in definitions.get(name, ()):
             add(name)
             return {**value, **reference_to(f"{name}-change")}
         value = _changed(value)
@@ -225,4 +219,4 @@ def _add_training_change(definitions: dict[str, Schema]) -> None:
         properties = {key: loosen(value) for key, value in definition["properties"].items()}
         definitions[f"{name}-change"] = {**definition, "properties": properties}
 
-    add("TrainingSpec")
+    add(Settings.__name__)

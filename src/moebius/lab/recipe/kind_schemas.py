@@ -13,7 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from moebius.core.routing import Router
 from moebius.kit.registry import find, kinds, summary
-from moebius.lab.recipe.keywords import REQUIRED, Keyword, list_keywords
+from moebius.lab.checks.keywords import REQUIRED, Keyword, list_keywords
 
 Schema = dict[str, Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
+from moebius.lab.checks.problems import Path, Problem, inner_mapping, parse_path
 from moebius.lab.recipe.check import check_recipe
 from moebius.lab.recipe.overrides import assign_value, parse_override
-from moebius.lab.recipe.problems import Path, Problem, inner_mapping, parse_path
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
 

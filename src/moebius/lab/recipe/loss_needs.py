@@ -5,8 +5,8 @@ from typing import Any
 
 from moebius.core.loss_needs import loss_needs
 from moebius.kit.registry import find, kinds
+from moebius.lab.checks.problems import Problem, inner_mapping
 from moebius.lab.recipe.model import DEFAULTS
-from moebius.lab.recipe.problems import Problem, inner_mapping
 
 
 def check_loss_needs(losses: Any, model: Mapping[str, Any]) -> list[Problem]:

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from moebius.lab.recipe.problems import Path
+from moebius.lab.checks.problems import Path
 
 
 def merge(base: Any, over: Any) -> Any:

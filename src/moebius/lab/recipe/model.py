@@ -10,11 +10,11 @@ from moebius.core.row_context import takes_context
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, find, kinds
+from moebius.lab.checks.components import check_component, check_keywords, suggest_kind
+from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.resolve import Resolver, layer_room, output_shape
-from moebius.lab.recipe.components import check_component, check_keywords, suggest_kind
 from moebius.lab.recipe.kind_schemas import writable_kinds
-from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.layers.mixture import Mixture
 
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}

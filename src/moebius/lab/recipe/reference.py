@@ -10,12 +10,15 @@ from pydantic.fields import FieldInfo
 
 from moebius.experts.adapter import Adapter
 from moebius.kit.registry import find, summary
+from moebius.lab.checks.keywords import Keyword, list_keywords, parse_arguments, read_keywords, yaml_text
+from moebius.lab.checks.strict import PLACE
+from moebius.lab.checks.wording import describe_type
 from moebius.lab.recipe import schema
-from moebius.lab.recipe.keywords import Keyword, list_keywords, parse_arguments, read_keywords, yaml_text
 from moebius.lab.recipe.kind_schemas import writable_kinds
 from moebius.lab.recipe.model import ADAPTING
-from moebius.lab.recipe.wording import describe_type
-from moebius.lab.training.optimizer import OPTIMIZERS
+from moebius.lab.training.gate_losses import GateLoss
+from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
+from moebius.lab.training.settings import L2, Part, Plateau, Settings, Watch
 
 WIDTH = 120
 HEAD = """# Keys of a recipe
@@ -31,13 +34,13 @@ one that names another `kind` replaces. `moebius run` reads presets and `KEY=VAL
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", schema.RecipeFile),
     ("data", schema.DataSpec),
-    ("training", schema.TrainingSpec),
-    ("training.optimizer", schema.OptimizerSpec),
-    ("training.gate and training.experts", schema.GroupSpec),
-    ("training.losses[…]", schema.LossSpec),
-    ("training.watch", schema.WatchSpec),
-    ("training.watch.plateau", schema.PlateauSpec),
-    ("training.l2", schema.L2Spec),
+    ("training", Settings),
+    ("training.optimizer", OptimizerChoice),
+    ("training.gate and training.experts", Part),
+    ("training.losses[…]", GateLoss),
+    ("training.watch", Watch),
+    ("training.watch.plateau", Plateau),
+    ("training.l2", L2),
     ("pretraining", schema.PretrainingSpec),
     ("stages.NAME", schema.StageFile),
     ("report", schema.ReportSpec),
@@ -57,7 +60,7 @@ PLACES = {
     "model": "a mixture",
     "mixture-or-null": "a mixture or null",
     "network-change": "an expert",
-    "TrainingSpec-change": "a mapping",
+    "Settings-change": "a mapping",
     "variant": "a mixture with `training`",
     "StageFile": "a mapping",
     "preset": "dotted keys and their values",
@@ -156,14 +159,14 @@ def _annotation(field: FieldInfo) -> Any:
 
 def _type_words(annotation: Any) -> str:
     for mark in getattr(annotation, "__metadata__", ()):
-        place = (mark.json_schema or {}).get(schema.PLACE) if isinstance(mark, WithJsonSchema) else None
+        place = (mark.json_schema or {}).get(PLACE) if isinstance(mark, WithJsonSchema) else None
         if place is not None:
             return PLACES[place]
     arguments = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a mapping"
-    if origin is list and _is_marked(arguments[0]):
+    if origin in (list, tuple) and _is_marked(arguments[0]):
         return f"a list, each {_type_words(arguments[0])}"
     if origin is dict and _is_marked(arguments[1]):
         return f"names, each with {_type_words(arguments[1])}"

@@ -5,15 +5,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from moebius.lab.checks.problems import ABSENT, Path, Problem, inner_mapping
+from moebius.lab.checks.wording import problems_of
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import check_experts, check_model, dry_build, with_defaults
-from moebius.lab.recipe.problems import ABSENT, Path, Problem, inner_mapping
-from moebius.lab.recipe.schema import Stage, StageFile, TrainingSpec
-from moebius.lab.recipe.training import check_training, with_optimizer
-from moebius.lab.recipe.wording import problems_of
+from moebius.lab.recipe.schema import Stage, StageFile
+from moebius.lab.recipe.training import with_optimizer
+from moebius.lab.training.settings import Settings
 
 
 def check_stages(
@@ -138,17 +139,17 @@ def _check_stage(
 
 def _check_stage_training(
     value: Mapping[str, Any], raw: Mapping[str, Any], place: Path
-) -> tuple[dict[str, Any], TrainingSpec | None, list[Problem]]:
+) -> tuple[dict[str, Any], Settings | None, list[Problem]]:
     """The training of a stage as plain values and validated, and its problems.
 
     The problems of the training that variants share are reported at the variants.
     """
     merged = merge(_shared_training(raw), dict(value.get("training", {})))
-    problems = check_training(merged, ())
+    training, problems = None, []
     try:
-        training: TrainingSpec | None = TrainingSpec.model_validate(merged)
+        training = Settings.model_validate(merged)
     except ValidationError as error:
-        training, problems = None, problems + problems_of(error, TrainingSpec, ())
+        problems = problems_of(error, Settings)
     placed = [_place_training_problem(problem, value, raw, place) for problem in problems]
     return merged, training, [problem for problem in placed if problem.path[0] != "training"]
 

@@ -77,7 +77,7 @@ def _group_by_model(runs: Sequence[RunSpec]) -> list[Job]:
     groups: dict[str, list[RunSpec]] = {}
     for run in runs:
         training = {name: value for name, value in run.training.items() if name not in ("losses", "cross_entropy")}
-        losses = Settings.from_plain(run.training).losses
+        losses = Settings.model_validate(run.training).losses
         compares = any(loss_needs(loss.function).expert_losses for loss in losses)
         key = run.name if run.stages else json.dumps([run.model, training, compares], sort_keys=True)
         groups.setdefault(key, []).append(run)
@@ -102,7 +102,7 @@ def _group_obstacle(
     work_by_run |= dict.fromkeys((run.name for run in group), work.multiply_adds)
     if len(group) == 1:
         return "is the only run with its model"
-    settings = Settings.from_plain(first.training)
+    settings = Settings.model_validate(first.training)
     if mode == "always":
         obstacle = cohort_obstacle(build, settings, data)
         if obstacle is not None:

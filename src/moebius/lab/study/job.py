@@ -99,7 +99,7 @@ def _train_job(
             if number in unfinished:
                 show(run, event)
 
-        return Member(build, Settings.from_plain(run.training), run.draws, run.folder, send)
+        return Member(build, Settings.model_validate(run.training), run.draws, run.folder, send)
 
     def store(part: nn.Module, split: str) -> Path | None:
         return _outputs_path(first, stages[0], part, split)

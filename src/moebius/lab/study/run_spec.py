@@ -15,7 +15,7 @@ class RunSpec:
         variant, seed: name of the variant, or of the stage, and the seed.
         folder: of the run.
         model: for `build_model`.
-        training: for `Settings.from_plain`, with the precision decided.
+        training: for `Settings`, with the precision decided.
         precision_reason: the reason for the precision.
         stages: name → description, as for `moebius.lab.model.build.StageNetworks`, of each stage that the run uses,
             directly or through others.

@@ -1,34 +1,27 @@
 """Training from Python: the gates over experts that exist, the experts, or both."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from moebius.experts.adapter import Adapter
-from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.kit.registry import did_you_mean
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_data import Rows, build_dataset
-from moebius.lab.training.gate_losses import LossChoice, as_gate_losses
+from moebius.lab.training.fit_settings import fit_settings
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Event, Trained
-from moebius.lab.training.settings import OptimizerChoice, Part, Plateau, Settings, Watch
+from moebius.lab.training.settings import Settings, TrainingKeywords
 from moebius.layers.mixture import Mixture
-from moebius.schedules import Schedule, as_schedule
 
-TRAINS = ("gate", "experts", "both", "alternate", "gate_first")
-# The learning rate of an optimizer that is chosen by name, as torch's classes have it.
-RATE = 1e-3
 log = logging.getLogger("moebius")
 
 
@@ -37,20 +30,13 @@ def fit(
     data: Rows | Dataset,
     trains: str = "both",
     validation: Rows | float | int = 0.1,
-    epochs: int = 20,
-    batch_size: int = 128,
-    lr: float | int | Mapping[str, Any] | Schedule | None = None,
-    optimizer: OptimizerChoice = "adam",
-    losses: Sequence[LossChoice] = (),
-    augment: Sequence[Callable[[Tensor], Tensor]] = (),
-    patience: int | None = None,
-    plateau: int | None = None,
-    remember: bool = True,
+    *,
     seed: int = 0,
     folder: Path | str | None = None,
     device: str = "cpu",
-    precision: Literal["fp32", "bf16"] = "fp32",
     listen: Callable[[Event], None] | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    **training: Unpack[TrainingKeywords],
 ) -> Trained:
     """Train a classifier that is or holds mixtures, in place; it ends with its best epoch's weights, in eval mode.
 
@@ -74,26 +60,16 @@ def fit(
             do not require a gradient stay as they are.
         validation: inputs and labels that are held out, or the share of `data` to hold out, drawn by `seed`; 0 for
             none: then the last epoch's weights are kept. A data set brings its own.
-        epochs, batch_size: passes over the rows, and rows per step.
-        lr: learning rate: a number, a schedule as in recipes ({"kind": "cosine", "start": 1e-3, "end": 0,
-            "epochs": 20}) or from `mb.schedules`, or any function epoch → rate. None for the optimizer's own: 1e-3 of
-            adam, adamw and sgd, what a factory binds, or the rates of an optimizer object.
-        optimizer: "adam", "adamw" or "sgd"; a class, or a function of parameter groups that returns an optimizer
-            (`functools.partial(torch.optim.AdamW, weight_decay=0.1)`); or an optimizer over the model's parameters,
-            which keeps its groups and, unless `lr` is given, its rates.
-        losses: gate losses, each a mapping as in recipes ({"kind": "switch_balance", "weight": 0.01}, whose kind may
-            be a function), a function `(routing) -> scalar` or `(routing, expert_losses) -> scalar` with weight 1 (see
-            `mb.needs`), or a pair (function, weight); a weight is a number or a schedule. Terms are named after the
-            functions.
-        augment: augmentations of the images of training steps (`moebius.lab.data.augmentation`).
-        patience: end after so many epochs without a better one on held-out rows.
-        plateau: halve learning rates after so many epochs without a better one.
-        remember: whether the outputs of frozen experts are computed once, where that is exact.
         seed: of the order of rows and everything random in training.
         folder: where checkpoints go: the same call goes on from them. None keeps nothing.
         device: "cpu" or "cuda".
-        precision: fp32 or bf16.
         listen: receives the events; without it epochs go to the logger "moebius".
+        settings: how to train, as in a recipe's `training`: a mapping or a `Settings`.
+        training: fields of `moebius.lab.training.settings.Settings`, laid over `settings`: epochs, batch_size,
+            optimizer, losses, augment, gate, experts, watch and more. Short forms are `lr` for the optimizer's, a
+            number, a schedule or any function epoch → rate; `patience` and `plateau` for those of `watch`: end, and
+            halve learning rates, after so many epochs without a better one on held-out rows. Here the precision "auto"
+            is "fp32".
 
     Returns:
         The outcome: `test` (the held-out rows: predictions, losses, gate weights), `metrics` by epoch, each expert by
@@ -102,7 +78,7 @@ def fit(
 
     Raises:
         ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
-            some of them, or rows and labels do not fit.
+            some of them, rows and labels do not fit, or a setting breaks a rule.
         TrainingError: a loss is not finite.
 
     Example:
@@ -119,59 +95,30 @@ def fit(
     if not mixture_layers(model):
         rule = "must be a mixture, or have one inside"
         raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(mb.gates.Linear(features, 1), [model])")
-    if trains not in TRAINS:
-        fix = f'trains="gate"    # {did_you_mean(trains, TRAINS)}'
-        raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, fix)
+    checked = fit_settings(settings, training, trains)
     dataset = data if isinstance(data, Dataset) else build_dataset(model, data, validation, seed)
-    watch = None
-    if dataset.validation is not None:
-        watch = Watch(patience=patience, plateau=None if plateau is None else Plateau(plateau))
-    elif patience is not None or plateau is not None:
-        rule = "must hold rows out, for patience and plateau decide by them"
+    if dataset.validation is None and checked.watch is not None:
+        rule = "must hold rows out, for patience, plateau and watch decide by them"
         raise ArgumentError("validation", rule, validation, "validation=0.1")
-    if lr is None and isinstance(optimizer, str):
-        lr = RATE
-    settings = Settings(
-        epochs=positive_integer("epochs", epochs),
-        batch_size=positive_integer("batch_size", batch_size),
-        optimizer=optimizer,
-        lr=None if lr is None else as_schedule(lr),
-        losses=as_gate_losses(losses),
-        watch=watch,
-        augment=tuple(augment),
-        remember=remember,
-        precision=precision,
-    )
-    settings = replace(settings, **_part_settings(trains, epochs))
     devices = range(torch.cuda.device_count()) if device == "cuda" else ()
     with (
         torch.random.fork_rng(devices),
         TemporaryDirectory() as temporary,
-        _restored(model, optimizer),
+        _restored(model, checked.optimizer.kind),
         _frozen_experts(model, trains),
     ):
-        if not any(values for name, values in trainable_parts(model).items() if not getattr(settings, name).freeze):
+        if not any(values for name, values in trainable_parts(model).items() if not getattr(checked, name).freeze):
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         run_folder = Path(temporary if folder is None else folder)
-        member = Member(lambda: model, settings, seed, run_folder, listen or _log_event)
+        member = Member(lambda: model, checked, seed, run_folder, listen or _log_event)
         ((_, trained),) = Loop([member], dataset, run_folder / "state" / "checkpoint.safetensors", device).train()
     model.eval()
     return trained
 
 
-def _part_settings(trains: str, epochs: int) -> dict[str, Part]:
-    if trains == "gate":
-        return {"experts": Part(freeze=True)}
-    if trains == "experts":
-        return {"gate": Part(freeze=True)}
-    if trains == "alternate":
-        return {"gate": Part(period=2, phase=0), "experts": Part(period=2, phase=1)}
-    return {"experts": Part(start_epoch=epochs / 2)} if trains == "gate_first" else {}
-
-
 @contextmanager
-def _restored(model: nn.Module, optimizer: OptimizerChoice) -> Iterator[None]:
+def _restored(model: nn.Module, optimizer: object) -> Iterator[None]:
     """After the block parameters require gradients as before it, and an optimizer object has its rates again."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []

@@ -1,112 +1,129 @@
 """A gate loss with its weight: from a recipe's mapping, from a function, or from a function and a weight."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from torch import Tensor
 
-from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find
-from moebius.schedules import Schedule, as_schedule
+from moebius.lab.checks.components import check_component, check_keywords
+from moebius.lab.checks.keywords import caller_arguments
+from moebius.lab.checks.problems import Problem
+from moebius.lab.checks.strict import Keywords, place_of
+from moebius.lab.checks.wording import raise_problems, validate_beside
+from moebius.lab.training.described import Amount, AmountLike, Described, read_amount
 
-Weight = float | int | Mapping[str, Any] | Schedule
-LossChoice = Mapping[str, Any] | Callable[..., Tensor] | tuple[Callable[..., Tensor], Weight]
+# What a user may write for a gate loss.
+LossLike = Mapping[str, Any] | Callable[..., Tensor] | tuple[Callable[..., Tensor], AmountLike]
 
 # Names of the terms that training itself reports beside those of gate losses.
 RESERVED_NAMES = ("loss", "cross_entropy", "l2")
-EXAMPLE = 'losses=[{"kind": "switch_balance", "weight": 0.01}, my_loss, (my_other_loss, 0.1)]'
 
 
-@dataclass(frozen=True)
-class GateLoss:
-    """A gate loss with its weight over epochs.
+class GateLoss(Keywords):
+    """A gate loss: a function of room `losses`, its weight and its keywords.
+
+    In Python the kind may also be a function of a routing, and of `expert_losses` (T, E) if it declares or has a
+    parameter of that name; the function alone, or a pair of it and its weight, stands for the mapping. Keywords that
+    are mappings are schedules.
 
     Arguments:
-        name: of its term in metrics and results.
-        function: routing → scalar; it also receives `expert_losses` where `loss_needs` says so.
-        weight: factor in the total, over epochs.
-        options: further keywords of the function, over epochs.
-    """
-
-    name: str
-    function: Callable[..., Tensor]
-    weight: Schedule
-    options: Mapping[str, Schedule] = field(default_factory=dict)
-
-    def at(self, epoch: float) -> Callable[..., Tensor]:
-        """The function with the values that its options have at `epoch`."""
-        if not self.options:
-            return self.function
-        return functools.partial(self.function, **{name: option(epoch) for name, option in self.options.items()})
-
-
-def as_gate_losses(specs: Sequence[Any]) -> tuple[GateLoss, ...]:
-    """The gate losses that `specs` stand for; see `as_gate_loss`.
-
-    Raises:
-        ArgumentError: two losses have one name, or a loss has a name that training uses itself.
+        kind: a kind of room losses.
+        weight: factor of this loss in the objective.
 
     Example:
-        >>> from moebius.losses import batch_entropy, z_loss
-        >>> losses = as_gate_losses([{"kind": "batch_entropy", "weight": 0.1}, z_loss])
-        >>> [(loss.name, loss.weight(0.0)) for loss in losses]
-        [('batch_entropy', 0.1), ('z_loss', 1.0)]
+        >>> from moebius.losses import z_loss
+        >>> loss = GateLoss.model_validate((z_loss, 0.1))
+        >>> loss.name, loss.weight(0.0)
+        ('z_loss', 0.1)
     """
-    losses = tuple(as_gate_loss(spec) for spec in specs)
+
+    kind: Annotated[str | Callable[..., Any], WithJsonSchema({"type": "string"})]
+    weight: Amount = Field(default=1.0, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, value: Any, handler: Callable[[Any], "GateLoss"]) -> "GateLoss":
+        if isinstance(value, GateLoss):
+            return value
+        if isinstance(value, tuple) and len(value) == 2 and callable(value[0]):
+            value = {"kind": value[0], "weight": value[1]}
+        elif callable(value):
+            value = {"kind": value}
+        if not isinstance(value, Mapping):
+            raise_problems(check_component("losses", value, ()))
+        return validate_beside(_check_keywords(dict(value)), cls, handler, value)
+
+    @property
+    def name(self) -> str:
+        """The name of the term in metrics: the kind, or the name that the function was defined with."""
+        kind = self.kind
+        while isinstance(kind, functools.partial):
+            kind = kind.func
+        # An object that is called has its class's name.
+        return kind if isinstance(kind, str) else getattr(kind, "__name__", type(kind).__name__)
+
+    @functools.cached_property
+    def function(self) -> Callable[..., Tensor]:
+        """Routing → scalar; it also receives `expert_losses` where `loss_needs` says so."""
+        function = find("losses", self.kind) if isinstance(self.kind, str) else self.kind
+        constant = {name: item for name, item in self.keywords.items() if name not in self.schedules}
+        return functools.partial(function, **constant) if constant else function
+
+    @functools.cached_property
+    def schedules(self) -> dict[str, Described]:
+        """The keywords of the function that follow schedules."""
+        return {name: read_amount(item) for name, item in self.keywords.items() if isinstance(item, Mapping)}
+
+    def at(self, epoch: float) -> Callable[..., Tensor]:
+        """The function with the values that its keywords have at `epoch`."""
+        if not self.schedules:
+            return self.function
+        return functools.partial(self.function, **{name: value(epoch) for name, value in self.schedules.items()})
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _check_keywords(loss: Mapping[str, Any]) -> list[Problem]:
+    """The problems of a loss's kind and of the keywords of its function."""
+    options = {name: item for name, item in loss.items() if name not in ("kind", "weight")}
+    scheduled = {name: item for name, item in options.items() if isinstance(item, Mapping)}
+    problems = [
+        problem
+        for name, item in scheduled.items()
+        for problem in check_component("schedules", item, (name,), construct=True)
+    ]
+    # A keyword that follows a schedule takes numbers: zero stands for them.
+    constant = {**options, **dict.fromkeys(scheduled, 0.0)}
+    kind = loss.get("kind")
+    if inspect.isfunction(kind):
+        problems += check_keywords(kind, constant, (), caller_arguments(kind), ("weight",))
+    elif "kind" in loss and not callable(kind):
+        problems += check_component("losses", {"kind": kind, **constant}, (), besides=("weight",))
+    return problems
+
+
+def _check_names(losses: tuple[GateLoss, ...]) -> tuple[GateLoss, ...]:
+    """The losses, if each can be told from the others and from the terms of training by its name."""
     names = [loss.name for loss in losses]
-    for name in names:
-        if names.count(name) > 1:
+    problems = []
+    for place, name in enumerate(names):
+        if name in names[:place]:
             rule = f"names a gate loss twice: {name!r}, and metrics report each term by its name"
-            fix = f'{{"kind": "{name}", …}} once, or another function name: def {name}_2(routing): …'
-            raise ArgumentError("training.losses", rule, names, fix)
+            fix = f"{{kind: {name}}} once, or another function name: def {name}_2(routing): …"
+            problems.append(Problem((place,), rule, names, fix))
         if name in RESERVED_NAMES:
             rule = f"has a gate loss whose name is taken: training reports a term {name!r} of its own"
-            raise ArgumentError("training.losses", rule, names, f"def gate_{name}(routing): …")
+            problems.append(Problem((place,), rule, names, f"def gate_{name}(routing): …"))
+    raise_problems(problems)
     return losses
 
 
-def as_gate_loss(spec: Any) -> GateLoss:
-    """The gate loss that `spec` stands for.
-
-    Arguments:
-        spec: a mapping {"kind": name or function, "weight": number or schedule, option: value or schedule …}; a
-            function of a routing, and of `expert_losses` (T, E) if it declares or has a parameter of that name, whose
-            weight is 1; or a pair of such a function and its weight, a number or a schedule.
-
-    Raises:
-        ArgumentError: `spec` is nothing of these.
-        UnknownKindError: no loss has this kind.
-    """
-    if isinstance(spec, Mapping):
-        return _from_mapping(spec)
-    function: Any = spec
-    weight: Any = 1.0
-    if isinstance(spec, tuple) and len(spec) == 2:
-        function, weight = spec
-    if not callable(function):
-        rule = "needs mappings, functions of a routing, or pairs of a function and its weight"
-        raise ArgumentError("training.losses", rule, spec, EXAMPLE)
-    loss: Callable[..., Any] = function
-    return GateLoss(_name_of(loss), loss, as_schedule(weight))
-
-
-def _from_mapping(spec: Mapping[str, Any]) -> GateLoss:
-    if "kind" not in spec:
-        raise ArgumentError("training.losses", "needs a kind for each loss", dict(spec), EXAMPLE)
-    kind: Any = spec["kind"]
-    function: Any
-    function, name = (kind, _name_of(kind)) if callable(kind) else (find("losses", kind), kind)
-    options = {name: value for name, value in spec.items() if name not in ("kind", "weight")}
-    fixed = {name: value for name, value in options.items() if not isinstance(value, Mapping)}
-    changing = {name: as_schedule(value) for name, value in options.items() if name not in fixed}
-    bound = functools.partial(function, **fixed) if fixed else function
-    return GateLoss(name, bound, as_schedule(spec.get("weight", 1.0)), changing)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    """The name that the function was defined with; for an object that is called, its class's name."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__name__", type(function).__name__)
+# One loss of each name.
+GateLosses = Annotated[
+    tuple[Annotated[GateLoss, place_of("loss")], ...], Field(strict=False), AfterValidator(_check_names)
+]

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from moebius.kit.errors import ArgumentError
-from moebius.kit.registry import did_you_mean
 from moebius.lab.training.mixture_parts import (
     MixtureLayer,
     expert_modules,
@@ -17,14 +16,10 @@ from moebius.lab.training.mixture_parts import (
     mixture_layers,
     trainable_parts,
 )
+from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
 from moebius.lab.training.settings import Settings
 from moebius.schedules import Schedule
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
 Parts = Mapping[str, Sequence[nn.Parameter]]
 
 
@@ -40,7 +35,7 @@ def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None 
         trained: part → the parameters that are updated; those of the model that require a gradient unless given.
 
     Raises:
-        ArgumentError: an unknown optimizer, options that it refuses, nothing to train, an optimizer that lacks
+        ArgumentError: options that the optimizer refuses, nothing to train, an optimizer that lacks
             parameters that are to be trained, or one whose `step` needs a closure.
     """
     trained = trainable_parts(model) if trained is None else trained
@@ -49,8 +44,8 @@ def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None 
         names = [name for name, parameters in trained.items() if parameters]
         rule = "leaves nothing to train: all parts that have parameters are frozen"
         raise ArgumentError("training", rule, names, "training: {gate: {freeze: false}}")
-    if isinstance(settings.optimizer, torch.optim.Optimizer):
-        optimizer = settings.optimizer
+    if isinstance(settings.optimizer.kind, torch.optim.Optimizer):
+        optimizer = settings.optimizer.kind
     else:
         groups: list[dict[str, Any]] = []
         for name, parameters in trained.items():
@@ -58,7 +53,7 @@ def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None 
             rate = {} if schedule is None else {"lr": schedule(0.0)}
             if parameters:
                 groups.append({"params": parameters, **rate, "name": name})
-        optimizer = _call_factory(settings.optimizer, settings.optimizer_options, groups)
+        optimizer = _call_factory(settings.optimizer, groups)
     required = [
         parameter for name, parameters in trained.items() if not part_settings[name].freeze for parameter in parameters
     ]
@@ -66,24 +61,14 @@ def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None 
     return optimizer
 
 
-def _call_factory(
-    choice: str | Callable[..., torch.optim.Optimizer], options: Mapping[str, Any], groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
-    if isinstance(choice, str):
-        if choice not in OPTIMIZERS:
-            fix = did_you_mean(choice, OPTIMIZERS)
-            raise ArgumentError("optimizer.kind", "no optimizer has this name", choice, fix)
-        factory, kind, takes_fused = OPTIMIZERS[choice], choice, True
-        fix = "optimizer: {kind: adam, lr: 1e-3}"
-    else:
-        factory, kind, takes_fused = choice, getattr(choice, "__name__", repr(choice)), _takes_fused(choice)
-        options = {}
-        fix = "optimizer=functools.partial(torch.optim.AdamW, weight_decay=0.1), lr=1e-3"
-    create: Callable[..., Any] = factory
+def _call_factory(choice: OptimizerChoice, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    factory: Any = OPTIMIZERS[choice.kind] if isinstance(choice.kind, str) else choice.kind
+    fused = {"fused": True} if _takes_fused(factory) else {}
     try:
-        optimizer = create(groups, **{**({"fused": True} if takes_fused else {}), **options})
+        optimizer = factory(groups, **{**fused, **choice.keywords})
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError("optimizer", f"torch refuses it ({error})", {"kind": kind, **options}, fix) from error
+        fix = "optimizer=functools.partial(torch.optim.AdamW, weight_decay=0.1), lr=1e-3"
+        raise ArgumentError("optimizer", f"torch refuses it ({error})", choice, fix) from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         rule = "must return a torch.optim.Optimizer when it is called with parameter groups"
         raise ArgumentError("optimizer", rule, type(optimizer).__name__, "optimizer=torch.optim.AdamW")

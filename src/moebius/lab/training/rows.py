@@ -23,7 +23,8 @@ class TrainingRows:
         self.name = "training"
         self.split = split
         if self.views is not None:
-            augmentations = [(type(each).__name__, sorted(vars(each).items())) for each in settings.augment]
+            functions = [each.function for each in settings.augment]
+            augmentations = [(type(each).__name__, sorted(vars(each).items())) for each in functions]
             self.name = f"views {self.views} {seed} {augmentations}"
             self.split = make_augmented_views(split, settings.augment, self.views, seed)
 

@@ -1,192 +1,181 @@
-"""How a mixture is trained: plain values, no recipe."""
+"""How a mixture is trained: a recipe's `training`, and the keywords of `mb.fit`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
+from pydantic import Field, model_validator
 from torch import Tensor
-from torch.optim import Optimizer
 
-from moebius.kit.errors import ArgumentError
-from moebius.kit.registry import find
-from moebius.lab.training.gate_losses import GateLoss, as_gate_losses
-from moebius.schedules import Schedule, as_schedule
+from moebius.lab.checks.problems import Problem
+from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
+from moebius.lab.checks.wording import validate_beside
+from moebius.lab.training.described import Amount, AmountLike, Augmentation, Described, Rate
+from moebius.lab.training.gate_losses import GateLosses, LossLike
+from moebius.lab.training.optimizer_choice import OptimizerChoice, OptimizerLike
 
-OptimizerChoice = str | Callable[..., Optimizer] | Optimizer
 
-
-@dataclass(frozen=True)
-class Part:
-    """Settings of the gates alone, or of the experts alone.
+class Part(Strict):
+    """What applies to the parameters of the gates, or of the experts, alone.
 
     Arguments:
-        lr: learning rate over epochs; None for the optimizer's.
-        freeze: never update the part.
-        start_epoch: the epoch (from 0, may be a fraction) from which on the part is updated.
-        period, phase: the part is updated in the epochs e (from 0) with e mod period = phase: parts that take turns.
+        lr: their learning rate, at least 0; null for the optimizer's.
+        freeze: whether they stay as they are.
+        start_epoch: they train from this epoch on, counted from 0; fractions are allowed.
+        period: they train in every period-th epoch.
+        phase: the first of these epochs, from 0: gate and experts with different phases take turns.
     """
 
-    lr: Schedule | None = None
+    lr: Annotated[Rate | None, place_of("rate-or-null")] = None
     freeze: bool = False
-    start_epoch: float | int = 0.0
-    period: int = 1
-    phase: int = 0
+    start_epoch: float = Field(default=0.0, ge=0)
+    period: AtLeastOne = 1
+    phase: int = Field(default=0, ge=0)
 
     def trains(self, epoch: float | int) -> bool:
         """Whether the part is updated at `epoch`."""
         return not self.freeze and epoch >= self.start_epoch and int(epoch) % self.period == self.phase
 
 
-@dataclass(frozen=True)
-class Plateau:
-    """Learning rates fall while the held-out measure does not improve.
+class Plateau(Strict):
+    """Learning rates that fall when the held-out rows show no progress.
 
     Arguments:
-        patience: epochs without a better one until the rates fall, and until they fall again.
-        factor: multiplies the rates.
-        least: no rate falls below this value.
+        patience: the rates fall after this many epochs without a better one, and again after as many more.
+        factor: what the rates are multiplied with, between 0 and 1.
+        least: no rate falls below this, at least 0.
     """
 
-    patience: int
-    factor: float | int = 0.5
-    least: float | int = 0.0
+    patience: AtLeastOne
+    factor: float = Field(default=0.5, gt=0, lt=1)
+    least: float = Field(default=0.0, ge=0)
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Decisions by held-out rows at the end of each epoch; the finished model has the weights of the best epoch.
+class Watch(Strict):
+    """What the held-out rows decide at the end of each epoch: the weights of the best epoch are kept.
 
     Arguments:
-        measure: "accuracy" or "loss" of the held-out rows; it decides which epoch is better.
-        patience: training ends after so many epochs without a better one; None for never.
-        plateau: how learning rates fall; None for not at all.
-        above: an epoch whose measure is no better than this value is never the best.
-        restart: begin every epoch from the best weights so far; the optimizer keeps its state.
+        measure: what makes an epoch better, accuracy or loss.
+        patience: training ends after this many epochs without a better one; null trains all epochs.
+        plateau: how learning rates fall without progress; null to leave them.
+        above: only an epoch with a measure above this counts as the best; null for any.
+        restart: whether every epoch begins from the best weights so far; the optimizer's state stays as it is.
     """
 
     measure: Literal["accuracy", "loss"] = "accuracy"
-    patience: int | None = None
+    patience: AtLeastOne | None = None
     plateau: Plateau | None = None
-    above: float | int | None = None
+    above: float | None = None
     restart: bool = False
 
 
-@dataclass(frozen=True)
-class L2:
-    """weight · Σ w² over the kernels of the layers that train, as a term of the loss.
+class L2(Strict):
+    """A penalty on the squares of kernels: weight · Σ w² is a term of the loss.
 
     Arguments:
-        weight: factor in the total.
-        layers: "all" that have kernels (dense and convolutional), or "convolutions".
+        weight: factor of the sum, at least 0.
+        layers: all layers that have kernels (dense and convolutional), or convolutions only.
     """
 
-    weight: float | int
+    weight: float = Field(ge=0)
     layers: Literal["all", "convolutions"] = "all"
 
 
-@dataclass(frozen=True, repr=False)
-class Settings:
-    """How a mixture is trained.
+class Settings(Strict):
+    """How a model is trained; in a recipe every variant, unless the variant has a `training` of its own.
+
+    In Python a value may also be an object: a function as a loss (`gate_losses.GateLoss`), a class, a function or an
+    object as the optimizer (`optimizer_choice.OptimizerChoice`), a function of the epoch for a number that follows a
+    schedule, and a function of images as an augmentation.
 
     Arguments:
-        epochs: passes over the training rows.
-        batch_size: rows per step.
-        optimizer: "adam", "adamw" or "sgd"; a class or function that takes parameter groups and returns an optimizer;
-            or an optimizer over parameters of the model.
-        lr: learning rate over epochs; None for the rates that the optimizer's groups have when it is built.
-        optimizer_options: further keywords of torch's class, for an optimizer that is chosen by name.
-        gate, experts: settings of these parts alone.
-        losses: gate losses; the total is the cross-entropy plus Σ weight · loss.
-        cross_entropy: weight of the cross-entropy of the mixture's output, over epochs.
-        router: attribute of the routers (temperature, k, noise …) → its value over epochs, in training steps alone:
-            evaluation and the finished model have the router as it was built.
-        clip_norm: largest norm of all gradients together; None for no limit.
-        l2: penalty on kernels in the loss; None for none.
-        watch: decisions by held-out rows; None keeps the epoch with the best accuracy on them, if there are any.
-        augment: augmentations of the images of training steps, in order.
-        views: draw so many augmented copies of the training rows once and train on them in turn, one copy an epoch,
-            instead of drawing anew in every step: the outputs of frozen experts can then be cached.
-        remember: compute the outputs of frozen parts for a row once, where that is exact.
-        precision: "fp32", "bf16", or "auto" (see `choose_precision`).
-        checkpoint_seconds: longest time between two checkpoints; one more is written at each epoch's end.
+        epochs: number of passes over the training rows, at least 1.
+        batch_size: rows in a step, at least 1.
+        optimizer: what updates the parameters.
+        gate: what applies to the gates and routers alone.
+        experts: what applies to the experts alone.
+        losses: gate losses, added to the cross-entropy.
+        cross_entropy: factor of the cross-entropy of the mixture's output, at least 0.
+        router: numbers of the router that follow a schedule while training, by keyword.
+        clip_norm: largest norm of all gradients together, above 0; null for no limit.
+        l2: a penalty on kernels; null for none.
+        watch: what held-out rows decide; needs data.validation_rows. Null trains all epochs, and keeps the epoch of
+            the best accuracy on held-out rows if there are any, else the last.
+        augment: random changes of the training images, in this order.
+        views: number of augmented copies of the training rows that are drawn once and take turns, one in each epoch;
+            null draws anew in every step.
+        remember: whether outputs of frozen parts are computed once for each row and kept, where that is exact.
+        precision: number format of the products; auto decides by the size of the model and the device.
+        checkpoint_seconds: longest time between two checkpoints, above 0; each epoch also ends with one.
+
+    Raises:
+        ValidationError: of pydantic, with all problems; `fit` and `load_recipe` report them as errors of moebius.
+
+    Example:
+        >>> settings = Settings.model_validate({"epochs": 4, "optimizer": {"kind": "sgd", "momentum": 0.9}})
+        >>> settings
+        Settings(epochs=4, optimizer=OptimizerChoice(kind='sgd', momentum=0.9))
+        >>> settings.lr(0.5)
+        0.001
+    """
+
+    epochs: AtLeastOne = 20
+    batch_size: AtLeastOne = 128
+    optimizer: Annotated[OptimizerChoice, place_of("optimizer")] = OptimizerChoice()
+    gate: Part = Part()
+    experts: Part = Part()
+    losses: GateLosses = ()
+    cross_entropy: Rate = Field(default=1.0, validate_default=True)
+    router: dict[str, Amount] = Field(default={})
+    clip_norm: float | None = Field(default=None, gt=0)
+    l2: L2 | None = None
+    watch: Watch | None = None
+    augment: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ()
+    views: AtLeastOne | None = None
+    remember: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_together(cls, value: Any, handler: Callable[[Any], "Settings"]) -> "Settings":
+        problems = []
+        given = value if isinstance(value, Mapping) else {}
+        if given.get("views") is not None and not given.get("augment"):
+            rule, fix = "is a number of augmented copies, and nothing augments", "augment: [{kind: flip}]"
+            problems.append(Problem(("views",), rule, given["views"], fix))
+        parts = [given.get(name) for name in ("gate", "experts")]
+        if all(isinstance(part, Mapping | Part) and dict(part).get("freeze") is True for part in parts):
+            rule = "leaves nothing to train, the experts are frozen too"
+            problems.append(Problem(("gate", "freeze"), rule, True))
+        return validate_beside(problems, cls, handler, value)
+
+    @property
+    def lr(self) -> Described | None:
+        """Learning rate over epochs; None for the rates that the optimizer's groups have when it is built."""
+        return self.optimizer.lr
+
+
+class TrainingKeywords(TypedDict, total=False):
+    """The fields of `Settings` as `mb.fit` takes them, and three short forms: `lr` is that of the optimizer, `patience`
+    and `plateau` (epochs without a better one until rates are halved) those of `watch`.
     """
 
     epochs: int
     batch_size: int
-    optimizer: OptimizerChoice
-    lr: Schedule | None = None
-    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
-    gate: Part = Part()
-    experts: Part = Part()
-    losses: tuple[GateLoss, ...] = ()
-    cross_entropy: Schedule = field(default_factory=lambda: as_schedule(1.0))
-    router: Mapping[str, Schedule] = field(default_factory=dict)
-    clip_norm: float | int | None = None
-    l2: L2 | None = None
-    watch: Watch | None = None
-    augment: tuple[Callable[[Tensor], Tensor], ...] = ()
-    views: int | None = None
-    remember: bool = True
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    checkpoint_seconds: float | int = 30.0
-
-    def __repr__(self) -> str:
-        defaults = vars(Settings(self.epochs, self.batch_size, ""))
-        names = [each.name for each in fields(self)]
-        # Schedules that are made anew for each object are equal by value.
-        shown = [name for name in names if name in ("epochs", "batch_size") or getattr(self, name) != defaults[name]]
-        return f"Settings({', '.join(f'{name}={_describe(getattr(self, name))}' for name in shown)})"
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> "Settings":
-        """The settings that the `training` part of a resolved recipe describes.
-
-        Raises:
-            ArgumentError, UnknownKindError: a schedule or a loss is not what its kind takes.
-
-        Example:
-            >>> plain = {"epochs": 1, "batch_size": 8, "optimizer": {"kind": "adam", "lr": 1e-3}}
-            >>> Settings.from_plain(plain).lr(0.5)
-            0.001
-        """
-        plain = dict(plain)
-        optimizer = dict(plain.pop("optimizer"))
-        for name in ("gate", "experts"):
-            part = dict(plain.get(name) or {})
-            if part.get("lr") is not None:
-                part["lr"] = as_schedule(part["lr"])
-            plain[name] = Part(**part)
-        plain["watch"] = _watch_from(plain.get("watch"))
-        plain["l2"] = None if plain.get("l2") is None else L2(**plain["l2"])
-        plain["augment"] = tuple(_build_augmentation(augmentation) for augmentation in plain.get("augment") or ())
-        plain["losses"] = as_gate_losses(plain.get("losses") or ())
-        plain["cross_entropy"] = as_schedule(plain.get("cross_entropy", 1.0))
-        plain["router"] = {name: as_schedule(value) for name, value in (plain.get("router") or {}).items()}
-        kind, lr = optimizer.pop("kind"), as_schedule(optimizer.pop("lr"))
-        settings = cls(optimizer=kind, lr=lr, optimizer_options=optimizer, **plain)
-        if settings.gate.freeze and settings.experts.freeze:
-            rule = "must leave the gate or the experts to train"
-            raise ArgumentError("training", rule, "both frozen", "training: {gate: {freeze: false}}")
-        return settings
-
-
-def _describe(value: Any) -> str:
-    """The text of a setting: losses and functions by their names, an optimizer by its class."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_describe, value))}]"
-    if isinstance(value, GateLoss):
-        return value.name
-    if isinstance(value, Optimizer):
-        return type(value).__name__
-    return getattr(value, "__name__", repr(value))
-
-
-def _watch_from(plain: Mapping[str, Any] | None) -> Watch | None:
-    if plain is None:
-        return None
-    plateau = plain.get("plateau")
-    return Watch(**{**plain, "plateau": None if plateau is None else Plateau(**plateau)})
-
-
-def _build_augmentation(plain: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    return find("data.augmentation", plain["kind"])(**{key: value for key, value in plain.items() if key != "kind"})
+    optimizer: OptimizerLike | OptimizerChoice
+    lr: AmountLike | None
+    gate: Mapping[str, Any] | Part
+    experts: Mapping[str, Any] | Part
+    losses: Sequence[LossLike]
+    cross_entropy: AmountLike
+    router: Mapping[str, AmountLike]
+    clip_norm: float | int | None
+    l2: Mapping[str, Any] | L2 | None
+    watch: Mapping[str, Any] | Watch | None
+    patience: int | None
+    plateau: int | None
+    augment: Sequence[Callable[[Tensor], Tensor] | Mapping[str, Any]]
+    views: int | None
+    remember: bool
+    precision: Literal["auto", "fp32", "bf16"]
+    checkpoint_seconds: float | int

@@ -1,14 +1,25 @@
 """The keys of a recipe's file."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from moebius.lab.recipe.schema.base import AtLeastOne, FileName, Strict, place_of
+from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
 from moebius.lab.recipe.schema.report import ReportSpec
-from moebius.lab.recipe.schema.training import TrainingSpec
+from moebius.lab.training.settings import Settings
 
-Changes = Annotated[dict[str, Any], place_of("TrainingSpec-change")]
+FILE_NAME = r"^\w[\w+-]*$"
+
+
+def _check_file_name(name: str) -> str:
+    if not re.fullmatch(FILE_NAME, name):
+        raise ValueError("needs letters, digits, _, + and - alone, for it names a folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_file_name), WithJsonSchema({"type": "string", "pattern": FILE_NAME})]
+Changes = Annotated[dict[str, Any], place_of("Settings-change")]
 Network = Annotated[dict[str, Any], place_of("network-change")]
 
 
@@ -94,7 +105,7 @@ class RecipeFile(Strict):
     description: str = ""
     time: str = ""
     data: DataSpec
-    training: TrainingSpec = TrainingSpec()
+    training: Settings = Settings()
     pretraining: PretrainingSpec = PretrainingSpec()
     stages: dict[FileName, Annotated[dict[str, Any], place_of("StageFile")]] = Field(default={})
     model: Annotated[dict[str, Any], place_of("model")] = Field(default={})

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from moebius.lab.recipe.schema.base import Strict
+from moebius.lab.checks.strict import Strict
 
 
 class CurvesSpec(Strict):

@@ -6,7 +6,7 @@ from typing import Any
 
 from moebius.lab.recipe.schema.file import DataSpec, RecipeFile
 from moebius.lab.recipe.schema.report import ReportSpec
-from moebius.lab.recipe.schema.training import TrainingSpec
+from moebius.lab.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Stage:
     model: Mapping[str, Any]
     part: str
     rows: Mapping[str, Any]
-    training: TrainingSpec
+    training: Settings
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Variant:
 
     name: str
     model: Mapping[str, Any]
-    training: TrainingSpec
+    training: Settings
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Recipe:
         return self.file.data
 
     @property
-    def training(self) -> TrainingSpec:
+    def training(self) -> Settings:
         """The training that variants share; `Variant.training` has the changes of a variant."""
         return self.file.training
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from moebius.lab.recipe.keywords import keyword_cells, list_keywords, parse_arguments, read_keywords, yaml_text
+from moebius.lab.checks.keywords import keyword_cells, list_keywords, parse_arguments, read_keywords, yaml_text
 
 
 def made_up(rows, size: int, low: float = 2 / 3, high: float = 1.0, names: Sequence[str] = ("a", "b"), **options: Any):

@@ -1,7 +1,7 @@
 import pytest
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.recipe.problems import Problem, from_argument_error, parse_path, path_text, shortened, unique_problems
+from moebius.lab.checks.problems import Problem, from_argument_error, parse_path, path_text, shortened, unique_problems
 
 
 def test_a_problem_is_one_line():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moebius.kit.registry import kinds
-from moebius.lab.recipe.components import check_amount, check_component, check_keywords
+from moebius.lab.checks.components import check_amount, check_component, check_keywords
 
 
 def lines(problems):

@@ -14,10 +14,10 @@ from pydantic.errors import PydanticSchemaGenerationError
 from moebius.core.routing import Router
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find, kinds
+from moebius.lab.checks.keywords import caller_arguments, read_annotations
+from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
+from moebius.lab.checks.wording import describe_type
 from moebius.lab.model.resolve import FACTS
-from moebius.lab.recipe.keywords import caller_arguments, read_annotations
-from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
-from moebius.lab.recipe.wording import describe_type
 
 
 def check_component(

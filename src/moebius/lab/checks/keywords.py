@@ -11,8 +11,8 @@ from typing import Any
 from moebius.core.loss_needs import loss_needs
 from moebius.core.routing import Router
 from moebius.kit.registry import ROOMS, find, kinds
+from moebius.lab.checks.wording import describe_type
 from moebius.lab.model.resolve import FACTS
-from moebius.lab.recipe.wording import describe_type
 
 # The rooms whose components get facts of the data; a kind of room layers gets its width, `dim`.
 MODEL_ROOMS = ("gates", "routers", "experts", "combine")

@@ -2,15 +2,18 @@
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.recipe.problems import ABSENT, Path, Problem
+from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
 
+Model = TypeVar("Model", bound=BaseModel)
 _SINGULAR = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 _PLURAL = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false values"}
 
@@ -59,6 +62,44 @@ def problems_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
     return [_describe_error(details, model, prefix) for details in error.errors(include_url=False)]
 
 
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Report problems from a validator of pydantic, where there are any; `problems_of` gives them back.
+
+    Raises:
+        ValidationError: with an error at the path of each problem, below the place of the validator.
+    """
+    lines: list[InitErrorDetails] = []
+    for problem in problems:
+        template = "{rule}; {fix}" if problem.fix else "{rule}"
+        error = PydanticCustomError("problem", template, {"rule": problem.rule, "fix": problem.fix})
+        lines.append({"type": error, "loc": problem.path, "input": problem.value})
+    if lines:
+        raise ValidationError.from_exception_data("value", lines)
+
+
+def validate_beside(
+    problems: Sequence[Problem], model: type[Model], handler: Callable[[Any], Model], value: Any
+) -> Model:
+    """What a model's wrapped validator makes of a value; its own errors and these problems are reported together.
+
+    Arguments:
+        problems: what the caller found.
+        model: the model of the value.
+        handler: the wrapped validator.
+        value: what it validates.
+
+    Raises:
+        ValidationError: there is a problem.
+    """
+    try:
+        validated = handler(value)
+    except ValidationError as error:
+        raise_problems([*problems, *problems_of(error, model)])
+        raise
+    raise_problems(problems)
+    return validated
+
+
 def _describe_error(details: Any, model: type[BaseModel], prefix: Path) -> Problem:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     path = (*prefix, *details["loc"])
@@ -66,6 +107,10 @@ def _describe_error(details: Any, model: type[BaseModel], prefix: Path) -> Probl
         return Problem(path, "no such key", value, did_you_mean(str(path[-1]), _list_keys(model, details["loc"][:-1])))
     if kind == "missing":
         return Problem(path, "is missing", ABSENT)
+    if kind == "problem":
+        return Problem(path, context["rule"], value, context["fix"])
+    if kind == "value_error" and isinstance(context["error"], ArgumentError):
+        return from_argument_error(context["error"], path)
     if kind == "value_error":
         return Problem(path, str(context["error"]), value)
     return Problem(path, _describe_rule(kind, context) or details["msg"].lower(), value)
@@ -79,6 +124,7 @@ def _describe_rule(kind: str, context: Mapping[str, Any]) -> str | None:
         "string": "needs text",
         "bool": "needs true or false",
         "list": "needs a list",
+        "tuple": "needs a list",
         "dict": "needs a mapping of keys to values",
         "model": "needs a mapping of keys to values",
     }

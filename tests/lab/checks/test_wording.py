@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import Field, ValidationError
 
-from moebius.lab.recipe.schema import Strict
-from moebius.lab.recipe.wording import describe_type, problems_of
+from moebius.lab.checks.strict import Strict
+from moebius.lab.checks.wording import describe_type, problems_of
 
 
 @pytest.mark.parametrize(

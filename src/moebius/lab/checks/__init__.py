@@ -1,0 +1,1 @@
+"""Checks of plain values: what a component takes, and what is wrong with a value, in words."""
