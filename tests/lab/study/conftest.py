@@ -12,7 +12,6 @@ import pytest
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
-from moebius.lab.recipe.text import write_yaml
 from moebius.lab.study.cohorts import CohortMode
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run import LoadData
@@ -20,6 +19,7 @@ from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.train_run import result_path
 from moebius.lab.study.workers import Failure, run_all
 from moebius.lab.training.outcome import Event
+from moebius.lab.yaml_text import write_yaml
 
 RECIPE = """
 name: small
