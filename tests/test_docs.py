@@ -145,7 +145,7 @@ def packages_of_the_lab() -> list[str]:
     # PyTorch itself brings these two.
     needed -= {"filelock", "jinja2"}
     installed = packages_distributions().items()
-    names = [name for name, owners in installed if needed & {owner.lower() for owner in owners}]
+    names = [name for name, owners in installed if needed & {owner.lower().replace("_", "-") for owner in owners}]
     assert len(names) >= len(needed)
     return names
 

@@ -12,7 +12,7 @@ from moebius.kit.errors import MissingExtraError
 # Import names of the packages that only the lab uses.
 NEEDED = (
     *("altair", "datasets", "filelock", "huggingface_hub", "jinja2", "kornia", "pandas", "PIL"),
-    *("pyarrow", "pydantic", "rich", "scipy", "sklearn", "typer", "vl_convert", "yaml"),
+    *("pyarrow", "pydantic", "rich", "ruamel", "scipy", "sklearn", "typer", "vl_convert"),
 )
 
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -25,13 +25,16 @@ if _missing:
 
 if TYPE_CHECKING:
     from moebius.lab import bench, data, diagnostics, model, predict, recipe, report, study, training
+    from moebius.lab.study.run_recipe import run_recipe as run
 
-__all__ = ["bench", "data", "diagnostics", "model", "predict", "recipe", "report", "study", "training"]
+__all__ = ["bench", "data", "diagnostics", "model", "predict", "recipe", "report", "run", "study", "training"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         # Loaded when first used: the command's help must not wait for torch.
+        if name == "run":
+            return importlib.import_module("moebius.lab.study.run_recipe").run_recipe
         if name in __all__:
             return importlib.import_module(f"moebius.lab.{name}")
         raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")

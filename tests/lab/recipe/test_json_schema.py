@@ -13,7 +13,7 @@ from moebius.kit.registry import kinds
 from moebius.lab.recipe.json_schema import recipe_schema
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped_recipes
-from moebius.lab.recipe.text import read_yaml
+from moebius.lab.yaml_text import read_yaml
 
 WRONG = read_yaml((Path(__file__).parent / "wrong.yaml").read_text(encoding="utf-8"), "wrong.yaml")
 

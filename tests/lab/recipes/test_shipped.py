@@ -11,10 +11,10 @@ from moebius.lab.recipe.schema import Variant
 from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped_recipes
 from moebius.lab.recipe.sizes import sizes
 from moebius.lab.recipe.stages import stage_specs
-from moebius.lab.recipe.text import write_yaml
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.settings import Settings
+from moebius.lab.yaml_text import write_yaml
 from moebius.storage.tensors import stored_tensors
 
 NAMES = (

@@ -14,7 +14,6 @@ from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Recipe
-from moebius.lab.recipe.text import write_yaml
 from moebius.lab.study.cohorts import CohortMode, Job
 from moebius.lab.study.job import run_job
 from moebius.lab.study.job_spec import load_data
@@ -22,6 +21,7 @@ from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Event
+from moebius.lab.yaml_text import write_yaml
 
 RECIPE = """
 name: small

@@ -88,7 +88,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None,
     """
     from moebius.lab.recipe.load import load_recipe
     from moebius.lab.recipe.sizes import sizes
-    from moebius.lab.recipe.text import write_yaml
+    from moebius.lab.yaml_text import write_yaml
 
     run_plugins(plugin)
     loaded = load_recipe(recipe, overrides or (), preset)

@@ -44,17 +44,21 @@ def run(
     from moebius.kit.allocator import tune_allocator
 
     tune_allocator()
-    from moebius.lab.recipe.load import load_recipe
-    from moebius.lab.recipe.plugins import load_plugins
+    from moebius.lab.study.run_recipe import plan_recipe, run_recipe
 
-    plugins = load_plugins(plugin or ())
-    loaded = load_recipe(recipe, overrides or (), preset, seeds)
-    from moebius.lab import study
-
-    folder = out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}")
-    options = {"data_dir": data_dir, "device": device, "workers": workers, "stages_dir": stages, "cohorts": cohorts}
+    options = {
+        "preset": preset,
+        "overrides": overrides or (),
+        "seeds": seeds,
+        "data_dir": data_dir,
+        "device": device,
+        "workers": workers,
+        "cohorts": cohorts,
+        "stages": stages,
+        "plugins": plugin or (),
+    }
     if not plan_only:
-        study.run(loaded, out=folder, plugins=plugins, **options)
+        run_recipe(recipe, out, **options)
         return
-    for job in study.plan_only(loaded, folder, Console(stderr=True), plugins=plugins, **options):
+    for job in plan_recipe(recipe, out, console=Console(stderr=True), **options):
         typer.echo(job)

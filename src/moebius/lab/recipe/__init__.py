@@ -13,9 +13,7 @@ _NAMES = {
     "Variant": "schema",
     "guess_facts": "check",
     "load_recipe": "load",
-    "read_yaml": "text",
     "shipped": "shipped",
-    "write_yaml": "text",
 }
 
 

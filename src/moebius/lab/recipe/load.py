@@ -1,26 +1,32 @@
 """Loads a recipe: the file, then a preset, then overrides, then the number of seeds."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.checks.problems import Path, Problem, inner_mapping, parse_path
+from moebius.lab.checks.problems import Path as Keys
+from moebius.lab.checks.problems import Problem, inner_mapping, parse_path
 from moebius.lab.recipe.check import check_recipe
 from moebius.lab.recipe.overrides import assign_value, parse_override
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
+from moebius.lab.yaml_text import copy_plain
 
 
 def load_recipe(
-    name_or_path: str, overrides: Sequence[str] = (), preset: str | None = None, seeds: int | None = None
+    recipe: Mapping[str, Any] | str | Path,
+    overrides: Sequence[str] = (),
+    preset: str | None = None,
+    seeds: int | None = None,
 ) -> Recipe:
-    """The validated recipe of this name or file.
+    """The validated recipe of this name, file or mapping.
 
     Arguments:
-        name_or_path: a shipped name (`quickstart`), or the path of a YAML file.
+        recipe: a shipped name (`quickstart`), the path of a YAML file, or what such a file holds: plain values.
         overrides: `key=value` each, with dotted keys and values in YAML (`training.epochs=2`); the last one of a key
             counts.
         preset: name of the recipe's preset that is applied before the overrides.
@@ -35,9 +41,14 @@ def load_recipe(
         >>> recipe.training.epochs, [variant.name for variant in recipe.variants]
         (2, ['single', 'predesigned', 'linear', 'hidden'])
     """
-    path = find_recipe(str(name_or_path))
-    source = path.name if path.stem == name_or_path else str(name_or_path)
-    raw = read_recipe(path, source)
+    if isinstance(recipe, Mapping):
+        source = "recipe"
+        raw = copy_plain(recipe, source)
+        reference = f"{raw.get('name', source)}.yaml"
+    else:
+        path, reference = find_recipe(str(recipe)), str(recipe)
+        source = path.name if path.stem == reference else reference
+        raw = read_recipe(path, source)
     presets = inner_mapping(raw, "presets")
     if preset is not None and preset not in presets:
         fix = did_you_mean(preset, presets) if presets else "leave --preset out, the recipe has none"
@@ -56,7 +67,7 @@ def load_recipe(
         lines += [] if name == preset else _preset_lines(raw, presets[name], name)
     if lines or file is None:
         raise RecipeError(source, list(dict.fromkeys(lines)))
-    return Recipe(source, str(name_or_path), file, variants, stages, preset, tuple(overrides))
+    return Recipe(source, reference, file, variants, stages, preset, tuple(overrides))
 
 
 @dataclass
@@ -70,7 +81,7 @@ class _Draft:
     """
 
     raw: dict[str, Any]
-    origins: list[tuple[Path, str]] = field(default_factory=list)
+    origins: list[tuple[Keys, str]] = field(default_factory=list)
     problems: list[tuple[Problem, str]] = field(default_factory=list)
 
     def __post_init__(self):
@@ -80,7 +91,7 @@ class _Draft:
             # A variant `linear:` without a value changes nothing.
             self.raw["variants"] = {name: {} if value is None else value for name, value in variants.items()}
 
-    def set(self, path: Path, value: Any, origin: str) -> None:
+    def set(self, path: Keys, value: Any, origin: str) -> None:
         """Set a value, or note the problem that prevents it."""
         changed = assign_value(self.raw, path, value)
         if isinstance(changed, Problem):
@@ -101,7 +112,7 @@ class _Draft:
         else:
             self.set(*parsed, origin=f"from {text}")
 
-    def note(self, path: Path) -> str:
+    def note(self, path: Keys) -> str:
         """The origin of the value at `path` in brackets; "" where it is the file."""
         origins = [origin for changed, origin in self.origins if path[: len(changed)] == changed]
         return f" ({origins[-1]})" if origins else ""

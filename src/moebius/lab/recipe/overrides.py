@@ -6,7 +6,7 @@ from typing import Any
 from moebius.kit.errors import RecipeError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path, Problem, parse_path, path_text
-from moebius.lab.recipe.text import read_yaml
+from moebius.lab.yaml_text import read_yaml
 
 
 def parse_override(text: str) -> tuple[Path, Any] | Problem:

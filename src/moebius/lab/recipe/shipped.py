@@ -6,7 +6,7 @@ from typing import Any
 
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.recipe.text import read_yaml
+from moebius.lab.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")

@@ -49,7 +49,7 @@ class Recipe:
 
     Arguments:
         source: name of its file in errors.
-        reference: the shipped name or the path that `load_recipe` received.
+        reference: the shipped name or the path that `load_recipe` received; for a mapping, a file of its name.
         file: the values of all keys, with defaults filled in.
         variants: the models to compare, in the recipe's order.
         stages: the stages, each after those that it uses.

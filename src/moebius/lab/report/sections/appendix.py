@@ -1,10 +1,9 @@
 """The files beside the page, and the recipe to run the study again."""
 
-import yaml
-
 from moebius.lab.report.blocks import Block, Code, Details, Section, Text
 from moebius.lab.report.numbers import listing
 from moebius.lab.report.source import Study
+from moebius.lab.yaml_text import write_yaml
 
 ORDER = 100
 
@@ -18,6 +17,6 @@ def section(study: Study) -> Section | None:
     text += "every picture is in figures/ as SVG and PNG."
     blocks: list[Block] = [Text(text)]
     if study.recipe:
-        text = yaml.safe_dump(dict(study.recipe), sort_keys=False, allow_unicode=True, width=110)
-        blocks.append(Details("The recipe as it ran, with presets and overrides resolved", [Code(text.rstrip())]))
+        text = write_yaml(dict(study.recipe)).rstrip()
+        blocks.append(Details("The recipe as it ran, with presets and overrides resolved", [Code(text)]))
     return Section("files", "Files and recipe", blocks)
