@@ -1,12 +1,56 @@
 """Whether modules are equal but for the values of their parameters, so that one computation serves all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Structure:
+    """What a module consists of, besides the values of its tensors.
+
+    Arguments:
+        module: the module, as it is now.
+
+    Attributes:
+        parts: the module and all modules inside it, each once, with their paths.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.kind, self.parts = type(module), named_parts(module)
+        # Each tensor once: a module with two tensors then has one name more than a module with one tensor of two names.
+        tensors: set[Tensor] = set()
+        self.shapes: list[tuple[str, str, tuple[int, ...]]] = []
+        self.formats: list[tuple[torch.dtype, torch.device, type]] = []
+        for path, part in self.parts:
+            for table in (part._parameters, part._buffers):
+                for name, tensor in table.items():
+                    if tensor is not None and tensor not in tensors:
+                        tensors.add(tensor)
+                        self.shapes.append((path, name, tuple(tensor.shape)))
+                        self.formats.append((tensor.dtype, tensor.device, type(tensor)))
+
+    def difference(self, other: "Structure") -> str | None:
+        """In what the modules differ, as the end of a sentence; None where they are equal."""
+        if self.kind is not other.kind:
+            return _DIFFERENCES[0]
+        if self.shapes != other.shapes:
+            return _DIFFERENCES[1]
+        if self.formats != other.formats:
+            return _DIFFERENCES[2]
+        same = len(self.parts) == len(other.parts) and all(map(_are_equal, self.parts, other.parts))
+        return None if same else _DIFFERENCES[3]
+
+
+_DIFFERENCES = (
+    "their classes differ",
+    "their parameters' shapes differ",
+    "their tensors' formats, devices or kinds differ",
+    "their structures differ",
+)
 
 
 def describe_difference(experts: Sequence[nn.Module]) -> str | None:
@@ -16,18 +60,25 @@ def describe_difference(experts: Sequence[nn.Module]) -> str | None:
         >>> describe_difference([nn.Linear(2, 3), nn.Linear(2, 4)])
         "their parameters' shapes differ"
     """
-    first = experts[0]
-    if any(type(expert) is not type(first) for expert in experts):
-        return "their classes differ"
-    shapes = _tensor_shapes(first)
-    if any(_tensor_shapes(expert) != shapes for expert in experts):
-        return "their parameters' shapes differ"
-    formats = _tensor_formats(first)
-    if any(_tensor_formats(expert) != formats for expert in experts):
-        return "their tensors' formats, devices or kinds differ"
-    if any(str(expert) != str(first) or not _has_equal_settings(expert, first) for expert in experts):
-        return "their structures differ"
-    return None
+    first, *others = map(Structure, experts)
+    differences = set(map(first.difference, others))
+    return next((difference for difference in _DIFFERENCES if difference in differences), None)
+
+
+def named_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """`list(module.named_modules())`, in a tenth of its calls of functions."""
+    parts: list[tuple[str, nn.Module]] = []
+    seen: set[nn.Module] = set()
+    remaining = [("", module)]
+    while remaining:
+        path, part = remaining.pop()
+        if part not in seen:
+            seen.add(part)
+            parts.append((path, part))
+            for name, child in reversed(part._modules.items()):
+                if child is not None:
+                    remaining.append((f"{path}.{name}" if path else name, child))
+    return parts
 
 
 def has_global_hooks() -> bool:
@@ -40,30 +91,23 @@ def has_hooks(experts: Sequence[nn.Module]) -> bool:
     return any(getattr(part, table, None) for expert in experts for part in expert.modules() for table in HOOK_TABLES)
 
 
-def _tensor_shapes(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    return [(name, tuple(tensor.shape)) for name, tensor in _distinct_tensors(module)]
-
-
-def _tensor_formats(module: nn.Module) -> list[tuple[torch.dtype, torch.device, type]]:
-    return [(tensor.dtype, tensor.device, type(tensor)) for _, tensor in _distinct_tensors(module)]
-
-
-def _distinct_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    # Each tensor once: a module with two tensors then has one name more than a module with one tensor of two names.
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _has_equal_settings(expert: nn.Module, first: nn.Module) -> bool:
-    """Whether all attributes that a forward can read, besides parameters and buffers, are equal."""
-    if expert is first:
+def _are_equal(left: tuple[str, nn.Module], right: tuple[str, nn.Module]) -> bool:
+    """Whether two parts have one path and class, and all attributes that a forward can read are equal in them."""
+    (left_path, left_part), (right_path, right_part) = left, right
+    kind = type(left_part)
+    if left_path != right_path or kind is not type(right_part):
+        return False
+    if not equal_values(_settings(left_part), _settings(right_part)):
+        return False
+    if kind.__module__.startswith("torch.nn.modules."):  # these show their public attributes
         return True
-    pairs = zip(expert.modules(), first.modules(), strict=True)
-    return all(equal_values(_settings(expert_part), _settings(first_part)) for expert_part, first_part in pairs)
+    if kind.__repr__ is not nn.Module.__repr__:
+        return repr(left_part) == repr(right_part)
+    return kind.extra_repr is nn.Module.extra_repr or left_part.extra_repr() == right_part.extra_repr()
 
 
 def _settings(part: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(part).items() if name == "training" or not name.startswith("_")}
+    return {name: value for name, value in vars(part).items() if name[0] != "_"}
 
 
 def equal_values(left: Any, right: Any) -> bool:

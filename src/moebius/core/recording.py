@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from moebius.core.activation_checkpointing import backward_number, loses_graph, replayed_value
-from moebius.core.routing import Routing
+from moebius.core.equality import named_parts
+from moebius.core.routing import Routing, map_distinct
 from moebius.core.row_context import ThreadValue, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
@@ -45,17 +45,14 @@ def record_routing(module: nn.Module, routing: Routing) -> None:
 
 def _without_gradients(routing: Routing) -> Routing:
     """A copy of the routing whose backward raises an error; two fields that are one tensor stay one tensor."""
-    copies: dict[int, Tensor] = {}
 
     def refuse_gradient(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        if id(value) not in copies:
-            with torch.enable_grad():
-                copies[id(value)] = _RefuseBackward.apply(value.detach().requires_grad_())  # type: ignore[assignment]
-        return copies[id(value)]
+        with torch.enable_grad():
+            return _RefuseBackward.apply(value.detach().requires_grad_())
 
-    return pytree.tree_map(refuse_gradient, routing)
+    return map_distinct(refuse_gradient, routing)
 
 
 class _RefuseBackward(torch.autograd.Function):
@@ -77,14 +74,20 @@ class Recorder:
     """
 
     def __init__(self, module: nn.Module):
-        self.paths = {id(part): path for path, part in module.named_modules()}
+        self.paths = {id(part): path for path, part in named_parts(module)}
 
     @contextmanager
-    def recording(self, outputs: bool = False) -> Iterator[Log]:
-        """`record` for the recorder's module."""
+    def recording(self, outputs: bool = False, alone: bool = False) -> Iterator[Log]:
+        """`record` for the recorder's module.
+
+        Arguments:
+            outputs: as for `record`.
+            alone: whether recordings around the block get nothing of it.
+        """
         log: Log = {}
         previous = _active_recordings.value
-        _active_recordings.value = (*previous, (self.paths, log, outputs, backward_number()))
+        outer = () if alone else previous
+        _active_recordings.value = (*outer, (self.paths, log, outputs, backward_number()))
         try:
             yield log
         finally:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, overload
 import torch
 from torch import Tensor, nn
 
-from moebius.core.equality import has_hooks
+from moebius.core.equality import has_hooks, named_parts
 from moebius.core.expert_views import ExpertViews
 from moebius.core.module_views import (
     UNSTACK_FIX,
@@ -119,7 +119,7 @@ class Stack(nn.Module):
         for name, part, _, key, _ in named_tensors(self.template):
             self.part_tensors.setdefault(part, {})[key] = self.template_names[name]
         self.has_plain_template = has_plain_attributes(self.template)
-        self.named_parts = [(f"experts.{path}".rstrip("."), part) for path, part in self.template.named_modules()]
+        self.named_parts = named_parts(self.template)
         self.register_load_state_dict_pre_hook(accept_list_state)
         self.register_load_state_dict_post_hook(refresh_views_after_load)
 

@@ -46,7 +46,7 @@ def stacked_weights(stack: Stack, linear: nn.Linear) -> tuple[Tensor, Tensor | N
 
 def expert_outputs(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts of dense layers on the same rows, (T, E, …)."""
-    layers = _StackLayers(pool.stack) if pool.stack is not None else _ListLayers(pool.modules)
+    layers = _StackLayers(pool.stack) if pool.stack is not None else _ListLayers(pool)
     return apply_with_layers(pool.template, x, layers)
 
 
@@ -92,13 +92,14 @@ class _StackLayers(_ExpertLayers):
 
 
 class _ListLayers(_ExpertLayers):
-    def __init__(self, experts: list[nn.Module]):
-        super().__init__(len(experts))
-        columns = zip(*(expert.modules() for expert in experts), strict=True)
+    def __init__(self, pool: Pool):
+        super().__init__(len(pool))
         # Dense layer of the first expert → that layer of all experts.
-        self.layers = {
-            modules[0]: cast(list[nn.Linear], list(modules)) for modules in columns if type(modules[0]) is nn.Linear
-        }
+        self.layers: dict[nn.Module, list[nn.Linear]] = {}
+        for column in zip(*[structure.parts for structure in pool.structures], strict=True):
+            first = column[0][1]
+            if type(first) is nn.Linear:
+                self.layers[first] = cast(list[nn.Linear], [part for _, part in column])
 
     def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
         layers = self.layers[linear]

@@ -1,6 +1,6 @@
 """A mixture's experts in one forward, and what prevents computing several of them at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from math import prod
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from moebius.core.equality import HOOK_TABLES, describe_difference, has_global_hooks
+from moebius.core.equality import HOOK_TABLES, Structure, has_global_hooks
 from moebius.core.module_views import describe_view_difference
 from moebius.core.row_context import takes_context
 from moebius.core.stack import Stack
@@ -95,12 +95,19 @@ class Pool:
         if self.stack is not None:
             return [self]
         groups: list[list[int]] = []
-        for number, expert in enumerate(self.modules):
-            equals = next(
-                (group for group in groups if describe_difference([self.modules[group[0]], expert]) is None), None
-            )
-            groups.append([number]) if equals is None else equals.append(number)
+        for number, structure in enumerate(self.structures):
+            for group in groups:
+                if structure.difference(self.structures[group[0]]) is None:
+                    group.append(number)
+                    break
+            else:
+                groups.append([number])
         return [self] if len(groups) == 1 else [Pool([self.modules[n] for n in group], group) for group in groups]
+
+    @_computed_once
+    def structures(self) -> list[Structure]:
+        """What each expert of a list consists of."""
+        return [Structure(module) for module in self.modules]
 
     @property
     def runs_at_once(self) -> bool:
@@ -148,25 +155,28 @@ class Pool:
     def _inspect_modules(self) -> tuple[str | None, str | None, str | None]:
         """Clauses on the first module with an addition, that prevents a product, and that prevents vmap.
 
-        Each is None if there is no such module. After an addition the other two are not looked for.
+        Each is None if there is no such module. What is not needed is not looked for.
         """
-        product = vmap = None
-        for path, module in self._modules_with_paths():
-            addition = _describe_addition(module)
-            if addition is not None:
-                return f"{path} {addition}", None, None
-            product = _describe_product_obstacle(path, module) if product is None else product
-            vmap = _describe_vmap_obstacle(path, module) if vmap is None else vmap
-        return None, product, vmap
+        addition = self._first_clause(_describe_addition, len(self))
+        if addition is not None:
+            return addition, None, None
+        # Equal experts have equal obstacles.
+        different = len(self) if self.stack is None and self.is_complete and len(self.groups) > 1 else 1
+        product = self._first_clause(_describe_product_obstacle, different)
+        return None, product, None if product is None else self._first_clause(_describe_vmap_obstacle, different)
 
-    def _modules_with_paths(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module in the experts with its path; for a stack those of one expert, since all are equal."""
+    def _first_clause(self, describe: Callable[[nn.Module], str | None], experts: int) -> str | None:
+        """The first clause on a module in so many experts; of a stack one expert stands for all."""
         if self.stack is not None:
-            yield from self.stack.named_parts
-            return
-        for number, expert in zip(self.numbers, self.modules, strict=True):
-            for path, module in expert.named_modules():
-                yield f"experts.{number}.{path}".rstrip("."), module
+            named = [("experts", self.stack.named_parts)]
+        else:
+            named = [(f"experts.{number}", s.parts) for number, s in zip(self.numbers, self.structures, strict=True)]
+        for name, parts in named[:experts]:
+            for path, module in parts:
+                clause = describe(module)
+                if clause is not None:
+                    return f"{name}.{path}".rstrip(".") + f" {clause}"
+        return None
 
     @_computed_once
     def layers_obstacle(self) -> str | None:
@@ -187,37 +197,38 @@ class Pool:
         return self.layers_obstacle
 
 
-def _describe_product_obstacle(path: str, module: nn.Module) -> str | None:
+def _describe_product_obstacle(module: nn.Module) -> str | None:
     if type(module) not in _DENSE and "rowwise" not in vars(type(module)):
-        return f"{path} is a {type(module).__name__}, which no product of dense layers knows"
+        return f"is a {type(module).__name__}, which no product of dense layers knows"
     if isinstance(module, nn.Dropout) and module.training and module.p:
-        return f"{path} is active dropout, which draws for other rows than the loop"
+        return "is active dropout, which draws for other rows than the loop"
     return None
 
 
-def _describe_vmap_obstacle(path: str, module: nn.Module) -> str | None:
+def _describe_vmap_obstacle(module: nn.Module) -> str | None:
     kind = type(module)
     if not f"{kind.__module__}.".startswith(_PACKAGES) or isinstance(module, _OPAQUE) or takes_context(kind):
-        return f"{path} is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
+        return f"is a {kind.__name__}, of a class that is not known to compute by its tensors alone"
     if isinstance(module, _NormBase) and module.training:
-        return f"{path} is a {kind.__name__}, which updates batch statistics"
+        return f"is a {kind.__name__}, which updates batch statistics"
     if isinstance(module, _DropoutNd) and module.training and module.p:
-        return f"{path} is active dropout, which draws for other rows than the loop"
+        return "is active dropout, which draws for other rows than the loop"
     return None
 
 
 def _describe_addition(module: nn.Module) -> str | None:
     """What was added to a module beyond its class, as the end of a clause."""
     attributes = vars(module)
-    if any(attributes.get(hooks) for hooks in HOOK_TABLES):
-        return "has hooks"
+    for hooks in HOOK_TABLES:
+        if attributes.get(hooks):
+            return "has hooks"
     if "forward" in attributes:
         return "has a forward of its own"
     if "parametrizations" in attributes["_modules"]:
         return "is parametrised"
     for table in ("_parameters", "_buffers"):
         for name, tensor in attributes[table].items():
-            if tensor is not None and not _is_plain_tensor(tensor):
+            if tensor is not None and type(tensor) is not nn.Parameter and not _is_plain_tensor(tensor):
                 return f"has a {name} that is a {type(tensor).__name__}"
     return None
 

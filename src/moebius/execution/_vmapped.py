@@ -1,11 +1,16 @@
 """Runs equal modules of any architecture at once: one of them is vmapped over the stacked tensors of all."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from moebius.core.module_views import named_tensors
 
 
 def vmapped_outputs(
@@ -14,7 +19,6 @@ def vmapped_outputs(
     *inputs: Any,
     shared: bool = True,
     axis: int = 0,
-    around: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
 ) -> Any:
     """The outputs of S equal modules, from one of the modules and the tensors of all.
 
@@ -24,7 +28,6 @@ def vmapped_outputs(
         inputs: of every module if `shared`, else (S, …), the first axis that of the modules.
         shared: whether all modules have the same inputs.
         axis: position of the axis of the modules in the outputs.
-        around: a wrapper for the function that calls one module with its tensors and inputs.
 
     Example:
         >>> weights = {"weight": torch.ones(5, 3, 2), "bias": torch.zeros(5, 3)}
@@ -32,10 +35,10 @@ def vmapped_outputs(
         torch.Size([7, 5, 3])
     """
 
-    def call_module(tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
-        return functional_call(module, dict(tensors), inputs, tie_weights=False)
+    def call(tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
+        with nullcontext() if shared else _RowMajorLinear():
+            return functional_call(module, dict(tensors), inputs, tie_weights=False)
 
-    call = around(call_module)
     if torch.compiler.is_exporting() and shared:
         # torch.export cannot trace a vmapped module.
         unbound = {name: tensor.unbind() for name, tensor in tensors.items()}
@@ -45,21 +48,28 @@ def vmapped_outputs(
     return torch.vmap(call, in_dims=(0, *[None if shared else 0] * len(inputs)), out_dims=axis)(dict(tensors), *inputs)
 
 
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Path → tensor for all parameters and buffers; a shared submodule counts once.
-
-    torch.func.functional_call would not restore a tensor that it replaces twice in the same submodule.
-    """
+def stacked_tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Path → tensor (S, …) of S equal modules."""
     return {
-        f"{path}.{name}".removeprefix("."): tensor
-        for path, submodule in module.named_modules()
-        for table in (submodule._parameters, submodule._buffers)
-        for name, tensor in table.items()
-        if tensor is not None
+        named[0][0]: torch.stack([tensor for *_, tensor in named])
+        for named in zip(*map(named_tensors, modules), strict=True)
     }
 
 
-def stacked_tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Path → tensor (S, …) of S equal modules."""
-    by_module = [named_tensors(module) for module in modules]
-    return {name: torch.stack([tensors[name] for tensors in by_module]) for name in by_module[0]}
+class _RowMajorLinear(TorchFunctionMode):
+    """Inside, a linear layer computes (W xᵀ)ᵀ and not x Wᵀ.
+
+    Where modules have rows of their own, the gradient of W is then a product of row-major matrices. The other way round
+    its result is (D, C), and MKL takes 30 times as long for C = 2 and D = 1,024.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return (_linear if func is F.linear else func)(*args, **(kwargs or {}))
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = weight @ input.flatten(0, -2).transpose(0, 1)
+    product = product if bias is None else product + bias.unsqueeze(1)
+    return product.transpose(0, 1).unflatten(0, input.shape[:-1])

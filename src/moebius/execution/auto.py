@@ -62,7 +62,7 @@ def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Dec
     if isinstance(execution, Auto):
         return _apply_rule(pool, routing, x)
     if transform_active() and routing.selection is not None:
-        return Dense(), _TRANSFORMED
+        return execution if isinstance(execution, Dense) else Dense(), _TRANSFORMED
     execution.check_accepts(pool, routing, x)
     return execution, "the mixture was made with it"
 

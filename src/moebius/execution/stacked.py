@@ -5,12 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.equality import describe_difference
+from moebius.core.module_views import named_tensors
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._layers import expert_outputs
 from moebius.execution._pool import Pool
 from moebius.execution._running import check_shapes, checked_output, has_rows
-from moebius.execution._vmapped import named_tensors, stacked_tensors, vmapped_outputs
+from moebius.execution._vmapped import stacked_tensors, vmapped_outputs
 from moebius.execution.loop import all_outputs as loop_outputs
 
 
@@ -59,7 +60,7 @@ def _outputs_one_by_one(pool: Pool, x: Tensor) -> list[Tensor]:
 
 def _outputs_at_once(pool: Pool, x: Tensor) -> Tensor:
     """The outputs of equal experts on the same rows, (T, E, …)."""
-    if not named_tensors(pool.template):
+    if next(named_tensors(pool.template), None) is None:
         return torch.stack([checked_output(pool.numbers[0], pool.template, x)] * len(pool), 1)
     if pool.layers_obstacle is None:
         return expert_outputs(pool, x)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moebius.core.transforms import is_vmapped
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 
@@ -60,7 +61,8 @@ class Domain(nn.Module):
             raise ArgumentError("context['domain']", rule, tuple(domain.shape), fix)
         if domain.is_floating_point() or domain.dtype == torch.bool:
             raise ArgumentError("context['domain']", "needs whole numbers", domain.dtype, "domain.long()")
-        if rows and not domain.is_meta:  # on the meta device there are shapes and no values
+        # On the meta device there are shapes and no values, and under vmap no branch may depend on values.
+        if rows and not domain.is_meta and not is_vmapped(domain):
             lowest, highest = (int(extreme) for extreme in domain.aminmax())
             if lowest < 0 or highest >= self.experts:
                 invalid = lowest if lowest < 0 else highest

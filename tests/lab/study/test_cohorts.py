@@ -66,7 +66,7 @@ def test_reasons(cohorts_of):
     cohorts, reasons = cohorts_of(specs)
     assert cohorts == []
     assert set(reasons) == {"noisy", "large", "bf16", "lonely", "staged"}
-    assert reasons["noisy"] == "has a router that draws random numbers"
+    assert reasons["noisy"] == "draws random numbers while it trains"
     assert "multiply-adds in a step" in reasons["large"]
     assert reasons["lonely"] == "is the only run with its model"
     assert reasons["staged"] == "uses stages"
@@ -79,7 +79,7 @@ def test_never_and_always(cohorts_of):
         dict.fromkeys(("linear", "large"), "trains alone, since cohorts are switched off"),
     )
     assert len(cohorts_of(specs, mode="always")[0]) == 2
-    with pytest.raises(StudyError, match="--cohorts always: noisy has a router that draws random numbers") as error:
+    with pytest.raises(StudyError, match="--cohorts always: noisy draws random numbers while it trains") as error:
         cohorts_of(runs(2, {"noisy": (NOISY, {})}), mode="always")
     assert error.value.fix == "--cohorts auto"
     # One run cannot form a cohort.

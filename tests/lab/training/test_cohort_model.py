@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from moebius.core.recording import record
+from moebius.core.stack import Stack
 from moebius.lab.model.build import build_model
 from moebius.lab.training.cohort_model import CohortModel
 
@@ -20,6 +21,8 @@ MODELS = {
     "conv": {"gate": CONV, "experts": {**CONV, "count": 2}},
     "unlike": {"gate": {"kind": "cosine"}, "experts": [{"kind": "mlp", "hidden": [8]}, CONV]},
     "top_k": {"gate": {"kind": "linear"}, "router": {"kind": "top_k", "k": 2}, "experts": {"kind": "mlp", "count": 4}},
+    "expert_choice": {**LINEAR, "router": {"kind": "expert_choice"}},
+    "stack": {"gate": {"kind": "linear"}, "router": {"kind": "top_k", "k": 1}, "experts": {"kind": "mlp", "count": 3}},
     "nested": {"gate": {"kind": "linear"}, "experts": [{"kind": "linear"}, {"kind": "mixture", **LINEAR}]},
 }
 RUNS, ROWS = 3, 7
@@ -27,7 +30,10 @@ RUNS, ROWS = 3, 7
 
 def build_models(name, dtype=torch.float64):
     torch.manual_seed(0)
-    return [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
+    models = [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
+    for model in models if name == "stack" else ():
+        model.experts = Stack(list(model.experts))
+    return models
 
 
 def inputs(dtype=torch.float64):
@@ -64,7 +70,7 @@ def test_outputs_and_gradients_are_those_of_each_model_alone(name, dtype, tolera
         torch.testing.assert_close(leaf.grad, expected, rtol=0, atol=within)
 
 
-@pytest.mark.parametrize("name", ["linear", "predesigned", "top_k", "nested"])
+@pytest.mark.parametrize("name", ["linear", "predesigned", "top_k", "expert_choice", "stack", "nested"])
 def test_the_log_of_a_run_is_what_its_model_logs_alone(name):
     models, (x, domains) = build_models(name), inputs()
     alone = []

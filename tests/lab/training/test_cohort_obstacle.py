@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
 from moebius.gates.linear import Linear as LinearGate
-from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
+from moebius.lab.training.cohort_obstacle import CohortTrial, settings_obstacle
 from moebius.layers.mixture import Mixture
+from moebius.routers.top_k import TopK
 
 CONV = {"kind": "conv", "filters": [4], "hidden": [8]}
 FLAT = {"combine": {"kind": "weighted_sum"}}
@@ -51,23 +53,23 @@ def mixture(*parts, gate=None):
             **FLAT,
         },
         {"router": {"kind": "sparsemax"}},
+        {"router": {"kind": "expert_choice"}},
+        {"router": {"kind": "switch", "jitter": 0, "capacity": 1.25}},
     ],
 )
-def test_what_can_train_as_a_cohort(changes, build, settings, small_data):
+def test_what_can_train_as_a_cohort(changes, build, small_data):
     data = small_data()
     before = torch.get_rng_state()
-    assert cohort_obstacle(build(data, **changes), settings(), data) is None
+    assert CohortTrial(build(data, **changes), data).obstacle is None
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"router": {"kind": "gumbel"}}, "has a router that draws random numbers"),
-        ({"router": {"kind": "noisy_top_k", "k": 1}}, "has a router that draws random numbers"),
-        ({"router": {"kind": "expert_choice"}}, "has a router that looks at all rows of a batch together"),
-        ({"router": {"kind": "switch", "jitter": 0, "capacity": 1.25}}, "has a router that looks at all rows"),
-        ({"router": {"kind": "top_k", "k": 1, "bias_rate": 0.01}}, "has a router with parameters or buffers"),
+        ({"router": {"kind": "gumbel"}}, "draws random numbers while it trains"),
+        ({"router": {"kind": "noisy_top_k", "k": 1}}, "draws random numbers while it trains"),
+        ({"router": {"kind": "top_k", "k": 1, "bias_rate": 0.01}}, "has a router with a state of its own"),
         ({"experts": {"kind": "mlp", "count": 2, "dropout": 0.5}}, "draws random numbers while it trains"),
         (
             {"gate": {"kind": "uniform"}, "experts": {"kind": "vgg", "filters": [[4]], "dropout": 0}},
@@ -81,34 +83,44 @@ def test_what_can_train_as_a_cohort(changes, build, settings, small_data):
                     {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear"}},
                 ],
             },
-            "sends rows to mixtures inside it",
+            "gives other values in a cohort than alone",
         ),
     ],
 )
-def test_what_cannot_train_as_a_cohort(changes, message, build, settings, small_data):
+def test_what_cannot_train_as_a_cohort(changes, message, build, small_data):
     data = small_data()
-    assert (cohort_obstacle(build(data, **changes), settings(), data) or "").startswith(message)
+    assert (CohortTrial(build(data, **changes), data).obstacle or "").startswith(message)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Mixture(LinearGate(64, 1), [nn.Sequential(mixture()())]),
+        lambda: Mixture(LinearGate(64, 2), Stack(list(mixture()().experts)), TopK(1)),
+        mixture(gate=Median()),
+    ],
+)
+def test_modules_that_can_train_as_a_cohort(build, small_data):
+    assert CohortTrial(build, small_data()).obstacle is None
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (
-            lambda: Mixture(LinearGate(64, 2), [Adapter(nn.Linear(64, 20)), nn.Linear(64, 20)]),
+            lambda: Mixture(LinearGate(64, 2), [Adapter(nn.Sequential(nn.Flatten(), nn.Linear(64, 20))) for _ in "ab"]),
             "has networks made before it",
         ),
         (lambda: Mixture(nn.Flatten(), [nn.Identity() for _ in range(64)]), "has nothing to train"),
-        (lambda: Mixture(LinearGate(64, 1), [nn.Sequential(mixture()())]), "has mixtures inside other modules"),
         (mixture(nn.BatchNorm1d(20)), "keeps running statistics while it trains"),
-        (mixture(gate=Median()), "gives other values in a cohort than alone"),
         (
             lambda: Mixture(LinearGate(64, 2), [Told(), Told()]),
             "cannot be run as one (vmap: It looks like you're calling .item()",
         ),
     ],
 )
-def test_modules_that_cannot_train_as_a_cohort(build, message, settings, small_data):
-    assert (cohort_obstacle(build, settings(), small_data()) or "").startswith(message)
+def test_modules_that_cannot_train_as_a_cohort(build, message, small_data):
+    assert (CohortTrial(build, small_data()).obstacle or "").startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -122,25 +134,26 @@ def test_modules_that_cannot_train_as_a_cohort(build, message, settings, small_d
         ({"gate": {"freeze": True}}, ""),
     ],
 )
-def test_settings(changes, message, build, settings, small_data):
-    data = small_data()
-    reason = cohort_obstacle(build(data), settings(**changes), data)
+def test_settings(changes, message, settings):
+    reason = settings_obstacle(settings(**changes))
     assert (reason is None) == (message == "")
     assert (reason or "").startswith(message)
 
 
 def test_work_is_that_of_all_experts(build, small_data):
     data = small_data()
-    assert RowWork.of(build(data), data) == RowWork(64 * (2 + 2 * 20), False)
+    assert CohortTrial(build(data), data).multiply_adds == 64 * (2 + 2 * 20)
     chosen = {"gate": {"kind": "domain"}, "router": {"kind": "argmax"}}
-    assert RowWork.of(build(data, **chosen), data) == RowWork(64 * 2 * 20, False)
-    assert RowWork.of(build(data, gate=CONV), data).convolves
+    assert CohortTrial(build(data, **chosen), data).multiply_adds == 64 * 2 * 20
 
 
-def test_cohorts_pays_for_small_steps():
-    assert RowWork(43_008, False).obstacle(128, "cpu") is None
-    assert "10,243,167,232 multiply-adds in a step" in (RowWork(80_024_744, False).obstacle(128, "cpu") or "")
+def test_a_cohort_pays_for_small_steps_without_convolutions(build, small_data):
+    data = small_data()
+    trial = CohortTrial(build(data), data)
+    assert trial.slowness(128, "cpu") is None
+    assert "134,400,000 multiply-adds in a step" in (trial.slowness(50_000, "cpu") or "")
     # A GPU has more to do in the time that a step takes to get under way.
-    assert RowWork(1_000_000, False).obstacle(128, "cpu") is not None
-    assert RowWork(1_000_000, True).obstacle(128, "cuda") is None
-    assert (RowWork(1, True).obstacle(1, "cpu") or "").startswith("has convolutions")
+    assert trial.slowness(50_000, "cuda") is None
+    convolving = CohortTrial(build(data, gate=CONV), data)
+    assert (convolving.slowness(1, "cpu") or "").startswith("has convolutions")
+    assert convolving.slowness(1, "cuda") is None

@@ -4,15 +4,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal, cast
 
 from moebius.core.loss_needs import loss_needs
 from moebius.kit.errors import StudyError
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_model
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
+from moebius.lab.training.cohort_obstacle import CohortTrial, settings_obstacle
 from moebius.lab.training.settings import Settings
+from moebius.layers.mixture import Mixture
 
 CohortMode = Literal["auto", "never", "always"]
 Job = tuple[RunSpec, ...]
@@ -46,9 +47,9 @@ def form_cohorts(
         return [], dict.fromkeys((run.variant for run in runs), "trains alone, since cohorts are switched off")
     reasons: dict[str, str] = {}
     groups: list[Job] = []
-    work_by_run: dict[str, int] = {}
+    trials: dict[str, CohortTrial] = {}  # by the description of the model
     for group in _group_by_model(runs):
-        obstacle = _group_obstacle(group, data, device, mode, work_by_run)
+        obstacle = _group_obstacle(group, data, device, mode, trials)
         if obstacle is None:
             groups.append(group)
         else:
@@ -60,7 +61,8 @@ def form_cohorts(
     def duration(job: Job) -> float:
         """The estimated time of a job, in multiply-adds."""
         first = job[0]
-        work = work_by_run.get(first.name, STEP_OVERHEAD) * first.training["batch_size"]
+        trial = None if first.stages else trials.get(_describe_model(first))
+        work = (STEP_OVERHEAD if trial is None else trial.multiply_adds) * first.training["batch_size"]
         return float(steps[first.name] * (STEP_OVERHEAD + len(job) * (RUN_OVERHEAD + work)))
 
     def split_groups(pieces: int) -> list[Job]:
@@ -84,31 +86,30 @@ def _group_by_model(runs: Sequence[RunSpec]) -> list[Job]:
     return [tuple(group) for group in groups.values()]
 
 
+def _describe_model(run: RunSpec) -> str:
+    return json.dumps(run.model, sort_keys=True)
+
+
 def _group_obstacle(
-    group: Job, data: Dataset, device: str, mode: CohortMode, work_by_run: dict[str, int]
+    group: Job, data: Dataset, device: str, mode: CohortMode, trials: dict[str, CohortTrial]
 ) -> str | None:
-    """Why a group does not train as a cohort; None where it does. Adds the runs' multiply-adds to `work_by_run`."""
+    """Why a group does not train as a cohort; None where it does. Adds the trial of the group's model to `trials`."""
     first = group[0]
     if first.stages:
         return "uses stages"
-
     if "layers" in first.model:
         return "is no single mixture"
-
-    def build() -> Any:
-        return build_model(first.model, data.facts, stacked=False)
-
-    work = RowWork.of(build, data)
-    work_by_run |= dict.fromkeys((run.name for run in group), work.multiply_adds)
+    description = _describe_model(first)
+    if description not in trials:
+        trials[description] = CohortTrial(lambda: cast(Mixture, build_model(first.model, data.facts)), data)
     if len(group) == 1:
         return "is the only run with its model"
-    settings = Settings.model_validate(first.training)
-    if mode == "always":
-        obstacle = cohort_obstacle(build, settings, data)
-        if obstacle is not None:
-            raise StudyError(f"--cohorts always: {first.variant} {obstacle}", "--cohorts auto")
-        return None
-    return work.obstacle(settings.batch_size, device) or cohort_obstacle(build, settings, data)
+    trial, settings = trials[description], Settings.model_validate(first.training)
+    slowness = trial.slowness(settings.batch_size, device) if mode == "auto" else None
+    obstacle = slowness or settings_obstacle(settings) or trial.obstacle
+    if obstacle is not None and mode == "always":
+        raise StudyError(f"--cohorts always: {first.variant} {obstacle}", "--cohorts auto")
+    return obstacle
 
 
 def _split(group: Job, pieces: int) -> list[Job]:

@@ -1,40 +1,39 @@
 """The equal mixtures of a cohort as one mixture: the rows of all runs in turn, and stacked parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
-from moebius.core.equality import describe_difference
-from moebius.core.recording import Log
-from moebius.core.routing import Routing, Selection
-from moebius.core.row_context import takes_context
-from moebius.execution._contract import Execution
-from moebius.execution._layers import expert_outputs
+from moebius.core.module_views import named_tensors
+from moebius.core.recording import Log, Recorder, is_recording_outputs, record_routing
+from moebius.core.routing import Routing, Selection, flatten_distinct
+from moebius.core.row_context import RowContext, current_context, row_context
 from moebius.execution._pool import Pool
 from moebius.execution._vmapped import vmapped_outputs
-from moebius.execution.loop import all_outputs as loop_outputs
+from moebius.execution.auto import Auto
+from moebius.execution.dense import Dense
 from moebius.layers.mixture import Mixture
 
 
 class CohortModel:
     """S mixtures of one description, run as one on S·T rows: the first T are those of mixture 0, and so on.
 
-    Gates and experts run once for all mixtures, on stacked parameters, (S, …). The router and the combine treat the
-    rows of all mixtures as rows of one mixture, which is the same where rows do not depend on each other. All experts
-    see every row; the outputs that the router chose go on.
+    One mixture is vmapped over the parameters and the rows of all. So its gate and router see the rows of one run, and
+    equal experts are computed at once, as they are in a mixture alone. Under vmap no shape may depend on values, and
+    every expert sees every row. The outputs that the router selected go to the combine, with the rows of all runs.
 
     Arguments:
         models: the mixtures. Their parameters become views of the stacked ones: an update of these updates the
             mixtures.
 
     Attributes:
-        model: the mixture that stands for all.
+        model: the mixture that stands for all; its parts are those of the first one. Routings that are recorded of it
+            are of the rows of all runs.
         leaves: parameter of the first mixture → the stacked one, (S, …).
 
     Reference: ours; torch.func's model ensembling.
@@ -43,144 +42,103 @@ class CohortModel:
     def __init__(self, models: Sequence[Mixture]):
         self.models = tuple(models)
         self.leaves: dict[nn.Parameter, nn.Parameter] = {}
-        parameters_by_name = [dict(model.named_parameters()) for model in models]
-        for name, first in parameters_by_name[0].items():
-            parameters = [by_name[name] for by_name in parameters_by_name]
-            leaf = nn.Parameter(torch.stack([parameter.detach() for parameter in parameters]), first.requires_grad)
+        self._tensors: dict[str, Tensor] = {}
+        for named in zip(*map(named_tensors, self.models), strict=True):
+            name, _, table, *_ = named[0]
+            tensors = [tensor for *_, tensor in named]
+            stacked = self._stack(tensors) if table == "_parameters" else torch.stack(tensors)
+            self._tensors[f"mixture.{name}"] = stacked
+        self._uncombined = _Uncombined(self.models[0])
+        self.model = copy.copy(self.models[0])
+        vars(self.model)["forward"] = self._forward
+
+    def _stack(self, parameters: Sequence[Any]) -> nn.Parameter:
+        first = parameters[0]
+        if first not in self.leaves:
+            stacked = torch.stack([parameter.detach() for parameter in parameters])
+            leaf = self.leaves[first] = nn.Parameter(stacked, first.requires_grad)
             for parameter, view in zip(parameters, leaf.data, strict=True):
                 parameter.data = view
-            self.leaves[first] = leaf
-        self.model = self._join_mixtures(self.models)
+        return self.leaves[first]
 
     def run_log(self, log: Log, run: int) -> Log:
         """The part of a log of `model` that is about the rows of one run."""
-        runs = len(self.models)
-        return {path: [_run_routing(routing, run, runs) for routing in calls] for path, calls in log.items()}
+        return {path: [cast(_JointRouting, routing).of_run(run) for routing in calls] for path, calls in log.items()}
 
-    def _join_mixtures(self, models: Sequence[Mixture]) -> Mixture:
-        first = models[0]
-        gate = self._join([model.gate for model in models])
-        experts = [self._join(list(copies)) for copies in zip(*(model.experts for model in models), strict=True)]
-        return Mixture(gate, experts, first.router, first.combine, self._execution(models))
+    def _forward(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Tensor:
+        uncombined, runs = self._uncombined, len(self.models)
+        values = {**current_context().local_values(), **(context or {})}
+        by_run = {name: value.unflatten(0, (runs, -1)) for name, value in values.items()}
+        uncombined.records_outputs = is_recording_outputs(self.model)
+        tensors = vmapped_outputs(uncombined, self._tensors, x.unflatten(0, (runs, -1)), by_run, shared=False)
+        rebuild = uncombined.rebuild
+        outputs, log = rebuild(tensor.flatten(0, 1) if tensor.ndim > 1 else tensor for tensor in tensors)
+        joint: Any = None
+        for path, calls in log.items():
+            for call, routing in enumerate(calls):
 
-    def _join(self, modules: Sequence[nn.Module]) -> nn.Module:
-        mixtures = [module for module in modules if isinstance(module, Mixture)]
-        return self._join_mixtures(mixtures) if mixtures else _CohortPart(modules, self.leaves)
+                def of_run(run: int, path: str = path, call: int = call) -> Routing:
+                    return rebuild(tensor[run] for tensor in tensors)[1][path][call]
 
-    def _execution(self, models: Sequence[Mixture]) -> Execution:
-        experts = list(models[0].experts)
-        if (
-            len(experts) > 1
-            and all("rowwise" in vars(type(expert)) for expert in experts)
-            and describe_difference(experts) is None
-        ):
-            return _CohortExecution(_CohortPart([_EqualExperts(list(model.experts)) for model in models], self.leaves))
-        return _CohortExecution(None)
+                fields = {**vars(routing), "selection": _number_rows(routing, runs)}
+                joint = _JointRouting(**fields, of_run=of_run)
+                record_routing(self.model.get_submodule(path), joint)
+        # The last routing is that of the outermost mixture.
+        if joint.selection is not None and joint.outputs is None:
+            outputs = joint.selection.select_outputs(outputs)
+        return self.model.combine(outputs, joint)
 
 
-class _CohortExecution(Execution):
-    """All experts of all runs, each on the rows of its run.
+class _Uncombined(nn.Module):
+    """A mixture without its combine.
 
-    Arguments:
-        joint: computes the experts of a run at once; None to run them one after another.
+    Its outputs are those of every expert for every row, and the tensors of all routings, each once; `rebuild` makes the
+    outputs and the log of them. It is called under vmap, outside of which its tensors do not exist.
     """
 
-    def __init__(self, joint: nn.Module | None):
-        self.joint = joint
+    rebuild: Callable[[Iterable[Tensor]], tuple[Tensor, Log]]
+
+    def __init__(self, mixture: Mixture):
+        super().__init__()
+        self.mixture, self.records_outputs = copy.copy(mixture), False
+        self.mixture.combine, self.mixture.execution = _no_combine, _EveryExpert()
+        self.recorder = Recorder(self.mixture)
+
+    def forward(self, x: Float[Tensor, "T ..."], values: Mapping[str, Tensor]) -> list[Tensor]:
+        with self.recorder.recording(self.records_outputs, alone=True) as log, row_context(RowContext(values)):
+            outputs = self.mixture(x)
+        tensors, self.rebuild = flatten_distinct((outputs, log))
+        return tensors
+
+
+def _no_combine(values: Tensor, routing: Routing) -> Tensor:
+    return values
+
+
+class _EveryExpert(Dense):
+    """The outputs of every expert for every row, whatever the router selects."""
+
+    everyone = False
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
-        outputs = loop_outputs(pool, x) if self.joint is None else self.joint(x)
-        return outputs if routing.selection is None else routing.selection.select_outputs(outputs)
+        return Auto().run(pool, replace(routing, selection=None), x)
 
 
-class _CohortPart(nn.Module):
-    """The same gate or expert of S mixtures, on the rows of all of them.
+@dataclass(frozen=True, repr=False)
+class _JointRouting(Routing):
+    """The routing of the rows of all runs.
 
     Arguments:
-        modules: one of each mixture.
-        leaves: parameter of the first → stacked.
+        of_run: the routing of one run's rows, for its number.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], leaves: Mapping[nn.Parameter, nn.Parameter]):
-        super().__init__()
-        first = modules[0]
-        self.module, self.runs = first, len(modules)
-        self.gives_aux = getattr(first, "gives_aux", False)
-        parameters = first.named_parameters(remove_duplicate=False)
-        self.tensors: dict[str, Tensor] = {name: leaves[parameter] for name, parameter in parameters}
-        for name, _ in first.named_buffers(remove_duplicate=False):
-            self.tensors[name] = torch.stack([module.get_buffer(name) for module in modules])
-
-    def forward(self, x: Float[Tensor, "T ..."], context: Mapping[str, Tensor] | None = None) -> Any:
-        inputs = (x, context) if takes_context(type(self.module)) else (x,)
-        if not self.tensors:
-            return self.module(*inputs)
-        by_run = pytree.tree_map(lambda rows: rows.unflatten(0, (self.runs, len(rows) // self.runs)), inputs)
-        outputs = vmapped_outputs(self.module, self.tensors, *by_run, shared=False, around=_with_fast_linear)
-        return pytree.tree_map(lambda rows: rows.flatten(0, 1), outputs)
+    of_run: Callable[[int], Routing] = field(kw_only=True)
 
 
-class _EqualExperts(nn.Module):
-    """Equal experts as one module: x (T, …) → (T, E, …)."""
-
-    def __init__(self, experts: Sequence[nn.Module]):
-        super().__init__()
-        self.experts = nn.ModuleList(experts)
-
-    def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
-        return expert_outputs(Pool(self.experts), x)
-
-
-def _with_fast_linear(call: Callable[..., Any]) -> Callable[..., Any]:
-    def call_in_mode(*inputs: Any) -> Any:
-        with _FastLinear():
-            return call(*inputs)
-
-    return call_in_mode
-
-
-class _FastLinear(TorchFunctionMode):
-    """Inside, a linear layer computes (W xᵀ)ᵀ and not x Wᵀ.
-
-    Batched over runs the gradient of W is then a product of row-major matrices. The other way round its result is
-    (D, C), and MKL takes 30 times as long for C = 2 and D = 1,024.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        return (_linear if func is F.linear else func)(*args, **(kwargs or {}))
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = weight @ input.flatten(0, -2).transpose(0, 1)
-    product = product if bias is None else product + bias.unsqueeze(1)
-    return product.transpose(0, 1).unflatten(0, input.shape[:-1])
-
-
-def _run_routing(routing: Routing, run: int, runs: int) -> Routing:
-    """The rows of one run. One tensor under two names stays one tensor, which losses test for."""
-    slices: dict[int, Tensor] = {}
-
-    def slice_run(value: Tensor) -> Tensor:
-        count = len(value) // runs
-        return slices.setdefault(id(value), value[run * count : (run + 1) * count])
-
-    selection = routing.selection
-    if selection is not None:
-        first_row = run * (len(routing.weights) // runs)
-        columns = {name: slice_run(getattr(selection, name)) for name in ("expert_A", "weight_A", "kept_A")}
-        selection = Selection(row_A=slice_run(selection.row_A) - first_row, **columns)
-    tensors = {
-        name: slice_run(value)
-        for name in ("scores", "probs", "weights", "log_weights", "head_weights", "outputs")
-        if (value := getattr(routing, name)) is not None
-    }
-    aux = {name: slice_run(value) for name, value in routing.aux.items()}
-    return Routing(
-        **tensors,
-        selection=selection,
-        aux=aux,
-        distribution=routing.distribution,
-        straight_through=routing.straight_through,
-    )
+def _number_rows(routing: Routing, runs: int) -> Selection | None:
+    """The selection of a joint routing, where each run has numbered its rows from 0."""
+    if routing.selection is None:
+        return None
+    row_A, rows = routing.selection.row_A, len(routing.weights) // runs
+    first_row_A = torch.arange(0, runs * rows, rows, device=row_A.device).repeat_interleave(len(row_A) // runs)
+    return replace(routing.selection, row_A=row_A + first_row_A)

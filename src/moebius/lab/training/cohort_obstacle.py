@@ -1,13 +1,14 @@
 """Whether runs can train as a cohort, and whether that is faster."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from moebius.core.recording import record
+from moebius.core.routing import Router
 from moebius.experts.adapter import Adapter
 from moebius.lab.data.batches import Batch, ordered_batches
 from moebius.lab.data.split import Dataset
@@ -26,16 +27,8 @@ WORTH_A_COHORT: Mapping[str, int] = {"cpu": 100_000_000, "cuda": 1_000_000_000}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def cohort_obstacle(build: Callable[[], Mixture], settings: Settings, data: Dataset) -> str | None:
-    """Why runs of one model cannot train as a cohort, as the end of a sentence; None when they can.
-
-    Rules decide first, then a trial: two models compute outputs and gradients as a cohort and one by one.
-
-    Arguments:
-        build: makes the untrained mixture.
-        settings: how the runs are trained.
-        data: the rows.
-    """
+def settings_obstacle(settings: Settings) -> str | None:
+    """Why runs with these settings cannot train as a cohort, as the end of a sentence; None when they can."""
     watch = settings.watch
     if settings.precision != "fp32":
         return f"computes in {settings.precision}, which the products of a cohort round otherwise"
@@ -43,38 +36,33 @@ def cohort_obstacle(build: Callable[[], Mixture], settings: Settings, data: Data
         return "augments images, which draws random numbers for one run after another"
     if watch is not None and (watch.patience is not None or watch.plateau is not None):
         return "ends, or changes its learning rates, by the held-out rows of each run"
-    with torch.random.fork_rng(devices=()):
-        models = []
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            models.append(build().double())
-        return _structure_obstacle(models[0]) or _trial_obstacle(models, data)
+    return None
 
 
-@dataclass(frozen=True)
-class RowWork:
-    """The work of a model for one row where all its experts run, as they do in a cohort.
+class CohortTrial:
+    """Tries a model as a cohort: two of it compute outputs and gradients together and one by one.
 
     Arguments:
-        multiply_adds: forward.
+        build: makes an untrained mixture; called once, and again for `obstacle`.
+        data: the rows.
+
+    Attributes:
+        multiply_adds: forward, for one row where all experts run, as they do in a cohort.
         convolves: whether some of them are convolutions.
     """
 
-    multiply_adds: int
-    convolves: bool
-
-    @classmethod
-    def of(cls, build: Callable[[], Mixture], data: Dataset) -> "RowWork":
-        """The work of the model that `build` makes, for rows like those of `data`."""
-        with torch.random.fork_rng(devices=()):
-            model = CohortModel([build()]).model.eval()
+    def __init__(self, build: Callable[[], Mixture], data: Dataset):
+        self.build, self.data = build, data
+        self.model = self._build(0)
+        self.convolves = any(isinstance(module, _CONVOLUTIONS) for module in self.model.modules())
         batch = _rows(data, 1)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(batch.x, {"domain": batch.domains})
-        convolves = any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
-        return cls(counter.get_total_flops() // 2, convolves)
+        all_experts, counter = record(self.model.eval(), outputs=True), FlopCounterMode(display=False)
+        with torch.random.fork_rng(devices=()), torch.no_grad(), all_experts, counter:
+            self.model(batch.x.double(), {"domain": batch.domains})
+        self.model.train()
+        self.multiply_adds = counter.get_total_flops() // 2
 
-    def obstacle(self, batch_size: int, device: str) -> str | None:
+    def slowness(self, batch_size: int, device: str) -> str | None:
         """Why a cohort would not be faster, as the end of a sentence; None when it would be."""
         step, limit = self.multiply_adds * batch_size, WORTH_A_COHORT[device]
         if device == "cpu" and self.convolves:
@@ -83,87 +71,56 @@ class RowWork:
             return f"has {step:,} multiply-adds in a step, and above {limit:,} they take most of its time"
         return None
 
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why runs of the model cannot train as a cohort, as the end of a sentence; None when they can."""
+        if any(isinstance(module, Adapter) for module in self.model.modules()):
+            return "has networks made before it, which runs may share"
+        if any(isinstance(module, Router) and [*module.buffers()] for module in self.model.modules()):
+            return "has a router with a state of its own"
+        if not any(trainable_parts(self.model).values()):
+            return "has nothing to train"
+        models = [self.model, self._build(1)]
+        batch = _rows(self.data, 2 * TRIAL_ROWS)
+        x, separate = batch.x.double(), []
+        pieces = zip(models, x.split(TRIAL_ROWS), batch.domains.split(TRIAL_ROWS), strict=True)
+        with torch.random.fork_rng(devices=()):
+            try:
+                for model, rows, domains in pieces:
+                    random, buffers = torch.get_rng_state(), [value.clone() for value in model.buffers()]
+                    separate.append(_values(model, rows, domains, list(model.parameters())))
+                    if not torch.equal(random, torch.get_rng_state()):
+                        return "draws random numbers while it trains"
+                    if not all(map(torch.equal, buffers, model.buffers())):
+                        return "keeps running statistics while it trains"
+                cohort = CohortModel(models)
+                joint = _values(cohort.model, x, batch.domains, list(cohort.leaves.values()))
+            except Exception as error:  # components raise anything where they cannot be vectorised over runs
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                return f"cannot be run as one ({lines[0]})"
+        outputs, totals, *gradients = zip(*separate, strict=True)
+        expected = [torch.cat(outputs), torch.stack(totals).sum(), *map(torch.stack, gradients)]
+        if all(torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(expected, joint, strict=True)):
+            return None
+        return "gives other values in a cohort than alone"
 
-def _structure_obstacle(model: Mixture) -> str | None:
-    mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
-    if any(isinstance(module, Adapter) for module in model.modules()):
-        return "has networks made before it, which runs may share"
-    if not any(trainable_parts(model).values()):
-        return "has nothing to train"
-    nested = [model]
-    for mixture in nested:
-        nested += [expert for expert in mixture.experts if isinstance(expert, Mixture)]
-    if set(nested) != set(mixtures):
-        return "has mixtures inside other modules than mixtures"
-    for mixture in mixtures:
-        if not isinstance(mixture.experts, nn.ModuleList):
-            return "has experts in a stack"
-        if [*mixture.router.parameters(), *mixture.router.buffers()]:
-            return "has a router with parameters or buffers"
-        obstacle = _router_obstacle(mixture)
-        if obstacle is not None:
-            return obstacle
-    return None
-
-
-def _router_obstacle(mixture: Mixture) -> str | None:
-    """Tries the router on 64 rows that nearly all prefer one expert, and on the first half of them."""
-    router, experts = mixture.router, len(mixture.experts)
-    scores = torch.randn(64, router.gate_outputs(experts), dtype=torch.float64)
-    scores[:, 0] += 4
-    keys = (torch.arange(64),) if router.needs_keys else ()
-    before = torch.get_rng_state()
-    routing = router(scores, *keys)
-    if not torch.equal(before, torch.get_rng_state()):
-        return "has a router that draws random numbers"
-    half_routing = router(scores[:32], *(key[:32] for key in keys))
-    if not router.rows_independent or not torch.allclose(routing.weights[:32], half_routing.weights):
-        return "has a router that looks at all rows of a batch together"
-    if any(value.shape[:1] != (64,) for value in (*routing.aux.values(), routing.probs)):
-        return "has a router whose aux is not one value for each row"
-    if routing.selection is not None:
-        if any(isinstance(expert, Mixture) for expert in mixture.experts):
-            return "sends rows to mixtures inside it"
-        row_A = routing.selection.row_A
-        if not torch.equal(row_A, torch.arange(64).repeat_interleave(len(row_A) // 64)):
-            return "has a router whose assignments are not in the order of rows"
-    return None
+    def _build(self, seed: int) -> Mixture:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            return self.build().double()
 
 
-def _trial_obstacle(models: list[Mixture], data: Dataset) -> str | None:
-    batch = _rows(data, 2 * TRIAL_ROWS)
-    x = batch.x.double()
-    separate = []
-    try:
-        for model, rows, domains in zip(models, x.split(TRIAL_ROWS), batch.domains.split(TRIAL_ROWS), strict=True):
-            before, state = torch.get_rng_state(), {name: value.clone() for name, value in model.named_buffers()}
-            separate.append(_gradients(model, rows, domains, list(model.parameters())))
-            if not torch.equal(before, torch.get_rng_state()):
-                return "draws random numbers while it trains"
-            if any(not torch.equal(value, state[name]) for name, value in model.named_buffers()):
-                return "keeps running statistics while it trains"
-        cohort = CohortModel(models)
-        joint = _gradients(cohort.model, x, batch.domains, list(cohort.leaves.values()))
-    except Exception as error:  # components raise anything where they cannot be vectorised over runs
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"cannot be run as one ({lines[0]})"
-    outputs, *gradients = zip(*separate, strict=True)
-    expected = [torch.cat(outputs), *map(torch.stack, gradients)]
-    if all(torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(expected, joint, strict=True)):
-        return None
-    return "gives other values in a cohort than alone"
-
-
-def _gradients(model: Mixture, x: Tensor, domains: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-    """The output, and for each parameter the gradient of one number made of output and probs; 0 where it has none."""
+def _values(model: Mixture, x: Tensor, domains: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The output, one number made of output and probs, and its gradient for each parameter; 0 where it has none."""
     with record(model) as log:
         output = model(x, {"domain": domains})
     probs = [routing.probs for calls in log.values() for routing in calls]
     total = torch.stack([torch.where(value.isfinite(), value, 0).square().sum() for value in (output, *probs)]).sum()
-    if not total.requires_grad:
-        return [output.detach(), *(torch.zeros_like(parameter) for parameter in parameters)]
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-    return [output.detach(), *gradients]
+    if total.requires_grad:
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    else:
+        gradients = map(torch.zeros_like, parameters)
+    return [output.detach(), total.detach(), *gradients]
 
 
 def _rows(data: Dataset, count: int) -> Batch:
