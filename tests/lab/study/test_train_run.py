@@ -4,13 +4,13 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file
 
+import moebius as mb
 from moebius.kit.errors import StudyError
-from moebius.lab.model.build import build_model
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.train_run import collect, result_path, train_run
 from moebius.lab.study.workers import prepare_process
+from moebius.storage.header import read_header
 
 BITS = ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet", "model.json")
 TREE = (
@@ -166,10 +166,12 @@ def test_routing_and_model_files(planned, tmp_path):
     assert test["loss"].astype(float).mean() == pytest.approx(entry["loss"]["test"], rel=1e-6)
     by_domain = test.groupby("domain")[["gate_0", "gate_1"]].mean()
     assert by_domain.loc[0].tolist() == pytest.approx(entry["activation"]["test"]["digits"], rel=1e-5)
-    description = json.loads((folder / "model.json").read_text())
-    model = build_model(description["model"], description["facts"])
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    assert description["classes"] == list(study.data.classes)
+    data = read_header(folder)["data"]
+    assert data["classes"] == list(study.data.classes)
+    assert data["precision"] == "fp32"
+    x, labels = study.data.test.images.float() / 255, study.data.test.labels
+    correct = mb.load(folder)(x, {"domain": study.data.test.domains}).argmax(1) == labels
+    assert correct.double().mean().item() == pytest.approx(entry["accuracy"]["test"])
 
 
 TRAIN = """

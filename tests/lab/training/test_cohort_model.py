@@ -27,7 +27,7 @@ RUNS, ROWS = 3, 7
 
 def build_models(name, dtype=torch.float64):
     torch.manual_seed(0)
-    return [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
+    return [build_model(MODELS[name], FACTS, stacked=False).to(dtype) for _ in range(RUNS)]
 
 
 def inputs(dtype=torch.float64):
