@@ -111,8 +111,8 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
 def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = RowWork.of(lambda: build_model(model, data.facts), data).multiply_adds
-    obstacle = cohort_obstacle(lambda: build_model(model, data.facts), make_settings(), data)
+    work = RowWork.of(lambda: build_model(model, data.facts, stacked=False), data).multiply_adds
+    obstacle = cohort_obstacle(lambda: build_model(model, data.facts, stacked=False), make_settings(), data)
     prefix = f"{name}, "
     reason = f"; it {obstacle}" if obstacle else ""
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")

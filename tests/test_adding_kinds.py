@@ -211,7 +211,7 @@ def test_a_recipe_uses_every_added_kind_in_two_processes(copied):
     assert (copied / "out" / "tables" / "decided.csv").is_file()
     assert "Decided rows: " in (copied / "out" / "report.html").read_text(encoding="utf-8")
     model = json.loads((copied / "out" / "added" / "seed-0" / "model.json").read_text(encoding="utf-8"))
-    assert model["model"]["gate"]["kind"] == "first_pixels"
+    assert model["spec"]["gate"]["kind"] == "first_pixels"
 
 
 def test_the_added_kinds_are_listed_and_saved(copied):

@@ -2,21 +2,19 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError, DataError
-from moebius.lab.model.build import build_model
 from moebius.lab.training.annealing import numbers_of
-from moebius.lab.training.checkpoint import save_weights
 from moebius.storage import save as saving
-from moebius.storage.spec import describe
+from moebius.storage.header import read_header
+from moebius.storage.spec import build, describe
 from moebius.storage.tensors import tensor_holders
 
 
@@ -77,7 +75,7 @@ def test_the_file_has_a_key_for_each_expert_and_nothing_else_is_in_the_folder(tm
     mb.save(moe, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
     assert list(load_file(tmp_path / "model.safetensors")) == sorted(moe.state_dict())
-    assert json.loads((tmp_path / "model.json").read_text())["mixture"]["experts"][0] == {
+    assert json.loads((tmp_path / "model.json").read_text())["spec"]["experts"][0] == {
         "kind": "linear",
         "features": 4,
         "classes": 3,
@@ -168,7 +166,7 @@ def test_a_module_used_twice_is_stored_and_given_once(tmp_path):
     moe = mb.Mixture(mb.gates.Linear(4, 3), [shared, mb.experts.Linear(4, 3), shared])
     mb.save(moe, tmp_path)
     assert not [name for name in load_file(tmp_path / "model.safetensors") if name.startswith("experts.2")]
-    assert json.loads((tmp_path / "model.json").read_text())["mixture"]["experts"][2] == {"same_as": "experts.0"}
+    assert json.loads((tmp_path / "model.json").read_text())["spec"]["experts"][2] == {"same_as": "experts.0"}
     again = mb.load(tmp_path, experts={0: Net()})
     assert again.experts[0] is again.experts[2]
     assert equal(again, moe)
@@ -231,9 +229,9 @@ def test_a_new_save_takes_the_place_of_the_old_and_a_crash_leaves_the_one_or_the
     old, new = whole(0), whole(1)
     new.router = mb.routers.Argmax()
     mb.save(old, tmp_path)
-    for crash_at, left in (("write_json", old), ("replace", new)):
+    for crash_at, left in (("save_file", old), ("write_json", new)):
         with monkeypatch.context() as patched:
-            patched.setattr(*crashing(crash_at))
+            patched.setattr(saving, crash_at, crash)
             with pytest.raises(KeyboardInterrupt):
                 mb.save(new, tmp_path)
         assert equal(mb.load(tmp_path), left)
@@ -242,42 +240,41 @@ def test_a_new_save_takes_the_place_of_the_old_and_a_crash_leaves_the_one_or_the
     assert equal(mb.load(tmp_path), new)
 
 
-def crashing(point):
-    """The machine stops before model.json is written, or before the tensors of the new mixture have their name."""
-    if point == "write_json":
-
-        def stop(path, value):
-            raise KeyboardInterrupt
-
-        return saving, "write_json", stop
-    replace = Path.replace
-
-    def stop_there(self, target):
-        if Path(target).name == "model.safetensors":
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    return Path, "replace", stop_there
+def crash(*arguments):
+    raise KeyboardInterrupt
 
 
-def test_two_files_that_do_not_belong_together_are_noticed(tmp_path):
-    mb.save(whole(0), tmp_path / "a")
-    mb.save(whole(1), tmp_path / "b")
-    (tmp_path / "a" / "model.safetensors").replace(tmp_path / "b" / "model.safetensors")
-    with pytest.raises(DataError, match=r"b/model\.safetensors: is missing, damaged, or not the file"):
-        mb.load(tmp_path / "b")
-    with pytest.raises(DataError, match=r"a/model\.safetensors: is missing, damaged, or not the file"):
-        mb.load(tmp_path / "a")
+def test_equal_models_give_equal_bytes_and_the_copy_for_people_says_the_same(tmp_path):
+    for name in ("a", "b"):
+        mb.save(whole(), tmp_path / name)
+    for file in ("model.safetensors", "model.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert json.loads((tmp_path / "a" / "model.json").read_text()) == read_header(tmp_path / "a")
+    (tmp_path / "a" / "model.json").unlink()
+    assert equal(mb.load(tmp_path / "a"), whole())
+
+
+def test_a_changed_number_a_truncated_file_and_other_tensors_are_noticed(tmp_path):
+    mb.save(whole(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-8], b"x" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"model\.safetensors: is damaged") as caught:
+            mb.load(tmp_path)
+        assert caught.value.fix.startswith("a copy of the folder")
 
 
 def test_what_is_no_saved_mixture_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no saved mixture") as caught:
         mb.load(tmp_path)
     assert caught.value.fix == f"mb.save(moe, {str(tmp_path)!r})"
-    path = tmp_path / "model.json"
+    save_file(whole().state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match="holds no saved mixture"):
+        mb.load(tmp_path)
     for text in ("{", "[]", "{}"):
-        path.write_text(text)
-        with pytest.raises(DataError, match=r"model\.json: is damaged"):
+        save_file(whole().state_dict(), tmp_path / "model.safetensors", {"moebius": text})
+        with pytest.raises(DataError, match=r"model\.safetensors: is damaged"):
             mb.load(tmp_path)
 
 
@@ -285,23 +282,42 @@ def test_what_is_no_saved_mixture_is_refused(tmp_path):
     ("place", "value", "said"),
     [
         (("schema",), 99, "is of schema 99, written by moebius 0"),
-        (("mixture", "gate", "kind"), "liner", "cannot make .no gates kind is called 'liner'"),
-        (("mixture", "gate", "room"), "data.sources", "cannot make .*no part of a mixture is of room"),
-        (("mixture", "gate", "colour"), "red", "cannot make .*colour"),
-        (("mixture", "experts", 0), {"same_as": "experts.1"}, "cannot make .experts.1."),
+        (("spec", "gate", "kind"), "liner", "cannot make .no gates kind is called 'liner'"),
+        (("spec", "gate", "room"), "data.sources", "cannot make .*no part of a mixture is of room"),
+        (("spec", "gate", "colour"), "red", "cannot make .*colour"),
+        (("spec", "experts", 0), {"same_as": "experts.1"}, "cannot make .experts.1."),
     ],
 )
-def test_a_description_that_this_version_cannot_make(tmp_path, place, value, said):
+def test_a_spec_that_this_version_cannot_make(tmp_path, place, value, said):
     mb.save(whole(), tmp_path)
-    path = tmp_path / "model.json"
-    description = json.loads(path.read_text())
-    inner = description
+    header = read_header(tmp_path)
+    inner = header
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    path.write_text(json.dumps(description))
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path), path, {"moebius": json.dumps(header)})
     with pytest.raises(DataError, match=said):
         mb.load(tmp_path)
+
+
+def test_a_mixture_that_0_1_saved_is_read_and_a_run_of_0_1_says_so(tmp_path):
+    moe = whole()
+    save_file(moe.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    names = ("gate", "experts", "router", "combine", "execution")
+    spec = {"kind": "mixture", **{name: describe(moe)[name] for name in names}}
+    header = {"schema": 1, "moebius": "0.1.0", "sha256": digest, "mixture": spec, "aliases": {}}
+    (tmp_path / "model.json").write_text(json.dumps(header))
+    assert equal(mb.load(tmp_path), moe)
+    (tmp_path / "model.json").write_text(json.dumps({**header, "sha256": "0"}))
+    with pytest.raises(DataError, match="is damaged"):
+        mb.load(tmp_path)
+    run = {"schema": 1, "model": {"gate": {"kind": "linear"}}, "facts": {}, "classes": [], "domains": []}
+    (tmp_path / "model.json").write_text(json.dumps(run))
+    with pytest.raises(DataError, match=r"is a study's run of moebius 0\.1") as caught:
+        mb.load(tmp_path)
+    assert "pip install 'moebius==0.1.*'" in caught.value.fix
 
 
 class Stateful(nn.Linear):
@@ -333,29 +349,10 @@ def test_a_part_of_another_room_and_a_subclass(tmp_path):
 
     moe = mb.Mixture(Named(4, 1), [mb.gates.MLP(4, 3, hidden=[5])])
     mb.save(moe, tmp_path)
-    said = json.loads((tmp_path / "model.json").read_text())["mixture"]
+    said = json.loads((tmp_path / "model.json").read_text())["spec"]
     assert said["experts"][0]["room"] == "gates"
     assert said["gate"] == {"kind": None, "class": "Named", "parameters": {"linear.weight": [1, 4], "linear.bias": [1]}}
     assert equal(mb.load(tmp_path, gate=Named(4, 1)), moe)
-
-
-def test_the_hash_is_the_files(tmp_path):
-    mb.save(whole(), tmp_path)
-    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "model.json").read_text())["sha256"] == digest
-
-
-def test_a_studys_run_gives_its_mixture(tmp_path):
-    facts = {"features": 4, "channels": 1, "size": 2, "classes": 3, "domains": 1}
-    model = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}
-    moe = build_model(model, facts)
-    save_weights(tmp_path / "model.safetensors", moe)
-    description = {"schema": 1, "model": model, "facts": facts, "classes": ["a", "b", "c"], "domains": ["one"]}
-    (tmp_path / "model.json").write_text(json.dumps(description))
-    (tmp_path / "result.json").write_text("{}")
-    assert equal(mb.load(tmp_path), moe)
-    with pytest.raises(ArgumentError, match="path: is a study's run"):
-        mb.load(tmp_path, gate=nn.Linear(4, 2))
 
 
 def stacked(make, count=3, **options):
@@ -368,7 +365,7 @@ def test_a_stack_comes_back_as_one_and_is_described_once(tmp_path, dtype):
     moe = stacked(lambda: mb.experts.FFN(4, 5, "swiglu"), 64, router=mb.routers.TopK(2)).to(dtype)
     mb.save(moe, tmp_path)
     ffn = {"kind": "ffn", "features": 4, "hidden": 5, "activation": "swiglu", "bias": True}
-    said = json.loads((tmp_path / "model.json").read_text())["mixture"]["experts"]
+    said = json.loads((tmp_path / "model.json").read_text())["spec"]["experts"]
     assert said == {"kind": "stack", "count": 64, "expert": ffn}
     again = mb.load(tmp_path)
     assert isinstance(again.experts, mb.Stack)
@@ -450,3 +447,43 @@ def test_tensors_that_lie_side_by_side_are_not_copied():
     apart = saving._without_overlap(tensors)
     same = [apart[name].data_ptr() == tensors[name].data_ptr() for name in tensors]
     assert same == [True, True, False, False]
+
+
+def test_a_sequence_of_known_parts_is_known_and_one_of_others_is_supplied_whole(tmp_path):
+    torch.manual_seed(0)
+    layer = mb.layers.SparseFFN(5, 6, experts=2, k=1)
+    model = nn.Sequential(mb.experts.Linear(4, 5), layer, layer, whole_of(5)).eval()
+    mb.save(model, tmp_path)
+    spec = read_header(tmp_path)["spec"]
+    assert [part["kind"] for part in spec["parts"][:2]] == ["linear", "sparse_ffn"]
+    assert spec["parts"][2] == {"same_as": "1"}
+    again = mb.load(tmp_path)
+    assert again[1] is again[2]
+    assert equal(again, model)
+    shared = nn.ReLU()
+    expert = nn.Sequential(shared, nn.Linear(4, 3))
+    moe = mb.Mixture(mb.gates.Linear(4, 2), [expert, nn.Sequential(shared, nn.Linear(4, 3))])
+    assert [inner["class"] for inner in describe(moe)["experts"]] == ["Sequential", "Sequential"]
+
+
+def whole_of(features):
+    return mb.Mixture(mb.gates.Linear(features, 2), [mb.experts.Linear(features, 3) for _ in range(2)])
+
+
+def test_parts_are_made_in_the_order_in_which_a_spec_names_them():
+    spec = describe(whole())
+    assert list(spec) == ["kind", "experts", "router", "gate", "combine", "execution"]
+    gate_first = {name: spec[name] for name in ("kind", "gate", "experts", "router", "combine", "execution")}
+    torch.manual_seed(0)
+    gate = mb.gates.Linear(4, 2)
+    torch.manual_seed(0)
+    assert torch.equal(build(gate_first).gate.linear.weight, gate.linear.weight)
+    torch.manual_seed(0)
+    assert not torch.equal(build(spec).gate.linear.weight, gate.linear.weight)
+
+
+def test_a_refused_argument_is_named_by_its_place():
+    spec = describe(whole())
+    spec["experts"][1]["hidden"] = [0]
+    with pytest.raises(ArgumentError, match=r"^experts\.1\.hidden: needs whole numbers"):
+        build(spec)

@@ -108,12 +108,14 @@ def join_path(place: str, name: str) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """A number, a text or None as a Spec has it.
+    """A number, a text, None or a list of these as a Spec has it.
 
     Example:
-        >>> plain_value(-math.inf)
-        {'float': '-inf'}
+        >>> plain_value((1, -math.inf))
+        [1, {'float': '-inf'}]
     """
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
     return {"float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
 
 

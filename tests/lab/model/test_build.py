@@ -8,6 +8,9 @@ import moebius as mb
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.cost import multiply_adds
+from moebius.lab.model.resolve import resolve
+from moebius.storage.spec import describe
+from moebius.storage.tensors import stored_tensors
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
 IMAGES = torch.rand(5, 1, 8, 8)
@@ -110,6 +113,81 @@ def test_unknown_kinds(changes, fix):
 
 def build(gate, experts, **parts):
     return build_model({"gate": gate, "experts": experts, **parts}, FACTS)
+
+
+SPARSE = {"gate": {"kind": "linear"}, "router": {"kind": "top_k", "k": 2}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_stack"),
+    [
+        ({}, True),
+        ({"experts": [{"kind": "mlp", "hidden": [4], "count": 3}, {"kind": "mlp", "hidden": [4]}]}, True),
+        ({"experts": {"kind": "ffn", "hidden": 4, "count": 3}, "router": {"kind": "relu"}}, True),
+        ({"router": {"kind": "soft"}}, False),  # every expert runs
+        ({"experts": {"kind": "conv", "filters": [2], "count": 3}}, False),
+        ({"experts": {"kind": "mlp", "hidden": [4], "dropout": 0.5, "count": 3}}, False),
+        ({"experts": [{"kind": "mlp", "hidden": [4], "count": 3}, {"kind": "linear"}]}, False),
+        ({"experts": {"kind": "mixture", **SPARSE, "experts": {"kind": "linear", "count": 3}, "count": 3}}, False),
+    ],
+)
+def test_equal_experts_of_dense_layers_are_stacked_where_the_router_selects(changes, is_stack):
+    spec = {**SPARSE, "experts": {"kind": "mlp", "hidden": [4], "count": 4}, **changes}
+    torch.manual_seed(0)
+    moe = build_model(spec, FACTS)
+    torch.manual_seed(0)
+    listed = build_model(spec, FACTS, stacked=False)
+    assert isinstance(moe.experts, mb.Stack) == is_stack
+    assert isinstance(listed.experts, nn.ModuleList)
+    tensors, others = stored_tensors(moe), stored_tensors(listed)
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_a_value_that_a_stacked_expert_refuses_is_named_by_its_path():
+    spec = {**SPARSE, "experts": [{"kind": "mlp", "hidden": [0], "count": 3}]}
+    with pytest.raises(ArgumentError, match=r"^experts\.0\.hidden: needs whole numbers"):
+        build_model(spec, FACTS)
+
+
+def test_parts_draw_their_numbers_in_the_order_experts_router_gate():
+    torch.manual_seed(0)
+    moe = build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, FACTS)
+    torch.manual_seed(0)
+    experts, gate = [mb.experts.Linear(64, 20) for _ in range(2)], mb.gates.Linear(64, 2)
+    assert torch.equal(moe.experts[1].linear.weight, experts[1].linear.weight)
+    assert torch.equal(moe.gate.linear.weight, gate.linear.weight)
+
+
+def test_layers_take_the_outputs_of_those_before_them():
+    inner = {"kind": "mixture", **SPARSE, "experts": {"kind": "linear", "classes": 12, "count": 3}}
+    sparse = {"kind": "sparse_ffn", "hidden": 8, "experts": 4, "k": 2}
+    model = build_model({"layers": [inner, sparse, {"kind": "linear"}]}, FACTS)
+    assert isinstance(model, nn.Sequential)
+    assert (model[0].gate.linear.in_features, model[1].dim, model[2].linear.weight.shape) == (64, 12, (20, 12))
+    y, log = mb.call(model, IMAGES)
+    assert y.shape == (5, 20)
+    assert list(log) == ["0", "1.mixture"]
+    assert describe(model) == resolve({"layers": [inner, sparse, {"kind": "linear"}]}, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([{"kind": "linear"}, {"kind": "linear"}], r"layers\.0\.classes: is missing, and does not follow"),
+        (
+            [{"kind": "linear", "classes": 6}, {"kind": "conv", "filters": [2]}],
+            r"layers\.1\.channels: is missing, and does not follow",
+        ),
+        (
+            [{"kind": "linear", "classes": 6}, {"kind": "linear", "features": 7, "classes": 6}, {"kind": "linear"}],
+            r"layers\.1: does not run on what the parts before it give \(features: no trailing axes",
+        ),
+    ],
+)
+def test_layers_that_do_not_fit_are_named(layers, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        build_model({"layers": layers}, FACTS)
 
 
 def test_multiply_adds_of_linear_experts():

@@ -5,6 +5,7 @@ import torch
 
 from moebius.core.recording import record
 from moebius.lab.model.build import StageNetworks, build_model
+from moebius.lab.model.resolve import resolve
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Variant
@@ -15,6 +16,7 @@ from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.settings import Settings
 from moebius.lab.yaml_text import write_yaml
+from moebius.storage.spec import describe
 from moebius.storage.tensors import stored_tensors
 
 NAMES = (
@@ -63,6 +65,7 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     for variant in (*recipe.stages, *recipe.variants):
         own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
         model = build_model(variant.model, own, StageNetworks(specs))
+        assert without_stages(describe(model)) == without_stages(resolve(variant.model, own, specs))
         settings = Settings.model_validate(variant.training.model_dump())
         logs = getattr(model.combine, "gives_log_probabilities", False)
         objective = Objective(logs, settings.losses, settings.cross_entropy)
@@ -76,6 +79,15 @@ def test_every_variant_is_built_and_run_for_a_step(name):
         if trained:
             total.backward()
             assert all(parameter.grad.isfinite().all() for parameter in trained if parameter.grad is not None)
+
+
+def without_stages(spec):
+    """A Spec in which the networks of stages say nothing: a resolved one names them by the stage's whole model."""
+    if isinstance(spec, list):
+        return [without_stages(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {name: None if name == "network" else without_stages(value) for name, value in spec.items()}
 
 
 @pytest.mark.parametrize("name", ["linear-experts", "cnn-experts", "expert-count", "unlike-experts"])

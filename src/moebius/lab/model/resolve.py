@@ -241,7 +241,7 @@ class Resolver:
         place, path = join_path(place, name), join_path(path, name)
         if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":
             return self._component(PARTS.get(name, "experts"), value, facts, place, path, room)
-        return [plain_value(item) for item in value] if isinstance(value, list | tuple) else plain_value(value)
+        return plain_value(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -306,17 +306,15 @@ def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size
     error: Exception | None = None
     # Parts that read values cannot run on the meta device, where there are none.
     for device in ("meta", "cpu"):
-        try:
-            with torch.random.fork_rng(devices=()), torch.device(device), torch.no_grad():
-                model = build(with_execution(spec, "auto"))
-                x = torch.zeros(1, facts["channels"], facts["size"], facts["size"])
-                context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
+        with torch.random.fork_rng(devices=()), torch.device(device), torch.no_grad():
+            model = build(with_execution(spec, "auto"))
+            x = torch.zeros(1, facts["channels"], facts["size"], facts["size"])
+            context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
+            try:
                 with evaluation_mode(model), row_context(context):
                     return model(x).shape
-        except ArgumentError:
-            raise
-        except Exception as problem:  # a component can raise anything
-            error = problem
+            except Exception as problem:  # a component can raise anything
+                error = problem
     lines = str(error).strip().splitlines() or [type(error).__name__]
     rule = f"does not run on what the parts before it give ({lines[0]})"
     raise ArgumentError(place, rule, spec["parts"][-1]["kind"], "parts whose shapes fit each other") from error

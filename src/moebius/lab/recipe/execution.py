@@ -1,7 +1,6 @@
 """Checks that the executions which a model part names run what they get in the training."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from moebius.kit.errors import ArgumentError
 from moebius.lab.checks.problems import Problem, parse_path
 from moebius.lab.model.resolve import Resolver
 from moebius.lab.training.call_model import call_model
-from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.precision import autocast
 from moebius.layers.mixture import Mixture
 from moebius.storage.spec import build
@@ -26,7 +24,7 @@ def check_execution(
     """The problem of an execution that would refuse what it gets in the run.
 
     The model is built and run on a few rows, on the device that a study here takes and in the number format of the
-    training: as in a step, and with one expert for each row, as in the evaluation at the end.
+    training.
 
     Arguments:
         spec: a model part without problems.
@@ -42,19 +40,17 @@ def check_execution(
         model = build(resolver.model(spec, facts)).to(device)
         x = torch.rand(ROWS, facts["channels"], facts["size"], facts["size"], device=device)
         domains = torch.arange(ROWS, device=device) % facts["domains"]
-        for mode in (nullcontext(), cut_to_one_expert(model)):
-            places = _enter_mixtures(model)
-            try:
-                with mode:
-                    call_model(model, x, domains)
-            except ArgumentError as error:
-                if error.argument == "execution":
-                    path = resolver.at_origin(ArgumentError(places[-1], "", None)).argument.removesuffix(".mixture")
-                    is_bf16_missing = "needs bf16" in error.rule and precision != "bf16"
-                    fix = "training: {precision: bf16}" if is_bf16_missing else "execution: auto"
-                    return [Problem((*(parse_path(path) if path else ()), "execution"), error.rule, error.value, fix)]
-            except (ValueError, RuntimeError):
-                continue  # not about the execution: these rows may be too few for a batch normalisation
+        places = _enter_mixtures(model)
+        try:
+            call_model(model, x, domains)
+        except ArgumentError as error:
+            if error.argument == "execution":
+                path = resolver.at_origin(ArgumentError(places[-1], "", None)).argument.removesuffix(".mixture")
+                is_bf16_missing = "needs bf16" in error.rule and precision != "bf16"
+                fix = "training: {precision: bf16}" if is_bf16_missing else "execution: auto"
+                return [Problem((*(parse_path(path) if path else ()), "execution"), error.rule, error.value, fix)]
+        except (ValueError, RuntimeError):
+            pass  # not about the execution: these rows may be too few for a batch normalisation
     return []
 
 
