@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from _compare import Measurement, comparison_rows, make_parser, measure_rates, print_rows, processor_name, write_rows
@@ -35,10 +36,11 @@ from moebius.kit.allocator import tune_allocator
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_model
 from moebius.lab.statistics.interval import interval
-from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
+from moebius.lab.training.cohort_obstacle import CohortTrial, settings_obstacle
 from moebius.lab.training.engine import Member
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.settings import Settings
+from moebius.layers.mixture import Mixture
 
 GATE = {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"}
 MODELS = {
@@ -111,8 +113,8 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
 def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = RowWork.of(lambda: build_model(model, data.facts, stacked=False), data).multiply_adds
-    obstacle = cohort_obstacle(lambda: build_model(model, data.facts, stacked=False), make_settings(), data)
+    trial = CohortTrial(lambda: cast(Mixture, build_model(model, data.facts)), data)
+    work, obstacle = trial.multiply_adds, settings_obstacle(make_settings()) or trial.obstacle
     prefix = f"{name}, "
     reason = f"; it {obstacle}" if obstacle else ""
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")

@@ -61,7 +61,7 @@ def build() -> Callable[..., Callable[[], Mixture]]:
     """A builder of a mixture for some data; keys of a recipe's `model` change it."""
 
     def create_builder(data: Dataset, **changes: Any) -> Callable[[], Mixture]:
-        return lambda: build_model({**LINEAR, **changes}, data.facts, stacked=False)
+        return lambda: build_model({**LINEAR, **changes}, data.facts)
 
     return create_builder
 

@@ -56,16 +56,13 @@ class StageNetworks:
             self.sources[module] = network["stage"]
 
 
-def build_model(
-    part: Mapping[str, Any], facts: Mapping[str, int], stages: StageNetworks | None = None, stacked: bool = True
-) -> nn.Module:
+def build_model(part: Mapping[str, Any], facts: Mapping[str, int], stages: StageNetworks | None = None) -> nn.Module:
     """Build the model of a recipe's model part, for data with these facts; `resolve` says how it is completed.
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, or `layers`, as in a recipe's `model`.
         facts: `features`, `channels`, `size` (pixels), `classes` and `domains` of the data.
         stages: the networks for parts of kind `stage`.
-        stacked: whether equal experts of dense layers become a stack where the router selects.
 
     Returns:
         A `Mixture`; for `layers` an `nn.Sequential`.
@@ -82,7 +79,7 @@ def build_model(
         torch.Size([5, 20])
     """
     stages = StageNetworks() if stages is None else stages
-    resolver = Resolver(stages.specs, stages.labels, stacked)
+    resolver = Resolver(stages.specs, stages.labels)
     try:
         spec = resolver.model(part, facts)
         model = build(spec, fill=stages.fill_part)

@@ -35,7 +35,7 @@ def check_execution(
     if set(_executions(spec)) <= {"auto"}:
         return []
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    resolver = Resolver(stages, None, True)
+    resolver = Resolver(stages, None)
     with torch.random.fork_rng(devices=()), torch.no_grad(), autocast(str(precision), device):
         model = build(resolver.model(spec, facts)).to(device)
         x = torch.rand(ROWS, facts["channels"], facts["size"], facts["size"], device=device)
@@ -45,7 +45,7 @@ def check_execution(
             call_model(model, x, domains)
         except ArgumentError as error:
             if error.argument == "execution":
-                path = resolver.at_origin(ArgumentError(places[-1], "", None)).argument.removesuffix(".mixture")
+                path, _ = resolver.path_of(places[-1])
                 is_bf16_missing = "needs bf16" in error.rule and precision != "bf16"
                 fix = "training: {precision: bf16}" if is_bf16_missing else "execution: auto"
                 return [Problem((*(parse_path(path) if path else ()), "execution"), error.rule, error.value, fix)]

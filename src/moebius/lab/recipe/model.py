@@ -13,7 +13,8 @@ from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component, check_keywords, suggest_kind
 from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.lab.model.build import StageNetworks, build_model
-from moebius.lab.model.resolve import Resolver, layer_room, output_shape
+from moebius.lab.model.resolve import Resolver, layer_room
+from moebius.lab.model.shapes import output_shape
 from moebius.lab.recipe.kind_schemas import writable_kinds
 from moebius.layers.mixture import Mixture
 
@@ -78,7 +79,7 @@ def _check_layers(spec: Mapping[str, Any], path: Path, stages: Collection[str]) 
     for place, part in enumerate(layers):
         problems += _check_layer(part, (*path, place), stages)
     kinds_of_parts = [part.get("kind") for part in layers if isinstance(part, Mapping)]
-    if not any(kind == "mixture" or layer_room(kind) == "layers" for kind in kinds_of_parts):
+    if not problems and not any(kind == "mixture" or layer_room(kind) == "layers" for kind in kinds_of_parts):
         fix = "such as {kind: sparse_ffn, hidden: 128, experts: 8, k: 2}"
         problems.append(Problem(path, "needs at least one part that is a mixture", layers, fix))
     return problems
@@ -171,7 +172,7 @@ def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mappi
 
 def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
     """The first problem of parts that cannot be built, or do not fit each other or the data."""
-    resolver = Resolver(stages, None, True)
+    resolver = Resolver(stages, None)
     try:
         resolved = resolver.model(spec, facts)
         shape = output_shape(resolved, facts, str(len(spec["layers"]) - 1))

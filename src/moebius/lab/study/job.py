@@ -88,12 +88,9 @@ def _train_job(
     rows = data if first.rows is None else select_rows(data, **first.rows)
     stages = [_stage_networks(run) for run in job]
 
-    # A cohort computes equal modules at once by itself.
-    is_alone = len(job) == 1
-
     def build_member(number: int, run: RunSpec) -> Member:
         def build() -> nn.Module:
-            return build_model(run.model, rows.facts, stages[number], stacked=is_alone)
+            return build_model(run.model, rows.facts, stages[number])
 
         def send(event: Event) -> None:
             if number in unfinished:
@@ -111,7 +108,7 @@ def _train_job(
         fail(job[number], error)
 
     for number, trained in Loop(members, rows, path, device, fail_member, store).train(unfinished):
-        write_run(job[number], rows, trained, stages[number].sources, is_alone)
+        write_run(job[number], rows, trained, stages[number].sources)
         finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
         # A run whose folder is removed later has to be trained again, with what its folder held.

@@ -22,9 +22,7 @@ from moebius.lab.training.outcome import Trained
 from moebius.storage.save import save
 
 
-def write_run(
-    run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str], stacked: bool = True
-) -> None:
+def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]) -> None:
     """Write a finished run's files; `result.json` last.
 
     Arguments:
@@ -32,9 +30,8 @@ def write_run(
         rows: the data that it was trained on.
         trained: the outcome.
         stage_names: expert that a stage has trained → name of the stage.
-        stacked: as the model was built.
     """
-    _write_model(run, rows, trained, stacked)
+    _write_model(run, rows, trained)
     if run.rows is None:
         _write_routing(run.folder / "routing.parquet", {"train": trained.train, "test": trained.test})
         write_json(run.result_path, run_entry(run.folder, run, rows, trained, stage_names))
@@ -74,11 +71,10 @@ def _error_path(folder: Path) -> Path:
     return folder / "error.json"
 
 
-def _write_model(run: RunSpec, data: Dataset, trained: Trained, stacked: bool) -> None:
+def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
     precision = run.training["precision"]
     about = {"classes": [*data.classes], "domains": [*data.domains], "facts": data.facts, "precision": precision}
-    spec = resolve(run.model, data.facts, run.stages, stacked=stacked)
-    save(trained.model, run.folder, spec, about)
+    save(trained.model, run.folder, resolve(run.model, data.facts, run.stages), about)
 
 
 def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
