@@ -9,7 +9,8 @@ from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.model.resolve import resolve
-from moebius.storage.spec import build, describe
+from moebius.storage.spec import build as build_spec
+from moebius.storage.spec import describe
 from moebius.storage.tensors import stored_tensors
 
 FACTS = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
@@ -138,7 +139,7 @@ def test_equal_experts_of_dense_layers_are_stacked_where_the_router_selects(chan
     torch.manual_seed(0)
     resolved = resolve(spec, FACTS)
     experts = resolved["experts"]
-    listed = build({**resolved, "experts": [experts["expert"]] * experts["count"] if is_stack else experts})
+    listed = build_spec({**resolved, "experts": [experts["expert"]] * experts["count"] if is_stack else experts})
     assert isinstance(moe.experts, mb.Stack) == is_stack
     assert isinstance(listed.experts, nn.ModuleList)
     tensors, others = stored_tensors(moe), stored_tensors(listed)
