@@ -36,7 +36,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import build_mixture
 from moebius.lab.statistics.interval import interval
 from moebius.lab.training.cohort import CohortMember, CohortTrainer
-from moebius.lab.training.cohort_obstacle import RowWork, cohort_obstacle
+from moebius.lab.training.cohort_obstacle import CohortTrial
 from moebius.lab.training.loop import Trainer
 from moebius.lab.training.settings import Settings
 
@@ -94,8 +94,8 @@ def make_cohort_epoch(model: dict, data: Dataset, runs: int, device: str) -> Cal
     trainer = CohortTrainer(make_members(model, data, runs, folder), data, folder / "cohort.safetensors", device)
 
     def epoch() -> int:
-        for account in trainer.accounts:
-            account.progress.batch = 0
+        for record in trainer.run_records:
+            record.progress.batch = 0
         trainer.train_epoch()
         return runs * trainer.steps_per_epoch
 
@@ -123,8 +123,8 @@ def measure_gradient_difference(model: dict, data: Dataset, runs: int, device: s
 def measure(name: str, model: dict, options) -> list[Measurement]:
     steps = options.steps or (8 if name.startswith("2") and options.device == "cpu" else 100)
     data = random_data(BATCH * steps)
-    work = RowWork.of(lambda: build_mixture(model, data.facts), data).multiply_adds
-    obstacle = cohort_obstacle(lambda: build_mixture(model, data.facts), make_settings(), data)
+    trial = CohortTrial(lambda: build_mixture(model, data.facts), data)
+    work, obstacle = trial.multiply_adds, trial.obstacle
     prefix = f"{name}, "
     reason = f"; it {obstacle}" if obstacle else ""
     print(f"{name}: {work:,} multiply-adds an image, {work * BATCH:,} a step{reason}")
