@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.core.equality import describe_difference, has_hooks
+from moebius.core.equality import describe_difference, has_hooks, named_parts
 
 
 def make_tied():
@@ -67,3 +67,10 @@ def test_a_hook_is_seen_wherever_it_waits(hook):
     assert has_hooks(experts)
     handle.remove()
     assert not has_hooks(experts)
+
+
+def test_parts_are_named_as_torch_names_them():
+    shared = nn.Linear(2, 2)
+    module = nn.Sequential(nn.Sequential(shared, nn.ReLU()), mb.experts.MLP(2, 2, [3]), shared)
+    module.register_module("none", None)
+    assert named_parts(module) == list(module.named_modules())

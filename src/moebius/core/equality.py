@@ -35,22 +35,19 @@ class Structure:
 
     def difference(self, other: "Structure") -> str | None:
         """In what the modules differ, as the end of a sentence; None where they are equal."""
-        if self.kind is not other.kind:
-            return _DIFFERENCES[0]
-        if self.shapes != other.shapes:
-            return _DIFFERENCES[1]
-        if self.formats != other.formats:
-            return _DIFFERENCES[2]
+        for name, difference in _DIFFERENCES.items():
+            if getattr(self, name) != getattr(other, name):
+                return difference
         same = len(self.parts) == len(other.parts) and all(map(_are_equal, self.parts, other.parts))
-        return None if same else _DIFFERENCES[3]
+        return None if same else _OTHER_DIFFERENCE
 
 
-_DIFFERENCES = (
-    "their classes differ",
-    "their parameters' shapes differ",
-    "their tensors' formats, devices or kinds differ",
-    "their structures differ",
-)
+_DIFFERENCES = {
+    "kind": "their classes differ",
+    "shapes": "their parameters' shapes differ",
+    "formats": "their tensors' formats, devices or kinds differ",
+}
+_OTHER_DIFFERENCE = "their structures differ"
 
 
 def describe_difference(experts: Sequence[nn.Module]) -> str | None:
@@ -62,7 +59,7 @@ def describe_difference(experts: Sequence[nn.Module]) -> str | None:
     """
     first, *others = map(Structure, experts)
     differences = set(map(first.difference, others))
-    return next((difference for difference in _DIFFERENCES if difference in differences), None)
+    return next((each for each in (*_DIFFERENCES.values(), _OTHER_DIFFERENCE) if each in differences), None)
 
 
 def named_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moebius.core.activation_checkpointing import backward_number, loses_graph, replayed_value
 from moebius.core.equality import named_parts
-from moebius.core.routing import Routing, map_distinct
+from moebius.core.routing import Routing, flatten_distinct
 from moebius.core.row_context import ThreadValue, current_context, row_context
 from moebius.kit.errors import ArgumentError
 
@@ -52,7 +52,8 @@ def _without_gradients(routing: Routing) -> Routing:
         with torch.enable_grad():
             return _RefuseBackward.apply(value.detach().requires_grad_())
 
-    return map_distinct(refuse_gradient, routing)
+    values, rebuild = flatten_distinct(routing)
+    return rebuild(map(refuse_gradient, values))
 
 
 class _RefuseBackward(torch.autograd.Function):

@@ -243,23 +243,18 @@ for _node_class in (Selection, Routing):
     pytree.register_pytree_node(_node_class, _flatten, _unflatten)
 
 
-def map_distinct(function: Callable[[Any], Any], tree: Any) -> Any:
-    """`function` of each leaf of a routing, or of a tree of them; fields that are one tensor stay one tensor.
+def flatten_distinct(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
+    """The leaves of a tree of routings, each object once, and a function that makes such a tree of other leaves.
 
-    Losses test whether the weights are the gate's own distribution.
+    So fields that are one tensor stay one tensor: losses test whether the weights are the gate's own distribution.
 
     Example:
         >>> import moebius as mb
-        >>> routing = map_distinct(torch.clone, mb.routers.Soft()(torch.zeros(3, 2)))
+        >>> leaves, rebuild = flatten_distinct(mb.routers.Soft()(torch.zeros(3, 2)))
+        >>> routing = rebuild(map(torch.clone, leaves))
         >>> routing.probs is routing.weights
         True
     """
-    leaves, rebuild = flatten_distinct(tree)
-    return rebuild(map(function, leaves))
-
-
-def flatten_distinct(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
-    """The leaves of a tree of routings, each object once; and a function that makes such a tree of other leaves."""
     leaves, spec = pytree.tree_flatten(tree)
     numbers = [id(leaf) for leaf in leaves]
     distinct = dict(zip(numbers, leaves, strict=True))
