@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from _compare import Measurement, comparison_rows, make_parser, measure_rates, print_rows, processor_name, write_rows
@@ -83,7 +84,7 @@ def make_single_epoch(model: dict, data: Dataset, device: str) -> Callable[[], i
 
 
 def make_members(model: dict, data: Dataset, runs: int, folder: Path) -> list[CohortMember]:
-    def build():
+    def build() -> Any:
         return build_model(model, data.facts, stacked=False)
 
     return [CohortMember(build, make_settings(), seed, folder / str(seed)) for seed in range(runs)]

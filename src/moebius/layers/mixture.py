@@ -237,8 +237,8 @@ def executed_by(model: nn.Module, execution: Execution) -> Iterator[None]:
             part.execution = execution
         yield
     finally:
-        for part, own in before.items():
-            part.execution = own
+        for part, previous in before.items():
+            part.execution = previous
 
 
 def execution_kind(execution: Execution) -> str | None:

@@ -59,7 +59,7 @@ def has_an_example_that_runs(subject: Subject) -> None:
 
 
 def is_made_anew_from_its_description(subject: Subject) -> None:
-    """`describe` gives values that JSON holds, from which an equal component is built.
+    """`describe` gives a Spec of values that JSON holds, from which an equal component is built.
 
     For rooms whose components are saved, with the defaults of arguments and with other values: a component keeps each
     argument of its constructor as an attribute of the same name, or says in `kept_as` under which.
@@ -108,7 +108,7 @@ def comes_back_from_a_folder(subject: Subject) -> None:
         moe = _mixture_with(subject, arguments).eval()
         with TemporaryDirectory() as folder:
             save(moe, folder)
-            description = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["mixture"]
+            description = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))["spec"]
             unknown = {place: copy.deepcopy(moe.get_submodule(place)) for place, _ in unknown_parts(description)}
             loaded = load(folder, experts=unknown) if unknown else load(folder)
         first, second = (_respond(subject, module) for module in (moe, loaded))

@@ -82,6 +82,9 @@ def test_all_kinds_of_a_room_are_there(definition, room, besides, validator):
         ("{experts: {kind: mixture, gate: {kind: linear}, experts: {kind: linear, count: 2}, count: 2}}", True),
         ("{experts: {kind: mixture, gates: {kind: linear}}}", False),
         ("{gate: {kind: mixture}}", False),
+        ("{layers: [{kind: linear, classes: 8}, {kind: sparse_ffn, hidden: 8}, {kind: linear}]}", True),
+        ("{layers: [{kind: mixture, gate: {kind: linear}, experts: {kind: linear, count: 2}}]}", True),
+        ("{layers: {kind: sparse_ffn, hidden: 8}}", False),
         ("", True),
     ],
 )

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from moebius.core.row_context import current_context, row_context
 from moebius.core.stack import unstackable_reason
 from moebius.execution._pool import Pool
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, UnknownKindError
-from moebius.kit.modes import evaluation_mode
 from moebius.kit.registry import did_you_mean, find, kinds
+from moebius.lab.model.shapes import output_facts
 from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
 
 # Parameters of constructors that a recipe may leave out: their values follow from the data, and `experts` from the
@@ -96,21 +95,25 @@ class Resolver:
             return self._layers(part["layers"], facts)
         return self._mixture(part, facts, "", "")
 
-    def at_origin(self, error: ArgumentError) -> ArgumentError:
-        """The error with a path in the model part in place of one in the Spec."""
-        place, rest = error.argument, []
+    def path_of(self, place: str) -> tuple[str, str]:
+        """The path in the model part of the innermost part at a place of the Spec, and the rest of the place."""
+        rest: list[str] = []
         while place and place not in self.origins:
             place, _, last = place.rpartition(".")
-            rest.append(last)
-        path = self.origins.get(place, place)
-        return ArgumentError(".".join([*[path] * bool(path), *reversed(rest)]), error.rule, error.value, error.fix)
+            rest.insert(0, last)
+        return self.origins.get(place, ""), ".".join(rest)
+
+    def at_origin(self, error: ArgumentError) -> ArgumentError:
+        """The error with a path in the model part in place of one in the Spec."""
+        path, rest = self.path_of(error.argument)
+        return ArgumentError(f"{path}.{rest}".strip("."), error.rule, error.value, error.fix)
 
     def _layers(self, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, int]) -> dict[str, Any]:
         parts: list[dict[str, Any]] = []
         inner_facts = {name: value for name, value in facts.items() if name != "classes"}
         for number, entry in enumerate(entries):
             if number:
-                inner_facts = {"domains": facts["domains"], **_output_facts(parts, facts, number - 1)}
+                inner_facts = {"domains": facts["domains"], **output_facts(parts, facts, number - 1)}
             is_last = number == len(entries) - 1
             own_facts = {**inner_facts, **({"classes": facts["classes"]} if is_last else {})}
             parts.append(self._network(entry, own_facts, str(number), f"layers.{number}"))
@@ -281,51 +284,3 @@ def _are_equal_and_dense(experts: Sequence[Spec]) -> bool:
         return Pool(pair).product_obstacle is None and unstackable_reason(pair) is None
     except Exception:  # a component can raise anything; the model's build then says what and where
         return False
-
-
-def _output_facts(parts: Sequence[Spec], facts: Mapping[str, int], number: int) -> dict[str, int]:
-    """The facts of what the parts so far give for an image."""
-    shape = output_shape({"kind": "sequential", "parts": list(parts)}, facts, str(number))
-    if len(shape) == 4:
-        _, channels, height, width = shape
-        return {"features": channels * height * width, "channels": channels, "size": width}
-    return {"features": shape[-1]}
-
-
-def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size:
-    """The shape of a model's output for one image.
-
-    Arguments:
-        spec: of the model, a sequence.
-        facts: of the data.
-        place: of the last part, for the error.
-
-    Raises:
-        ArgumentError: it does not run, or gives no tensor.
-    """
-    error: Exception | None = None
-    # Parts that read values cannot run on the meta device, where there are none.
-    for device in ("meta", "cpu"):
-        with torch.random.fork_rng(devices=()), torch.device(device), torch.no_grad():
-            model = build(with_execution(spec, "auto"))
-            x = torch.zeros(1, facts["channels"], facts["size"], facts["size"])
-            context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
-            try:
-                with evaluation_mode(model), row_context(context):
-                    return model(x).shape
-            except Exception as problem:  # a component can raise anything
-                error = problem
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    rule = f"does not run on what the parts before it give ({lines[0]})"
-    raise ArgumentError(place, rule, spec["parts"][-1]["kind"], "parts whose shapes fit each other") from error
-
-
-def with_execution(spec: Any, execution: str) -> Any:
-    """A Spec in which all mixtures have this execution."""
-    if isinstance(spec, list):
-        return [with_execution(item, execution) for item in spec]
-    if not isinstance(spec, Mapping):
-        return spec
-    return {
-        name: execution if name == "execution" else with_execution(value, execution) for name, value in spec.items()
-    }

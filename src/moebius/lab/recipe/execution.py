@@ -45,7 +45,7 @@ def check_execution(
             call_model(model, x, domains)
         except ArgumentError as error:
             if error.argument == "execution":
-                path = resolver.at_origin(ArgumentError(places[-1], "", None)).argument.removesuffix(".mixture")
+                path, _ = resolver.path_of(places[-1])
                 is_bf16_missing = "needs bf16" in error.rule and precision != "bf16"
                 fix = "training: {precision: bf16}" if is_bf16_missing else "execution: auto"
                 return [Problem((*(parse_path(path) if path else ()), "execution"), error.rule, error.value, fix)]

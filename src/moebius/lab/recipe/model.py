@@ -11,7 +11,8 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.model.build import StageNetworks, build_model
-from moebius.lab.model.resolve import Resolver, layer_room, output_shape
+from moebius.lab.model.resolve import Resolver, layer_room
+from moebius.lab.model.shapes import output_shape
 from moebius.lab.recipe.components import check_component, check_keywords, suggest_kind
 from moebius.lab.recipe.kind_schemas import writable_kinds
 from moebius.lab.recipe.problems import ABSENT, Path, Problem, from_argument_error
@@ -78,7 +79,7 @@ def _check_layers(spec: Mapping[str, Any], path: Path, stages: Collection[str]) 
     for place, part in enumerate(layers):
         problems += _check_layer(part, (*path, place), stages)
     kinds_of_parts = [part.get("kind") for part in layers if isinstance(part, Mapping)]
-    if not any(kind == "mixture" or layer_room(kind) == "layers" for kind in kinds_of_parts):
+    if not problems and not any(kind == "mixture" or layer_room(kind) == "layers" for kind in kinds_of_parts):
         fix = "such as {kind: sparse_ffn, hidden: 128, experts: 8, k: 2}"
         problems.append(Problem(path, "needs at least one part that is a mixture", layers, fix))
     return problems

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset
@@ -63,7 +62,7 @@ def train_cohort(
                 if number in unfinished:
                     listen(run, event)
 
-            def build() -> nn.Module:
+            def build() -> Any:
                 return build_model(run.model, data.facts, stacked=False)
 
             settings = Settings.from_plain(run.training)
