@@ -53,7 +53,7 @@ def _read_first_form(folder: Path) -> dict[str, Any]:
     """The header as moebius 0.1 wrote it, in model.json, with the hash of the whole file."""
     header = read_json(folder / "model.json")
     if "mixture" not in header:
-        rule = f"{folder}: is a study's run of moebius 0.1, which {__version__} cannot read"
+        rule = f"{folder}: is a study's run of moebius 0.1, whose form this version does not read"
         fix = f"pip install 'moebius==0.1.*', then mb.save(mb.load({str(folder)!r}), {str(folder) + '-mixture'!r})"
         raise DataError(rule, fix)
     with (folder / "model.safetensors").open("rb") as file:

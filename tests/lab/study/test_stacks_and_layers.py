@@ -4,7 +4,6 @@ import json
 
 import pandas as pd
 import pytest
-from moebius.lab.study.train_run import train_run
 from PIL import Image
 from torch import nn
 
@@ -45,11 +44,10 @@ def train(tmp_path, source, size, data_dir=None):
 def check_study(out, image_of_row):
     results = json.loads((out / "results.json").read_text())
     assert [sorted(results["costs"][name]) for name in ("grouped", "layers")] == [["as_trained", "one_expert"]] * 2
-    for variant, active in (("grouped", 2.0), ("layers", 1.0)):
+    for variant, gate, active in (("grouped", "gate", 2.0), ("layers", "1.mixture.gate", 1.0)):
         folder = out / variant / "seed-0"
         entry = json.loads((folder / "result.json").read_text())
-        assert entry["experts"] == 4
-        assert entry["active_experts"] == {"train": active, "test": active}
+        assert entry["gates"] == {gate: {"experts": 4, "active_experts": {"train": active, "test": active}}}
         assert 0 < entry["loss"]["test"] < 10
         model = mb.load(folder)
         assert any(isinstance(part, mb.Stack) for part in model.modules())
@@ -57,7 +55,7 @@ def check_study(out, image_of_row):
         predictions = predict(folder, [image_of_row(row) for row in range(5)])
         for prediction, row in zip(predictions, table.to_dict("records"), strict=True):
             assert prediction.probability == pytest.approx(row["probability"], abs=1e-4)
-            weights = {expert: row[f"gate_{expert}"] for expert in range(4) if row[f"gate_{expert}"] > 0}
+            weights = {expert: row[f"{gate}_{expert}"] for expert in range(4) if row[f"{gate}_{expert}"] > 0}
             assert dict(prediction.experts) == pytest.approx(weights, abs=1e-4)
     stacked = json.loads((out / "grouped" / "seed-0" / "result.json").read_text())
     assert [expert["paths"] for expert in stacked["experts_alone"]] == [[f"experts.{n}"] for n in range(4)]
@@ -90,13 +88,13 @@ def test_on_mnist(tmp_path, real_data):
     check_study(out, save_rows(tmp_path, data.test.images))
 
 
-def test_a_run_that_a_stack_trains_has_the_numbers_of_the_list(planned, tmp_path):
+def test_a_run_that_a_stack_trains_has_the_numbers_of_the_list(planned, record, tmp_path):
     """With the same rows and the same first values; sums in another order differ in the last bits."""
     change = "variants.linear.router={kind: top_k, k: 1}"
     losses = []
     for execution in ("gather", "loop"):
         study = planned(tmp_path / execution, change, f"variants.linear.execution={execution}", "training.epochs=1")
-        train_run(study.plan.runs[0], study.data, study.out, "cpu", lambda event: None)
+        record().train_job(study.plan.runs[:1], study.data)
         entry = json.loads((tmp_path / execution / "linear" / "seed-0" / "result.json").read_text())
         losses.append(entry["loss"]["test"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

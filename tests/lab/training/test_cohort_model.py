@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from moebius.core.recording import record
-from moebius.core.stack import Stack
 from moebius.lab.model.build import build_model
 from moebius.lab.training.cohort_model import CohortModel
 
@@ -30,10 +29,7 @@ RUNS, ROWS = 3, 7
 
 def build_models(name, dtype=torch.float64):
     torch.manual_seed(0)
-    models = [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
-    for model in models if name == "stack" else ():
-        model.experts = Stack(list(model.experts))
-    return models
+    return [build_model(MODELS[name], FACTS).to(dtype) for _ in range(RUNS)]
 
 
 def inputs(dtype=torch.float64):
