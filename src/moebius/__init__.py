@@ -6,7 +6,7 @@ Names load when first used, so that importing the package costs nothing beyond P
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
     from moebius import combine, execution, experts, gates, lab, layers, losses, routers, schedules, tasks
