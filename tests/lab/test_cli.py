@@ -106,7 +106,7 @@ def test_list_keys_prints_keywords_with_types_and_defaults():
 def test_schema_prints_a_json_schema_and_the_page():
     schema = json.loads(invoke("schema").stdout)
     assert schema["required"] == ["name", "data", "variants"]
-    assert schema["$defs"]["TrainingSpec"]["properties"]["epochs"]["minimum"] == 1
+    assert schema["$defs"]["Settings"]["properties"]["epochs"]["minimum"] == 1
     assert invoke("schema", "--markdown").stdout.startswith("# Keys of a recipe\n")
 
 

@@ -74,6 +74,8 @@ def test_all_kinds_of_a_room_are_there(definition, room, besides, validator):
         ("{gate: {hiden: [8]}}", False),
         ("{experts: [{hidden: [8]}]}", False),  # a list replaces: each needs a kind
         ("{training: {optimizer: {weight_decay: 0.1}}}", True),
+        ("{training: {optimizer: sgd}}", True),
+        ("{training: {optimizer: sgdd}}", False),
         ("{training: {watch: {plateau: {factor: 0.1}}}}", True),
         ("{training: {router: {k: {epochs: 3}}}}", True),
         ("{training: {losses: [{kind: best_fit, floor: {kind: constant, value: 1}}]}}", True),

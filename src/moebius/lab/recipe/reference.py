@@ -56,7 +56,7 @@ PLACES = {
     "source": "a source",
     "augmentation": "an augmentation",
     "loss": "a loss",
-    "optimizer": "a mapping",
+    "optimizer": "a mapping, or its kind",
     "model": "a mixture",
     "mixture-or-null": "a mixture or null",
     "network-change": "an expert",

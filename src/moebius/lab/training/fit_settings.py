@@ -43,6 +43,8 @@ watch=Watch(plateau=Plateau(patience=3)), precision='fp32')
     if trains not in TRAINS:
         fix = f'trains="gate"    # {did_you_mean(trains, TRAINS)}'
         raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, fix)
+    if not isinstance(settings, Settings | Mapping | None):
+        raise ArgumentError("settings", "needs a mapping or Settings", settings, 'settings={"epochs": 20}')
     names = list(TrainingKeywords.__annotations__)
     for name, value in keywords.items():
         if name not in names:
@@ -99,12 +101,12 @@ def _argument_error(problem: Problem, short: Mapping[str, Any]) -> ArgumentError
 
 def _python_fix(problem: Problem) -> str:
     """The fix of a problem with names in quotes; where it has none, the default of the field."""
-    if problem.path[0] == "losses" and (problem.fix is None or len(problem.path) == 2):
-        return problem.fix if problem.fix and problem.fix.startswith(("def", "one of the")) else LOSSES
-    if problem.fix is not None:
-        quoted = re.sub(
-            r"\{[^{}]*\}", lambda braces: re.sub(r"(?<![\w\"])([A-Za-z_]\w*)(?=[:,}])", r'"\1"', braces[0]), problem.fix
-        )
+    fix = problem.fix
+    if problem.path[0] == "losses" and (fix is None or (len(problem.path) == 2 and fix.startswith("such as"))):
+        return LOSSES
+    if fix is not None:
+        # Names inside of braces get quotes; those inside of numbers, as in 1e-3, are none.
+        quoted = re.sub(r"\{.*?\}", lambda braces: re.sub(r"(?<!\w)([A-Za-z_]\w*)(?=[:,}])", r'"\1"', braces[0]), fix)
         return re.sub(r"^(\w+): ", r"\1=", quoted)
     value: Any = Settings().model_dump()
     keys: list[str] = []
