@@ -53,6 +53,7 @@ PLACES = {
     "amount": "a number or a schedule",
     "rate": "a number or a schedule",
     "rate-or-null": "a number, a schedule or null",
+    "kind": "text",
     "source": "a source",
     "augmentation": "an augmentation",
     "loss": "a loss",

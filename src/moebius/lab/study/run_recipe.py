@@ -29,21 +29,13 @@ def run_recipe(
 ) -> Path:
     """Train what a recipe compares and write results and report, as `moebius run` does; also called `mb.lab.run`.
 
-    Interrupted, the same call goes on; finished runs are kept.
-
     Arguments:
         recipe: a mapping with the keys of a recipe's file, a shipped name, or the path of a YAML file.
         out: the study's folder; None for runs/NAME, or runs/NAME-PRESET.
-        preset: name of the recipe's preset that is applied before the overrides.
-        overrides: `key=value` each, with dotted keys and values in YAML (`training.epochs=2`).
-        seeds: number of seeds in place of the recipe's.
-        data_dir: folder with data sets in the hub's parquet layout.
-        device: "auto", "cpu" or "cuda".
-        workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
-        cohorts: whether runs with equal models train as one: "auto" where that is faster, "never" or "always".
+        preset, overrides, seeds: as for `moebius.lab.recipe.load_recipe`.
+        data_dir, device, workers, cohorts, console: as for `moebius.lab.study.run`.
         stages: folder of finished stages, read and written; None for `stages` in the study's folder.
         plugins: Python files that register kinds.
-        console: for progress and results.
 
     Returns:
         The study's folder: report.html, results.json, and a folder for each run.
@@ -56,18 +48,8 @@ def run_recipe(
         >>> import moebius as mb
         >>> folder = mb.lab.run("quickstart", preset="quick")  # doctest: +SKIP
     """
-    loaded_plugins = load_plugins(plugins)
+    files = load_plugins(plugins)
     loaded = load_recipe(recipe, overrides, preset, seeds)
     folder = Path(out or Path("runs") / (loaded.name if preset is None else f"{loaded.name}-{preset}"))
-    report = run(
-        loaded,
-        folder,
-        data_dir=None if data_dir is None else Path(data_dir),
-        device=device,
-        workers=workers,
-        console=console,
-        stages_dir=None if stages is None else Path(stages),
-        cohorts=cohorts,
-        plugins=loaded_plugins,
-    )
-    return report.parent
+    data, stages_dir = (None if path is None else Path(path) for path in (data_dir, stages))
+    return run(loaded, folder, data, device, workers, console, stages_dir, cohorts, files).parent
