@@ -56,7 +56,7 @@ def nothing_left(here: Path, *but: str) -> bool:
         (("hidden: [4]", "hidden: []"), "small.yaml: variants.hidden.gate.hidden: needs at least one width, got []"),
         (
             ("size: 8", "size: 8, size: 9"),
-            "small.yaml: line 3: no valid YAML: key 'size' is given twice, first in line 3",
+            'small.yaml: line 3: no valid YAML: found duplicate key "size"',
         ),
         (("name: small", "name: [small"), "small.yaml: line 3: no valid YAML"),
     ],

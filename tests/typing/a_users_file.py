@@ -1,5 +1,6 @@
 """A user's file: what a type checker must accept, and, where a line ends with `# wrong`, what it must refuse."""
 
+from pathlib import Path
 from typing import assert_type
 
 import torch
@@ -37,6 +38,10 @@ stack = mb.Stack.of(lambda: nn.Linear(4, 3), 3)
 assert_type(stack[0], nn.Module)
 fitted = mb.fit(moe, (x, labels), epochs=1)
 assert_type(fitted.test.accuracy, float)
+mb.fit(moe, (x, labels), epochs=1, lr=lambda epoch: 0.1, l2={"weight": 1e-4}, losses=[(mb.losses.z_loss, 0.1)])
 mb.fit(moe, (x, labels), epoch=1)  # wrong
+mb.fit(moe, (x, labels), epochs="1")  # wrong
+assert_type(mb.lab.run({"name": "mine"}, preset="quick", seeds=2), Path)
+mb.lab.run("quickstart", sedes=2)  # wrong
 mb.save(moe, "folder")
 assert_type(mb.load("folder", experts={0: nn.Linear(4, 3)}), mb.Mixture)

@@ -62,7 +62,8 @@ def test_every_definition_is_used_and_every_reference_leads_to_one(validator):
     ],
 )
 def test_all_kinds_of_a_room_are_there(definition, room, besides, validator):
-    names = {option["properties"]["kind"]["const"] for option in validator.schema["$defs"][definition]["oneOf"]}
+    options = validator.schema["$defs"][definition]["oneOf"]
+    names = {option["properties"]["kind"]["const"] for option in options if "properties" in option}
     # YAML cannot write the network that an adapter takes.
     assert names == ({*kinds(room)} - {"adapter"}) | besides
 
@@ -74,6 +75,8 @@ def test_all_kinds_of_a_room_are_there(definition, room, besides, validator):
         ("{gate: {hiden: [8]}}", False),
         ("{experts: [{hidden: [8]}]}", False),  # a list replaces: each needs a kind
         ("{training: {optimizer: {weight_decay: 0.1}}}", True),
+        ("{training: {optimizer: sgd}}", True),
+        ("{training: {optimizer: sgdd}}", False),
         ("{training: {watch: {plateau: {factor: 0.1}}}}", True),
         ("{training: {router: {k: {epochs: 3}}}}", True),
         ("{training: {losses: [{kind: best_fit, floor: {kind: constant, value: 1}}]}}", True),

@@ -48,6 +48,13 @@ def test_a_variant_s_training_is_laid_over_the_recipe_s(written):
     assert shared.optimizer.keywords == {"betas": [0.8, 0.9]}
 
 
+def test_an_optimizer_s_kind_stands_for_the_mapping(written):
+    path = written(("{kind: adam, lr: 1e-3}", "sgd"), ("{gate: {kind: linear}}", "{training: {optimizer: {lr: 0.1}}}"))
+    variants = load_recipe(path).resolved_variants()
+    optimizers = [variants[name].training.optimizer for name in ("shared", "linear")]
+    assert [(each.kind, each.lr.plain) for each in optimizers] == [("sgd", 0.001), ("sgd", 0.1)]
+
+
 def test_an_override_reaches_into_a_variant_and_leaves_the_others(written):
     variants = load_recipe(written(), ["variants.shared.gate.hidden=[128]"]).resolved_variants()
     assert variants["shared"].model["gate"]["hidden"] == [128]

@@ -87,7 +87,7 @@ def test_settings_name_what_differs_from_the_defaults(settings, build, small_dat
     model = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 2) for _ in range(2)])
     optimizer = torch.optim.SGD(model.parameters())
     chosen = Settings.model_validate({"epochs": 3, "optimizer": optimizer, "losses": [spread], "remember": False})
-    text = "Settings(epochs=3, optimizer=OptimizerChoice(kind=SGD, lr=None), losses=(spread,), remember=False)"
+    text = "Settings(epochs=3, optimizer=OptimizerChoice(kind='SGD', lr=None), losses=(spread,), remember=False)"
     assert repr(chosen) == text
     member = Member(build(small_data()), chosen, 7, tmp_path)
     assert text in repr(member)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,15 +7,15 @@ from hypothesis import strategies as st
 from moebius.lab.training.settings import Plateau, Watch
 from moebius.lab.training.watch_state import WatchState, watch_state
 
-MEASURES = st.sampled_from(["accuracy", "loss"])
 VALUES = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), max_size=12)
-WATCHES = st.builds(
-    Watch,
-    measure=MEASURES,
-    patience=st.none() | st.integers(1, 4),
-    plateau=st.none() | st.builds(Plateau, patience=st.integers(1, 3), factor=st.sampled_from([0.5, 0.25])),
-    above=st.none() | st.sampled_from([0.15, 0.35]),
-    restart=st.booleans(),
+PLATEAUS = [None, *(Plateau(patience=patience, factor=factor) for patience in (1, 2, 3) for factor in (0.5, 0.25))]
+WATCHES = st.sampled_from(
+    [
+        Watch(measure=measure, patience=patience, plateau=plateau, above=above, restart=restart)
+        for measure, patience, plateau, above, restart in itertools.product(
+            ("accuracy", "loss"), (None, 1, 2, 3, 4), PLATEAUS, (None, 0.15, 0.35), (False, True)
+        )
+    ]
 )
 
 
@@ -89,11 +91,12 @@ def test_what_comes_later_changes_no_verdict_on_what_was(earlier, later, watch):
 
 
 @given(VALUES, WATCHES)
-def test_training_ends_exactly_patience_epochs_after_the_best(values, watch):
-    verdicts = [watch_state(values[:count], watch) for count in range(len(values) + 1)]
-    for count, verdict in enumerate(verdicts):
-        idle = count - (verdict.best or 0)
-        assert verdict.ends == (watch.patience is not None and idle >= watch.patience)
+def test_training_ends_exactly_patience_epochs_after_the_last_better_one(values, watch):
+    any_is_best = watch.model_copy(update={"above": None})
+    for count in range(len(values) + 1):
+        idle = count - (watch_state(values[:count], any_is_best).best or 0)
+        ends = watch_state(values[:count], watch).ends
+        assert ends == (watch.patience is not None and idle >= watch.patience)
 
 
 @given(VALUES, WATCHES)

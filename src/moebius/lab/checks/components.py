@@ -5,6 +5,7 @@ These checks know names and types of keywords; the constructors know the rules a
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -124,6 +125,8 @@ def check_amount(value: Any, path: Path, least: float | int | None = None) -> li
     if isinstance(value, bool) or not isinstance(value, int | float):
         fix = "such as {kind: cosine, start: 1e-3, end: 0, epochs: 20}"
         return [Problem(path, "needs a number or a schedule", value, fix)]
+    if not math.isfinite(value):
+        return [Problem(path, "needs a finite number", value)]
     if least is not None and value < least:
         return [Problem(path, f"needs a number of at least {least:g}", value)]
     return []

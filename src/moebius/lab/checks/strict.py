@@ -1,29 +1,28 @@
 """What the mappings of a recipe have in common: no unknown keys, no conversions, marked places for kinds."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from moebius.kit.registry import summary
 from moebius.lab.checks.keywords import parse_arguments
+from moebius.lab.checks.problems import Problem
+from moebius.lab.checks.wording import problems_of, raise_problems
 
 # The key by which `json_schema` finds the places that a definition of its own fills, such as `{kind: …}` of a room.
 PLACE = "x-moebius"
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class _Name(str):
-    """The name of a function, a class or an object's class, without quotes in a representation."""
-
-    @classmethod
-    def of(cls, value: Any) -> "_Name":
-        return cls(getattr(value, "__name__", type(value).__name__))
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 class Strict(BaseModel):
@@ -32,6 +31,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
+
+    @classmethod
+    def to_mapping(cls, value: Any) -> Any:
+        """The mapping that a value stands for; other values stay as they are."""
+        return value
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+        """The problems of a mapping that the types of its fields do not tell."""
+        return ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_with_checks(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        value = cls.to_mapping(value)
+        problems = cls.check(value) if isinstance(value, Mapping) else []
+        try:
+            validated = handler(value)
+        except ValidationError as error:
+            raise_problems([*problems, *problems_of(error, cls)])
+            raise
+        raise_problems(problems)
+        return validated
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -48,14 +70,18 @@ class Strict(BaseModel):
         fields = type(self).model_fields
         for name, value in self:
             if name not in fields or getattr(value, "plain", value) != fields[name].default:
-                is_plain = value is None or isinstance(value, Strict | bool | int | float | str | list | tuple | dict)
-                yield name, value if is_plain or hasattr(value, "plain") else _Name.of(value)
+                yield name, value
 
 
 class Keywords(Strict):
-    """A mapping that also takes keywords of the component that its `kind` names."""
+    """A mapping that also takes keywords of the component that its `kind` names; the kind alone stands for it."""
 
     model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def to_mapping(cls, value: Any) -> Any:
+        """The kind in a mapping."""
+        return value if isinstance(value, Mapping | cls) else {"kind": value}
 
     @property
     def keywords(self) -> dict[str, Any]:

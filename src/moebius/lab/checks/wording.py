@@ -2,16 +2,15 @@
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
+from moebius.lab.checks.problems import ABSENT, Path, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
 _SINGULAR = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
@@ -62,7 +61,15 @@ def problems_of(error: ValidationError, model: type[BaseModel], prefix: Path = (
     return [_describe_error(details, model, prefix) for details in error.errors(include_url=False)]
 
 
-def raise_problems(problems: Sequence[Problem]) -> None:
+def validate(model: type[Model], value: Any, path: Path = ()) -> tuple[Model | None, list[Problem]]:
+    """The value as the model has it, None where it has problems; and the problems, with paths below `path`."""
+    try:
+        return model.model_validate(value), []
+    except ValidationError as error:
+        return None, problems_of(error, model, path)
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
     """Report problems from a validator of pydantic, where there are any; `problems_of` gives them back.
 
     Raises:
@@ -77,29 +84,6 @@ def raise_problems(problems: Sequence[Problem]) -> None:
         raise ValidationError.from_exception_data("value", lines)
 
 
-def validate_beside(
-    problems: Sequence[Problem], model: type[Model], handler: Callable[[Any], Model], value: Any
-) -> Model:
-    """What a model's wrapped validator makes of a value; its own errors and these problems are reported together.
-
-    Arguments:
-        problems: what the caller found.
-        model: the model of the value.
-        handler: the wrapped validator.
-        value: what it validates.
-
-    Raises:
-        ValidationError: there is a problem.
-    """
-    try:
-        validated = handler(value)
-    except ValidationError as error:
-        raise_problems([*problems, *problems_of(error, model)])
-        raise
-    raise_problems(problems)
-    return validated
-
-
 def _describe_error(details: Any, model: type[BaseModel], prefix: Path) -> Problem:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     path = (*prefix, *details["loc"])
@@ -109,8 +93,6 @@ def _describe_error(details: Any, model: type[BaseModel], prefix: Path) -> Probl
         return Problem(path, "is missing", ABSENT)
     if kind == "problem":
         return Problem(path, context["rule"], value, context["fix"])
-    if kind == "value_error" and isinstance(context["error"], ArgumentError):
-        return from_argument_error(context["error"], path)
     if kind == "value_error":
         return Problem(path, str(context["error"]), value)
     return Problem(path, _describe_rule(kind, context) or details["msg"].lower(), value)

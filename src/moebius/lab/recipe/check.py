@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.components import check_component
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
-from moebius.lab.checks.wording import problems_of
+from moebius.lab.checks.wording import validate
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
@@ -33,7 +31,7 @@ def check_recipe(
         The validated file, the variants, the stages, and the problems. The first three are complete only where there
         are no problems.
     """
-    file, problems = _validate(RecipeFile, raw, ())
+    file, problems = validate(RecipeFile, dict(raw))
     problems += _check_sets(inner_mapping(raw, "data"))
     training = inner_mapping(raw, "training")
     facts = guess_facts(inner_mapping(raw, "data")) if build else None
@@ -102,7 +100,7 @@ def _check_variant(
         return None, [*problems, Problem(place, "needs a mapping of keys to values", training_changes)]
     base = with_optimizer(training)
     merged = merge(base, dict(training_changes))
-    settings, training_problems = _validate(Settings, merged, ())
+    settings, training_problems = validate(Settings, merged)
     training_problems += check_annealing(inner_mapping(merged, "router"), inner_mapping(spec, "router"))
     training_problems += check_loss_needs(merged.get("losses"), spec)
     placed = (base, dict(training_changes))
@@ -178,10 +176,3 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for path, name in references
         if isinstance(name, str) and name not in variants
     ]
-
-
-def _validate(model: type[BaseModel], value: Mapping[str, Any], path: Path) -> tuple[Any, list[Problem]]:
-    try:
-        return model.model_validate(dict(value)), []
-    except ValidationError as error:
-        return None, problems_of(error, model, path)

@@ -55,6 +55,10 @@ def recipe_schema() -> Schema:
     for name in ("amount", "rate", "rate-or-null", "optimizer", "gate", "router", "combine", "schedule"):
         definitions[f"{name}-change"] = _change(definitions[name])
     definitions["expert-change"] = change_schema(definitions["expert"], _changed)
+    # The kind alone stands for the mapping.
+    definitions["loss"]["oneOf"].append({"enum": list(kinds("losses"))})
+    for name in ("optimizer", "optimizer-change"):
+        definitions[name]["oneOf"].append({"enum": list(OPTIMIZERS)})
     _add_training_change(definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

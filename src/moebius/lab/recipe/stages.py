@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from moebius.lab.checks.problems import ABSENT, Path, Problem, inner_mapping
-from moebius.lab.checks.wording import problems_of
+from moebius.lab.checks.wording import validate
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
@@ -90,11 +88,7 @@ def _check_stage(
     wrong_keys = [key for key in ("network", "training") if not isinstance(value.get(key, {}), Mapping)]
     if wrong_keys:
         return None, [Problem((*place, key), "needs a mapping of keys to values", value[key]) for key in wrong_keys]
-    try:
-        file: StageFile | None = StageFile.model_validate(dict(value))
-        problems = []
-    except ValidationError as error:
-        file, problems = None, problems_of(error, StageFile, place)
+    file, problems = validate(StageFile, dict(value), place)
     merged, training, training_problems = _check_stage_training(value, raw, place)
     problems += training_problems
     if file is None:
@@ -145,11 +139,7 @@ def _check_stage_training(
     The problems of the training that variants share are reported at the variants.
     """
     merged = merge(_shared_training(raw), dict(value.get("training", {})))
-    training, problems = None, []
-    try:
-        training = Settings.model_validate(merged)
-    except ValidationError as error:
-        problems = problems_of(error, Settings)
+    training, problems = validate(Settings, merged)
     placed = [_place_training_problem(problem, value, raw, place) for problem in problems]
     return merged, training, [problem for problem in placed if problem.path[0] != "training"]
 

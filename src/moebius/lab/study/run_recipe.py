@@ -30,21 +30,13 @@ def run_recipe(
 ) -> Path:
     """Train what a recipe compares and write results and report, as `moebius run` does; also called `mb.lab.run`.
 
-    Interrupted, the same call goes on; finished runs are kept.
-
     Arguments:
         recipe: a mapping with the keys of a recipe's file, a shipped name, or the path of a YAML file.
         out: the study's folder; None for runs/NAME, or runs/NAME-PRESET.
-        preset: name of the recipe's preset that is applied before the overrides.
-        overrides: `key=value` each, with dotted keys and values in YAML (`training.epochs=2`).
-        seeds: number of seeds in place of the recipe's.
-        data_dir: folder with data sets in the hub's parquet layout.
-        device: "auto", "cpu" or "cuda".
-        workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
-        cohorts: whether runs with equal models train as one: "auto" where that is faster, "never" or "always".
+        preset, overrides, seeds: as for `moebius.lab.recipe.load_recipe`.
+        data_dir, device, workers, cohorts, console: as for `moebius.lab.study.run`.
         stages: folder of finished stages, read and written; None for `stages` in the study's folder.
         plugins: Python files that register kinds.
-        console: for progress and results.
 
     Returns:
         The study's folder: report.html, results.json, and a folder for each run.

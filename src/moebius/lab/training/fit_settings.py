@@ -4,14 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path, Problem, path_text
 from moebius.lab.checks.strict import Strict
-from moebius.lab.checks.wording import problems_of
-from moebius.lab.training.optimizer_choice import OptimizerChoice
+from moebius.lab.checks.wording import validate
 from moebius.lab.training.settings import Settings, TrainingKeywords
 
 TRAINS = ("gate", "experts", "both", "alternate", "gate_first")
@@ -43,25 +40,19 @@ watch=Watch(plateau=Plateau(patience=3)), precision='fp32')
     if trains not in TRAINS:
         fix = f'trains="gate"    # {did_you_mean(trains, TRAINS)}'
         raise ArgumentError("trains", f"needs one of {', '.join(TRAINS)}", trains, fix)
+    if not isinstance(settings, Settings | Mapping | None):
+        raise ArgumentError("settings", "needs a mapping or Settings", settings, 'settings={"epochs": 20}')
     names = list(TrainingKeywords.__annotations__)
     for name, value in keywords.items():
         if name not in names:
             raise ArgumentError(name, "fit has no such keyword", value, did_you_mean(name, names))
     values = {**_set_values(settings), **{name: item for name, item in keywords.items() if name not in SHORT}}
     short = {name: keywords[name] for name in SHORT if keywords.get(name) is not None}
-    if "lr" in short:
-        optimizer = values.get("optimizer", {})
-        is_kind = not isinstance(optimizer, Mapping | OptimizerChoice)
-        values["optimizer"] = {**({"kind": optimizer} if is_kind else _set_values(optimizer)), "lr": short["lr"]}
-    if "patience" in short:
-        values["watch"] = {**_set_values(values.get("watch")), "patience": short["patience"]}
-    if "plateau" in short:
-        watch = _set_values(values.get("watch"))
-        values["watch"] = {**watch, "plateau": {**_set_values(watch.get("plateau")), "patience": short["plateau"]}}
-    try:
-        checked = Settings.model_validate(values)
-    except ValidationError as error:
-        raise _argument_error(problems_of(error, Settings)[0], short) from None
+    for name, item in short.items():
+        values = _lay(values, SHORT[name][0], item)
+    checked, problems = validate(Settings, values)
+    if checked is None:
+        raise _argument_error(problems[0], short)
     parts = {
         name: getattr(checked, name).model_copy(update=part) for name, part in _parts(trains, checked.epochs).items()
     }
@@ -80,11 +71,19 @@ def _parts(trains: str, epochs: int) -> dict[str, dict[str, Any]]:
     return {"experts": {"start_epoch": epochs / 2}} if trains == "gate_first" else {}
 
 
-def _set_values(value: Any) -> dict[str, Any]:
-    """The keys of a mapping, or the fields of a model that were set; {} for another value."""
+def _lay(value: Any, path: Path, item: Any) -> Any:
+    """A copy of a value with `item` at `path`."""
+    if not path:
+        return item
+    inner = _set_values(value)
+    return {**inner, path[0]: _lay(inner.get(str(path[0])), path[1:], item)}
+
+
+def _set_values(value: Any) -> dict[Any, Any]:
+    """The keys of a mapping, or the fields of a model that were set; another value is the kind of an optimizer."""
     if isinstance(value, Strict):
         return {name: getattr(value, name) for name in value.model_fields_set}
-    return dict(value) if isinstance(value, Mapping) else {}
+    return {} if value is None else dict(value) if isinstance(value, Mapping) else {"kind": value}
 
 
 def _argument_error(problem: Problem, short: Mapping[str, Any]) -> ArgumentError:
@@ -99,20 +98,12 @@ def _argument_error(problem: Problem, short: Mapping[str, Any]) -> ArgumentError
 
 def _python_fix(problem: Problem) -> str:
     """The fix of a problem with names in quotes; where it has none, the default of the field."""
-    if problem.path[0] == "losses" and (problem.fix is None or len(problem.path) == 2):
-        return problem.fix if problem.fix and problem.fix.startswith(("def", "one of the")) else LOSSES
-    if problem.fix is not None:
-        quoted = re.sub(
-            r"\{[^{}]*\}", lambda braces: re.sub(r"(?<![\w\"])([A-Za-z_]\w*)(?=[:,}])", r'"\1"', braces[0]), problem.fix
-        )
+    fix = problem.fix
+    if problem.path[0] == "losses" and (fix is None or (len(problem.path) == 2 and fix.startswith("such as"))):
+        return LOSSES
+    if fix is not None:
+        # Names inside of braces get quotes; those inside of numbers, as in 1e-3, are none.
+        quoted = re.sub(r"\{.*?\}", lambda braces: re.sub(r"(?<!\w)([A-Za-z_]\w*)(?=[:,}])", r'"\1"', braces[0]), fix)
         return re.sub(r"^(\w+): ", r"\1=", quoted)
-    value: Any = Settings().model_dump()
-    keys: list[str] = []
-    for key in map(str, problem.path):
-        if not isinstance(value, dict) or key not in value:
-            break
-        value = value[key]
-        keys.append(key)
-    for key in reversed(keys[1:]):
-        value = {key: value}
-    return f"{keys[0]}={value!r}"
+    name = str(problem.path[0])
+    return f"{name}={Settings().model_dump()[name]!r}"

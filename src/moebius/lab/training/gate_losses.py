@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from moebius.kit.registry import find
@@ -13,7 +13,7 @@ from moebius.lab.checks.components import check_component, check_keywords
 from moebius.lab.checks.keywords import caller_arguments
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import Keywords, place_of
-from moebius.lab.checks.wording import raise_problems, validate_beside
+from moebius.lab.checks.wording import raise_problems
 from moebius.lab.training.described import Amount, AmountLike, Described, read_amount
 
 # What a user may write for a gate loss.
@@ -41,21 +41,31 @@ class GateLoss(Keywords):
         ('z_loss', 0.1)
     """
 
-    kind: Annotated[str | Callable[..., Any], WithJsonSchema({"type": "string"})]
+    kind: Annotated[Any, place_of("kind")]
     weight: Amount = Field(default=1.0, validate_default=True)
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, value: Any, handler: Callable[[Any], "GateLoss"]) -> "GateLoss":
-        if isinstance(value, GateLoss):
-            return value
-        if isinstance(value, tuple) and len(value) == 2 and callable(value[0]):
-            value = {"kind": value[0], "weight": value[1]}
-        elif callable(value):
-            value = {"kind": value}
-        if not isinstance(value, Mapping):
-            raise_problems(check_component("losses", value, ()))
-        return validate_beside(_check_keywords(dict(value)), cls, handler, value)
+    def to_mapping(cls, value: Any) -> Any:
+        """A pair of a function and its weight, or the kind alone, in a mapping."""
+        is_pair = isinstance(value, tuple) and len(value) == 2 and callable(value[0])
+        return {"kind": value[0], "weight": value[1]} if is_pair else super().to_mapping(value)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> list[Problem]:
+        """Problems of the kind and of the keywords of its function."""
+        options = {name: item for name, item in values.items() if name not in ("kind", "weight")}
+        scheduled = {name: item for name, item in options.items() if isinstance(item, Mapping)}
+        problems = []
+        for name, item in scheduled.items():
+            problems += check_component("schedules", item, (name,), construct=True)
+        # A keyword that follows a schedule takes numbers: zero stands for them.
+        constant = {**options, **dict.fromkeys(scheduled, 0.0)}
+        kind = values.get("kind")
+        if inspect.isfunction(kind):
+            problems += check_keywords(kind, constant, (), caller_arguments(kind), ("weight",))
+        elif "kind" in values and not callable(kind):
+            problems += check_component("losses", {"kind": kind, **constant}, (), besides=("weight",))
+        return problems
 
     @property
     def name(self) -> str:
@@ -86,25 +96,6 @@ class GateLoss(Keywords):
 
     def __repr__(self) -> str:
         return self.name
-
-
-def _check_keywords(loss: Mapping[str, Any]) -> list[Problem]:
-    """The problems of a loss's kind and of the keywords of its function."""
-    options = {name: item for name, item in loss.items() if name not in ("kind", "weight")}
-    scheduled = {name: item for name, item in options.items() if isinstance(item, Mapping)}
-    problems = [
-        problem
-        for name, item in scheduled.items()
-        for problem in check_component("schedules", item, (name,), construct=True)
-    ]
-    # A keyword that follows a schedule takes numbers: zero stands for them.
-    constant = {**options, **dict.fromkeys(scheduled, 0.0)}
-    kind = loss.get("kind")
-    if inspect.isfunction(kind):
-        problems += check_keywords(kind, constant, (), caller_arguments(kind), ("weight",))
-    elif "kind" in loss and not callable(kind):
-        problems += check_component("losses", {"kind": kind, **constant}, (), besides=("weight",))
-    return problems
 
 
 def _check_names(losses: tuple[GateLoss, ...]) -> tuple[GateLoss, ...]:

@@ -1,16 +1,15 @@
 """The optimizer of a training: by name, by class or function, or an object."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field
 
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.components import check_keywords
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import Keywords, place_of
-from moebius.lab.checks.wording import raise_problems, validate_beside
 from moebius.lab.training.described import Rate
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
@@ -39,36 +38,41 @@ class OptimizerChoice(Keywords):
         True
     """
 
-    kind: Annotated[str | Callable[..., Any] | torch.optim.Optimizer, WithJsonSchema({"type": "string"})] = "adam"
+    kind: Annotated[Any, place_of("kind")] = "adam"
     lr: Annotated[Rate | None, place_of("rate")] = Field(default=1e-3, validate_default=True)
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, value: Any, handler: Callable[[Any], "OptimizerChoice"]) -> "OptimizerChoice":
-        if isinstance(value, OptimizerChoice):
-            return value
-        if isinstance(value, str | torch.optim.Optimizer) or callable(value):
-            value = {"kind": value}
-        if not isinstance(value, Mapping):
-            raise_problems([Problem((), "needs a mapping with a kind", value, "such as {kind: adam, lr: 1e-3}")])
-        kind = value.get("kind", "adam")
-        if callable(kind) or isinstance(kind, torch.optim.Optimizer):
-            return handler({"lr": None, **value})
-        problems = _check_keywords(kind, {name: item for name, item in value.items() if name not in ("kind", "lr")})
-        if "lr" in value and value["lr"] is None:
+    def to_mapping(cls, value: Any) -> Any:
+        """The kind alone in a mapping; an optimizer that is not named has rates of its own."""
+        mapping = super().to_mapping(value)
+        is_object = isinstance(mapping, Mapping) and _is_object(mapping.get("kind"))
+        return {"lr": None, **mapping} if is_object else mapping
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> list[Problem]:
+        """Problems of the kind and of the keywords of its class."""
+        kind = values.get("kind", "adam")
+        if _is_object(kind):
+            return []
+        if str(kind) not in OPTIMIZERS:
+            return [Problem(("kind",), "no such kind", kind, did_you_mean(str(kind), OPTIMIZERS))]
+        keywords = {name: item for name, item in values.items() if name not in ("kind", "lr")}
+        problems = check_keywords(OPTIMIZERS[kind], keywords, (), ("params", "lr"), besides=("lr",), called=kind)
+        if "lr" in values and values["lr"] is None:
             problems.append(Problem(("lr",), "needs a number or a schedule", None, "lr: 1e-3"))
-        return validate_beside(problems, cls, handler, value)
+        if not problems:
+            try:
+                # Training takes the fused kernels, too.
+                OPTIMIZERS[kind]([torch.zeros(1)], **{**keywords, "fused": True})
+            except (ValueError, TypeError, RuntimeError) as error:
+                problems.append(Problem((), f"torch refuses it ({error})", {"kind": kind, **keywords}))
+        return problems
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            is_object = name == "kind" and _is_object(value)
+            yield name, getattr(value, "__name__", type(value).__name__) if is_object else value
 
 
-def _check_keywords(kind: Any, keywords: Mapping[str, Any]) -> list[Problem]:
-    """The problems of an optimizer by name."""
-    if str(kind) not in OPTIMIZERS:
-        return [Problem(("kind",), "no such kind", kind, did_you_mean(str(kind), OPTIMIZERS))]
-    problems = check_keywords(OPTIMIZERS[kind], keywords, (), ("params", "lr"), besides=("lr",), called=kind)
-    if not problems:
-        try:
-            # Training takes the fused kernels, too.
-            OPTIMIZERS[kind]([torch.zeros(1)], **{**keywords, "fused": True})
-        except (ValueError, TypeError, RuntimeError) as error:
-            problems.append(Problem((), f"torch refuses it ({error})", {"kind": kind, **keywords}))
-    return problems
+def _is_object(kind: Any) -> bool:
+    return callable(kind) or isinstance(kind, torch.optim.Optimizer)

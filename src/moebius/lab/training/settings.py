@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
-from moebius.lab.checks.wording import validate_beside
 from moebius.lab.training.described import Amount, AmountLike, Augmentation, Described, Rate
 from moebius.lab.training.gate_losses import GateLosses, LossLike
 from moebius.lab.training.optimizer_choice import OptimizerChoice, OptimizerLike
@@ -135,19 +134,18 @@ class Settings(Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float = Field(default=30.0, gt=0)
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _check_together(cls, value: Any, handler: Callable[[Any], "Settings"]) -> "Settings":
+    def check(cls, values: Mapping[str, Any]) -> list[Problem]:
+        """Problems of fields that do not fit each other."""
         problems = []
-        given = value if isinstance(value, Mapping) else {}
-        if given.get("views") is not None and not given.get("augment"):
+        if values.get("views") is not None and not values.get("augment"):
             rule, fix = "is a number of augmented copies, and nothing augments", "augment: [{kind: flip}]"
-            problems.append(Problem(("views",), rule, given["views"], fix))
-        parts = [given.get(name) for name in ("gate", "experts")]
+            problems.append(Problem(("views",), rule, values["views"], fix))
+        parts = [values.get(name) for name in ("gate", "experts")]
         if all(isinstance(part, Mapping | Part) and dict(part).get("freeze") is True for part in parts):
             rule = "leaves nothing to train, the experts are frozen too"
             problems.append(Problem(("gate", "freeze"), rule, True))
-        return validate_beside(problems, cls, handler, value)
+        return problems
 
     @property
     def lr(self) -> Described | None:
