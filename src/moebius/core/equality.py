@@ -33,12 +33,12 @@ class Structure:
                         self.shapes.append((path, name, tuple(tensor.shape)))
                         self.formats.append((tensor.dtype, tensor.device, type(tensor)))
 
-    def difference(self, other: "Structure") -> str | None:
+    def difference(self, right: "Structure") -> str | None:
         """In what the modules differ, as the end of a sentence; None where they are equal."""
         for name, difference in _DIFFERENCES.items():
-            if getattr(self, name) != getattr(other, name):
+            if getattr(self, name) != getattr(right, name):
                 return difference
-        same = len(self.parts) == len(other.parts) and all(map(_are_equal, self.parts, other.parts))
+        same = len(self.parts) == len(right.parts) and all(map(_are_equal, self.parts, right.parts))
         return None if same else _OTHER_DIFFERENCE
 
 
