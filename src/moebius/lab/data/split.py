@@ -1,6 +1,6 @@
 """A data set in memory: tensors of images, labels and domains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -60,6 +60,14 @@ class Dataset:
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     fingerprint: str
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The data on a device; a split that stands for two is moved once."""
+        splits = {
+            id(split): split.to(device) for split in (self.train, self.validation, self.test) if split is not None
+        }
+        validation = None if self.validation is None else splits[id(self.validation)]
+        return replace(self, train=splits[id(self.train)], validation=validation, test=splits[id(self.test)])
 
     @property
     def groups(self) -> tuple[str, ...]:

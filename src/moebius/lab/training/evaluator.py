@@ -17,6 +17,7 @@ from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
+from moebius.lab.training.run_record import RunRecord
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
 
@@ -127,6 +128,14 @@ class Evaluator:
             used_cache,
         )
 
+    def untrained_outcome(self, record: RunRecord) -> Trained:
+        """The outcome of a model that has no parameters to train."""
+        (evaluations,) = self.evaluate("training", "test", "validation")
+        self.check_finite(0, evaluations, 0, 0)
+        record.progress.metrics.append(self.epoch_entry(0, self.summary(evaluations["training"]), evaluations))
+        record.write_metrics()
+        return self.outcome(0, record.progress.metrics, 0, evaluations)
+
     def training_cache(self, rows: TrainingRows) -> OutputCache:
         """The outputs of frozen parts for the training rows; empty where rows differ from epoch to epoch."""
         if rows.drawn_anew or not self._caches:
@@ -156,7 +165,7 @@ class Evaluator:
     def _cache_of(self, name: str) -> OutputCache | None:
         if not self._caches:
             return None
-        name = next(other for other in ("test", name) if self.splits[other] is self.splits[name])
+        name = next(each for each in ("test", name) if self.splits[each] is self.splits[name])
         return self.caches.cache_of(self.splits[name], f"{self.data.fingerprint}/{name}")
 
     def _evaluate_alone(self, run: int, name: str) -> tuple[ExpertAlone, ...]:

@@ -45,9 +45,8 @@ class Loop:
     The outcome of a run in company is what it is alone, to rounding. A run whose loss is not finite fails by itself:
     the others go on, with the bits that they would have had in this company.
 
-    Figures of steps stay on the device and are read five times a second, so that nothing waits for it in between. Where
-    one turns out not to be finite, the loop goes back to the last checkpoint and repeats the steps, reading each before
-    its update: the error then names the step, the term and the expert.
+    Figures of steps are read five times a second. Where one is not finite, the loop goes back to the last checkpoint
+    and repeats the steps, reading each before its update: the error then names the step, the term and the expert.
 
     Arguments:
         members: the runs.
@@ -86,7 +85,7 @@ class Loop:
         self.leaves = list(engine.parameters.values())
         # As `step_routers` finds them, which looks through all modules.
         self.routers = [module for module in engine.call.model.modules() if isinstance(module, Router)]
-        data = _move(data, engine.device)
+        data = data.to(engine.device)
         self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
         self.evaluator = Evaluator(engine, self.task, data, OutputCaches(engine.call, store), settings.remember)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
@@ -116,7 +115,7 @@ class Loop:
             reported: the members whose outcome is yielded; None for all.
         """
         if self.optimizer is None:
-            yield 0, self._evaluate_untrained()
+            yield 0, self.evaluator.untrained_outcome(self.records[0])
             return
         note = self.evaluator.describe_caching(self.rows)
         for run in self.active_runs if note else ():
@@ -135,26 +134,15 @@ class Loop:
                 self._restore()
         yield from self._outcomes([run for run in self.active_runs if reported is None or run in reported])
 
-    def _evaluate_untrained(self) -> Trained:
-        """The outcome of a model that has no parameters to train."""
-        (evaluations,) = self.evaluator.evaluate("training", "test", "validation")
-        self.evaluator.check_finite(0, evaluations, 0, 0)
-        figures = self.evaluator.summary(evaluations["training"])
-        self.records[0].progress.metrics.append(self.evaluator.epoch_entry(0, figures, evaluations))
-        self.records[0].write_metrics()
-        return self.evaluator.outcome(0, self.records[0].progress.metrics, 0, evaluations)
-
     def _outcomes(self, reported: Sequence[int]) -> Iterator[tuple[int, Trained]]:
         if not reported:
             return
         epochs = {run: self.records[run].restore_reported_epoch(self.engine.models[run]) for run in self.active_runs}
-        known = self.evaluations if set(epochs.values()) == {self.clock.progress.epoch} else []
-        evaluations = (
-            self.evaluator.evaluate("training") if known else self.evaluator.evaluate("training", "test", "validation")
-        )
+        last_evaluations = self.evaluations if set(epochs.values()) == {self.clock.progress.epoch} else []
+        evaluations = self.evaluator.evaluate("training", *(() if last_evaluations else ("test", "validation")))
         uses_cache = bool(self.evaluator.training_cache(self.rows).tables)
         for run in reported:
-            of_run = {**(known[run] if known else {}), **evaluations[run]}
+            of_run = {**(last_evaluations[run] if last_evaluations else {}), **evaluations[run]}
             try:
                 self.evaluator.check_finite(run, of_run, epochs[run], self.clock.progress.step)
                 metrics = self.records[run].progress.metrics
@@ -283,7 +271,7 @@ class Loop:
 
     def _fail(self, run: int, error: TrainingError) -> None:
         self.failures[run] = error
-        self.active_runs = [other for other in self.active_runs if other != run]
+        self.active_runs = [number for number in self.active_runs if number != run]
         self.on_failure(run, error)
 
     def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
@@ -307,10 +295,3 @@ class Loop:
         for record, of_run in zip(self.records, progress, strict=True):
             record.resume(of_run)
         return True
-
-
-def _move(data: Dataset, device: torch.device) -> Dataset:
-    """The data on the device, each split once."""
-    splits = {id(split): split.to(device) for split in (data.train, data.validation, data.test) if split is not None}
-    validation = None if data.validation is None else splits[id(data.validation)]
-    return replace(data, train=splits[id(data.train)], validation=validation, test=splits[id(data.test)])
