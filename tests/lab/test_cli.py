@@ -191,7 +191,7 @@ def test_cohorts_always_says_which_runs_cannot_form_one(tmp_path, monkeypatch):
     change = "variants.linear.router={kind: gumbel}"
     result = invoke("run", "small.yaml", change, "--seeds", "2", "--cohorts", "always", "--workers", "1")
     assert result.exit_code == 2
-    assert "--cohorts always: linear has a router that draws random numbers" in result.stderr
+    assert "--cohorts always: linear draws random numbers while it trains" in result.stderr
     assert "--cohorts auto" in result.stderr
 
 

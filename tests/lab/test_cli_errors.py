@@ -125,7 +125,11 @@ def test_a_folder_that_cannot_be_written(here):
 
 def test_a_folder_of_another_study_stays_as_it_is(here):
     assert CliRunner().invoke(app, ["run", "small.yaml", "--out", "out", "--workers", "1"]).exit_code == 0
-    before = {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.read_bytes()
+        for path in (here / "out").rglob("*")
+        if path.is_file() and path.name not in (".lock", ".pid")
+    }
     complaint = refused("run", "small.yaml", "training.epochs=2", "--out", "out")
     assert "out: holds another study" in complaint
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -153,7 +153,7 @@ def test_two_workers_with_a_plugin_train_the_models_of_one(here, plugin_study):
     assert shown.returncode == 0, shown.stderr
     assert "0 (0." in shown.stdout
     complaint = refuse("predict", "two/plain/seed-0", "black.png", cwd=here)
-    assert "error: no routers kind is called 'sharpened'" in complaint
+    assert "no routers kind is called 'sharpened'" in complaint
     assert "fix: --plugin kinds.py" in complaint
     (here / "two/report.html").unlink()
     assert command("report", "two", *plugin, cwd=here).returncode == 0

@@ -18,6 +18,7 @@ from moebius.lab.training.settings import Settings
 from moebius.lab.yaml_text import write_yaml
 from moebius.storage.spec import describe
 from moebius.storage.tensors import stored_tensors
+from moebius.tasks import Classification
 
 NAMES = (
     *("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts"),
@@ -67,11 +68,10 @@ def test_every_variant_is_built_and_run_for_a_step(name):
         model = build_model(variant.model, own, StageNetworks(specs))
         assert without_stages(describe(model)) == without_stages(resolve(variant.model, own, specs))
         settings = Settings.model_validate(variant.training.model_dump())
-        logs = getattr(model.combine, "gives_log_probabilities", False)
-        objective = Objective(logs, settings.losses, settings.cross_entropy)
+        objective = Objective(Classification().for_model(model), [settings])
         with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
             output = model(x, {"domain": domain})
-        total, _ = objective(output, labels % own["classes"], log, 0.0)
+        total = objective(output, labels % own["classes"], [log], 0.0)[0]["loss"]
         assert output.shape == (2, own["classes"])
         assert total.isfinite()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

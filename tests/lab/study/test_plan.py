@@ -165,7 +165,7 @@ def test_a_study_of_an_older_version_is_refused(planned, tmp_path):
     path = tmp_path / "study.json"
     text = json.dumps({**json.loads(path.read_text()), "schema": 1})
     path.write_text(text)
-    with pytest.raises(StudyError, match=r"is a study of moebius 0\.1\.0 \(its study.json has schema 1, ") as caught:
+    with pytest.raises(StudyError, match=r"is a study of moebius 0\.2\.0 \(its study.json has schema 1, ") as caught:
         planned(tmp_path)
     assert caught.value.fix == f"--out {tmp_path}-2"
     assert path.read_text() == text
@@ -174,7 +174,7 @@ def test_a_study_of_an_older_version_is_refused(planned, tmp_path):
 def test_what_is_refused_leaves_no_study(small_recipe, planned, tmp_path):
     data = planned(tmp_path / "other").data
     noisy = small_recipe("variants.linear.router={kind: gumbel}", seeds=2)
-    with pytest.raises(StudyError, match="--cohorts always: linear has a router that draws random numbers"):
+    with pytest.raises(StudyError, match="--cohorts always: linear draws random numbers while it trains"):
         make_plan(noisy, data, "cpu", 1, tmp_path / "study", cohorts="always")
     assert not (tmp_path / "study" / "study.json").exists()
     assert make_plan(noisy, data, "cpu", 1, tmp_path / "study", cohorts="never").cohorts == ()

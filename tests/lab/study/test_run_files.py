@@ -22,25 +22,20 @@ def test_the_entry_of_a_run(planned, record, tmp_path):
     record().train_job((run,), study.data)
     (entry,) = collect(study.plan.runs)  # the other run is not finished
     assert set(entry) == {
-        *("variant", "seed", "epoch", "accuracy", "accuracy_by_domain", "loss", "activation", "activation_by_class"),
-        *("gates", "epochs", "seconds", "images_per_second", "parameters", "experts", "precision"),
-        *("active_experts", "one_expert", "experts_alone", "oracle", "cached", "trained"),
+        *("variant", "seed", "epoch", "accuracy", "accuracy_by_domain", "loss", "gates", "epochs", "seconds"),
+        *("images_per_second", "parameters", "precision", "one_expert", "experts_alone", "oracle", "cached", "trained"),
     }
     assert (entry["variant"], entry["seed"], entry["epoch"]) == ("linear", 0, 2)
     epochs = [json.loads(line) for line in (tmp_path / run.name / "metrics.jsonl").read_text().splitlines()]
     assert entry["epochs"] == epochs
     assert entry["accuracy"] == {"train": epochs[1]["train"]["accuracy"], "test": epochs[1]["test"]["accuracy"]}
     assert entry["loss"] == {"train": epochs[1]["train"]["loss"], "test": epochs[1]["test"]["loss"]}
-    assert entry["gates"] == {}
-    assert entry["experts"] == 2
+    assert entry["gates"] == {"gate": {"experts": 2, "active_experts": {"train": 2.0, "test": 2.0}}}
     assert entry["parameters"] == 65 * (2 + 2 * 20)
     assert entry["seconds"] > 0
     assert entry["images_per_second"] > 0
     for split in ("train", "test"):
-        assert set(entry["activation"][split]) == set(entry["accuracy_by_domain"][split]) == {"digits", "textures"}
-        assert set(entry["activation_by_class"][split]) <= set(study.data.classes)
-        rows = [*entry["activation"][split].values(), *entry["activation_by_class"][split].values()]
-        assert all(sum(row) == pytest.approx(1, abs=1e-6) and len(row) == 2 for row in rows)
+        assert set(entry["accuracy_by_domain"][split]) == {"digits", "textures"}
 
 
 def test_one_data_set_is_called_all(planned, record, tmp_path):
@@ -49,24 +44,21 @@ def test_one_data_set_is_called_all(planned, record, tmp_path):
     run = study.plan.runs[0]
     record().train_job((run,), study.data)
     (entry,) = collect((run,))
-    assert set(entry["activation"]["test"]) == {"all"}
-    assert set(entry["activation_by_class"]["test"]) == set("0123456789")
+    assert set(entry["accuracy_by_domain"]["test"]) == {"all"}
 
 
-def test_nested_gates_have_entries_of_their_own(planned, record, tmp_path):
+def test_every_gate_has_an_entry_and_columns(planned, record, tmp_path):
     study = planned(tmp_path, TREE)
     run = study.plan.runs[0]
     record().train_job((run,), study.data)
     (entry,) = collect((run,))
-    assert entry["activation"]["test"] == {"digits": [1.0, 0.0], "textures": [0.0, 1.0]}
-    assert set(entry["gates"]) == {"experts.1"}
-    nested = entry["gates"]["experts.1"]
-    assert set(nested["activation"]["test"]) == {"textures"}  # digits never reach it
-    assert sum(nested["activation"]["test"]["textures"]) == pytest.approx(1, abs=1e-6)
-    assert all(name.startswith("textures") for name in nested["activation_by_class"]["test"])
+    assert list(entry["gates"]) == list(entry["epochs"][0]["gates"]) == ["gate", "experts.1.gate"]
+    assert [gate["experts"] for gate in entry["gates"].values()] == [2, 3]
+    assert [gate["active_experts"]["test"] for gate in entry["gates"].values()] == [1.0, 3.0]
     table = pq.read_table(tmp_path / run.name / "routing.parquet").to_pandas()
-    asked = table["gate[experts.1]_0"].notna()
-    assert (asked == (table["domain"] == 1)).all()
+    assert (table["gate_1"] == table["domain"]).all()
+    reached = table["experts.1.gate_2"].notna()
+    assert (reached == (table["domain"] == 1)).all()
 
 
 def test_routing_and_model_files(planned, record, tmp_path):
@@ -84,8 +76,7 @@ def test_routing_and_model_files(planned, record, tmp_path):
     (entry,) = collect((run,))
     assert (test["label"] == test["prediction"]).mean() == pytest.approx(entry["accuracy"]["test"])
     assert test["loss"].astype(float).mean() == pytest.approx(entry["loss"]["test"], rel=1e-6)
-    by_domain = test.groupby("domain")[["gate_0", "gate_1"]].mean()
-    assert by_domain.loc[0].tolist() == pytest.approx(entry["activation"]["test"]["digits"], rel=1e-5)
+    assert test[["gate_0", "gate_1"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
     about = json.loads((folder / "model.json").read_text())["data"]
     assert about["classes"] == list(study.data.classes)
     model = mb.load(folder)

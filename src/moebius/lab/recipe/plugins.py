@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moebius.kit.errors import StudyError, UnknownKindError
+from moebius.kit.errors import DataError, StudyError, UnknownKindError
 from moebius.kit.files import read_json
 from moebius.kit.plugins import load_plugin
 
@@ -81,20 +81,20 @@ def check_plugins(folder: Path, records: Sequence[Mapping[str, Any]], plugins: S
 
 @contextmanager
 def suggest_plugins(run: Path) -> Iterator[None]:
-    """Add to an error about an unknown kind in the block: the fix names the plugins of the run's study.
+    """Where the run is of a kind that is not known here, the fix of the error names the plugins of its study.
 
     Arguments:
         run: the folder of a run, OUT/VARIANT/seed-N.
 
     Raises:
-        UnknownKindError: the block raises it.
+        DataError: the block raises it.
     """
     try:
         yield
-    except UnknownKindError as error:
+    except DataError as error:
         study = run.absolute().parent.parent / "study.json"
         records = read_json(study).get("plugins", ()) if study.is_file() else ()
-        if not records:
+        if not (records and isinstance(error.__cause__, UnknownKindError)):
             raise
         fix = " ".join(f"--plugin {record['file']}" for record in records)
-        raise UnknownKindError(error.message, fix) from None
+        raise DataError(error.message, fix) from None
