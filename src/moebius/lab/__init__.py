@@ -25,7 +25,7 @@ if _missing:
 
 if TYPE_CHECKING:
     from moebius.lab import bench, data, diagnostics, model, predict, recipe, report, study, training
-    from moebius.lab.study.run_recipe import run_recipe as run
+    from moebius.lab.study.run import run
 
 __all__ = ["bench", "data", "diagnostics", "model", "predict", "recipe", "report", "run", "study", "training"]
 
@@ -34,7 +34,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         # Loaded when first used: the command's help must not wait for torch.
         if name == "run":
-            return importlib.import_module("moebius.lab.study.run_recipe").run_recipe
+            return importlib.import_module("moebius.lab.study.run").run
         if name in __all__:
             return importlib.import_module(f"moebius.lab.{name}")
         raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")

@@ -44,9 +44,10 @@ def run(
     from moebius.kit.allocator import tune_allocator
 
     tune_allocator()
-    from moebius.lab.study.run_recipe import plan_recipe, run_recipe
+    from moebius.lab.study.run import StudyOptions, plan
+    from moebius.lab.study.run import run as run_study
 
-    options = {
+    options: StudyOptions = {
         "preset": preset,
         "overrides": overrides or (),
         "seeds": seeds,
@@ -58,7 +59,7 @@ def run(
         "plugins": plugin or (),
     }
     if not plan_only:
-        run_recipe(recipe, out, **options)
+        run_study(recipe, out, **options)
         return
-    for job in plan_recipe(recipe, out, console=Console(stderr=True), **options):
+    for job in plan(recipe, out, **options, console=Console(stderr=True)):
         typer.echo(job)

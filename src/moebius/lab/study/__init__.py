@@ -1,5 +1,5 @@
 """A study: recipe → runs (variants × seeds) → results → report. It uses all other rooms of the lab."""
 
-from moebius.lab.study.run import plan_only, run
+from moebius.lab.study.run import run
 
-__all__ = ["plan_only", "run"]
+__all__ = ["run"]

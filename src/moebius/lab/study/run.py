@@ -1,9 +1,10 @@
-"""Running a study from its recipe to its report."""
+"""A study from its recipe to its report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from rich.console import Console
@@ -11,8 +12,10 @@ from rich.console import Console
 import moebius.lab.report
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import write_json
+from moebius.kit.registry import did_you_mean
 from moebius.lab.data.split import Dataset
-from moebius.lab.recipe.plugins import Plugin
+from moebius.lab.recipe.load import load_recipe
+from moebius.lab.recipe.plugins import load_plugins
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.report.source import SCHEMA
 from moebius.lab.report.terminal import build_results_table, describe_stages
@@ -26,41 +29,64 @@ from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_files import collect, remove_leftovers
 from moebius.lab.study.stages import plan_stages
 
+RecipeLike = Recipe | Mapping[str, Any] | str | Path
 
-def run(
-    recipe: Recipe,
-    out: Path,
-    data_dir: Path | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    console: Console | None = None,
-    stages_dir: Path | None = None,
-    cohorts: CohortMode = "auto",
-    plugins: Sequence[Plugin] = (),
-) -> Path:
-    """Train every variant at every seed, then write results and report; finished runs are kept.
+
+class StudyOptions(TypedDict, total=False):
+    """The options of `run` and `plan`, which describes them."""
+
+    preset: str | None
+    overrides: Sequence[str]
+    seeds: int | None
+    data_dir: Path | str | None
+    device: str
+    workers: int | None
+    cohorts: CohortMode
+    stages: Path | str | None
+    plugins: Sequence[Path | str]
+    console: Console | None
+
+
+@dataclass(frozen=True)
+class _Study:
+    recipe: Recipe
+    folder: Path
+    plan: Plan
+    data: Dataset
+    console: Console
+
+
+def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[StudyOptions]) -> Path:
+    """Train what a recipe compares and write results and report, as `moebius run` does; also called `mb.lab.run`.
+
+    Finished runs are kept; interrupted, the same call goes on.
 
     Arguments:
-        recipe: what to compare.
-        out: the study's folder; created, or continued.
-        data_dir: folder with local copies of the data sets.
-        device: "auto", "cpu" or "cuda".
-        workers: how many runs to train at a time; None for one per core on a CPU, one on a GPU.
-        console: for progress and results.
-        stages_dir: folder of finished stages, read and written; None for `stages` in the study's folder.
-        cohorts: whether runs with equal models train together: "auto" where that is faster, "never" or "always". A
-            continued study keeps the cohorts that it has; this argument is for its new seeds and variants.
-        plugins: from `load_plugins`: worker processes load these files, too.
+        recipe: a mapping with the keys of a recipe's file, a shipped name, the path of a YAML file, or a
+            loaded recipe, which has its own preset, overrides and seeds.
+        out: the study's folder, created or continued; None for runs/NAME, or runs/NAME-PRESET.
+        options: `preset`, `overrides` and `seeds` as for `moebius.lab.recipe.load_recipe`; `data_dir`, a folder with
+            local copies of the data sets; `device`, "auto", "cpu" or "cuda"; `workers`, how many runs to train at a
+            time, None for one per core on a CPU and one on a GPU; `cohorts`, whether runs with equal models train
+            together, "auto" where that is faster, "never" or "always" (a continued study keeps the cohorts that it
+            has); `stages`, a folder of finished stages, read and written, None for `stages` in the study's folder;
+            `plugins`, Python files that register kinds, for the worker processes too; `console`, for progress and
+            results.
 
     Returns:
-        The path of the report.
+        The study's folder: report.html, results.json, and a folder for each run.
 
     Raises:
-        MoebiusError: of any kind; no file is written when the data or the folder cannot be used.
+        RecipeError: the recipe has problems; the error lists all of them.
         TrainingError: some runs could not be finished; all others are.
+        MoebiusError: of any other kind; no file is written when the data or the folder cannot be used.
+
+    Example:
+        >>> import moebius as mb
+        >>> folder = mb.lab.run("quickstart", preset="quick")  # doctest: +SKIP
     """
-    console = console or Console()
-    with _planned(recipe, out, console, data_dir, device, workers, stages_dir, cohorts, plugins) as (plan, data):
+    with _planned(recipe, out, options) as study:
+        plan, console = study.plan, study.console
         unfinished = [run for run in plan.all_runs if not run.is_finished]
         if unfinished:
             # A cohort trains all its members: also seeds that an earlier command asked for and this one does not.
@@ -68,57 +94,57 @@ def run(
             count = sum(not run.is_finished for run in runs.values())
             total = len({run.name for run in plan.all_runs} | set(runs))
             with Display(console, total, total - count, plan.cohorts) as display:
-                run_all(plan, unfinished, data, display)
+                run_all(plan, unfinished, study.data, display)
             display.raise_failures()
-        results = {"schema": SCHEMA, "study": recipe.name, "runs": collect(plan.runs)}
+        results = {"schema": SCHEMA, "study": study.recipe.name, "runs": collect(plan.runs)}
         if plan.stages:
             results["stages"] = collect(plan.stages)
-        if recipe.report.one_expert is not None:
-            results["costs"] = measure_costs(plan, data)
-        write_json(out / "results.json", results)
-        path = moebius.lab.report.build(out)
+        if study.recipe.report.one_expert is not None:
+            results["costs"] = measure_costs(plan, study.data)
+        write_json(study.folder / "results.json", results)
+        path = moebius.lab.report.build(study.folder)
     if line := describe_stages(results.get("stages") or ()):
         console.print(line, highlight=False)
     console.print(build_results_table(results["runs"]))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
-    return path
+    return study.folder
 
 
-def plan_only(recipe: Recipe, out: Path, console: Console | None = None, **options: Any) -> list[Path]:
+def plan(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[StudyOptions]) -> list[Path]:
     """Plan a study, and write the `job.json` of every job that is not finished, for processes that do them.
 
     Arguments:
-        recipe, out, console: as for `run`.
-        options: other arguments of `run`.
+        recipe, out, options: as for `run`.
 
     Returns:
-        The folders of these jobs, stages before the runs that use them.
+        The folders of these jobs, stages before the runs that use them: `moebius job FOLDER` does one.
 
     Raises:
         MoebiusError: as `run` before it trains.
     """
-    with _planned(recipe, out, console or Console(), **options) as (plan, _):
-        jobs = plan.jobs([run for run in plan.all_runs if not run.is_finished])
+    with _planned(recipe, out, options) as study:
+        jobs = study.plan.jobs([run for run in study.plan.all_runs if not run.is_finished])
         for job in jobs:
             job.write()
     return [job.folder for job in sorted(jobs, key=lambda job: job.runs[0].rows is None)]
 
 
 @contextmanager
-def _planned(
-    recipe: Recipe,
-    out: Path,
-    console: Console,
-    data_dir: Path | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    stages_dir: Path | None = None,
-    cohorts: CohortMode = "auto",
-    plugins: Sequence[Plugin] = (),
-) -> Iterator[tuple[Plan, Dataset]]:
-    """The plan of a study and its data; the study's folder is locked in the block."""
-    device = _choose_device(device)
-    console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {out}", highlight=False)
+def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) -> Iterator[_Study]:
+    """The study with its plan and its data; its folder is locked in the block."""
+    names = StudyOptions.__annotations__
+    for name in options.keys() - names:
+        fix = f'{did_you_mean(name, names)}    # keys of a recipe: overrides=["training.epochs=2"]'
+        raise ArgumentError(name, f"needs one of the options {', '.join(names)}", name, fix)
+    plugins, preset = load_plugins(options.get("plugins", ())), options.get("preset")
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, options.get("overrides", ()), preset, options.get("seeds"))
+    folder = Path(out or Path("runs") / (recipe.name if preset is None else f"{recipe.name}-{preset}"))
+    data_dir, stages_dir = (
+        None if path is None else Path(path) for path in (options.get("data_dir"), options.get("stages"))
+    )
+    console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"))
+    console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {folder}", highlight=False)
     data = load_data(recipe.data.model_dump(mode="json"), data_dir)
     held_out = "" if data.validation is None else f", {len(data.validation):,} held out"
     console.print(
@@ -126,9 +152,10 @@ def _planned(
         highlight=False,
     )
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
-    with folder_lock(out):
-        remove_leftovers(out)
-        plan = make_plan(recipe, data, device, workers, out, stages_dir, cohorts, plugins, data_dir)
+    with folder_lock(folder):
+        remove_leftovers(folder)
+        workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
+        plan = make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir)
         unfinished = sum(not run.is_finished for run in plan.all_runs)
         stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         cohorts_text = describe_cohorts(plan.cohorts, plan.runs, plan.reasons)
@@ -138,7 +165,7 @@ def _planned(
             highlight=False,
             soft_wrap=True,
         )
-        yield plan, data
+        yield _Study(recipe, folder, plan, data, console)
 
 
 def _choose_device(name: str) -> str:

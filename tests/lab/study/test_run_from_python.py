@@ -62,3 +62,9 @@ def test_a_mapping_is_checked_like_a_file():
         mb.lab.run({**RECIPE, "training": {"losses": [mb.losses.z_loss]}})
     with pytest.raises(UnknownKindError, match="no preset of recipe is called 'quick'"):
         mb.lab.run(RECIPE, preset="quick")
+
+
+def test_an_option_that_there_is_not_is_refused_before_anything_is_read():
+    with pytest.raises(mb.ArgumentError, match=r"worker: needs one of the options preset, overrides") as error:
+        mb.lab.run("quickstart", worker=1)
+    assert "did you mean workers?" in error.value.fix
