@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+import moebius as mb
 from moebius.kit.errors import ArgumentError, MoebiusError, TrainingError
 from moebius.lab.study import run
 
@@ -248,3 +249,16 @@ def test_rows_that_are_not_there_are_one_error_before_anything_is_written(
     with pytest.raises(ArgumentError, match=message):
         run(stage_recipe(changed(few_stages(), path, value)), out, workers=1, console=QUIET)
     assert not out.exists()
+
+
+def test_a_stage_with_outputs_of_its_own_counts_the_classes_of_a_smaller_one_among_them(
+    stage_study, few_stages, stage_recipe, tmp_path
+):
+    values = few_stages()
+    network = {"kind": "stage", "stage": "b", "frozen": False, "fill": -10.0}
+    stages = {"b": values["stages"]["b"], "on-b": {"classes": [1, 8, 9], "outputs": "own", "network": network}}
+    variants = {"alone": {"experts": [{"kind": "stage", "stage": "on-b", "activation": "softmax"}]}}
+    study = stage_study(stage_recipe({**values, "stages": stages, "variants": variants}), tmp_path)
+    assert not study.run()
+    trained = mb.load(study.folder("on-b"))
+    assert trained.experts[0].classes == (0, 2)  # 1 and 9 of 1, 8 and 9

@@ -61,5 +61,6 @@ def run(
     if not plan_only:
         run_study(recipe, out, **options)
         return
-    for job in plan(recipe, out, **options, console=Console(stderr=True)):
+    options["console"] = Console(stderr=True)
+    for job in plan(recipe, out, **options):
         typer.echo(job)

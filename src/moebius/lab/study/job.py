@@ -134,7 +134,7 @@ def _stage_networks(run: RunSpec) -> StageNetworks:
     def load_weights(name: str, mixture: nn.Module) -> None:
         restore_weights(run.folders[name] / "model.safetensors", mixture)
 
-    return StageNetworks(run.stages, load_weights)
+    return StageNetworks(run.stages, load_weights, run.labels)
 
 
 def _outputs_path(run: RunSpec, stages: StageNetworks, part: nn.Module, split: str) -> Path | None:

@@ -194,9 +194,9 @@ def _decide_precision(
         if key in decided:
             precision, reason = decided[key]
         else:
-            facts = data.facts if isinstance(part, Variant) else specs[part.name]["facts"]
-            build = partial(build_model, part.model, facts, StageNetworks(specs))
-            precision, reason = choose_precision(training["precision"], build, facts, torch.device(device))
+            own = {"facts": data.facts, "labels": None} if isinstance(part, Variant) else specs[part.name]
+            build = partial(build_model, part.model, own["facts"], StageNetworks(specs, labels=own["labels"]))
+            precision, reason = choose_precision(training["precision"], build, own["facts"], torch.device(device))
         trainings[key] = ({**training, "precision": precision}, reason)
     return trainings
 
@@ -222,5 +222,6 @@ def _list_runs(
                 runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]
-                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, part.rows))
+                about = (part.rows, specs[part.name]["labels"])
+                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about))
     return stages, runs

@@ -74,7 +74,7 @@ def _error_path(folder: Path) -> Path:
 def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
     precision = run.training["precision"]
     about = {"classes": [*data.classes], "domains": [*data.domains], "facts": data.facts, "precision": precision}
-    save(trained.model, run.folder, resolve(run.model, data.facts, run.stages), about)
+    save(trained.model, run.folder, resolve(run.model, data.facts, run.stages, run.labels), about)
 
 
 def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:

@@ -1,7 +1,7 @@
 """The description of one run: a variant, or a stage, at a seed."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class RunSpec:
             directly or through others.
         folders: name → folder of the run at this seed, of each of these stages.
         rows: for a stage, the arguments of `moebius.lab.data.select_rows.select_rows`; None for a variant.
+        labels: for a stage, the classes that its labels count, as for `moebius.lab.model.resolve.resolve`.
     """
 
     variant: str
@@ -32,6 +33,7 @@ class RunSpec:
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     rows: Mapping[str, Any] | None = None
+    labels: Sequence[int] | None = None
 
     @property
     def name(self) -> str:

@@ -156,7 +156,8 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
                     _store_weights(table, routing, batch.rows, runs, tokens)
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
     rows = (split.labels.cpu(), split.domains.cpu())
-    all_gates = {gate_name(path): table.cpu() for path, table in gates.items()}
+    order = [path for path, _ in call.model.named_modules(remove_duplicate=False)]
+    all_gates = {gate_name(path): gates[path].cpu() for path in sorted(gates, key=order.index)}
     return [
         Evaluation(
             *rows,

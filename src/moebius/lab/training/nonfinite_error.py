@@ -11,7 +11,7 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import Batch
 from moebius.lab.training.call_model import call_model
-from moebius.layers.mixture import Mixture
+from moebius.layers.mixture import Mixture, executed_by
 
 
 def nonfinite_error(
@@ -64,15 +64,11 @@ def _find_bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
                     bad[name] = None
 
             hooks.append(module.register_forward_hook(check))
-    executions = {mixture: mixture.execution for mixture in model.modules() if isinstance(mixture, Mixture)}
     try:
-        for mixture in executions:
-            mixture.execution = Loop()  # a stacked product does not call the experts one by one
-        with torch.no_grad():
+        # A product of equal experts does not call them one by one.
+        with torch.no_grad(), executed_by(model, Loop()):
             call_model(model, batch.x, batch.domains)
     finally:
-        for mixture, execution in executions.items():
-            mixture.execution = execution
         for mixture, stack in stacks.items():
             mixture.experts = stack
         for hook in hooks:
