@@ -59,7 +59,7 @@ def test_a_study_leaves_results_and_report_and_grows_by_seeds(small_recipe, cons
         text,
         re.MULTILINE,
     )
-    assert f"report: {page}\n" in text
+    assert f"report: {out / 'report.html'}\n" in text
     results = json.loads((out / "results.json").read_text())
     assert (results["schema"], results["study"]) == (2, "small")
     (first,) = results["runs"]
