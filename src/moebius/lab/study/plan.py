@@ -194,9 +194,10 @@ def _decide_precision(
         if key in decided:
             precision, reason = decided[key]
         else:
-            own = {"facts": data.facts, "labels": None} if isinstance(part, Variant) else specs[part.name]
-            build = partial(build_model, part.model, own["facts"], StageNetworks(specs, labels=own["labels"]))
-            precision, reason = choose_precision(training["precision"], build, own["facts"], torch.device(device))
+            of_part = {"facts": data.facts, "labels": None} if isinstance(part, Variant) else specs[part.name]
+            facts, labels = of_part["facts"], of_part["labels"]
+            build = partial(build_model, part.model, facts, StageNetworks(specs, labels=labels))
+            precision, reason = choose_precision(training["precision"], build, facts, torch.device(device))
         trainings[key] = ({**training, "precision": precision}, reason)
     return trainings
 
