@@ -97,7 +97,7 @@ class Batches:
         order = self.order[:, self.start * self.batch_size :].to(images.device)
         columns = (self.split.labels[order], self.split.domains[order], order)
         for first in range(0, order.shape[1], self.batch_size):
-            labels, domains, rows = (column[:, first : first + self.batch_size].flatten() for column in columns)
+            labels, domains, rows = (column[:, first : first + self.batch_size].reshape(-1) for column in columns)
             yield _make_batch(images.index_select(0, rows), labels, domains, rows, self.device, self.channels_last)
 
 

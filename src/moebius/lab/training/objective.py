@@ -55,11 +55,13 @@ class Objective:
             ArgumentError: a loss returns something else than one number, or compares experts that do not do the task.
         """
         runs = len(self.settings)
-        losses = self.task.row_losses(output, target).view(runs, -1).mean(1)
-        targets = target.unflatten(0, (runs, -1))
+        losses = self.task.row_losses(output, target)
+        # A run alone takes no views of views: small models spend their step on calls.
+        means = [losses.mean()] if runs == 1 else losses.view(runs, -1).mean(1).unbind()
+        targets = [target] if runs == 1 else target.unflatten(0, (runs, -1)).unbind()
         terms = [
             self._run_terms(*run, tuple(output.shape[1:]), epoch)
-            for run in zip(self.settings, losses.unbind(), targets.unbind(), logs, strict=True)
+            for run in zip(self.settings, means, targets, logs, strict=True)
         ]
         penalty = self.settings[0].l2
         if penalty is not None and self.kernels:
