@@ -1,12 +1,16 @@
 """Kills a study at random moments, resumes it, and compares its files bit by bit with those of an uninterrupted one.
 
-    .venv/bin/python benchmarks/kill_resume.py [--times 20] [--json PATH] [--seed 0] [--recipe NAME [KEY=VALUE …]]
+    .venv/bin/python benchmarks/kill_resume.py [--times 20] [--json PATH] [--seed 0] [--cohort]
+        [--recipe NAME [KEY=VALUE …]]
 
 A trial starts the study in a fresh folder (the data are decoded before), waits until a run is past its first step,
 waits for a random share of the reference's training time, and sends SIGKILL: in every second trial to the whole process
 group, in the others to the parent only. The same command must then print a step above 0 at which it resumes, and end
 with the reference's weights, optimizer state, random state, metrics and routing. Where all runs were finished at the
 random moment, the benchmark draws another one. The exit code is 1 if any trial fails.
+
+With --cohort the runs train together, from one checkpoint that is gone when all have ended: what is compared of them
+are weights, metrics and routing.
 """
 
 import math
@@ -30,6 +34,7 @@ QUICK = [
     "training.checkpoint_seconds=0.1",
     "variants={linear: {}, conv: {gate: {kind: mlp, hidden: [64]}, experts: {kind: conv, filters: [16, 32]}}}",
 ]
+COHORT = ["seeds=4", "training.epochs=12", "training.checkpoint_seconds=0.1", "variants={linear: {}}"]
 FILES = ("model.safetensors", "state/checkpoint.safetensors", "metrics.jsonl", "routing.parquet")
 RESUMED = re.compile(r"^resumed (\S+) at epoch \d+ step (\d+)$", re.MULTILINE)
 
@@ -71,9 +76,9 @@ class Trial:
 class Study:
     """The command of the study, for any folder."""
 
-    def __init__(self, recipe: str, overrides: list[str], cache: Path):
-        # Runs train alone, because the checkpoint of each run is watched and compared.
-        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--cohorts", "never"]
+    def __init__(self, recipe: str, overrides: list[str], cohort: bool, cache: Path):
+        cohorts = "always" if cohort else "never"
+        self.command = [sys.executable, "-m", "moebius", "run", recipe, *overrides, "--cohorts", cohorts]
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
 
     def start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -223,11 +228,14 @@ def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument("--cohort", action="store_true", help=f"all runs as one cohort; default: {' '.join(COHORT)}")
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"default: {' '.join(QUICK)}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-resume-cache-") as cache:
-        study = Study(options.recipe, options.overrides or QUICK, Path(cache))
+        study = Study(
+            options.recipe, options.overrides or (COHORT if options.cohort else QUICK), options.cohort, Path(cache)
+        )
         reference, trials = measure(study, options.times, options.seed)
     rows = make_rows(reference, trials)
     print(f"{rows[0].value} of {len(trials)} trials ended in the uninterrupted bits")

@@ -46,11 +46,11 @@ def record_routing(module: nn.Module, routing: Routing) -> None:
 def _without_gradients(routing: Routing) -> Routing:
     """A copy of the routing whose backward raises an error; two fields that are one tensor stay one tensor."""
 
-    def refuse_gradient(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+    def refuse_gradient(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
             return value
         with torch.enable_grad():
-            return _RefuseBackward.apply(value.detach().requires_grad_())
+            return _RefuseBackward.apply(value.detach().requires_grad_())  # type: ignore[return-value]
 
     values, rebuild = flatten_distinct(routing)
     return rebuild(map(refuse_gradient, values))

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from moebius.core.stack import Stack
 from moebius.execution._pool import Pool
+from moebius.execution._row_major import RowMajorLinear, dense_layer
 
 Layer = Callable[[nn.Linear, Tensor], Tensor]
 
@@ -28,7 +28,7 @@ def apply_with_layers(module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
         >>> apply_with_layers(network, torch.zeros(5, 2), lambda linear, x: linear(x)).shape
         torch.Size([5, 3])
     """
-    if type(module) is nn.Linear:
+    if isinstance(module, nn.Linear) and type(module) in (nn.Linear, RowMajorLinear):
         return layer(module, x)
     if type(module) is nn.Sequential:
         for submodule in module:
@@ -60,7 +60,7 @@ class _ExpertLayers(ABC):
         if self.was_called:
             return self.apply_by_expert(linear, x)
         self.was_called = True
-        return F.linear(x, *self.concatenate(linear)).unflatten(-1, (self.experts, -1)).movedim(-2, 1)
+        return dense_layer(x, *self.concatenate(linear)).unflatten(-1, (self.experts, -1)).movedim(-2, 1)
 
     @abstractmethod
     def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
@@ -98,7 +98,7 @@ class _ListLayers(_ExpertLayers):
         self.layers: dict[nn.Module, list[nn.Linear]] = {}
         for column in zip(*[structure.parts for structure in pool.structures], strict=True):
             first = column[0][1]
-            if type(first) is nn.Linear:
+            if type(first) in (nn.Linear, RowMajorLinear):
                 self.layers[first] = cast(list[nn.Linear], [part for _, part in column])
 
     def concatenate(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:

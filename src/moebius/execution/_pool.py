@@ -14,6 +14,7 @@ from moebius.core.equality import HOOK_TABLES, Structure, has_global_hooks
 from moebius.core.module_views import describe_view_difference
 from moebius.core.row_context import takes_context
 from moebius.core.stack import Stack
+from moebius.execution._row_major import RowMajorLinear
 from moebius.experts.adapter import Adapter
 
 # Modules of torch without parameters that treat every number by itself.
@@ -34,7 +35,7 @@ _ELEMENTWISE = (
     nn.Hardtanh,
     nn.Hardswish,
 )
-_DENSE = (nn.Linear, nn.Sequential, nn.ModuleList, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
+_DENSE = (nn.Linear, RowMajorLinear, nn.Sequential, nn.ModuleList, nn.Flatten, nn.Dropout, *_ELEMENTWISE)
 # Packages whose classes compute what their forward says, from nothing but their inputs and tensors.
 _PACKAGES = ("torch.nn.modules.", "moebius.experts.", "moebius.networks.")
 _OPAQUE = (Adapter, nn.RNNBase, nn.RNNCellBase)

@@ -14,6 +14,7 @@ A module that has an earlier place too is {"same_as": that place}, a part of ano
 decides what random numbers each of them draws.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -230,8 +231,8 @@ class _Builder:
         if self.fill is not None:
             self.fill(spec, whole)
         try:
-            return whole.get_submodule(spec["part"])
-        except AttributeError:
+            return _inner_module(whole, spec["part"])
+        except (AttributeError, IndexError):
             rule = f"stage {spec['stage']} has no part of this name"
             fix = "part: experts.0, or another module that keys of model.safetensors begin with"
             raise ArgumentError(join_path(place, "part"), rule, spec["part"], fix) from None
@@ -242,6 +243,16 @@ class _Builder:
         if isinstance(value, Mapping):
             return float(value["float"]) if "float" in value else self.part(value, place, room)
         return value
+
+
+def _inner_module(whole: nn.Module, path: str) -> nn.Module:
+    """`whole.get_submodule(path)`, also for an expert of a stack, which is then independent of the others."""
+    stacks = {name: module for name, module in whole.named_modules() if isinstance(module, Stack)}
+    for name, stack in stacks.items():
+        number, _, rest = path.removeprefix(f"{name}.").partition(".")
+        if path.startswith(f"{name}.") and number.isdigit():
+            return copy.deepcopy(stack[int(number)]).get_submodule(rest)
+    return whole.get_submodule(path)
 
 
 def _arguments(part: Any) -> dict[str, Any]:

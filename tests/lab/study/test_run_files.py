@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import moebius as mb
 from moebius.lab.study.run_files import collect
+from moebius.storage.tensors import stored_tensors
 
 TREE = (
     "variants.linear={gate: {kind: domain}, router: {kind: argmax}, combine: {kind: weighted_sum}, experts:"
@@ -81,4 +82,4 @@ def test_routing_and_model_files(planned, record, tmp_path):
     assert about["classes"] == list(study.data.classes)
     model = mb.load(folder)
     tensors = load_file(folder / "model.safetensors")
-    assert all(torch.equal(value, tensors[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, tensors[name]) for name, value in stored_tensors(model).items())

@@ -40,7 +40,7 @@ def test_equals_the_model_in_eval_on_all_rows_at_once(small_data):
     data = small_data(train_rows=300)
     assert len(data.train) > ROWS_AT_ONCE
     model = build_model({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, data.facts)
-    model.experts[0] = nn.Sequential(nn.Dropout(0.5), model.experts[0])
+    model.experts = nn.ModuleList([nn.Sequential(nn.Dropout(0.5), model.experts[0]), model.experts[1]])
     (result,) = evaluate(ModelCall(model.train()), Classification(), data.train)
     assert model.training
     with torch.no_grad():

@@ -33,7 +33,7 @@ def test_each_part_has_its_own_learning_rate(settings):
     plain = settings()
     optimizer = build_optimizer(model, plain)
     PartSchedule(optimizer, trainable_parts(model), plain).apply(0.5)
-    assert {group["lr"] for group in optimizer.param_groups} == {1e-2}
+    assert [(group["name"], group["lr"]) for group in optimizer.param_groups] == [("all", 1e-2)]
 
 
 def test_adam_is_torchs_adam(settings):

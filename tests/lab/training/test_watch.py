@@ -129,7 +129,7 @@ def test_rates_fall_from_what_the_schedule_says(train):
     for epoch, rates_found in enumerate(rates):
         scale = watch_state(values(trained)[:epoch], loop.record.watch).scale
         expected = loop.settings.lr(epoch + last) * scale
-        assert rates_found["gate"] == pytest.approx(expected)
+        assert rates_found == {"all": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def resolve(
 
     A component gets the facts that are parameters of its constructor and that the recipe leaves out, and the values of
     its defaults. `experts` is the number of experts of the mixture; for gates it is the number of scores that the
-    router takes. Equal experts of dense layers become a stack where the router selects: sparse executions need it. A
-    part of `layers` gets as `features` the number of outputs of the part before it; a kind of room
-    `layers` gets it as its width `dim`, too.
+    router takes. Equal experts of dense layers become a stack: sparse executions need it, and steps are faster. A part
+    of `layers` gets as `features` the number of outputs of the part before it; a kind of room `layers` gets it as its
+    width `dim`, too.
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe; or `layers`, a list.
@@ -131,7 +131,7 @@ class Resolver:
             gate_facts = {**facts, "experts": router.gate_outputs(count)}
             gate = self._component("gates", part["gate"], gate_facts, *places["gate"])
         combine = self._component("combine", part.get("combine", {"kind": "weighted_sum"}), facts, *places["combine"])
-        can_stack = _are_equal_and_dense(experts) and _selects(router, count)
+        can_stack = _are_equal_and_dense(experts)
         if can_stack:
             self.origins[join_path(places["experts"][0], "expert")] = self.origins[join_path(places["experts"][0], "0")]
         return {
@@ -258,15 +258,6 @@ def _try_router(spec: Spec, place: str) -> Any:
             return build(spec, "routers")
     except ArgumentError as error:
         raise error.inside(place) from None
-
-
-def _selects(router: Any, experts: int) -> bool:
-    """Whether the router selects among so many experts, so that a row does not run through all."""
-    if router.max_active(experts) < experts:
-        return True
-    keys = (torch.arange(4),) if router.needs_keys else ()
-    with torch.random.fork_rng(devices=()), torch.no_grad():
-        return router.eval()(torch.randn(4, router.gate_outputs(experts)), *keys).selection is not None
 
 
 def _are_equal_and_dense(experts: Sequence[Spec]) -> bool:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from moebius.core.module_views import named_tensors
 from moebius.core.recording import Log, Recorder, is_recording_outputs, record_routing
-from moebius.core.routing import Routing, Selection, flatten_distinct
+from moebius.core.routing import Routing, flatten_distinct
 from moebius.core.row_context import RowContext, current_context, row_context
-from moebius.execution._pool import Pool
+from moebius.execution._row_major import row_major
 from moebius.execution._vmapped import vmapped_outputs
-from moebius.execution.auto import Auto
-from moebius.execution.dense import Dense
 from moebius.layers.mixture import Mixture
 
 
@@ -25,7 +23,7 @@ class CohortModel:
 
     One mixture is vmapped over the parameters and the rows of all. So its gate and router see the rows of one run, and
     equal experts are computed at once, as they are in a mixture alone. Under vmap no shape may depend on values, and
-    every expert sees every row. The outputs that the router selected go to the combine, with the rows of all runs.
+    every expert sees every row. All outputs go to the combine, with the rows of all runs.
 
     Arguments:
         models: the mixtures. Their parameters become views of the stacked ones: an update of these updates the
@@ -48,6 +46,7 @@ class CohortModel:
             tensors = [tensor for *_, tensor in named]
             stacked = self._stack(tensors) if table == "_parameters" else torch.stack(tensors)
             self._tensors[f"mixture.{name}"] = stacked
+        self._linears = [module for module in self.models[0].modules() if type(module) is nn.Linear]
         self._uncombined = _Uncombined(self.models[0])
         self.model = copy.copy(self.models[0])
         vars(self.model)["forward"] = self._forward
@@ -68,10 +67,11 @@ class CohortModel:
     def _forward(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Tensor:
         uncombined, runs = self._uncombined, len(self.models)
         values = {**current_context().local_values(), **(context or {})}
-        by_run = {name: value.unflatten(0, (runs, -1)) for name, value in values.items()}
-        uncombined.records_outputs = is_recording_outputs(self.model)
-        tensors = vmapped_outputs(uncombined, self._tensors, x.unflatten(0, (runs, -1)), by_run, shared=False)
-        rebuild = uncombined.rebuild
+        by_run = [value.unflatten(0, (runs, -1)) for value in (x, *values.values())]
+        uncombined.records_outputs, uncombined.names = is_recording_outputs(self.model), tuple(values)
+        with row_major(self._linears):
+            tensors = vmapped_outputs(uncombined, self._tensors, *by_run, shared=False)
+        rebuild = vars(uncombined).pop("rebuild")
         outputs, log = rebuild(tensor.flatten(0, 1) if tensor.ndim > 1 else tensor for tensor in tensors)
         joint: Any = None
         for path, calls in log.items():
@@ -80,13 +80,11 @@ class CohortModel:
                 def of_run(run: int, path: str = path, call: int = call) -> Routing:
                     return rebuild(tensor[run] for tensor in tensors)[1][path][call]
 
-                fields = {**vars(routing), "selection": _number_rows(routing, runs)}
-                joint = _JointRouting(**fields, of_run=of_run)
+                # Without a selection: weights are 0 where an expert was not selected.
+                joint = _JointRouting(**{**vars(routing), "selection": None}, of_run=of_run)
                 record_routing(self.model.get_submodule(path), joint)
         # The last routing is that of the outermost mixture.
-        if joint.selection is not None and joint.outputs is None:
-            outputs = joint.selection.select_outputs(outputs)
-        return self.model.combine(outputs, joint)
+        return self.model.combine(outputs if joint.outputs is None else joint.outputs, joint)
 
 
 class _Uncombined(nn.Module):
@@ -97,31 +95,24 @@ class _Uncombined(nn.Module):
     """
 
     rebuild: Callable[[Iterable[Tensor]], tuple[Tensor, Log]]
+    names: tuple[str, ...]  # of the values of the rows' context
 
     def __init__(self, mixture: Mixture):
         super().__init__()
         self.mixture, self.records_outputs = copy.copy(mixture), False
-        self.mixture.combine, self.mixture.execution = _no_combine, _EveryExpert()
+        self.mixture.combine = _no_combine
         self.recorder = Recorder(self.mixture)
 
-    def forward(self, x: Float[Tensor, "T ..."], values: Mapping[str, Tensor]) -> list[Tensor]:
-        with self.recorder.recording(self.records_outputs, alone=True) as log, row_context(RowContext(values)):
+    def forward(self, x: Float[Tensor, "T ..."], *values: Tensor) -> list[Tensor]:
+        context = RowContext(dict(zip(self.names, values, strict=True)))
+        with self.recorder.recording(self.records_outputs, alone=True) as log, row_context(context):
             outputs = self.mixture(x)
-        tensors, self.rebuild = flatten_distinct((outputs, log))
+        tensors, vars(self)["rebuild"] = flatten_distinct((outputs, log))
         return tensors
 
 
 def _no_combine(values: Tensor, routing: Routing) -> Tensor:
     return values
-
-
-class _EveryExpert(Dense):
-    """The outputs of every expert for every row, whatever the router selects."""
-
-    everyone = False
-
-    def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
-        return Auto().run(pool, replace(routing, selection=None), x)
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,12 +124,3 @@ class _JointRouting(Routing):
     """
 
     of_run: Callable[[int], Routing] = field(kw_only=True)
-
-
-def _number_rows(routing: Routing, runs: int) -> Selection | None:
-    """The selection of a joint routing, where each run has numbered its rows from 0."""
-    if routing.selection is None:
-        return None
-    row_A, rows = routing.selection.row_A, len(routing.weights) // runs
-    first_row_A = torch.arange(0, runs * rows, rows, device=row_A.device).repeat_interleave(len(row_A) // runs)
-    return replace(routing.selection, row_A=row_A + first_row_A)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,9 +206,11 @@ class Loop:
         self.part_schedule.apply(epoch, record.watch_state.scale, plateau.least if plateau is not None else 0.0)
         if settings.augment and settings.views is None:
             batch = replace(batch, x=apply_augmentations(batch.x, settings.augment))
-        with self.annealing.at(epoch), self.engine.recorder.recording(self.objective.needs_outputs) as log:
+        recorder, objective = self.engine.recorder, self.objective
+        recording = recorder.recording(objective.needs_outputs) if objective.needs_routings else nullcontext({})
+        with self.annealing.at(epoch), recording as log:
             output = self.engine.call(batch.x, batch.domains)
-        terms = self.objective(output, batch.labels, self.engine.run_logs(log), epoch)
+        terms = objective(output, batch.labels, self.engine.run_logs(log), epoch)
         scores = self.task.row_scores(output.detach(), batch.labels).view(runs, -1).sum(1)
         step = record.progress.step + 1
         self.figures.add(step, len(batch) // runs, terms, scores)

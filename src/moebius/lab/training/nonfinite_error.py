@@ -12,6 +12,7 @@ from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import Batch
 from moebius.lab.training.call_model import call_model
 from moebius.layers.mixture import Mixture, executed_by
+from moebius.storage.tensors import tensor_holders
 
 
 def nonfinite_error(
@@ -34,7 +35,11 @@ def _excludes_classes(model: nn.Module) -> bool:
 
 
 def _find_bad_parameters(model: nn.Module) -> list[str]:
-    bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    bad = [
+        name
+        for name, (tensor, expert) in tensor_holders(model).items()
+        if isinstance(tensor, nn.Parameter) and not (tensor if expert is None else tensor[expert]).isfinite().all()
+    ]
     return [f"parameter {name}" for name in bad[:4]]
 
 

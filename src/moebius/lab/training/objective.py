@@ -38,6 +38,11 @@ class Objective:
         }
 
     @property
+    def needs_routings(self) -> bool:
+        """Whether a term is computed of the routings."""
+        return any(each.losses for each in self.settings)
+
+    @property
     def needs_outputs(self) -> bool:
         """Whether the routings have to hold the outputs of all experts."""
         return bool(self.comparing)
@@ -48,7 +53,8 @@ class Objective:
         Arguments:
             output: of the model, for the rows of all runs in turn.
             target: of these rows.
-            logs: for each run the routings of its mixtures, from `record` (with `outputs=True` where `needs_outputs`).
+            logs: for each run the routings of its mixtures, from `record` (with `outputs=True` where `needs_outputs`);
+                empty unless `needs_routings`.
             epoch: for the weights' schedules; 0 at the start, 1.5 in the middle of the second epoch.
 
         Raises:
@@ -81,8 +87,10 @@ class Objective:
     ) -> dict[str, Tensor]:
         weight = settings.cross_entropy(epoch)
         # Not 0 · loss: an output that the objective does not use may be infinite.
-        total = weight * loss if weight else loss.new_zeros(())
+        total = loss if weight == 1 else weight * loss if weight else loss.new_zeros(())
         terms = {"loss": total, self.task.loss_name: loss.detach()}
+        if not settings.losses:
+            return terms
         routings = [routing for calls in log.values() for routing in calls]
         compares = any(id(gate_loss) in self.comparing for gate_loss in settings.losses)
         comparisons = expert_losses(self.task, log, target, shape) if compares else [None] * len(routings)

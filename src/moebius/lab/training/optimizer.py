@@ -24,10 +24,11 @@ Parts = Mapping[str, Sequence[nn.Parameter]]
 
 
 def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None = None) -> torch.optim.Optimizer:
-    """The optimizer of the settings, one parameter group for each part that the model has.
+    """The optimizer of the settings, made of one parameter group for each part that the model has.
 
-    torch's fused kernels are used, where the class is one of `OPTIMIZERS` and the choice does not say otherwise: one
-    call updates all parameters. An optimizer object is returned as it is.
+    An optimizer that is chosen by its name gets one group for all parts where their settings are the same: one call
+    then updates all parameters. torch's fused kernels are used, where the class is one of `OPTIMIZERS` and the choice
+    does not say otherwise. An optimizer object is returned as it is.
 
     Arguments:
         model: what is trained.
@@ -47,18 +48,28 @@ def build_optimizer(model: nn.Module, settings: Settings, trained: Parts | None 
     if isinstance(settings.optimizer.kind, torch.optim.Optimizer):
         optimizer = settings.optimizer.kind
     else:
-        groups: list[dict[str, Any]] = []
-        for name, parameters in trained.items():
-            schedule = part_settings[name].lr or settings.lr
-            rate = {} if schedule is None else {"lr": schedule(0.0)}
-            if parameters:
-                groups.append({"params": parameters, **rate, "name": name})
+        groups = _parameter_groups(settings, trained)
         optimizer = _call_factory(settings.optimizer, groups)
     required = [
         parameter for name, parameters in trained.items() if not part_settings[name].freeze for parameter in parameters
     ]
     _check_optimizer(optimizer, model, required, instead=[value for values in trained.values() for value in values])
     return optimizer
+
+
+def _parameter_groups(settings: Settings, trained: Parts) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = []
+    for name, parameters in trained.items():
+        schedule = getattr(settings, name).lr or settings.lr
+        rate = {} if schedule is None else {"lr": schedule(0.0)}
+        if parameters:
+            groups.append({"params": parameters, **rate, "name": name})
+    # Parts that start together: torch's fused SGD refuses a group of which some parameters have no momentum yet.
+    is_uniform = settings.gate == settings.experts and settings.gate.lr is None
+    if len(groups) > 1 and is_uniform and isinstance(settings.optimizer.kind, str):
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        return [{**groups[0], "params": parameters, "name": "all"}]
+    return groups
 
 
 def _call_factory(choice: OptimizerChoice, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
