@@ -1,18 +1,25 @@
 """The contract of tasks."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jaxtyping import Float, Shaped
+import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+
+# A tensor whose first axis counts the rows, or such tensors by name.
+Rows = Tensor | Mapping[str, Tensor]
+# The target of a row that has none, where targets are whole numbers; torch's default for `ignore_index`.
+ABSENT = -100
 
 
 class Task:
     """The contract of tasks: what a model's outputs are compared with, and how.
 
     Training minimises the mean of `row_losses`; losses that compare experts read `expert_losses`; evaluation reports
-    the means of both under the task's names, and the columns of `predict`. A task stands in a file of its name and
-    knows nothing of mixtures but how a model's outputs are to be read.
+    the means of both, and of `row_metrics`, under the task's names, and the columns of `predict`. A gate that picks
+    the expert with the best score for each row is the oracle. A task stands in a file of its name and knows nothing of
+    mixtures but how a model's outputs are to be read.
 
     Attributes:
         loss_name: of the loss, in metrics and results.
@@ -28,18 +35,55 @@ class Task:
         """The task for this model's outputs, or for an expert's: their scale may be told by the model alone."""
         return self
 
-    def row_losses(self, output: Tensor, target: Tensor) -> Float[Tensor, " T"]:
+    def for_data(self, target: Any) -> "Task":
+        """The task for training rows with these targets: a score may be relative to them.
+
+        Raises:
+            ArgumentError: they are no targets of this task.
+        """
+        return self
+
+    def check(self, output: Any, target: Any) -> None:
+        """Whether targets are of this task and fit a model's outputs.
+
+        Arguments:
+            output: for one row or more.
+            target: of all rows of a split.
+
+        Raises:
+            ArgumentError: they do not; the fix destroys no data.
+        """
+
+    def sample(self, rows: int, generator: torch.Generator) -> tuple[Any, Any]:
+        """Random outputs and targets of so many rows, in the task's form: what conformance tests try it with."""
+        return torch.randn(rows, 4, generator=generator), torch.randint(0, 4, (rows,), generator=generator)
+
+    def has_target(self, target: Any) -> Bool[Tensor, " T"]:
+        """Which rows have a target: NaN, or −100 among whole numbers, is none."""
+        absent = target.isnan() if target.is_floating_point() else target == ABSENT
+        return ~(absent if absent.ndim == 1 else absent.flatten(1).any(1))
+
+    def row_losses(self, output: Any, target: Any) -> Float[Tensor, " T"]:
         """The loss of each row, in float32 at least."""
         raise TypeError(f"{type(self).__name__} is a task without a method row_losses")
 
-    def row_scores(self, output: Tensor, target: Tensor) -> Shaped[Tensor, " T"]:
+    def row_scores(self, output: Any, target: Any) -> Shaped[Tensor, " T"]:
         """The score of each row; more is better."""
         raise TypeError(f"{type(self).__name__} is a task without a method row_scores")
 
-    def predict(self, output: Tensor) -> Mapping[str, Tensor]:
-        """What the output says of each row: name → a column of T entries."""
+    def row_metrics(self, output: Any, target: Any) -> Mapping[str, Shaped[Tensor, " T"]]:
+        """Further figures of each row, by name; NaN for a row that has none. Evaluation reports their means."""
+        return {}
+
+    def predict(self, output: Any) -> Mapping[str, Tensor]:
+        """What the output says of each row: name → a column of T entries, `predictions` first."""
         raise TypeError(f"{type(self).__name__} is a task without a method predict")
 
-    def expert_losses(self, outputs: Float[Tensor, "T E ..."], target: Tensor) -> Float[Tensor, "T E"]:
+    def expert_losses(self, outputs: Float[Tensor, "T E ..."], target: Any) -> Float[Tensor, "T E"]:
         """Each expert's own loss on each row, in float32 at least; its outputs are of the model's shape."""
-        raise TypeError(f"{type(self).__name__} is a task without a method expert_losses")
+        return torch.stack([self.row_losses(output, target) for output in outputs.unbind(1)], 1)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values in float32 if their format is narrower, or holds whole numbers."""
+    return values.float() if not values.is_floating_point() or values.itemsize < 4 else values

@@ -1,6 +1,6 @@
 """The contract of tasks: a loss and a score for each row, and what an output says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from moebius.testing._contract import require, require_close
 from moebius.testing._run import run_checks
 from moebius.testing._subject import Subject
 
-_ROWS, _EXPERTS, _OUTPUTS = 6, 3, 4
+_ROWS = 6
 
 
 def check_task(task: Callable[..., Task], **arguments: Any) -> None:
@@ -32,43 +32,62 @@ def check_task(task: Callable[..., Task], **arguments: Any) -> None:
     run_checks(CHECKS, Subject("tasks", task, arguments))
 
 
-def _sample() -> tuple[torch.Tensor, torch.Tensor]:
-    """The outputs of three experts for six rows, and targets."""
-    generator = torch.Generator().manual_seed(0)
-    outputs = torch.randn(_ROWS, _EXPERTS, _OUTPUTS, generator=generator)
-    return outputs, torch.randint(0, _OUTPUTS, (_ROWS,), generator=generator)
+def _sample(task: Task) -> tuple[Any, Any]:
+    return task.sample(_ROWS, torch.Generator().manual_seed(0))
+
+
+def _change(values: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The tensor, or the tensors by name, changed by a function."""
+    if isinstance(values, Mapping):
+        return {name: function(value) for name, value in values.items()}
+    return function(values)
 
 
 def gives_a_loss_and_a_score_for_each_row(subject: Subject) -> None:
     """Losses are floats of float32 at least, also from half precision; there is one of each for a row."""
-    task, (outputs, target) = subject.make(), _sample()
-    for output in (outputs[:, 0], outputs[:, 0].bfloat16()):
-        losses, scores = task.row_losses(output, target), task.row_scores(output, target)
+    task = subject.make()
+    output, target = _sample(task)
+    task.check(output, target)
+    for values in (output, _change(output, torch.Tensor.bfloat16)):
+        losses, scores = task.row_losses(values, target), task.row_scores(values, target)
         require(losses.shape == scores.shape == (_ROWS,), "needs a loss and a score for each row")
         require(losses.is_floating_point() and losses.itemsize >= 4, f"gives losses in {losses.dtype}")
         require(bool(losses.isfinite().all()), "gives losses that are not finite")
 
 
 def treats_rows_alone(subject: Subject) -> None:
-    """A row has the loss and the score that it has by itself."""
-    task, (outputs, target) = subject.make(), _sample()
-    for values in (task.row_losses, task.row_scores):
-        alone = torch.cat([values(outputs[row : row + 1, 0], target[row : row + 1]) for row in range(_ROWS)])
-        require_close(values(outputs[:, 0], target).double(), alone.double(), "gives a row other values in a batch")
+    """A row has the loss, the score and the metrics that it has by itself."""
+    task = subject.make()
+    output, target = _sample(task)
+    task = task.for_data(target)
+
+    def figures(output: Any, target: Any) -> torch.Tensor:
+        metrics = task.row_metrics(output, target).values()
+        columns = [task.row_losses(output, target), task.row_scores(output, target), *metrics]
+        return torch.stack([column.double() for column in columns], 1)
+
+    def figures_of(row: int) -> torch.Tensor:
+        return figures(_change(output, lambda x: x[row : row + 1]), _change(target, lambda x: x[row : row + 1]))
+
+    alone = torch.cat([figures_of(row) for row in range(_ROWS)])
+    require_close(figures(output, target), alone, "gives a row other values in a batch")
 
 
 def gives_each_expert_the_loss_that_it_has_alone(subject: Subject) -> None:
     """`expert_losses` are `row_losses` of each expert's outputs."""
-    task, (outputs, target) = subject.make(), _sample()
-    alone = torch.stack([task.row_losses(outputs[:, expert], target) for expert in range(_EXPERTS)], 1)
+    task = subject.make()
+    output, target = _sample(task)
+    outputs = torch.stack([output, -output, 2 * output], 1)
+    alone = torch.stack([task.row_losses(expert, target) for expert in outputs.unbind(1)], 1)
     require_close(task.expert_losses(outputs, target), alone, "gives an expert another loss than it has alone")
 
 
 def predicts_columns_of_rows(subject: Subject) -> None:
-    """`predict` gives named columns with an entry for each row."""
-    task, (outputs, _) = subject.make(), _sample()
-    columns = task.predict(outputs[:, 0])
-    require(bool(columns) and all(len(column) == _ROWS for column in columns.values()), "needs columns of rows")
+    """`predict` gives named columns with an entry for each row, `predictions` first."""
+    task = subject.make()
+    columns = task.predict(_sample(task)[0])
+    require(next(iter(columns), None) == "predictions", "needs a column called predictions, the first one")
+    require(all(len(column) == _ROWS for column in columns.values()), "needs columns of rows")
 
 
 def names_its_loss_and_its_score(subject: Subject) -> None:
@@ -80,10 +99,12 @@ def names_its_loss_and_its_score(subject: Subject) -> None:
 
 def has_losses_with_gradients(subject: Subject) -> None:
     """The gradient of the mean loss is finite and not zero."""
-    task, (outputs, target) = subject.make(), _sample()
-    output = outputs[:, 0].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(task.row_losses(output, target).mean(), output)
-    require(bool(gradient.isfinite().all() and gradient.any()), "has a gradient of zero, or one that is not finite")
+    task = subject.make()
+    output, target = _sample(task)
+    output = _change(output, lambda values: values.clone().requires_grad_())
+    leaves = [*output.values()] if isinstance(output, Mapping) else [output]
+    for gradient in torch.autograd.grad(task.row_losses(output, target).mean(), leaves):
+        require(bool(gradient.isfinite().all() and gradient.any()), "has a gradient of zero, or one that is not finite")
 
 
 CHECKS = (
