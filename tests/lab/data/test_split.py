@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from moebius.lab.data import Dataset, Split
-from moebius.lab.data.batches import ordered_batches
+from moebius.lab.data.batches import Batches, ordered_batches
 
 
 @pytest.fixture
@@ -42,8 +42,22 @@ def test_rows_that_are_not_bytes_may_have_any_shape(split):
     assert torch.equal(batch.x, rows.images)  # no pixels, so nothing to scale
 
 
-@pytest.mark.parametrize("name", ["labels", "domains"])
-def test_labels_and_domains_are_whole_numbers(name, split):
-    tensors = {"images": split.images, "labels": split.labels, "domains": split.domains}
-    with pytest.raises(Exception, match=name):
-        Split(**{**tensors, name: tensors[name].float()})
+def test_domains_are_whole_numbers(split):
+    with pytest.raises(Exception, match="domains"):
+        Split(split.images, split.labels, split.domains.float())
+
+
+def test_rows_may_have_several_inputs_and_targets():
+    rows = Split(
+        (torch.rand(5, 2), {"ids": torch.arange(5)}),
+        {"price": torch.rand(5), "kind": torch.arange(5)},
+        torch.zeros(5).long(),
+    )
+    picked = rows.take(torch.tensor([3, 1]))
+    assert picked.images[1]["ids"].tolist() == picked.labels["kind"].tolist() == [3, 1]
+    batches = list(Batches(rows, 2, seed=[0, 1], epoch=0))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    for batch in batches:
+        assert torch.equal(batch.x[1]["ids"], batch.labels["kind"])
+        assert torch.equal(batch.labels["kind"], batch.rows)
+        assert torch.equal(batch.of_run(1, 2).rows, batch.rows[len(batch) // 2 :])

@@ -27,7 +27,7 @@ def shown(terminal: bool, *events: Event) -> tuple[str, StringIO]:
 
 
 STEP = Event("step", 1, 10, 30, 0.5, 1.25, 12345.6)
-EPOCH = Event("epoch", 2, 20, 30, 0.625, 1.125, 2345.6, test_accuracy=0.75)
+EPOCH = Event("epoch", 2, 20, 30, 0.625, 1.125, 2345.6, test_score=0.75)
 
 
 def test_plain_lines_hold_all_figures():

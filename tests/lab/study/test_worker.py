@@ -46,7 +46,7 @@ def test_a_worker_sends_events_and_ends_with_its_input(planned, worker, tmp_path
     received = [Event(**message["event"]) for message in events]
     assert [event.kind for event in received if event.kind != "step"] == ["epoch"]
     first = received[0]
-    assert (first.step, first.test_accuracy) == (1, None)
+    assert (first.step, first.test_score) == (1, None)
     # In the middle of a job.
     print(long.folder, file=worker.stdin, flush=True)
     assert "event" in json.loads(worker.stdout.readline())

@@ -28,7 +28,7 @@ def test_figures_are_literal():
     )
     assert evaluation.accuracy == 0.75
     assert evaluation.loss == 3.0
-    assert evaluation.accuracy_by_domain(["a", "b", "empty"]) == {"a": 1.0, "b": 0.5}
+    assert evaluation.score_by_domain(["a", "b", "empty"]) == {"a": 1.0, "b": 0.5}
     summary = evaluation.gate_summary()
     assert summary["rows"] == 3
     assert summary["entropy"] == 0.0

@@ -41,7 +41,7 @@ def gate(experts):
 
 def test_worked_by_hand(split):
     moe = mb.Mixture(gate(2), [Says(0.0, 1.0, 0.0), Repeats()])
-    first, second = experts_alone(ModelCall(moe), Classification(), split, 3)
+    first, second = experts_alone(ModelCall(moe), Classification(), split, (3,))
     assert first.paths == ("experts.0",)
     assert second.paths == ("experts.1",)
     assert first.module is moe.experts[0]
@@ -60,7 +60,7 @@ def test_worked_by_hand(split):
 def test_own_rows_are_those_of_classes_that_it_knows(split):
     limited = Adapter(Says(0.0, 9.0), classes=[2, 0], total=3, frozen=True)
     alone, unrestricted = experts_alone(
-        ModelCall(mb.Mixture(gate(2), [limited, Repeats()])), Classification(), split, 3
+        ModelCall(mb.Mixture(gate(2), [limited, Repeats()])), Classification(), split, (3,)
     )
     assert alone.classes == (2, 0)
     assert alone.predictions.tolist() == [0, 0, 0, 0]  # its second output is class 0
@@ -72,7 +72,7 @@ def test_own_rows_are_those_of_classes_that_it_knows(split):
 @pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid", "log_softmax"])
 def test_confidence_is_a_probability_once(activation, split):
     expert = Adapter(Says(0.0, 2.0, 0.0), activation=activation)
-    (alone,) = experts_alone(ModelCall(mb.Mixture(gate(1), [expert])), Classification(), split, 3)
+    (alone,) = experts_alone(ModelCall(mb.Mixture(gate(1), [expert])), Classification(), split, (3,))
     logits = torch.tensor([0.0, 2.0, 0.0])
     expected = logits.sigmoid()[1] if activation == "sigmoid" else logits.softmax(0)[1]
     torch.testing.assert_close(alone.confidence, expected.expand(4))
@@ -98,7 +98,9 @@ def test_what_is_inside_an_adapter_is_the_adapter_s_own():
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_experts_that_give_no_value_per_class_say_nothing(classes, split):
-    assert experts_alone(ModelCall(mb.Mixture(gate(2), [Repeats(), Repeats()])), Classification(), split, classes) == ()
+    assert (
+        experts_alone(ModelCall(mb.Mixture(gate(2), [Repeats(), Repeats()])), Classification(), split, (classes,)) == ()
+    )
 
 
 def test_modes_come_back_and_dropout_is_off(split):
@@ -107,7 +109,7 @@ def test_modes_come_back_and_dropout_is_off(split):
     moe.train()
     moe.gate.eval()
     modes = [module.training for module in moe.modules()]
-    first, second = experts_alone(ModelCall(moe), Classification(), split, 3)
+    first, second = experts_alone(ModelCall(moe), Classification(), split, (3,))
     assert [module.training for module in moe.modules()] == modes
     assert torch.equal(first.confidence, second.confidence)
 
@@ -116,7 +118,7 @@ def test_frozen_experts_are_looked_up(split):
     frozen, free = Adapter(Says(0.0, 1.0, 0.0), frozen=True), Says(1.0, 0.0, 0.0)
     moe = mb.Mixture(gate(2), [frozen, free])
     table = torch.eye(3)[[2, 2, 0, 1]]
-    first, _ = experts_alone(ModelCall(moe), Classification(), split, 3, cache=OutputCache({frozen: table}))
+    first, _ = experts_alone(ModelCall(moe), Classification(), split, (3,), cache=OutputCache({frozen: table}))
     assert first.predictions.tolist() == [2, 2, 0, 1]
     assert (frozen.network.rows, free.rows) == (0, 4)
 

@@ -197,8 +197,8 @@ def test_events_tell_epoch_step_and_figures(small_data, settings, build, tmp_pat
     ]
     metrics = lines(tmp_path)
     for event, entry in zip([events[3], events[7]], metrics, strict=True):
-        assert (event.accuracy, event.loss) == (entry["train"]["accuracy"], entry["train"]["loss"])
-        assert event.test_accuracy == entry["test"]["accuracy"]
+        assert (event.score, event.loss) == (entry["train"]["accuracy"], entry["train"]["loss"])
+        assert event.test_score == entry["test"]["accuracy"]
         assert event.images_per_second > 0
         assert event.steps == 6
 

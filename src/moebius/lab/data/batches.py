@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
+from moebius.lab.data.nested import map_nested
 from moebius.lab.data.split import Split
 
 
@@ -17,20 +19,25 @@ class Batch:
     """Some rows of a split.
 
     Arguments:
-        x: inputs of the model: (T, channels, size, size), float32 in [0, 1]; for a split of floating-point rows, these
-            rows, of any shape.
-        labels: (T,), class of each row, 0 … C−1.
+        x: inputs of the model: (T, channels, size, size), float32 in [0, 1]; for a split of other rows, these rows, of
+            any shape, or a tuple or mapping of them.
+        labels: (T,), class of each row, 0 … C−1, or the targets of another task.
         domains: (T,), index of the set that each row comes from.
         rows: (T,), position of each row in its split.
     """
 
-    x: Shaped[Tensor, "T ..."]
-    labels: Int64[Tensor, "T"]
+    x: Any
+    labels: Any
     domains: Int64[Tensor, "T"]
     rows: Int64[Tensor, "T"]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.domains)
+
+    def of_run(self, run: int, runs: int) -> "Batch":
+        """The rows of one of several runs, whose rows are in the batch in turn."""
+        columns = (self.x, self.labels, self.domains, self.rows)
+        return Batch(*map_nested(columns, lambda values: values.unflatten(0, (runs, -1))[run]))
 
 
 class Batches:
@@ -93,12 +100,13 @@ class Batches:
         return torch.from_numpy(np.stack(orders))
 
     def __iter__(self) -> Iterator[Batch]:
-        images = self.split.images
-        order = self.order[:, self.start * self.batch_size :].to(images.device)
-        columns = (self.split.labels[order], self.split.domains[order], order)
+        order = self.order[:, self.start * self.batch_size :].to(self.split.device)
+        columns = (map_nested(self.split.labels, lambda column: column[order]), self.split.domains[order], order)
         for first in range(0, order.shape[1], self.batch_size):
-            labels, domains, rows = (column[:, first : first + self.batch_size].reshape(-1) for column in columns)
-            yield _make_batch(images.index_select(0, rows), labels, domains, rows, self.device, self.channels_last)
+            place = slice(first, first + self.batch_size)
+            labels, domains, rows = map_nested(columns, lambda column, place=place: column[:, place].flatten(0, 1))
+            images = map_nested(self.split.images, lambda column, rows=rows: column.index_select(0, rows))
+            yield _make_batch(images, labels, domains, rows, self.device, self.channels_last)
 
 
 def ordered_batches(
@@ -113,18 +121,13 @@ def ordered_batches(
         ArgumentError: `batch_size` is below 1.
     """
     _count_batches(split, batch_size)
-    rows = torch.arange(len(split), device=split.images.device)
+    rows = torch.arange(len(split), device=split.device)
     intervals = (slice(first, first + batch_size) for first in range(0, len(split), batch_size))
+    pieces = (split.take(interval) for interval in intervals)
+    counted = zip(pieces, rows.split(batch_size), strict=True)
     return (
-        _make_batch(
-            split.images[interval],
-            split.labels[interval],
-            split.domains[interval],
-            rows[interval],
-            device,
-            channels_last,
-        )
-        for interval in intervals
+        _make_batch(piece.images, piece.labels, piece.domains, numbers, device, channels_last)
+        for piece, numbers in counted
     )
 
 
@@ -137,8 +140,8 @@ def scale_pixels(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -
 
 
 def _make_batch(
-    images: Tensor,
-    labels: Tensor,
+    images: Any,
+    labels: Any,
     domains: Tensor,
     rows: Tensor,
     device: torch.device | str | None,
@@ -148,8 +151,8 @@ def _make_batch(
     if device is not None:
         # uint8 pixels are moved and scaled on the device: a quarter of the bytes of float32.
         tensors = (images, labels, domains, rows)
-        images, labels, domains, rows = (tensor.to(device, non_blocking=True) for tensor in tensors)
-    return Batch(scale_pixels(images, channels_last), labels, domains, rows)
+        images, labels, domains, rows = map_nested(tensors, lambda tensor: tensor.to(device, non_blocking=True))
+    return Batch(map_nested(images, lambda tensor: scale_pixels(tensor, channels_last)), labels, domains, rows)
 
 
 def _count_batches(split: Split, batch_size: int) -> int:

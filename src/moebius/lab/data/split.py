@@ -1,11 +1,15 @@
-"""A data set in memory: tensors of images, labels and domains."""
+"""A data set in memory: tensors of inputs, targets and domains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
-from jaxtyping import Int, Int64, Shaped
+from jaxtyping import Int, Int64
 from torch import Tensor
+
+from moebius.lab.data.nested import map_nested
 
 
 @dataclass(frozen=True)
@@ -13,9 +17,9 @@ class Split:
     """The rows of one split: row t is image `images[t]` of class `labels[t]` from set `domains[t]`.
 
     Arguments:
-        images: (T, channels, size, size), uint8, 0 … 255; or rows of any shape as floating-point numbers, which the
-            model receives unscaled.
-        labels: (T,), class of each row, 0 … C−1.
+        images: (T, channels, size, size), uint8, 0 … 255; or rows of any shape as other numbers, which the model
+            receives unscaled; or a tuple or mapping of such tensors.
+        labels: (T,), class of each row, 0 … C−1; or the targets of another task, one tensor or several by name.
         domains: (T,), index of the set that each row comes from.
 
     Example:
@@ -25,20 +29,28 @@ class Split:
         2
     """
 
-    images: Shaped[Tensor, "T ..."]
-    labels: Int64[Tensor, "T"]
+    images: Any
+    labels: Any
     domains: Int64[Tensor, "T"]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.domains)
 
-    def take(self, index: Int[Tensor, "rows"]) -> "Split":
+    def take(self, index: Int[Tensor, "rows"] | slice) -> "Split":
         """The rows at the positions `index`, in this order."""
-        return Split(self.images[index], self.labels[index], self.domains[index])
+        return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> "Split":
         """The split with all tensors on `device`; tensors that are on it already are not copied."""
-        return Split(self.images.to(device), self.labels.to(device), self.domains.to(device))
+        return self._map(lambda tensor: tensor.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.domains.device
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Split":
+        return Split(map_nested(self.images, function), map_nested(self.labels, function), function(self.domains))
 
 
 @dataclass(frozen=True)

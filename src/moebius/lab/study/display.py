@@ -79,11 +79,11 @@ class Display(AbstractContextManager["Display"]):
         seconds, steps = now - begun, event.step - first_step
         left = seconds / steps * (event.steps - event.step) if steps else math.nan
         rate = "" if math.isnan(event.images_per_second) else f" · {event.images_per_second:,.0f} images/s"
-        figures = f"accuracy {event.accuracy:.3f} loss {event.loss:.3f}{rate}"
+        figures = f"{event.score_name} {event.score:.3f} loss {event.loss:.3f}{rate}"
         if self.live is not None:
             self._draw(run.name, event, f"epoch {epoch}/{epochs}", rate, left)
         elif event.kind == "epoch":
-            test = f" · test {event.test_accuracy:.3f}"
+            test = f" · test {event.test_score:.3f}"
             limit = "at most " * bool((run.training.get("watch") or {}).get("patience"))
             self._print(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {limit}{_clock(left)} left")
 
@@ -93,10 +93,10 @@ class Display(AbstractContextManager["Display"]):
         label = self.labels.setdefault(name, name)
         runs = self.bar_runs.setdefault(name, [name])
         events = [self.last_events[run] for run in runs if run in self.last_events]
-        accuracy = math.fsum(event.accuracy for event in events) / len(events)
+        score = math.fsum(event.score for event in events) / len(events)
         loss = math.fsum(event.loss for event in events) / len(events)
         mean = "mean " * (len(events) > 1)
-        text = f"{position} · {mean}accuracy {accuracy:.3f} loss {loss:.3f}{rate}"
+        text = f"{position} · {mean}{events[0].score_name} {score:.3f} loss {loss:.3f}{rate}"
         if label not in self.bars:
             self.bars[label] = self.runs.add_task(label, total=event.steps, text=text, left=left)
         self.runs.update(self.bars[label], completed=event.step, text=text, left=left)

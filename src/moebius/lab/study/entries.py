@@ -32,7 +32,7 @@ def run_entry(
         "variant": run.variant,
         "seed": run.seed,
         **_figures(folder, trained),
-        "accuracy_by_domain": {name: rows.accuracy_by_domain(data.groups) for name, rows in splits.items()},
+        "accuracy_by_domain": {name: rows.score_by_domain(data.groups) for name, rows in splits.items()},
         "one_expert": _one_expert(trained.one_expert, data),
         "experts_alone": _alone(trained, data, stage_names),
         "oracle": trained.oracle,
@@ -90,13 +90,13 @@ def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None
     return {
         "accuracy": rows.accuracy,
         "loss": rows.loss if math.isfinite(rows.loss) else None,
-        "accuracy_by_domain": rows.accuracy_by_domain(data.groups),
+        "accuracy_by_domain": rows.score_by_domain(data.groups),
     }
 
 
 def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
     """Each expert by itself on all test rows: on the classes that it knows and on the others."""
-    validation_accuracies = {expert.module: expert.accuracy for expert in trained.alone_held_out}
+    validation_accuracies = {expert.module: expert.score for expert in trained.alone_held_out}
     labels = data.test.labels
     entries = []
     for expert in trained.alone:
@@ -106,7 +106,7 @@ def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]
             "name": stage_names.get(expert.module),
             "classes": None if expert.classes is None else [data.classes[label] for label in expert.classes],
             "frozen": not any(parameter.requires_grad for parameter in expert.module.parameters()),
-            "accuracy": expert.accuracy,
+            "accuracy": expert.score,
             "own": _mean(scores, knows) if expert.classes is not None else None,
             "outside": _mean(scores, ~knows),
             "confidence": {"own": _mean(expert.confidence, knows), "outside": _mean(expert.confidence, ~knows)},

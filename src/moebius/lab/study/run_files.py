@@ -81,6 +81,7 @@ def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
     tables = []
     for split, rows in splits.items():
         count = len(rows.labels)
+        assert rows.probabilities is not None
         columns: dict[str, Any] = {
             "split": pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [split]).cast(pa.string()),
             "row": np.arange(count, dtype=np.int32),

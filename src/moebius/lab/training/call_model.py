@@ -1,5 +1,6 @@
 """Calling a model that is trained, whatever it is: a mixture, or a network with mixtures inside."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from moebius.core.row_context import current_context, row_context, takes_context
+from moebius.lab.data.nested import map_nested
 from moebius.lab.training.precision import autocast
 from moebius.layers.mixture import Mixture
 
@@ -29,35 +31,43 @@ class ModelCall:
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
 
-    def __call__(self, x: Tensor, domains: Int[Tensor, " T"]) -> Any:
+    def __call__(self, x: Any, domains: Int[Tensor, " T"]) -> Any:
         """The model's output for a batch, with gradients.
 
         Arguments:
-            x: inputs (T, …).
+            x: inputs (T, …), or a tuple or mapping of them.
             domains: (T,), the data set that each row comes from.
         """
-        with self.autocast(x.device):
+        with self.autocast(domains.device):
             output = call_model(self.model, x, domains)
-        return output.float() if isinstance(output, Tensor) and output.itemsize < 4 else output
+        # Small models spend their step on calls.
+        return _widen(output) if isinstance(output, Tensor) else map_nested(output, _widen)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context in which the model, or a part of it, is computed."""
         return autocast(self.precision, device.type)
 
 
-def call_model(model: nn.Module, x: Tensor, domains: Int[Tensor, " T"]) -> Any:
+def call_model(model: nn.Module, x: Any, domains: Int[Tensor, " T"]) -> Any:
     """The model's output for a batch.
 
-    A mixture receives {"domain": domains} as its context. Any other module is called with `x` alone, and mixtures
-    inside it find the domains as if `mb.context(domain=domains)` stood around the call.
+    A mixture receives {"domain": domains} as its context. Any other module is called with `x` alone (a tuple of inputs
+    in turn, a mapping by its names), and mixtures inside it find the domains as if `mb.context(domain=domains)` stood
+    around the call.
 
     Arguments:
         model: of any class.
-        x: inputs (T, …).
+        x: inputs (T, …), or a tuple or mapping of them.
         domains: (T,), the data set that each row comes from.
     """
     context = {"domain": domains}
-    if isinstance(model, Mixture) and takes_context(type(model)):
+    if isinstance(model, Mixture) and isinstance(x, Tensor) and takes_context(type(model)):
         return model(x, context)
     with row_context(current_context().with_values(context)):
-        return model(x)
+        if isinstance(x, Tensor):
+            return model(x)
+        return model(**x) if isinstance(x, Mapping) else model(*x)
+
+
+def _widen(output: Tensor) -> Tensor:
+    return output.float() if output.itemsize < 4 and output.is_floating_point() else output

@@ -1,6 +1,6 @@
 """The outputs of a trained model for every row of a split."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from moebius.core.routing import Routing
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
+from moebius.lab.data.nested import map_nested
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
@@ -32,38 +33,61 @@ class Evaluation:
     """The outcome of each row of a split, in the split's order, on the CPU.
 
     Arguments:
-        labels, domains: of the rows.
-        predictions: the class with the largest output.
-        probabilities: of the prediction.
+        labels: targets of the rows: classes, or those of another task.
+        domains: of the rows.
+        predictions: what the task reads in the outputs: the class with the largest.
+        probabilities: of the prediction; None for a task without.
         losses: the task's loss of each row: cross-entropy, in nats.
         scores: the task's score of each row: whether it is predicted right.
+        metrics: further figures of each row by name; NaN for a row that has none.
+        loss_name, score_name: what losses and scores are.
+        shape: of the model's output for a row; () for several outputs by name.
         gates: name of each gate (its module path, such as `gate` and `experts.0.gate`) → its weights for each row; NaN
             for rows that did not reach it. For a mixture of tokens, the mean over the tokens of the row.
     """
 
-    labels: Int[Tensor, " T"]
+    labels: Any
     domains: Int[Tensor, " T"]
-    predictions: Int[Tensor, " T"]
-    probabilities: Float[Tensor, " T"]
+    predictions: Shaped[Tensor, "T ..."]
+    probabilities: Float[Tensor, "T ..."] | None
     losses: Float[Tensor, " T"]
     scores: Shaped[Tensor, " T"]
     gates: dict[str, Float[Tensor, "T _"]] = field(default_factory=dict)
+    metrics: Mapping[str, Shaped[Tensor, " T"]] = field(default_factory=dict)
+    loss_name: str = "cross_entropy"
+    score_name: str = "accuracy"
+    shape: tuple[int, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Mean score of the rows: for classes the share predicted right, R² for quantities, and so on."""
+        return self.scores.double().mean().item()
 
     @property
     def accuracy(self) -> float:
-        """Share of rows predicted right."""
-        return self.scores.double().mean().item()
+        """Share of rows predicted right.
+
+        Raises:
+            AttributeError: the score of the task is no accuracy.
+        """
+        if self.score_name != "accuracy":
+            raise AttributeError(f"the score of this task is {self.score_name}: evaluation.score")
+        return self.score
 
     @property
     def loss(self) -> float:
         """Mean loss of the rows; cross-entropy in nats."""
         return self.losses.double().mean().item()
 
-    def accuracy_by_domain(self, domains: Sequence[str]) -> dict[str, float]:
-        """Share of rows predicted right in each domain that has rows."""
-        right = self.scores.double()
+    def metric(self, name: str) -> float:
+        """Mean of a metric over the rows that have it; NaN without any."""
+        return self.metrics[name].double().nanmean().item()
+
+    def score_by_domain(self, domains: Sequence[str]) -> dict[str, float]:
+        """Mean score of the rows in each domain that has rows."""
+        scores = self.scores.double()
         return {
-            name: right[self.domains == number].mean().item()
+            name: scores[self.domains == number].mean().item()
             for number, name in enumerate(domains)
             if (self.domains == number).any()
         }
@@ -104,15 +128,16 @@ class Evaluation:
         return weights[~weights.isnan().any(1)]
 
     def _figures(self) -> list[tuple[str, str]]:
-        figures = [("accuracy", f"{self.accuracy:.3f}"), ("loss", f"{self.loss:.3f}")]
+        figures = [(self.score_name, f"{self.score:.3f}"), ("loss", f"{self.loss:.3f}")]
+        figures += [(name, f"{self.metric(name):.3f}") for name in self.metrics]
         return [*figures, ("experts used per row", self.describe_gates())] if self.gates else figures
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{name} {value}" for name, value in self._figures())
-        return f"Evaluation({len(self.labels):,} rows: {figures})"
+        return f"Evaluation({len(self.domains):,} rows: {figures})"
 
     def _repr_html_(self) -> str:
-        return html_summary(f"Evaluation of {len(self.labels):,} rows", self._figures())
+        return html_summary(f"Evaluation of {len(self.domains):,} rows", self._figures())
 
 
 def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | None = None) -> list[Evaluation]:
@@ -129,22 +154,25 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
     """
     cache, runs = cache or OutputCache(), call.runs
     columns: dict[str, list[Tensor]] = {}
+    shape: tuple[int, ...] = ()
     # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
-        path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.labels.device)
+        path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.device)
         for path, module in call.model.named_modules()
         if isinstance(module, Mixture)
     }
     recorder = Recorder(call.model)
     with evaluation_mode(call.model), torch.inference_mode():
         for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
-            x, labels, domains = (_repeat(rows, runs) for rows in (batch.x, batch.labels, batch.domains))
+            x, labels, domains = map_nested((batch.x, batch.labels, batch.domains), lambda rows: _repeat(rows, runs))
             with recorder.recording() as log, cache.serve_rows(batch.rows):
                 output = call(x, domains)
+            shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
             outcome = {
                 **task.predict(output),
                 "losses": task.row_losses(output, labels),
                 "scores": task.row_scores(output, labels),
+                **{f"metrics.{name}": values for name, values in task.row_metrics(output, labels).items()},
             }
             for name, values in outcome.items():
                 columns.setdefault(name, []).append(values.unflatten(0, (runs, len(batch))))
@@ -155,14 +183,22 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
                 for routing in calls:
                     _store_weights(table, routing, batch.rows, runs, tokens)
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
-    rows = (split.labels.cpu(), split.domains.cpu())
+    metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
+    rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
     order = [path for path, _ in call.model.named_modules(remove_duplicate=False)]
     all_gates = {gate_name(path): gates[path].cpu() for path in sorted(gates, key=order.index)}
     return [
         Evaluation(
             *rows,
-            gates={gate: table[run] for gate, table in all_gates.items()},
-            **{name: values[run] for name, values in joined.items()},
+            joined["predictions"][run],
+            joined["probabilities"][run] if "probabilities" in joined else None,
+            joined["losses"][run],
+            joined["scores"][run],
+            {gate: table[run] for gate, table in all_gates.items()},
+            {name: values[run] for name, values in metrics.items()},
+            task.loss_name,
+            task.score_name,
+            shape,
         )
         for run in range(runs)
     ]

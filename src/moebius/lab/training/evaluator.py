@@ -87,9 +87,15 @@ class Evaluator:
         }
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Accuracy, loss and accuracy by domain."""
-        by_domain = evaluation.accuracy_by_domain(self.data.groups)
-        return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "accuracy_by_domain": by_domain}
+        """Score, loss and score by domain, and the task's metrics."""
+        score, metrics = self.task.score_name, {name: evaluation.metric(name) for name in evaluation.metrics}
+        by_domain = {f"{score}_by_domain": evaluation.score_by_domain(self.data.groups)}
+        return {
+            score: evaluation.score,
+            "loss": evaluation.loss,
+            **by_domain,
+            **({"metrics": metrics} if metrics else {}),
+        }
 
     def outcome(
         self, run: int, metrics: list[dict[str, Any]], epoch: int, evaluations: Evaluations, used_cache: bool = False
@@ -110,10 +116,13 @@ class Evaluator:
         if isinstance(call.model, Mixture) and call.model.count > 1:
             with cut_to_one_expert(call.model):
                 (one_expert,) = evaluate(call, self.task, self.splits["test"], self._cache_of("test"))
-            alone = self._evaluate_alone(run, "test")
+            shape = evaluations["test"].shape
+            alone = self._evaluate_alone(run, "test", shape)
             held_out = self.splits.get("validation")
             if held_out is not None:
-                alone_held_out = alone if held_out is self.splits["test"] else self._evaluate_alone(run, "validation")
+                alone_held_out = (
+                    alone if held_out is self.splits["test"] else self._evaluate_alone(run, "validation", shape)
+                )
         return Trained(
             call.model,
             epoch,
@@ -168,6 +177,6 @@ class Evaluator:
         name = next(each for each in ("test", name) if self.splits[each] is self.splits[name])
         return self.caches.cache_of(self.splits[name], f"{self.data.fingerprint}/{name}")
 
-    def _evaluate_alone(self, run: int, name: str) -> tuple[ExpertAlone, ...]:
+    def _evaluate_alone(self, run: int, name: str, shape: tuple[int, ...]) -> tuple[ExpertAlone, ...]:
         call, split = self.engine.calls[run], self.splits[name]
-        return experts_alone(call, self.task, split, len(self.data.classes), self._cache_of(name))
+        return experts_alone(call, self.task, split, shape, self._cache_of(name))

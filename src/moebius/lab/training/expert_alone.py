@@ -24,16 +24,17 @@ class ExpertAlone:
         module: the expert.
         paths: its places in the model.
         classes: positions of the classes that it knows; None for all.
-        predictions: the class with its largest output.
-        confidence: the softmax probability of that class (the output itself where the expert gives probabilities).
+        predictions: what the task reads in its outputs: the class with the largest.
+        confidence: the softmax probability of that class (the output itself where the expert gives probabilities); NaN
+            for a task without.
         scores: the task's score of each row: whether it is predicted right.
     """
 
     module: nn.Module
     paths: tuple[str, ...]
     classes: tuple[int, ...] | None
-    predictions: Int[Tensor, " T"]
-    confidence: Float[Tensor, " T"]
+    predictions: Shaped[Tensor, "T ..."]
+    confidence: Float[Tensor, "T ..."]
     scores: Shaped[Tensor, " T"]
 
     def __repr__(self) -> str:
@@ -47,9 +48,14 @@ class ExpertAlone:
         return torch.isin(labels, torch.tensor(self.classes))
 
     @property
-    def accuracy(self) -> float:
-        """Share of rows predicted right."""
+    def score(self) -> float:
+        """Mean score of the rows; for classes, the share predicted right."""
         return self.scores.double().mean().item()
+
+    @property
+    def accuracy(self) -> float:
+        """The mean score, for classes."""
+        return self.score
 
 
 def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
@@ -66,15 +72,15 @@ def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
 
 
 def experts_alone(
-    call: ModelCall, task: Task, split: Split, classes: int, cache: OutputCache | None = None
+    call: ModelCall, task: Task, split: Split, shape: tuple[int, ...], cache: OutputCache | None = None
 ) -> tuple[ExpertAlone, ...]:
-    """Run each expert on all rows of a split; empty where an expert gives no value per class.
+    """Run each expert on all rows of a split; empty where the outputs of an expert are not those of the model.
 
     Arguments:
         call: the model that holds the experts; its mode is put back afterwards.
         task: what is learned.
         split: rows.
-        classes: C.
+        shape: of the model's output for a row.
         cache: outputs of frozen experts for the rows of the split.
     """
     experts = []
@@ -82,7 +88,7 @@ def experts_alone(
         for module, paths in leaf_experts(call.model).items():
             with torch.inference_mode():
                 outputs = torch.cat(list(part_outputs(module, split, call, cache))).float()
-            if outputs.ndim != 2 or outputs.shape[1] != classes:
+            if outputs.shape != (len(split), *shape):
                 return ()
             columns = task.for_model(module).predict(outputs)
             known_classes = module.classes if isinstance(module, Adapter) else None
@@ -92,7 +98,7 @@ def experts_alone(
                     paths,
                     known_classes,
                     columns["predictions"].cpu(),
-                    columns["probabilities"].cpu(),
+                    columns.get("probabilities", torch.full((len(split),), torch.nan)).cpu(),
                     task.row_scores(outputs, split.labels).cpu(),
                 )
             )

@@ -157,5 +157,5 @@ def _log_event(event: Event) -> None:
     if event.kind == "note":
         log.info("%s", event.text)
     elif event.kind == "epoch":
-        figures = (event.epoch, event.accuracy, event.loss, event.test_accuracy)
-        log.info("epoch %d: training accuracy %.3f, loss %.3f; held out %.3f", *figures)
+        figures = (event.epoch, event.score_name, event.score, event.loss, event.test_score)
+        log.info("epoch %d: training %s %.3f, loss %.3f; held out %.3f", *figures)

@@ -14,6 +14,7 @@ from moebius.core.routing import Router
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch, Batches
+from moebius.lab.data.nested import map_nested
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.checkpoint import restore, save
@@ -73,7 +74,7 @@ class Loop:
         self.settings = settings = members[0].settings
         self.engine = engine = Engine(members, device)
         first = engine.models[0]
-        self.task = (Classification() if task is None else task).for_model(first)
+        self.task = (Classification() if task is None else task).for_model(first).for_data(data.train.labels)
         penalised = [] if settings.l2 is None else kernels(first, settings.l2.layers)
         stacked = [engine.stacked(kernel) for kernel in penalised]  # type: ignore[arg-type]
         self.objective = Objective(self.task, [member.settings for member in members], stacked)
@@ -90,11 +91,8 @@ class Loop:
         self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
         self.evaluator = Evaluator(engine, self.task, data, OutputCaches(engine.call, store), settings.remember)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
-        has_validation = data.validation is not None
-        self.records = [
-            RunRecord(member.folder, member.settings, self.steps_per_epoch, has_validation, member.listen)
-            for member in members
-        ]
+        facts = (self.steps_per_epoch, self.task.score_name, data.validation is not None)
+        self.records = [RunRecord(member.folder, member.settings, *facts, member.listen) for member in members]
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
         self.active_runs = list(range(len(members)))
@@ -211,7 +209,8 @@ class Loop:
         with self.annealing.at(epoch), recording as log:
             output = self.engine.call(batch.x, batch.domains)
         terms = objective(output, batch.labels, self.engine.run_logs(log), epoch)
-        scores = self.task.row_scores(output.detach(), batch.labels).view(runs, -1).sum(1)
+        detached = output.detach() if isinstance(output, Tensor) else map_nested(output, Tensor.detach)
+        scores = self.task.row_scores(detached, batch.labels).view(runs, -1).sum(1)
         step = record.progress.step + 1
         self.figures.add(step, len(batch) // runs, terms, scores)
         if step <= self.careful_until:
@@ -238,8 +237,7 @@ class Loop:
             if figures.are_finite(run):
                 record.count_figures(run, figures)
                 continue
-            columns = (batch.x, batch.labels, batch.domains, batch.rows)
-            rows = Batch(*(column.unflatten(0, (len(self.members), -1))[run] for column in columns))
+            rows = batch.of_run(run, len(self.members))
             parts = {name: term for name, term in terms[run].items() if name != "loss"}
             moment = (record.progress.epoch + 1, figures.step)
             self._fail(run, nonfinite_error(self.engine.models[run], rows, parts, *moment))

@@ -1,6 +1,7 @@
 """What training minimises: the loss of the task plus weighted gate losses and the penalty on kernels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,7 +48,7 @@ class Objective:
         """Whether the routings have to hold the outputs of all experts."""
         return bool(self.comparing)
 
-    def __call__(self, output: Tensor, target: Tensor, logs: Sequence[Log], epoch: float) -> list[dict[str, Tensor]]:
+    def __call__(self, output: Any, target: Any, logs: Sequence[Log], epoch: float) -> list[dict[str, Tensor]]:
         """The terms of each run: "loss", the total with its gradient, then the unweighted terms that it is made of.
 
         Arguments:
@@ -65,10 +66,8 @@ class Objective:
         # A run alone takes no views of views: small models spend their step on calls.
         means = [losses.mean()] if runs == 1 else losses.view(runs, -1).mean(1).unbind()
         targets = [target] if runs == 1 else target.unflatten(0, (runs, -1)).unbind()
-        terms = [
-            self._run_terms(*run, tuple(output.shape[1:]), epoch)
-            for run in zip(self.settings, means, targets, logs, strict=True)
-        ]
+        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        terms = [self._run_terms(*run, shape, epoch) for run in zip(self.settings, means, targets, logs, strict=True)]
         penalty = self.settings[0].l2
         if penalty is not None and self.kernels:
             for run_terms, value in zip(terms, l2(self.kernels, runs).unbind(), strict=True):
@@ -80,7 +79,7 @@ class Objective:
         self,
         settings: Settings,
         loss: Float[Tensor, ""],
-        target: Tensor,
+        target: Any,
         log: Log,
         shape: tuple[int, ...],
         epoch: float,
@@ -119,8 +118,8 @@ def _check_scalar(loss: GateLoss, value: object) -> Tensor:
     raise ArgumentError(f"losses.{loss.name}", rule, shape, "return values.mean()")
 
 
-def expert_losses(task: Task, log: Log, target: Tensor, shape: tuple[int, ...]) -> list[Float[Tensor, "T E"]]:
-    """Each expert's own loss on each row, for every routing of a log.
+def expert_losses(task: Task, log: Log, target: Any, shape: tuple[int, ...]) -> list[Float[Tensor, "T E"]]:
+    """Each expert's own loss on each row, for every routing of a log; on each position of a row where these are routed.
 
     Arguments:
         task: what is learned.
@@ -136,7 +135,10 @@ def expert_losses(task: Task, log: Log, target: Tensor, shape: tuple[int, ...]) 
         if routing.outputs is None:
             rule = "a loss that compares experts needs the outputs of all of them"
             raise ArgumentError("losses", rule, None, "with mb.record(model, outputs=True) as log: …")
-        if routing.outputs.shape[2:] != shape or (routing.rows is None and len(routing.outputs) != len(target)):
+        own_shape, rows = tuple(routing.outputs.shape[2:]), len(routing.outputs)
+        does_rows = own_shape == shape and (routing.rows is not None or rows == len(target))
+        does_positions = own_shape == shape[-1:] and isinstance(target, Tensor) and rows == target.numel()
+        if not (does_rows or does_positions):
             rule = f"a loss that compares experts needs outputs of shape (rows, experts, {', '.join(map(str, shape))})"
             fix = "a loss without expert_losses, such as mb.losses.batch_entropy, or experts that do the whole task"
             raise ArgumentError("losses", rule, tuple(routing.outputs.shape), fix)

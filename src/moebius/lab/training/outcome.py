@@ -18,9 +18,10 @@ class Event:
     Arguments:
         epoch: the epoch under way, from 1.
         step: finished steps of all epochs; `steps`: how many there are, if training does not end earlier.
-        accuracy, loss: of the epoch so far, measured before each update.
+        score, loss: of the epoch so far, measured before each update.
         images_per_second: of this session so far.
-        test_accuracy: at an epoch's end.
+        test_score: at an epoch's end.
+        score_name: what the score is: "accuracy", or that of another task.
         text: of a note.
     """
 
@@ -28,10 +29,11 @@ class Event:
     epoch: int
     step: int
     steps: int
-    accuracy: float = math.nan
+    score: float = math.nan
     loss: float = math.nan
     images_per_second: float = math.nan
-    test_accuracy: float | None = None
+    test_score: float | None = None
+    score_name: str = "accuracy"
     text: str = ""
 
 
@@ -49,7 +51,8 @@ class Trained:
             mixture itself.
         alone: each expert by itself on the test rows; empty where `one_expert` is None.
         alone_held_out: each expert by itself on the held-out rows.
-        oracle: share of test rows that at least one expert classifies right by itself; None where `alone` is empty.
+        oracle: mean over test rows of the best expert's score: for classes, the share that at least one expert
+            classifies right by itself; None where `alone` is empty.
         remembered: whether the outputs of frozen experts for the training rows were computed once.
     """
 
@@ -83,11 +86,11 @@ class Trained:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         if self.validation is self.test:
             splits = {"train": self.train, "held out": self.test}
-        accuracies = [f"{name} {rows.accuracy:.3f}" for name, rows in splits.items() if rows is not None]
-        figures = [("accuracy", ", ".join(accuracies))]
+        scores = [f"{name} {rows.score:.3f}" for name, rows in splits.items() if rows is not None]
+        figures = [(self.test.score_name, ", ".join(scores))]
         if self.alone:
-            best = max(self.alone, key=lambda expert: expert.accuracy)
-            figures.append(("best single expert", f"{best.accuracy:.3f} ({' and '.join(best.paths[:2])})"))
+            best = max(self.alone, key=lambda expert: expert.score)
+            figures.append(("best single expert", f"{best.score:.3f} ({' and '.join(best.paths[:2])})"))
         if self.oracle is not None:
             figures.append(("oracle", f"{self.oracle:.3f}"))
         if self.test.gates:

@@ -126,7 +126,7 @@ def _has_independent_rows(part: nn.Module) -> bool:
 
 def _read_table(path: Path, split: Split) -> Tensor | None:
     try:
-        table = load_file(path, device=str(split.labels.device))["outputs"]
+        table = load_file(path, device=str(split.device))["outputs"]
     except (OSError, SafetensorError, KeyError):
         return None
     return table if len(table) == len(split) else None

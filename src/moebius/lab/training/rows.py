@@ -34,4 +34,4 @@ class TrainingRows:
             return self.split, 0
         first = self.count * (epoch % self.views)
         rows = slice(first, first + self.count)
-        return Split(self.split.images[rows], self.split.labels[rows], self.split.domains[rows]), first
+        return self.split.take(rows), first

@@ -24,6 +24,7 @@ class RunRecord:
         folder: of the run; `metrics.jsonl`, `timing.jsonl` and the best epoch's weights go there.
         settings: how the run is trained.
         steps_per_epoch: steps over all training rows.
+        score_name: of the task's score, in metrics.
         has_validation: whether held-out rows decide which epoch is best.
         listen: receives the events.
     """
@@ -33,11 +34,12 @@ class RunRecord:
         folder: Path,
         settings: Settings,
         steps_per_epoch: int,
+        score_name: str,
         has_validation: bool,
         listen: Callable[[Event], None] = lambda event: None,
     ):
         self.folder, self.settings, self.steps_per_epoch = folder, settings, steps_per_epoch
-        self.has_validation, self.listen = has_validation, listen
+        self.score_name, self.has_validation, self.listen = score_name, has_validation, listen
         self.watch = settings.watch or Watch()
         self.best_path = folder / "state" / "best.safetensors"
         self.timing = Timing(folder)
@@ -69,10 +71,10 @@ class RunRecord:
         self.progress.rows += rows
 
     def training_figures(self) -> dict[str, Any]:
-        """Accuracy, loss and terms of the epoch under way, measured before each update."""
+        """Score, loss and terms of the epoch under way, measured before each update."""
         progress = self.progress
         return {
-            "accuracy": progress.score / progress.rows,
+            self.score_name: progress.score / progress.rows,
             "loss": progress.terms["loss"] / progress.rows,
             "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
         }
@@ -95,7 +97,7 @@ class RunRecord:
                 save_weights(self.best_path, model)
             elif progress.best is not None and self.watch.restart:
                 restore_weights(self.best_path, model)
-        self.notify("epoch", rate, entry["test"]["accuracy"])
+        self.notify("epoch", rate, entry["test"][self.score_name])
         progress.batch = progress.rows = 0
         progress.score, progress.terms = 0, {}
         self.write_metrics()
@@ -112,7 +114,7 @@ class RunRecord:
         lines = "".join(f"{json.dumps(entry)}\n" for entry in self.progress.metrics)
         write_text(self.folder / "metrics.jsonl", lines)
 
-    def notify(self, kind: str, rate: float = math.nan, test_accuracy: float | None = None, text: str = "") -> None:
+    def notify(self, kind: str, rate: float = math.nan, test_score: float | None = None, text: str = "") -> None:
         """Send the listener an event with the run's progress."""
         progress = self.progress
         rows = max(progress.rows, 1)
@@ -122,10 +124,11 @@ class RunRecord:
                 epoch=progress.epoch + (kind != "epoch"),
                 step=progress.step,
                 steps=self.steps_per_epoch * self.settings.epochs,
-                accuracy=progress.score / rows,
+                score=progress.score / rows,
                 loss=progress.terms.get("loss", math.nan) / rows,
                 images_per_second=rate,
-                test_accuracy=test_accuracy,
+                test_score=test_score,
+                score_name=self.score_name,
                 text=text,
             )
         )
@@ -133,4 +136,5 @@ class RunRecord:
     def _compute_watch_state(self) -> WatchState:
         if not self.has_validation:
             return WatchState()
-        return watch_state([entry["validation"][self.watch.measure] for entry in self.progress.metrics], self.watch)
+        measure = "loss" if self.watch.measure == "loss" else self.score_name
+        return watch_state([entry["validation"][measure] for entry in self.progress.metrics], self.watch)

@@ -60,7 +60,7 @@ class Watch(Strict):
         restart: whether every epoch begins from the best weights so far; the optimizer's state stays as it is.
     """
 
-    measure: Literal["accuracy", "loss"] = "accuracy"
+    measure: Literal["accuracy", "score", "loss"] = "accuracy"
     patience: AtLeastOne | None = None
     plateau: Plateau | None = None
     above: float | None = None

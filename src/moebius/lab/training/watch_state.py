@@ -29,7 +29,7 @@ def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
     anew; after `patience` training ends.
 
     Arguments:
-        values: accuracy or loss on the held-out rows, one per epoch.
+        values: score or loss on the held-out rows, one per epoch.
         watch: the rules.
 
     Example:
@@ -39,7 +39,7 @@ def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
 
     Reference: the rules of study 3; Keras' ReduceLROnPlateau, EarlyStopping and ModelCheckpoint.
     """
-    sign = 1.0 if watch.measure == "accuracy" else -1.0
+    sign = -1.0 if watch.measure == "loss" else 1.0
     least = -float("inf") if watch.above is None else sign * watch.above
     best, top, scale, idle, flat = None, -float("inf"), 1.0, 0, 0
     for epoch, value in enumerate(values, 1):
