@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.metrics import Metric, compute_metric
 from moebius.lab.training.summary import html_summary
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
@@ -42,6 +44,7 @@ class Evaluation:
         metrics: further figures of each row by name; NaN for a row that has none.
         loss_name, score_name: what losses and scores are.
         shape: of the model's output for a row; () for several outputs by name.
+        figures: numbers of all rows together, by name.
         gates: name of each gate (its module path, such as `gate` and `experts.0.gate`) → its weights for each row; NaN
             for rows that did not reach it. For a mixture of tokens, the mean over the tokens of the row.
     """
@@ -57,6 +60,7 @@ class Evaluation:
     loss_name: str = "cross_entropy"
     score_name: str = "accuracy"
     shape: tuple[int, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -80,8 +84,8 @@ class Evaluation:
         return self.losses.double().mean().item()
 
     def metric(self, name: str) -> float:
-        """Mean of a metric over the rows that have it; NaN without any."""
-        return self.metrics[name].double().nanmean().item()
+        """A figure, or the mean of a metric over the rows that have it; NaN without any."""
+        return self.figures[name] if name in self.figures else self.metrics[name].double().nanmean().item()
 
     def score_by_domain(self, domains: Sequence[str]) -> dict[str, float]:
         """Mean score of the rows in each domain that has rows."""
@@ -129,7 +133,7 @@ class Evaluation:
 
     def _figures(self) -> list[tuple[str, str]]:
         figures = [(self.score_name, f"{self.score:.3f}"), ("loss", f"{self.loss:.3f}")]
-        figures += [(name, f"{self.metric(name):.3f}") for name in self.metrics]
+        figures += [(name, f"{self.metric(name):.3f}") for name in (*self.metrics, *self.figures)]
         return [*figures, ("experts used per row", self.describe_gates())] if self.gates else figures
 
     def __repr__(self) -> str:
@@ -140,7 +144,13 @@ class Evaluation:
         return html_summary(f"Evaluation of {len(self.domains):,} rows", self._figures())
 
 
-def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | None = None) -> list[Evaluation]:
+def evaluate(
+    call: ModelCall,
+    task: Task,
+    split: Split,
+    cache: OutputCache | None = None,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> list[Evaluation]:
     """Run a model in eval mode over all rows of a split; the modes of its parts are put back afterwards.
 
     Arguments:
@@ -148,6 +158,7 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
         task: what is learned, as the model's outputs are to be read.
         split: rows.
         cache: outputs of frozen parts for the rows of the split.
+        metrics: name → function of the outputs and targets of all rows; for a model of one run.
 
     Returns:
         The evaluation of each run.
@@ -155,6 +166,7 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
     cache, runs = cache or OutputCache(), call.runs
     columns: dict[str, list[Tensor]] = {}
     shape: tuple[int, ...] = ()
+    outputs: list[Any] = []
     # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
         path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.device)
@@ -168,6 +180,8 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
             with recorder.recording() as log, cache.serve_rows(batch.rows):
                 output = call(x, domains)
             shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+            if metrics:
+                outputs.append(output)
             outcome = {
                 **task.predict(output),
                 "losses": task.row_losses(output, labels),
@@ -182,8 +196,9 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
                 tokens = _tokens_per_row(path, log, runs * len(batch))
                 for routing in calls:
                     _store_weights(table, routing, batch.rows, runs, tokens)
+    figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
-    metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
+    row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
     rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
     order = [path for path, _ in call.model.named_modules(remove_duplicate=False)]
     all_gates = {gate_name(path): gates[path].cpu() for path in sorted(gates, key=order.index)}
@@ -195,10 +210,11 @@ def evaluate(call: ModelCall, task: Task, split: Split, cache: OutputCache | Non
             joined["losses"][run],
             joined["scores"][run],
             {gate: table[run] for gate, table in all_gates.items()},
-            {name: values[run] for name, values in metrics.items()},
+            {name: values[run] for name, values in row_metrics.items()},
             task.loss_name,
             task.score_name,
             shape,
+            figures,
         )
         for run in range(runs)
     ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle
+from moebius.lab.training.metrics import Metric
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.outcome import Trained
@@ -34,10 +36,19 @@ class Evaluator:
         data: the splits, on the engine's device.
         caches: of the frozen parts' outputs.
         use_caches: False to run the frozen parts every time.
+        metrics: name → function of the outputs and targets of a split; of held-out and test rows.
     """
 
-    def __init__(self, engine: Engine, task: Task, data: Dataset, caches: OutputCaches, use_caches: bool = True):
-        self.engine, self.task, self.data = engine, task, data
+    def __init__(
+        self,
+        engine: Engine,
+        task: Task,
+        data: Dataset,
+        caches: OutputCaches,
+        use_caches: bool = True,
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
+    ):
+        self.engine, self.task, self.data, self.metrics = engine, task, data, metrics
         self.caches, self.use_caches = caches, use_caches
         splits = {"training": data.train, "validation": data.validation, "test": data.test}
         self.splits = {name: split for name, split in splits.items() if split is not None}
@@ -51,7 +62,8 @@ class Evaluator:
         for name in (name for name in names if name in self.splits):
             split = self.splits[name]
             if id(split) not in by_split:
-                by_split[id(split)] = evaluate(self.engine.call, self.task, split, self._cache_of(name))
+                metrics = {} if name == "training" else self.metrics
+                by_split[id(split)] = evaluate(self.engine.call, self.task, split, self._cache_of(name), metrics)
         return [
             {name: by_split[id(self.splits[name])][run] for name in names if name in self.splits}
             for run in range(self.engine.runs)
@@ -88,7 +100,8 @@ class Evaluator:
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
         """Score, loss and score by domain, and the task's metrics."""
-        score, metrics = self.task.score_name, {name: evaluation.metric(name) for name in evaluation.metrics}
+        score, names = self.task.score_name, (*evaluation.metrics, *evaluation.figures)
+        metrics = {name: evaluation.metric(name) for name in names}
         by_domain = {f"{score}_by_domain": evaluation.score_by_domain(self.data.groups)}
         return {
             score: evaluation.score,

@@ -14,33 +14,41 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Member
-from moebius.lab.training.fit_data import Rows, build_dataset
+from moebius.lab.training.fit_data import build_dataset
+from moebius.lab.training.fit_rows import Names
 from moebius.lab.training.fit_settings import fit_settings
 from moebius.lab.training.loop import Loop
+from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Event, Trained
 from moebius.lab.training.settings import Settings, TrainingKeywords
 from moebius.layers.mixture import Mixture
+from moebius.tasks._choice import TaskLike, as_task
 
 log = logging.getLogger("moebius")
 
 
 def fit(
     model: nn.Module,
-    data: Rows | Dataset,
+    data: Any,
     trains: str = "both",
-    validation: Rows | float | int = 0.1,
+    validation: Any = 0.1,
     *,
+    task: TaskLike = "classification",
+    test: Any = None,
+    inputs: Names | None = None,
+    target: Names | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     listen: Callable[[Event], None] | None = None,
     settings: Settings | Mapping[str, Any] | None = None,
     **training: Unpack[TrainingKeywords],
 ) -> Trained:
-    """Train a classifier that is or holds mixtures, in place; it ends with its best epoch's weights, in eval mode.
+    """Train a model that is or holds mixtures, in place; it ends with its best epoch's weights, in eval mode.
 
-    The loss is the cross-entropy of the outputs plus Σ weight · gate loss, summed over all mixtures inside. Outputs are
+    The loss is that of the task plus Σ weight · gate loss, summed over all mixtures inside. A classifier's outputs are
     log-probabilities where the model is a mixture whose combine declares `gives_log_probabilities` (`mb.LogMixture`),
     and logits of any other model (log-probabilities are logits, too).
 
@@ -49,20 +57,29 @@ def fit(
     faster.
 
     Arguments:
-        model: a mixture, or any module with mixtures inside, x (T, …) → class scores (T, C):
-            `nn.Sequential(body, mixture, head)`, a network with an `mb.layers.SparseFFN`, a subclass of `mb.Mixture`.
-            A mixture receives the context {"domain": (T,)}; mixtures inside another module find it around the call.
-        data: inputs (T, …), floating-point or uint8 images (which are scaled to [0, 1]), and labels (T,) 0 … C−1; or a
-            `moebius.lab.data` set.
+        model: a mixture, or any module with mixtures inside, x (T, …) → what the task reads, such as class scores
+            (T, C): `nn.Sequential(body, mixture, head)`, a network with an `mb.layers.SparseFFN`, a subclass of
+            `mb.Mixture`. A mixture receives the context {"domain": (T,)}; mixtures inside another module find it around
+            the call. Inputs of several parts go to it in turn, those of a mapping by name.
+        data: inputs (T, …) and targets, such as labels (T,) 0 … C−1: a pair of tensors, arrays or DataFrames; a
+            DataFrame, a Hugging Face data set or a mapping of columns, with `target`; a `DataLoader`, a torch data set
+            or another iterable of batches, which is read into memory; or a `moebius.lab.data` set. uint8 images are
+            scaled to [0, 1].
         trains: "gate" (gates and routers of all mixtures inside; all else stays as it is, in eval), "experts" (all but
             gates and routers: also layers around the mixtures), "both", "alternate" (gates in the first epoch, the
             rest in the second, and so on), or "gate_first" (gates alone for the first half, then both). Parameters that
             do not require a gradient stay as they are.
-        validation: inputs and labels that are held out, or the share of `data` to hold out, drawn by `seed`; 0 for
-            none: then the last epoch's weights are kept. A data set brings its own.
+        validation: rows that are held out, in any of these forms, or the share of `data` to hold out, drawn by `seed`;
+            0 for none: then the last epoch's weights are kept. A `moebius.lab.data` set brings its own.
+        task: what is learned: a kind of room `tasks`, such as "regression", a mapping of it with keywords, an object,
+            or a function (output, target) → loss of each row.
+        test: test rows, which decide nothing; the outcome's `test` are the held-out rows without them.
+        inputs, target: names of columns, for data that have some: one, several, or a mapping of own names to them.
+        metrics: name → function (outputs of all rows, targets) → a number, such as an object of torchmetrics; computed
+            on held-out and test rows after every epoch.
         seed: of the order of rows and everything random in training.
         folder: where checkpoints go: the same call goes on from them. None keeps nothing.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
         listen: receives the events; without it epochs go to the logger "moebius".
         settings: how to train, as in a recipe's `training`: a mapping or a `Settings`.
         training: fields of `moebius.lab.training.settings.Settings`, laid over `settings`: epochs, batch_size,
@@ -72,13 +89,13 @@ def fit(
             is "fp32".
 
     Returns:
-        The outcome: `test` (the held-out rows: predictions, losses, gate weights), `metrics` by epoch, each expert by
-        itself (`alone`), and the accuracy of a perfect choice among them (`oracle`). The last two, and `one_expert`,
-        are empty where the model is no mixture itself.
+        The outcome: `test` (predictions, losses, gate weights of the test rows), `metrics` by epoch, which `frame()`
+        gives as a DataFrame, each expert by itself (`alone`), and the score of a perfect choice among them (`oracle`).
+        The last two, and `one_expert`, are empty where the model is no mixture itself.
 
     Raises:
         ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
-            some of them, rows and labels do not fit, or a setting breaks a rule.
+            some of them, inputs, targets, task and model do not fit, or a setting breaks a rule.
         TrainingError: a loss is not finite.
 
     Example:
@@ -96,7 +113,11 @@ def fit(
         rule = "must be a mixture, or have one inside"
         raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(mb.gates.Linear(features, 1), [model])")
     checked = fit_settings(settings, training, trains)
-    dataset = data if isinstance(data, Dataset) else build_dataset(model, data, validation, seed)
+    learned, device = as_task(task), _device(device)
+    if isinstance(data, Dataset):
+        dataset = data
+    else:
+        dataset = build_dataset(model, learned, data, validation, seed, test, inputs, target)
     if dataset.validation is None and checked.watch is not None:
         rule = "must hold rows out, for patience, plateau and watch decide by them"
         raise ArgumentError("validation", rule, validation, "validation=0.1")
@@ -112,9 +133,16 @@ def fit(
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         run_folder = Path(temporary if folder is None else folder)
         member = Member(lambda: model, checked, seed, run_folder, listen or _log_event)
-        ((_, trained),) = Loop([member], dataset, run_folder / "state" / "checkpoint.safetensors", device).train()
+        path = run_folder / "state" / "checkpoint.safetensors"
+        ((_, trained),) = Loop([member], dataset, path, device, task=learned, metrics=metrics or {}).train()
     model.eval()
     return trained
+
+
+def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ArgumentError("device", "needs auto, cpu or cuda", name, 'device="auto"')
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 @contextmanager

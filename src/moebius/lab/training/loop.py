@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.checkpoint import restore, save
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.evaluator import Evaluations, Evaluator
+from moebius.lab.training.metrics import Metric
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer, set_modes
@@ -58,6 +60,7 @@ class Loop:
         on_failure: receives the number of a member that failed, and the error; by default it raises the error.
         store: (frozen part, name of a split) → the file that keeps the part's outputs for other runs, or None.
         task: what is learned.
+        metrics: name → function of the outputs and targets of a split.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Loop:
         on_failure: Callable[[int, TrainingError], None] = raise_error,
         store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
         task: Task | None = None,
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
     ):
         self.members, self.checkpoint, self.on_failure = tuple(members), checkpoint, on_failure
         self.settings = settings = members[0].settings
@@ -85,11 +89,11 @@ class Loop:
         if self.optimizer is not None:
             self.part_schedule = PartSchedule(self.optimizer, engine.trained, settings)
         self.leaves = list(engine.parameters.values())
-        # As `step_routers` finds them, which looks through all modules.
         self.routers = [module for module in engine.call.model.modules() if isinstance(module, Router)]
         data = data.to(engine.device)
         self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
-        self.evaluator = Evaluator(engine, self.task, data, OutputCaches(engine.call, store), settings.remember)
+        caches = OutputCaches(engine.call, store)
+        self.evaluator = Evaluator(engine, self.task, data, caches, settings.remember, metrics)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         facts = (self.steps_per_epoch, self.task.score_name, data.validation is not None)
         self.records = [RunRecord(member.folder, member.settings, *facts, member.listen) for member in members]
@@ -97,10 +101,9 @@ class Loop:
         # The members that have not failed.
         self.active_runs = list(range(len(members)))
         self.figures = StepFigures()
-        # Up to this step figures are read before the update: no checkpoint is there yet to go back to.
+        # Up to this step figures are read before the update: there is no checkpoint to go back to.
         self.careful_until = 1
-        # The evaluations at the end of the last epoch.
-        self.evaluations: list[Evaluations] = []
+        self.evaluations: list[Evaluations] = []  # at the end of the last epoch
 
     @property
     def clock(self) -> RunRecord:
@@ -209,8 +212,7 @@ class Loop:
         with self.annealing.at(epoch), recording as log:
             output = self.engine.call(batch.x, batch.domains)
         terms = objective(output, batch.labels, self.engine.run_logs(log), epoch)
-        detached = output.detach() if isinstance(output, Tensor) else map_nested(output, Tensor.detach)
-        scores = self.task.row_scores(detached, batch.labels).view(runs, -1).sum(1)
+        scores = self.task.row_scores(map_nested(output, Tensor.detach), batch.labels).view(runs, -1).sum(1)
         step = record.progress.step + 1
         self.figures.add(step, len(batch) // runs, terms, scores)
         if step <= self.careful_until:

@@ -73,6 +73,12 @@ class Trained:
         """The metrics of the reported epoch."""
         return next(entry for entry in self.metrics if entry["epoch"] == self.epoch)
 
+    def frame(self) -> Any:
+        """The epochs as a DataFrame: loss, score and metrics of each split, and the terms of the loss."""
+        import pandas as pd
+
+        return pd.json_normalize([{**entry, "gates": None} for entry in self.metrics]).drop(columns="gates")
+
     def __repr__(self) -> str:
         return text_summary(self._title(), self._figures())
 
