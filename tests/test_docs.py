@@ -185,3 +185,8 @@ def test_the_first_blocks_of_the_readme_need_no_lab_and_the_others_say_so(tmp_pa
 @pytest.mark.parametrize("document", ["docs/building.md", "docs/execution.md", "docs/studies/one-active.md"])
 def test_the_python_of_a_document_runs_without_the_lab(document, tmp_path):
     run_blocks(blocks(ROOT / document, "python"), tmp_path, without=packages_of_the_lab())
+
+
+@pytest.mark.parametrize("document", ["docs/tasks.md"])
+def test_the_python_of_a_document_of_the_lab_runs(document, tmp_path):
+    run_blocks(blocks(ROOT / document, "python"), tmp_path)
