@@ -15,6 +15,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.layers._expert_pools import find_pool
 from moebius.layers._several_gates import (
     GateCall,
+    Modules,
     apply_towers,
     check_batch_axes,
     check_names,
@@ -81,11 +82,11 @@ class CGC(nn.Module):
 
     def __init__(
         self,
-        gates: Mapping[str, nn.Module],
-        experts: Mapping[str, Iterable[nn.Module] | Stack],
+        gates: Modules,
+        experts: Mapping[str, Iterable[nn.Module] | Stack] | nn.ModuleDict,
         shared: Iterable[nn.Module] | Stack,
-        towers: Mapping[str, nn.Module] | None = None,
-        router: Router | Mapping[str, Router] | None = None,
+        towers: Modules | None = None,
+        router: Router | Mapping[str, Router] | nn.ModuleDict | None = None,
         combine: Callable[..., Tensor] | None = None,
         execution: str | Execution = "auto",
     ):

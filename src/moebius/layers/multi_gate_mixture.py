@@ -14,6 +14,7 @@ from moebius.execution._contract import Execution
 from moebius.layers._expert_pools import find_pool
 from moebius.layers._several_gates import (
     GateCall,
+    Modules,
     apply_towers,
     check_batch_axes,
     make_gates,
@@ -69,10 +70,10 @@ class MultiGateMixture(nn.Module):
 
     def __init__(
         self,
-        gates: Mapping[str, nn.Module],
+        gates: Modules,
         experts: Iterable[nn.Module] | Stack,
-        towers: Mapping[str, nn.Module] | None = None,
-        router: Router | Mapping[str, Router] | None = None,
+        towers: Modules | None = None,
+        router: Router | Mapping[str, Router] | nn.ModuleDict | None = None,
         combine: Callable[..., Tensor] | None = None,
         execution: str | Execution = "auto",
     ):

@@ -81,29 +81,25 @@ class PLE(nn.Module):
         return {"levels": [CGC(**first), CGC(**last)]}
 
 
-def _check_levels(levels: list[nn.Module]) -> None:
+def _check_levels(levels: list[Any]) -> None:
     if not levels:
         raise ArgumentError("levels", "needs at least one level", [], "levels=[mb.layers.CGC(…)]")
     for number, level in enumerate(levels):
         name, is_last = f"levels.{number}", number == len(levels) - 1
         if not isinstance(level, CGC):
             raise ArgumentError(name, "needs a CGC", type(level).__name__, "mb.layers.CGC(gates, experts, shared)")
-        if not isinstance(levels[0], CGC) or set(level.tasks) != set(levels[0].tasks):
-            raise ArgumentError(
-                name, f"needs the tasks of the level before, {levels[0].tasks}", level.tasks, "equal names"
+        if set(level.tasks) != set(levels[0].tasks):
+            rule = f"needs the tasks of levels.0, {', '.join(levels[0].tasks)}"
+            raise ArgumentError(name, rule, level.tasks, "gates and experts of the same names in every level")
+        if level.has_shared_output and is_last:
+            rule = "must have no gate of the shared path, for no level follows"
+            raise ArgumentError(f"{name}.gates", rule, list(level.gates), f"gates without {SHARED!r}")
+        if not level.has_shared_output and not is_last:
+            rule, fix = (
+                "needs a gate of the shared path, which the next level reads",
+                "mb.gates.Linear(features, experts)",
             )
-        if level.has_shared_output == is_last:
-            rule = (
-                "must have no gate of the shared path, for no level follows"
-                if is_last
-                else ("needs a gate of the shared path, which the next level reads")
-            )
-            fix = (
-                f"gates without {SHARED!r}"
-                if is_last
-                else f"gates={{…, {SHARED!r}: mb.gates.Linear(features, experts)}}"
-            )
-            raise ArgumentError(f"{name}.gates", rule, list(level.gates), fix)
+            raise ArgumentError(f"{name}.gates", rule, list(level.gates), f"gates={{…, {SHARED!r}: {fix}}}")
         if level.towers is not None and not is_last:
             rule = "must be None before the last level, whose towers give the outputs"
             raise ArgumentError(f"{name}.towers", rule, list(level.towers), "towers=None")
