@@ -110,7 +110,8 @@ class PositionMixture(nn.Module):
             routing = self._with_aux(routing, aux, positions)
             y = self._mix(routing, inputs.x, positions)
         y = with_gate_gradients(y, self.router, [self.gate], self.training)
-        y = positions.restore(y).movedim(-1, self.channel_axis)
+        # Contiguous also where channels come first: PyTorch's nll_loss of images refuses another layout in backward.
+        y = positions.restore(y).movedim(-1, self.channel_axis).contiguous()
         return y if padding is None else padding.restore_rows(y)
 
     def _real_inputs(
