@@ -213,6 +213,18 @@ def test_tokens_and_images_are_rows_as_in_a_mixture():
     assert {task: tuple(y.shape) for task, y in moe(x[:0]).items()}["price"] == (0, 7, 3)
 
 
+@pytest.mark.parametrize("router", ["soft", "top_2"])
+def test_rows_may_be_numbers_of_categories(router):
+    torch.manual_seed(0)
+    experts = [nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(6, 6)) for _ in range(EXPERTS)]
+    gates = {task: nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(6, EXPERTS)) for task in ("a", "b")}
+    moe, ids = MultiGateMixture(gates, experts, router=ROUTERS[router]()), torch.arange(14).view(7, 2)
+    for task, y in moe(ids).items():
+        routing = moe.router[task](moe.gates[task](ids))
+        expected = sum(routing.weights[:, [number]] * expert(ids) for number, expert in enumerate(experts))
+        torch.testing.assert_close(y, expected)
+
+
 class Joined(nn.Module):
     """The outputs of all tasks one behind the other, as one tensor."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from moebius.core.module_outputs import adapter_line, describe_output
@@ -29,7 +29,7 @@ class ScoredRows:
         padding: where the real rows stand in the call's input; None where all rows are real.
     """
 
-    x: Float[Tensor, "T ..."]
+    x: Shaped[Tensor, "T ..."]
     scores: Float[Tensor, "T G"]
     aux: Mapping[str, Tensor]
     context: RowContext
@@ -59,7 +59,7 @@ class ScoredRows:
 
 def score_rows(
     gate: nn.Module,
-    x: Float[Tensor, "..."],
+    x: Tensor,
     context: Mapping[str, Tensor] | None,
     mask: Tensor | None,
     width: int,

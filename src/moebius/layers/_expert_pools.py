@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from moebius.core.processes import is_distributed
@@ -47,7 +47,7 @@ class PoolOutputs:
 
 
 def run_pool(
-    experts: nn.Module, execution: Execution, x: Float[Tensor, "R ..."], demands: Sequence[Selection | None]
+    experts: nn.Module, execution: Execution, x: Shaped[Tensor, "R ..."], demands: Sequence[Selection | None]
 ) -> PoolOutputs:
     """Run each expert of a pool once, on the union of the rows that several gates selected for it.
 
