@@ -182,9 +182,24 @@ def test_the_first_blocks_of_the_readme_need_no_lab_and_the_others_say_so(tmp_pa
         run_blocks(python, tmp_path, without=packages_of_the_lab())
 
 
-@pytest.mark.parametrize("document", ["docs/building.md", "docs/execution.md", "docs/studies/one-active.md"])
+@pytest.mark.parametrize("document", ["building", "execution", "multi-task", "studies/one-active"])
 def test_the_python_of_a_document_runs_without_the_lab(document, tmp_path):
-    run_blocks(blocks(ROOT / document, "python"), tmp_path, without=packages_of_the_lab())
+    python = blocks(ROOT / f"docs/{document}.md", "python")
+    library = [block for block in python if not block.startswith(NEEDS_LAB)]
+    assert python[: len(library)] == library
+    run_blocks(library, tmp_path, without=packages_of_the_lab())
+
+
+def test_the_page_on_several_tasks_runs_to_the_table_of_the_lab(tmp_path):
+    python = blocks(ROOT / "docs/multi-task.md", "python")
+    assert python[-1].startswith(NEEDS_LAB)
+    run_blocks(python, tmp_path)
+
+
+def test_two_targets_are_trained_in_less_than_20_lines():
+    first = blocks(ROOT / "docs/multi-task.md", "python")[0]
+    model_and_loop = first[first.index("experts = ") :]
+    assert len([line for line in model_and_loop.splitlines() if line]) < 20
 
 
 @pytest.mark.parametrize("document", ["docs/tasks.md"])

@@ -18,6 +18,7 @@ import moebius as mb
 
 NAMES = ("list", "stack", "ffn", "nested")
 CASES = [f"{case} {name}" for case in ("trains", "masked") for name in NAMES]
+CASES += [f"{layer} {pool}" for layer in ("tasks", "positions") for pool in ("list", "stack")]
 CASES += ["sub-layer list", "inductor ffn", "whole stack", "hooked stack", "hooked ffn", "held stack"]
 
 
@@ -80,6 +81,36 @@ def masked(conftest, name):
                 close(run(x, mask=mask), expected)
 
 
+def tasks(conftest, name):
+    """Several gates over one pool, soft and selecting, give in one graph what they give without."""
+    for router in (mb.routers.Soft(), mb.routers.TopK(2)):
+        torch.manual_seed(0)
+        experts = [torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.GELU()) for _ in range(4)]
+        gates = {task: torch.nn.Linear(8, 4) for task in ("click", "price")}
+        towers = {"click": torch.nn.Linear(6, 2), "price": torch.nn.Linear(6, 1)}
+        pool = mb.Stack(experts) if name == "stack" else experts
+        compare_joined(conftest, mb.layers.MultiGateMixture(gates, pool, towers, router))
+
+
+def positions(conftest, name):
+    """Weights for each position give in one graph what they give without."""
+    for router in (mb.routers.Soft(), mb.routers.TopK(2)):
+        torch.manual_seed(0)
+        experts = [torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.GELU()) for _ in range(4)]
+        pool = mb.Stack(experts) if name == "stack" else experts
+        moe = mb.layers.PositionMixture(torch.nn.Linear(8, 4), pool, router)
+        compare_joined(conftest, torch.nn.Sequential(torch.nn.Unflatten(0, (4, 4)), moe))
+
+
+def compare_joined(conftest, model):
+    """All outputs of a model, one behind the other, and their gradients are those of the compiled model."""
+    x, _ = conftest.batch()
+    run = compiled(model)
+    y, expected = [torch.cat(list(out.values()), -1) if isinstance(out, dict) else out for out in (run(x), model(x))]
+    close(y, expected)
+    close(gradients(model, y), gradients(model, expected))
+
+
 def sub_layer(conftest, name):
     """Only the experts are compiled; the mixture calls what they have become."""
     model = conftest.build(name)
@@ -134,6 +165,7 @@ def main():
     import conftest
 
     functions = {"trains": trains, "masked": masked, "sub-layer": sub_layer, "inductor": inductor, "whole": whole}
+    functions |= {"tasks": tasks, "positions": positions}
     functions |= {"hooked": hooked, "held": held}
     for case in sys.argv[1:] or CASES:
         kind, name = case.split()

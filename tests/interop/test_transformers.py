@@ -81,3 +81,84 @@ def test_loaded_in_bfloat16_the_router_keeps_its_bias(pretrained, name, train, t
     assert {tensor.dtype for tensor in loaded.buffers()} <= {torch.float32}
     x = batch()[0].bfloat16()
     torch.testing.assert_close(loaded(x), model.eval().bfloat16()(x))
+
+
+def tiny_bert(transformers, labels, seed):
+    """A randomly initialised encoder that classifies tokens."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=8, num_labels=labels, **sizes)
+    return transformers.BertForTokenClassification(config)
+
+
+class MaskedTokens(nn.Module):
+    """An encoder that leaves out what its attention mask says is padding."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids, context):
+        return self.encoder(ids, attention_mask=context["attention_mask"]).logits
+
+
+@pytest.mark.parametrize("router", [mb.routers.Soft(), mb.routers.TopK(1)])
+def test_a_gate_for_each_token_trains_over_frozen_encoders(transformers, router):
+    """Each token is classified by encoders that see the whole sequence; what is padding changes nothing."""
+    experts = [MaskedTokens(tiny_bert(transformers, 3, seed)).requires_grad_(False).eval() for seed in range(3)]
+    gate = MaskedTokens(tiny_bert(transformers, 3, 3))
+    moe = mb.layers.PositionMixture(gate, experts, router, mb.LogMixture())
+    ids = torch.randint(1, 20, (16, 8), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(8) < torch.randint(3, 9, (16, 1), generator=torch.Generator().manual_seed(1))
+    side = {"attention_mask": mask.long()}
+    for expert in experts:
+        nn.init.normal_(expert.encoder.classifier.weight)
+    with torch.no_grad():  # what a gate can learn: which expert is right
+        target = experts[0](ids, side).argmax(-1)
+    optimizer, losses = torch.optim.Adam(gate.parameters(), lr=3e-3), []
+    for _ in range(30):
+        log_probs = moe(ids, side, mask)
+        assert not log_probs[~mask].any()
+        loss = nn.functional.nll_loss(log_probs[mask], target[mask])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0], (losses[0], losses[-1])
+    with mb.record(moe.eval()) as log:
+        y = moe(ids, side, mask)
+    assert len(log[""][0].weights) == mask.sum()
+    torch.testing.assert_close(moe(torch.where(mask, ids, 7), side, mask), y)
+    assert all(parameter.grad is None for parameter in moe.experts.parameters())
+
+
+def test_a_gate_for_each_patch_of_a_vision_encoder(transformers):
+    """Images in, a class for each patch out: every expert is a vision transformer that sees the whole image."""
+
+    class Patches(nn.Module):
+        def __init__(self, outputs, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+            config = transformers.ViTConfig(image_size=8, patch_size=2, num_channels=1, **sizes)
+            self.encoder, self.head = transformers.ViTModel(config, add_pooling_layer=False), nn.Linear(16, outputs)
+
+        def forward(self, x):
+            return self.head(self.encoder(x).last_hidden_state[:, 1:]).unflatten(1, (4, 4))
+
+    experts = [mb.experts.Adapter(Patches(2, seed), frozen=True) for seed in range(2)]
+    for expert in experts:
+        nn.init.normal_(expert.network.head.weight)
+    moe = mb.layers.PositionMixture(Patches(2, 2), experts, combine=mb.LogMixture())
+    x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # an expert is right on the upper patches, the other on the lower ones
+        upper, lower = (expert(x).argmax(-1) for expert in experts)
+        target = torch.where(torch.arange(4).view(4, 1) < 2, upper, lower)
+    optimizer, losses = torch.optim.Adam(moe.gate.parameters(), lr=3e-3), []
+    for _ in range(30):
+        loss = nn.functional.nll_loss(moe(x).flatten(0, 2), target.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0], (losses[0], losses[-1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from moebius.core.module_outputs import adapter_line, describe_output
@@ -29,7 +29,7 @@ class ScoredRows:
         padding: where the real rows stand in the call's input; None where all rows are real.
     """
 
-    x: Float[Tensor, "T ..."]
+    x: Shaped[Tensor, "T ..."]
     scores: Float[Tensor, "T G"]
     aux: Mapping[str, Tensor]
     context: RowContext
@@ -43,6 +43,12 @@ class ScoredRows:
             routing = replace(routing, aux={**self.aux, **routing.aux})
         return routing if self.context.rows is None else routing.with_rows(self.context.rows)
 
+    def take_rows(self, x: Tensor) -> Float[Tensor, "T ..."]:
+        """The same rows of another input with the call's batch axes."""
+        if self.padding is not None:
+            x = x.flatten(0, len(self.padding.mask_shape) - 1).index_select(0, self.padding.indices)
+        return x if len(self.batch_shape) == 1 else x.flatten(0, len(self.batch_shape) - 1)
+
     def restore_batch(self, y: Float[Tensor, "T ..."]) -> Tensor:
         """Give the rows' outputs the batch axes of the call; the outputs of padding are 0."""
         y = y if len(self.batch_shape) == 1 else y.unflatten(0, self.batch_shape)
@@ -53,7 +59,7 @@ class ScoredRows:
 
 def score_rows(
     gate: nn.Module,
-    x: Float[Tensor, "..."],
+    x: Tensor,
     context: Mapping[str, Tensor] | None,
     mask: Tensor | None,
     width: int,
@@ -75,26 +81,10 @@ def score_rows(
         ArgumentError: the gate does not return one tensor (or the pair) with `width` numbers for each row, or the mask
             or the context does not fit the input.
     """
-    call_context = calling_context(gate).with_values(context, mask)
-    for name, value in (context or {}).items():
-        if name != MASK_NAME and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
-            entries_rule = f"needs one entry for each of the {len(x)} of the input's first axis"
-            entries_fix = f"a tensor of shape ({len(x)}, …)"
-            raise ArgumentError(f"context[{name!r}]", entries_rule, describe_output(value), entries_fix)
+    call_context = context_of_call(gate, x, context, mask)
     real_context, x, padding = call_context.remove_padding(x)
     with row_context(real_context):
-        scores = call_with_context(gate, x)
-    gate_class = type(gate).__name__
-    aux: Mapping[str, Tensor] = {}
-    if getattr(gate, "gives_aux", False):
-        if not (isinstance(scores, tuple) and len(scores) == 2 and isinstance(scores[1], Mapping)):
-            pair = "must give a pair, scores and a mapping, where its `gives_aux` is true"
-            pair_rule = f"{pair}; {gate_class} gives something else"
-            raise ArgumentError("gate", pair_rule, describe_output(scores), "gate.gives_aux = False")
-        scores, aux = scores
-    if not isinstance(scores, Tensor):
-        tensor_rule = f"must give one tensor; {gate_class} gives something else"
-        raise ArgumentError("gate", tensor_rule, describe_output(scores), adapter_line("gate", scores, len(x)))
+        scores, aux = call_gate(gate, x)
     if scores.shape[-1:] != (width,):
         raise ArgumentError("gate", rule, tuple(scores.shape), fix)
     batch_shape = scores.shape[:-1]
@@ -114,3 +104,40 @@ def score_rows(
         scores, x = scores.flatten(0, -2), x.flatten(0, len(batch_shape) - 1)
         aux = {name: value.flatten(0, len(batch_shape) - 1) for name, value in aux.items()}
     return ScoredRows(x, scores, aux, real_context, batch_shape, padding)
+
+
+def context_of_call(
+    gate: nn.Module, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None
+) -> RowContext:
+    """The context of a call of a mixture: that of the blocks around the call, with the call's own values and mask.
+
+    Raises:
+        ArgumentError: a value has not one entry for each entry of the input's first axis.
+    """
+    call_context = calling_context(gate).with_values(context, mask)
+    for name, value in (context or {}).items():
+        if name != MASK_NAME and (not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]):
+            rule = f"needs one entry for each of the {len(x)} of the input's first axis"
+            raise ArgumentError(f"context[{name!r}]", rule, describe_output(value), f"a tensor of shape ({len(x)}, …)")
+    return call_context
+
+
+def call_gate(gate: nn.Module, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The scores and the further values that a gate returns for the rows of this call.
+
+    Raises:
+        ArgumentError: it does not return one tensor, or where its `gives_aux` is true a tensor and a mapping.
+    """
+    scores = call_with_context(gate, x)
+    gate_class = type(gate).__name__
+    aux: Mapping[str, Tensor] = {}
+    if getattr(gate, "gives_aux", False):
+        if not (isinstance(scores, tuple) and len(scores) == 2 and isinstance(scores[1], Mapping)):
+            pair = "must give a pair, scores and a mapping, where its `gives_aux` is true"
+            rule = f"{pair}; {gate_class} gives something else"
+            raise ArgumentError("gate", rule, describe_output(scores), "gate.gives_aux = False")
+        scores, aux = scores
+    if not isinstance(scores, Tensor):
+        rule = f"must give one tensor; {gate_class} gives something else"
+        raise ArgumentError("gate", rule, describe_output(scores), adapter_line("gate", scores, len(x)))
+    return scores, aux

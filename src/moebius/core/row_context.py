@@ -70,7 +70,8 @@ class RowContext:
     def select_rows(self, rows: Int[Tensor, " T"]) -> "RowContext":
         """The context of the rows with these numbers in this call."""
         value_index = rows if self.value_index is None else self.value_index[rows]
-        return RowContext(self.values, value_index, rows if self.rows is None else self.rows[rows])
+        mask = None if self.mask is None else self.mask[rows]
+        return RowContext(self.values, value_index, rows if self.rows is None else self.rows[rows], mask)
 
     def repeat_rows(self, times: int) -> "RowContext":
         """The context in which each row of this one occurs `times` times in succession: as tokens of a sequence."""

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moebius.core.routing import Routing
@@ -47,7 +47,7 @@ class Auto(Execution):
     Reference: ours. The choice is a rule and never a measurement, so that a resumed run computes the same bits.
     """
 
-    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+    def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment."""
         execution, _ = _apply_rule(pool, routing, x)
         return execution.run(pool, routing, x)
@@ -67,7 +67,7 @@ def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Dec
     return execution, "the mixture was made with it"
 
 
-def choose(pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Choice:
+def choose(pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Choice:
     """The name of the execution that the rule chooses for these experts, rows and routing, and the reason.
 
     The rule depends on the kind of the experts, the numbers of rows and experts, the number format, the device, and

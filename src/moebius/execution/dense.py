@@ -1,6 +1,6 @@
 """The execution that runs all experts on all rows and then selects: no shape depends on the data."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moebius.core.routing import Routing
@@ -28,7 +28,7 @@ class Dense(Execution):
 
     everyone = True
 
-    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+    def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment."""
         outputs = all_outputs(pool, x)
         return outputs if routing.selection is None else routing.selection.select_outputs(outputs)

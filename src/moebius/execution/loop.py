@@ -1,7 +1,7 @@
 """The readable execution, with whose results tests compare every faster one."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moebius.core.routing import Routing
@@ -24,7 +24,7 @@ class Loop(Execution):
     Reference: ours.
     """
 
-    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+    def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment.
 
         Raises:
@@ -51,7 +51,7 @@ class Loop(Execution):
         return with_zero_gradients(values, idle)
 
 
-def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+def all_outputs(pool: Pool, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows, one after another."""
     outputs = [checked_output(number, expert, x) for number, expert in enumerate(pool.all_experts())]
     return torch.stack(check_shapes(outputs, range(len(outputs))), 1)

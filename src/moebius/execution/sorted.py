@@ -1,7 +1,7 @@
 """The execution that sorts rows by expert and runs each expert on one contiguous segment."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from moebius.core.routing import Routing, Selection
@@ -32,7 +32,7 @@ class Sorted(Execution):
     Reference: ours; Gale, Narayanan, Young, Zaharia 2022, MegaBlocks, section 5 for sorting in the place of padding.
     """
 
-    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "..."]:
+    def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment.
 
         Raises:
@@ -46,7 +46,7 @@ class Sorted(Execution):
         output, order = _run_segments(pool, x, selection)
         return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
 
-    def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
+    def sum(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
         """Σ_a weight_a · expert_a(x_a) over the assignments a of each row."""
         selection = routing.selection
         assert selection is not None

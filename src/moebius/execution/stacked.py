@@ -1,7 +1,7 @@
 """The execution that computes equal experts on the same rows at once."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moebius.core.equality import describe_difference
@@ -36,7 +36,7 @@ class Stacked(Execution):
             return "needs every expert to see every row: the router selects"
         return _refuse_unequal(pool)
 
-    def run(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+    def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
         """The outputs of all experts for all rows."""
         return _grouped_outputs(pool, x)
 
@@ -75,7 +75,7 @@ def _outputs_at_once(pool: Pool, x: Tensor) -> Tensor:
     return outputs if has_rows(outputs, x) else torch.stack(_outputs_one_by_one(pool, x), 1)
 
 
-def all_outputs(pool: Pool, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
+def all_outputs(pool: Pool, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "T E ..."]:
     """The outputs of all experts for all rows: at once where the result is that of the loop, else by the loop."""
     return loop_outputs(pool, x) if _refuse_unequal(pool) else _grouped_outputs(pool, x)
 

@@ -26,6 +26,7 @@ from moebius.execution.auto import Choice, decide
 from moebius.kit.errors import ArgumentError
 from moebius.kit.html import html_table
 from moebius.kit.registry import find, kinds
+from moebius.layers._expert_pools import drop_selection, find_pool, is_callable_pool
 from moebius.routers.soft import Soft
 
 
@@ -88,10 +89,10 @@ class Mixture(nn.Module):
     @property
     def count(self) -> int:
         """E, the number of experts."""
-        return len(_find_pool(self.experts))
+        return len(find_pool(self.experts))
 
     def _repr_html_(self) -> str:
-        pool = _find_pool(self.experts)
+        pool = find_pool(self.experts)
         kinds = Counter(type(expert) for expert in ([pool.template] * len(pool) if isinstance(pool, Stack) else pool))
         rows = [(name, _kind_name(getattr(self, name))) for name in ("gate", "router", "combine")]
         rows.append(("experts", ", ".join(f"{count} × {kind.__name__}" for kind, count in kinds.items())))
@@ -120,7 +121,7 @@ class Mixture(nn.Module):
         with row_context(rows.context):
             # A stack is called like any module, so that its wrappers and hooks act.
             run = _ExpertRun(self, routing)
-            y = self.experts(rows.x, run) if _is_callable_pool(self.experts) else run(self.experts, rows.x)
+            y = self.experts(rows.x, run) if is_callable_pool(self.experts) else run(self.experts, rows.x)
             record_routing(self, run.routing)
             if run.combine_routing is not None:
                 y = self.combine(y, run.combine_routing)
@@ -151,7 +152,7 @@ class Mixture(nn.Module):
             execution, reason = decide(self.execution, Pool(experts), routing, x)
             return Choice(execution.name, reason)
 
-        return self.experts(rows.x, choose) if _is_callable_pool(self.experts) else choose(self.experts, rows.x)
+        return self.experts(rows.x, choose) if is_callable_pool(self.experts) else choose(self.experts, rows.x)
 
     def _score_rows(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> ScoredRows:
         experts = self.count
@@ -191,18 +192,10 @@ class _ExpertRun:
         return y
 
     def _run_every_expert(self, execution: Execution, pool: Pool, x: Tensor) -> Tensor:
-        """Every expert's output for every row, 0 where the expert was not selected.
-
-        With all outputs combine needs no selection, because weights are 0 where an expert was not selected. Compilers
-        and exported graphs handle T rows and E experts more simply than assignments.
-        """
-        routing = self.routing
-        self.combine_routing = replace(routing, selection=None)
-        outputs = execution.run(pool, self.combine_routing, x)
-        weights = routing.weights if routing.head_weights is None else routing.head_weights.abs().sum((1, 3))
-        # The outputs are set to 0 as well: a weight of 0 times an infinite output would be NaN.
-        selected = (weights != 0).view(*weights.shape, *[1] * (outputs.ndim - 2))
-        return torch.where(selected, outputs, 0)
+        """Every expert's output for every row, 0 where the expert was not selected."""
+        outputs = execution.run(pool, replace(self.routing, selection=None), x)
+        values, self.combine_routing = drop_selection(outputs, self.routing)
+        return values
 
     def _run_and_keep_outputs(self, pool: Pool, x: Tensor) -> Tensor:
         """Run every expert on every row, keep the outputs in the routing, and return those that the router selected."""
@@ -231,31 +224,21 @@ def resolve_execution(execution: str | Execution) -> Execution:
 @contextmanager
 def executed_by(model: nn.Module, execution: Execution) -> Iterator[None]:
     """Inside the block all mixtures of the model run by this execution."""
-    before = {part: part.execution for part in model.modules() if isinstance(part, Mixture)}
+    parts = [part for part in model.modules() if isinstance(vars(part).get("execution"), Execution)]
+    before = [(part, vars(part)["execution"]) for part in parts]
     try:
-        for part in before:
-            part.execution = execution
+        for part in parts:
+            vars(part)["execution"] = execution
         yield
     finally:
-        for part, previous in before.items():
-            part.execution = previous
+        for part, previous in before:
+            vars(part)["execution"] = previous
 
 
 def execution_kind(execution: Execution) -> str | None:
     """The kind of an execution that the registry has; None for others."""
     name = execution.name
     return name if name in kinds("execution") and find("execution", name) is type(execution) else None
-
-
-def _is_callable_pool(experts: nn.Module) -> bool:
-    """Whether the experts are called as one module: a stack, or a wrapper around one."""
-    return not isinstance(experts, nn.ModuleList)
-
-
-def _find_pool(experts: nn.Module) -> nn.ModuleList | Stack:
-    """The list or the stack of experts, which may be inside a wrapper."""
-    pools = (part for part in experts.modules() if isinstance(part, Stack | nn.ModuleList))
-    return experts if isinstance(experts, Stack | nn.ModuleList) else next(pools)
 
 
 def _kind_name(part: Any) -> str:

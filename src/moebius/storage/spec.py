@@ -10,7 +10,8 @@ mapping {"kind": …, arguments…} in which a part inside is such a mapping too
 - None: a module or function that no registry knows: its `class`, for people, and the shapes of its `parameters`.
 
 A module that has an earlier place too is {"same_as": that place}, a part of another room than its neighbours has a
-"room", and a number that JSON lacks is {"float": "-inf"}. Parts are made in the order in which a Spec names them, which
+"room", parts that have names (the gates of tasks) are {"named": {name: part}}, and a number that JSON lacks is
+{"float": "-inf"}. Parts are made in the order in which a Spec names them, which
 decides what random numbers each of them draws.
 """
 
@@ -34,6 +35,8 @@ PARTS = {"experts": "experts", "router": "routers", "gate": "gates", "combine": 
 ROOMS = (*PARTS.values(), "layers")
 # Prefix of the class of a stack whose experts are of no known kind.
 STACK_OF = "Stack of "
+# The key of parts that have names.
+NAMED = "named"
 
 
 def describe(model: Any, room: str | None = None) -> dict[str, Any]:
@@ -92,6 +95,9 @@ def unknown_parts(spec: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """
     if isinstance(spec, Mapping) and spec.get("kind", "") is None:
         yield place, spec["class"]
+    elif isinstance(spec, Mapping) and NAMED in spec:
+        for name, inner in spec[NAMED].items():
+            yield from unknown_parts(inner, join_path(place, name))
     elif isinstance(spec, Mapping | list):
         for name, inner in spec.items() if isinstance(spec, Mapping) else enumerate(spec):
             yield from unknown_parts(inner, join_path(place, str(name)))
@@ -178,6 +184,8 @@ class _Describer:
             return plain_value(value)
         if isinstance(value, list | tuple | nn.ModuleList):
             return [self.value(item, join_path(place, str(number)), room) for number, item in enumerate(value)]
+        if isinstance(value, Mapping | nn.ModuleDict):
+            return {NAMED: {name: self.value(item, join_path(place, name), room) for name, item in value.items()}}
         if callable(value):
             return self.part(value, place, room)
         fix = "an argument of one of these types, or a class that is not registered"
@@ -240,6 +248,8 @@ class _Builder:
     def value(self, value: Any, place: str, room: str) -> Any:
         if isinstance(value, list):
             return [self.value(item, join_path(place, str(number)), room) for number, item in enumerate(value)]
+        if isinstance(value, Mapping) and NAMED in value:
+            return {name: self.value(item, join_path(place, name), room) for name, item in value[NAMED].items()}
         if isinstance(value, Mapping):
             return float(value["float"]) if "float" in value else self.part(value, place, room)
         return value

@@ -127,7 +127,7 @@ def require_same_state(part: nn.Module, before: dict[str, Tensor], rule: str) ->
         require_equal(value, before[name], f"{rule}: {name}")
 
 
-def require_repeatable(part: nn.Module, x: Tensor, rows: str) -> None:
+def require_repeatable(part: Callable[[Tensor], Tensor], x: Tensor, rows: str) -> None:
     """Raise unless two calls with the same input, which the message calls `rows`, give the same and leave it alone."""
     before = x.clone()
     first, second = part(x), part(x)
@@ -142,13 +142,21 @@ def require_kept_state(part: nn.Module, call: Callable[[], Any], rows: str) -> N
     require_same_state(part, before, f"changes its state in a batch without {rows}")
 
 
-def require_loadable(part: nn.Module, second: nn.Module, x: Tensor) -> None:
-    """Raise unless `second` gives other outputs than `part` until it loads its state dict, and then the same."""
+def require_loadable(
+    part: nn.Module, second: nn.Module, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor] = nn.Module.__call__
+) -> None:
+    """Raise unless `second` gives other outputs than `part` until it loads its state dict, and then the same.
+
+    Arguments:
+        part, second: two components of the same arguments.
+        x: their input.
+        run: (component, x) → its output.
+    """
     rule = "gives the same outputs whatever torch's generator draws for its parameters"
-    require(not torch.equal(part(x), second(x)), rule, "initialise parameters by torch's generator")
+    require(not torch.equal(run(part, x), run(second, x)), rule, "initialise parameters by torch's generator")
     second.load_state_dict(part.state_dict())
     rule = "gives other outputs once its state dict is loaded"
-    require_equal(second(x), part(x), rule, "register what outputs depend on")
+    require_equal(run(second, x), run(part, x), rule, "register what outputs depend on")
 
 
 def _shape(values: Tensor) -> tuple[int, ...]:

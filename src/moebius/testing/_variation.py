@@ -88,5 +88,5 @@ def _values_of_type(types: set[Any]) -> Iterator[Any]:
         yield from (-torch.inf, 0.5, 4.0)
     elif types == {Sequence[int]}:
         yield [1, 3]
-    elif types == {Router}:
+    elif Router in types:
         yield TopK(2)

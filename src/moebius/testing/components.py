@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from moebius.core.row_context import call_with_context, context
 from moebius.experts.linear import Linear as LinearExpert
@@ -129,8 +129,8 @@ def _require_kept(part: Any, arguments: dict[str, Any], description: dict[str, A
             require(kept == value, rule, f"self.{name} = {name}")
 
 
-def _respond(subject: Subject, part: nn.Module) -> Tensor:
-    """What a component computes for the standard sample, or a router for random scores."""
+def _respond(subject: Subject, part: nn.Module) -> Any:
+    """What a component computes for the standard sample, or a router for random scores: a tensor, or several."""
     if subject.room == "routers" and not isinstance(part, Mixture):
         generator = torch.Generator().manual_seed(0)
         return part(torch.randn(6, part.gate_outputs(_EXPERTS), generator=generator)).weights  # type: ignore[operator]

@@ -1,6 +1,10 @@
-"""The contract of layers: sequences of tokens → one output for each token, and a record of their routing."""
+"""The contract of layers: sequences of tokens → one output for each token, and a record of their routing.
 
-from collections.abc import Callable
+A layer may give several outputs, as a mapping from names (of tasks) to tensors: each of them is held to the rules.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,8 +55,7 @@ def gives_one_output_for_each_token(subject: Subject) -> None:
     """Outputs are (B, S, O) in the precision of the tokens, for three sequences and none."""
     for count in (_SEQUENCES, 0):
         for dtype in DTYPES:
-            y = subject.make().to(dtype)(_tokens(subject, dtype)[:count])
-            require(isinstance(y, Tensor), f"gives a {type(y).__name__}, needs one tensor")
+            y = _run(subject.make().to(dtype), _tokens(subject, dtype)[:count])
             rule = f"gives outputs of shape {tuple(y.shape)} for ({count}, {_TOKENS}) tokens"
             require(y.shape[:-1] == (count, _TOKENS), rule)
             require_dtype(y, dtype, "outputs")
@@ -61,19 +64,21 @@ def gives_one_output_for_each_token(subject: Subject) -> None:
 def treats_sequences_by_themselves(subject: Subject) -> None:
     """A sequence has the outputs that it has alone, in eval."""
     layer, x = subject.make().eval(), _tokens(subject)
-    alone = torch.cat([layer(sequence.unsqueeze(0)) for sequence in x])
-    require_close(alone, layer(x), "gives a sequence other outputs alone than among others")
+    alone = torch.cat([_run(layer, sequence.unsqueeze(0)) for sequence in x])
+    require_close(alone, _run(layer, x), "gives a sequence other outputs alone than among others")
 
 
 def permuting_tokens_permutes_outputs(subject: Subject) -> None:
     """A token's output does not depend on its place in the sequence, in eval."""
     layer, x = subject.make().eval(), _tokens(subject)
-    require_close(layer(x.flip(1)), layer(x).flip(1), "treats tokens by their place: permuted tokens differ")
+    require_close(
+        _run(layer, x.flip(1)), _run(layer, x).flip(1), "treats tokens by their place: permuted tokens differ"
+    )
 
 
 def gives_the_same_twice_in_eval_and_leaves_its_input(subject: Subject) -> None:
     """In eval the same tokens have the same outputs, and are not changed in place."""
-    require_repeatable(subject.make().eval(), _tokens(subject), "tokens")
+    require_repeatable(partial(_run, subject.make().eval()), _tokens(subject), "tokens")
 
 
 def keeps_its_state_where_there_are_no_tokens(subject: Subject) -> None:
@@ -85,7 +90,7 @@ def keeps_its_state_where_there_are_no_tokens(subject: Subject) -> None:
 def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None:
     """Outputs have a gradient for each parameter and for the tokens that is not 0."""
     layer, x = subject.make(), _tokens(subject).requires_grad_()
-    y = layer(x)
+    y = _run(layer, x)
     require(y.requires_grad, "gives outputs without a gradient")
     (y * torch.linspace(0.5, 1.5, y.shape[-1])).square().sum().backward()
     require_gradients(layer, [("the input", x)])
@@ -93,7 +98,7 @@ def passes_a_gradient_to_every_parameter_and_the_input(subject: Subject) -> None
 
 def gives_the_same_once_loaded(subject: Subject) -> None:
     """A second layer gives other outputs until it loads the state dict of the first."""
-    require_loadable(subject.make().eval(), subject.make(1).eval(), _tokens(subject))
+    require_loadable(subject.make().eval(), subject.make(1).eval(), _tokens(subject), _run)
 
 
 def records_a_routing_of_every_token(subject: Subject) -> None:
@@ -111,11 +116,23 @@ def leaves_padding_out(subject: Subject) -> None:
     outputs = []
     for tokens in (poison(x, _MASK), torch.where(_MASK.unsqueeze(-1), x, 7.0)):
         with context(mask=_MASK):
-            outputs.append(layer(tokens))
+            outputs.append(_run(layer, tokens))
         padding = outputs[-1][~_MASK]
         require_equal(padding, torch.zeros_like(padding), "gives padding an output that is not 0")
     require_close(outputs[0], outputs[1], "gives other outputs where other numbers stand in the padding")
-    require_close(outputs[0][:1], layer(x[:1]), "gives a sequence without padding other outputs beside a mask")
+    require_close(outputs[0][:1], _run(layer, x[:1]), "gives a sequence without padding other outputs beside a mask")
+
+
+def _run(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output for tokens; several outputs one behind the other on the last axis."""
+    y = layer(x)
+    outputs = list(y.values()) if isinstance(y, Mapping) else [y]
+    for output in outputs:
+        require(isinstance(output, Tensor), f"gives a {type(output).__name__}, needs one tensor")
+    require(len(outputs) > 0, "gives a mapping without outputs")
+    rule = f"gives outputs of shapes {[tuple(output.shape) for output in outputs]}, whose tokens differ"
+    require(len({output.shape[:-1] for output in outputs}) == 1, rule)
+    return torch.cat(outputs, -1)
 
 
 def _tokens(subject: Subject, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
+from torch import nn
 
 from moebius.core.routing import Router
 from moebius.kit.registry import find, kinds, summary
@@ -114,7 +115,16 @@ def writable_kinds(room: str) -> list[str]:
 
 
 def _is_writable(keyword: Keyword) -> bool:
-    return keyword.default is not REQUIRED or keyword.annotation is Any or bool(value_schema(keyword.annotation))
+    if keyword.default is not REQUIRED or keyword.annotation is Any:
+        return True
+    return not _holds_modules(keyword.annotation) and bool(value_schema(keyword.annotation))
+
+
+def _holds_modules(annotation: Any) -> bool:
+    """Whether a type is that of modules, or of a mapping or a list of them; routers can be written."""
+    if isinstance(annotation, type) and issubclass(annotation, nn.Module):
+        return not issubclass(annotation, Router)
+    return any(map(_holds_modules, typing.get_args(annotation)))
 
 
 def _takes_numbers(schema: Schema) -> bool:

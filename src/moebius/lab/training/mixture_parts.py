@@ -1,16 +1,20 @@
 """Which modules and parameters of a model are gates, and which are experts."""
 
 from collections.abc import Iterable
+from itertools import chain
 
 from torch import nn
 
 from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
 from moebius.layers.attentive_mixture import AttentiveMixture
+from moebius.layers.cgc import CGC
 from moebius.layers.mixture import Mixture
+from moebius.layers.multi_gate_mixture import MultiGateMixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.layers.soft_moe import SoftMoE
 
-MixtureLayer = Mixture | AttentiveMixture | SoftMoE
+MixtureLayer = Mixture | AttentiveMixture | SoftMoE | MultiGateMixture | CGC | PositionMixture
 
 
 def mixture_layers(model: nn.Module) -> list[MixtureLayer]:
@@ -22,7 +26,9 @@ def gate_modules(layer: MixtureLayer) -> list[nn.Module]:
     """The modules that score the experts, without the router."""
     if isinstance(layer, SoftMoE):
         return []
-    return [layer.gate] if isinstance(layer, Mixture) else [layer.gate, layer.query, layer.key]
+    if isinstance(layer, MultiGateMixture | CGC):
+        return list(layer.gates.values())
+    return [layer.gate, layer.query, layer.key] if isinstance(layer, AttentiveMixture) else [layer.gate]
 
 
 def gate_parameters(layer: MixtureLayer) -> list[nn.Parameter]:
@@ -33,10 +39,12 @@ def gate_parameters(layer: MixtureLayer) -> list[nn.Parameter]:
 
 
 def expert_modules(layer: MixtureLayer) -> Iterable[nn.Module]:
-    """The experts one by one, or the stack of them."""
+    """The experts one by one, or the stack of them; and the towers, which learn with them."""
     if isinstance(layer, AttentiveMixture):
         return [*layer.bodies, *layer.heads]
-    return [layer.experts] if isinstance(layer.experts, Stack) else layer.experts
+    pools = [*layer.experts.values(), layer.shared] if isinstance(layer, CGC) else [layer.experts]
+    towers = (layer.towers or {}).values() if isinstance(layer, MultiGateMixture | CGC) else ()
+    return [*chain.from_iterable([pool] if isinstance(pool, Stack) else pool for pool in pools), *towers]
 
 
 def parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
