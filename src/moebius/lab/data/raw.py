@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,11 +78,12 @@ class Raw(NamedTuple):
         identity: text that is the same if and only if the rows are: `hash_content` of the files, with the source's kind
             and all options that change rows, classes or splits. It is the key of the cache file, so that two sources
             must never share one.
-        read: reads the rows; called only where the cache does not hold them.
+        read: reads the rows, as `Contents`, or as a `Table` for a source that is one; called only where the cache does
+            not hold them.
     """
 
     identity: str
-    read: Callable[[], Contents]
+    read: Callable[[], Any]
 
 
 class Source(ABC):
