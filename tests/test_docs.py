@@ -185,3 +185,17 @@ def test_the_first_blocks_of_the_readme_need_no_lab_and_the_others_say_so(tmp_pa
 @pytest.mark.parametrize("document", ["docs/building.md", "docs/execution.md", "docs/studies/one-active.md"])
 def test_the_python_of_a_document_runs_without_the_lab(document, tmp_path):
     run_blocks(blocks(ROOT / document, "python"), tmp_path, without=packages_of_the_lab())
+
+
+@pytest.mark.parametrize("document", ["docs/tables.md"])
+def test_the_python_of_a_document_of_the_lab_runs(document, tmp_path):
+    run_blocks(blocks(ROOT / document, "python"), tmp_path)
+
+
+def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
+    whole, variant = blocks(ROOT / "docs/tables.md", "yaml")
+    path = tmp_path / "tumours.yaml"
+    path.write_text(whole, encoding="utf-8")
+    assert load_recipe(str(path), preset="quick").training.epochs == 3
+    path.write_text(re.sub(r"^variants:.*?^presets", f"{variant}presets", whole, flags=re.M | re.S), encoding="utf-8")
+    assert list(load_recipe(str(path)).resolved_variants()) == ["gumbel"]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moebius.kit.arguments import flatten_features, positive_integer, positive_number
+from moebius.kit.arguments import flatten_features, positive_integer, positive_number, positive_widths
 from moebius.kit.errors import ArgumentError
 from moebius.networks.periodic import Periodic
 from moebius.networks.piecewise_linear import PiecewiseLinear
@@ -109,13 +109,9 @@ class TableEncoder(nn.Module):
         return f"features={self.features}, cardinalities={list(self.cardinalities)}, numeric={self.numeric}"
 
 
-def check_cardinalities(cardinalities: object, features: int) -> tuple[int, ...]:
+def check_cardinalities(cardinalities: Sequence[int], features: int) -> tuple[int, ...]:
     """`cardinalities` as a tuple, if they are whole numbers of at least 1, and at most `features` of them."""
-    if isinstance(cardinalities, str) or not isinstance(cardinalities, Sequence):
-        raise ArgumentError("cardinalities", "needs a list of whole numbers", cardinalities, "cardinalities: [3, 2]")
-    sizes = tuple(cardinalities)
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-        raise ArgumentError("cardinalities", "needs whole numbers of at least 1", list(sizes), "cardinalities: [3, 2]")
+    sizes = positive_widths("cardinalities", cardinalities) if cardinalities else ()
     if len(sizes) > features:
         rule = f"needs at most as many numbers as there are features, {features}"
         raise ArgumentError("cardinalities", rule, list(sizes), f"features={len(sizes)}")

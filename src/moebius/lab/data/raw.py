@@ -87,7 +87,7 @@ class Raw(NamedTuple):
 
 
 class Source(ABC):
-    """The contract of a data source: a set of images with a name.
+    """The contract of a data source: a set of images with a name; for a table see `TableSource`.
 
     A source is one file in the room `data.sources`, or a class that another distribution or `mb.register` adds to it.
     The options of a recipe are the arguments of its constructor.

@@ -77,7 +77,9 @@ def _read_times(column: pd.Series, where: str) -> np.ndarray:
     if is_numeric(column):
         return column.to_numpy()
     try:
-        return pd.to_datetime(column, utc=True, format=None).to_numpy().astype("datetime64[ns]").astype(np.int64)
+        # In other formats a day may stand before or after its month.
+        times = pd.to_datetime(column, utc=True, format="ISO8601")
     except (ValueError, TypeError, OverflowError) as error:
         rule = f"column {column.name!r} holds neither numbers nor dates ({error})"
         raise DataError(f"{where}: {rule}", "write dates as 2024-12-31 in a copy of the file") from error
+    return np.asarray(times.dt.tz_localize(None)).astype("datetime64[ns]").astype(np.int64)

@@ -61,10 +61,10 @@ def read_parquet_table(path: Path) -> pd.DataFrame:
         DataError: the file is no complete parquet file, holds no rows, or two of its columns have one name.
     """
     try:
+        _check_names(pq.read_schema(path).names, path)
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: truncated, or no parquet file: {error}", "write the file again") from error
-    _check_names(table.column_names, path)
     frame = table.to_pandas()
     # An index that pandas has kept is no column of its own; where it has a name it is one.
     frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
