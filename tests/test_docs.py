@@ -202,6 +202,15 @@ def test_two_targets_are_trained_in_less_than_20_lines():
     assert len([line for line in model_and_loop.splitlines() if line]) < 20
 
 
-@pytest.mark.parametrize("document", ["docs/sklearn.md", "docs/tasks.md"])
+@pytest.mark.parametrize("document", ["docs/sklearn.md", "docs/tables.md", "docs/tasks.md"])
 def test_the_python_of_a_document_of_the_lab_runs(document, tmp_path):
     run_blocks(blocks(ROOT / document, "python"), tmp_path)
+
+
+def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
+    whole, variant = blocks(ROOT / "docs/tables.md", "yaml")
+    path = tmp_path / "tumours.yaml"
+    path.write_text(whole, encoding="utf-8")
+    assert load_recipe(str(path), preset="quick").training.epochs == 3
+    path.write_text(re.sub(r"^variants:.*?^presets", f"{variant}presets", whole, flags=re.M | re.S), encoding="utf-8")
+    assert list(load_recipe(str(path)).resolved_variants()) == ["gumbel"]

@@ -46,7 +46,8 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         run: folder of the run, OUT/VARIANT/seed-N.
 
     Returns:
-        The model in evaluation mode, and the `classes`, `domains`, `facts` and `precision` of its training.
+        The model in evaluation mode, and the `classes`, `domains`, `facts` and `precision` of its training; for a table
+        also `columns`, the values of `TableColumns`.
 
     Raises:
         StudyError: the folder holds no finished run.
@@ -72,12 +73,16 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
             not by the image.
 
     Raises:
-        StudyError: the folder holds no finished run.
+        StudyError: the folder holds no finished run, or one that was trained on a table.
         DataError: an image is missing or broken.
         ArgumentError: the domain is unknown, or missing where the run's gate needs it.
     """
     model, data = load_run(Path(run))
     facts, domains = data["facts"], data["domains"]
+    if "size" not in facts:
+        rule = f"{run}: was trained on a table, and not on images"
+        fix = f"model, data = load_run(Path({str(run)!r})); TableColumns.from_values(data['columns']).encode(rows)"
+        raise StudyError(rule, fix)
     color = "grey" if facts["channels"] == 1 else "rgb"
     x = scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
     context = _make_context(model, domain, domains, len(x))

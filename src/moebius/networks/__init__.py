@@ -1,8 +1,20 @@
-"""Networks that gates and experts share: dense layers, and convolutions followed by dense layers."""
+"""Networks that gates and experts share: dense layers, convolutions followed by dense layers, and rows of tables."""
 
 from moebius.networks.activations import ACTIVATIONS, MONOTONE, Activation, activation_named
 from moebius.networks.conv_net import ConvNet
 from moebius.networks.dense import Dense
+from moebius.networks.table_encoder import TableEncoder
+from moebius.networks.table_net import TableNet
 from moebius.networks.vgg import VGG
 
-__all__ = ["ACTIVATIONS", "MONOTONE", "VGG", "Activation", "ConvNet", "Dense", "activation_named"]
+__all__ = [
+    "ACTIVATIONS",
+    "MONOTONE",
+    "VGG",
+    "Activation",
+    "ConvNet",
+    "Dense",
+    "TableEncoder",
+    "TableNet",
+    "activation_named",
+]

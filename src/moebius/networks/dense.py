@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import flatten_features
+from moebius.kit.errors import ArgumentError
 from moebius.networks._dropout import dropout_rate
 from moebius.networks.activations import ACTIVATIONS, activation_named
 
@@ -21,9 +22,11 @@ class Dense(nn.Module):
         outputs: width of the last layer.
         activation: a, one of `ACTIVATIONS`.
         dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
+        residual: whether each hidden layer but the first adds its input: h ← h + a(W h + b). Their widths are equal.
 
     Raises:
-        ArgumentError: an unknown activation, a dropout that is not from 0 to below 1, or an input of another width.
+        ArgumentError: an unknown activation, a dropout that is not from 0 to below 1, widths that differ with residual
+            layers, or an input of another width.
     """
 
     def __init__(
@@ -33,8 +36,13 @@ class Dense(nn.Module):
         outputs: int,
         activation: str = "relu",
         dropout: float | int = 0.0,
+        residual: bool = False,
     ):
         super().__init__()
+        if residual and len(set(hidden)) > 1:
+            rule = "needs equal widths for residual layers, which add their input to their output"
+            raise ArgumentError("hidden", rule, list(hidden), f"hidden: {[max(hidden)] * len(hidden)}")
+        self.residual = residual
         self.features, self.hidden, self.outputs, self.activation = features, tuple(hidden), outputs, activation
         self.dropout = dropout_rate("dropout", dropout)
         self.layers = nn.ModuleList(
@@ -51,8 +59,9 @@ class Dense(nn.Module):
         """The output, with `layer(linear, x)` for each layer, by which those of several networks run at once."""
         activate = ACTIVATIONS[self.activation]
         x = flatten_features(x, self.features)
-        for linear in self.linears[:-1]:
-            x = self.drop(activate(layer(linear, x)))
+        for place, linear in enumerate(self.linears[:-1]):
+            change = self.drop(activate(layer(linear, x)))
+            x = x + change if self.residual and place else change
         return layer(self.linears[-1], x)
 
     @property
@@ -62,4 +71,4 @@ class Dense(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments that the shapes of the parameters do not determine."""
-        return f"activation={self.activation}"
+        return f"activation={self.activation}" + (", residual=True" if self.residual else "")

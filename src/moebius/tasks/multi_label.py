@@ -60,16 +60,16 @@ class MultiLabel(Task):
 
     def row_losses(self, output: Float[Tensor, "T L"], target: Shaped[Tensor, "T L"]) -> Float[Tensor, " T"]:
         """The mean binary cross-entropy of each row's known labels."""
-        output, target, known = self._parts(output, target)
+        output, target, mask = self._parts(output, target)
         weight = output.new_tensor(self.positive_weight)
         losses = F.binary_cross_entropy_with_logits(output, target, reduction="none", pos_weight=weight)
-        return (losses * known).sum(1) / known.sum(1).clamp(min=1)
+        return (losses * mask).sum(1) / mask.sum(1).clamp(min=1)
 
     def row_scores(self, output: Float[Tensor, "T L"], target: Shaped[Tensor, "T L"]) -> Float[Tensor, " T"]:
         """The share of each row's known labels that are right; 1 without any."""
-        output, target, known = self._parts(output, target)
-        wrong = ((output > 0) != (target > 0)) & known
-        return 1 - wrong.sum(1) / known.sum(1).clamp(min=1)
+        output, target, mask = self._parts(output, target)
+        errors = ((output > 0) != (target > 0)) & mask
+        return 1 - errors.sum(1) / mask.sum(1).clamp(min=1)
 
     def row_metrics(self, output: Float[Tensor, "T L"], target: Shaped[Tensor, "T L"]) -> Mapping[str, Tensor]:
         """`exact_match`: whether all known labels are right."""
@@ -82,5 +82,4 @@ class MultiLabel(Task):
     @staticmethod
     def _parts(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = at_least_float32(output)
-        known = ~target.isnan()
-        return output, target.to(output.dtype).nan_to_num(), known
+        return output, target.to(output.dtype).nan_to_num(), ~target.isnan()

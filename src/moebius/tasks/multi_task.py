@@ -124,9 +124,9 @@ class MultiTask(Task):
     def _check_names(self, argument: str, values: Any) -> None:
         if not isinstance(values, Mapping) or not self.tasks.keys() <= values.keys():
             names = sorted(values) if isinstance(values, Mapping) else type(values).__name__
-            what = "outputs" if argument == "model" else "targets"
+            noun = "outputs" if argument == "model" else "targets"
             fix = "{" + ", ".join(f'"{name}": …' for name in self.tasks) + "}"
-            raise ArgumentError(argument, f"needs {what} by name for {', '.join(self.tasks)}", names, fix)
+            raise ArgumentError(argument, f"needs {noun} by name for {', '.join(self.tasks)}", names, fix)
 
 
 def _spread(values: Tensor, rows: Tensor, absent: float) -> Float[Tensor, " T"]:

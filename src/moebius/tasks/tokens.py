@@ -64,9 +64,9 @@ class Tokens(Task):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             rule = f"must give scores for each of a row's positions {tuple(labels.shape[1:])} and class"
             raise ArgumentError("model", rule, shape, f"task=mb.tasks.Tokens(channels={self._other!r})")
-        known = labels[labels != self.ignore_index]
-        if len(known) and not 0 <= int(known.min()) <= int(known.max()) < scores.shape[-1]:
-            wrong = int(known.min()) if int(known.min()) < 0 else int(known.max())
+        labels = labels[labels != self.ignore_index]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[-1]:
+            wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             rule = f"needs labels 0 … {scores.shape[-1] - 1}, or {self.ignore_index} for none"
             raise ArgumentError("data", rule, wrong, f"task=mb.tasks.Tokens(ignore_index={wrong})")
 
@@ -117,5 +117,5 @@ class Tokens(Task):
         return output if self.channels == "last" else output.movedim(1, -1)
 
     def _row_means(self, values: Float[Tensor, "T ..."], target: Int[Tensor, "T ..."]) -> Float[Tensor, " T"]:
-        known: Bool[Tensor, "T _"] = (target != self.ignore_index).flatten(1)
-        return (values.flatten(1) * known).sum(1) / known.sum(1).clamp(min=1)
+        mask: Bool[Tensor, "T _"] = (target != self.ignore_index).flatten(1)
+        return (values.flatten(1) * mask).sum(1) / mask.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The contract of data sources: an identity that is cheap, and rows of two splits; needs the extra `lab`."""
+"""The contract of data sources: a cheap identity, and rows of two splits or a table; needs the extra `lab`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +47,11 @@ def has_the_same_identity_for_the_same_rows(subject: Subject) -> None:
 def reads_the_same_rows_again(subject: Subject) -> None:
     """Each split gives as many rows as it says, the same in a second pass and for a second object."""
     passes = [_read(subject) for _ in range(2)]
+    if _is_table(passes[0]):
+        first, second = passes
+        equal = first.features.equals(second.features) and first.target.equals(second.target)
+        require(equal and first.categories == second.categories, "gives another table when read again")
+        return
     for split in ("train", "test"):
         rows, again = getattr(passes[0], split), getattr(passes[1], split)
         first, second, third = list(rows), list(rows), list(again)
@@ -58,8 +63,15 @@ def reads_the_same_rows_again(subject: Subject) -> None:
 
 
 def labels_rows_by_its_classes(subject: Subject) -> None:
-    """A label is the place or the name of a class; classes are different texts; the test has no class of its own."""
+    """A label is the place or the name of a class; classes are different texts; the test has no class of its own.
+
+    The target of a table is in every row, and none of its features.
+    """
     contents = _read(subject)
+    if _is_table(contents):
+        require(not contents.target.isna().any(), "gives a table whose target is missing in some rows")
+        require(contents.target.name not in contents.features, "gives a table whose features hold its target")
+        return
     classes = contents.classes
     texts = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
     require(texts and len(set(classes)) == len(classes) > 0, f"has the classes {classes!r}, needs different texts")
@@ -70,10 +82,17 @@ def labels_rows_by_its_classes(subject: Subject) -> None:
 
 
 def gives_images_and_their_places(subject: Subject) -> None:
-    """An image is the bytes of a file, a path or an array of uint8, (height, width[, 3]); each row names its file."""
+    """An image is the bytes of a file, a path or an array of uint8, (height, width[, 3]); each row names its file.
+
+    A table has different names of columns, and several rows.
+    """
     from pathlib import Path
 
     contents = _read(subject)
+    if _is_table(contents):
+        require(len(contents.features) == len(contents.target) > 1, "gives a table with fewer than two rows")
+        require(contents.features.columns.is_unique, "gives a table with two columns of one name")
+        return
     places = []
     for split in (contents.train, contents.test):
         for row in split:
@@ -88,6 +107,10 @@ def gives_images_and_their_places(subject: Subject) -> None:
 
 def _read(subject: Subject) -> Any:
     return subject.make().open().read()
+
+
+def _is_table(contents: Any) -> bool:
+    return isinstance(contents, lab("data.tables.table", "Table"))
 
 
 def _equal(first: Any, second: Any) -> bool:

@@ -263,3 +263,17 @@ def test_a_stage_with_classes_that_its_user_lacks_is_refused():
     spec = {"gate": {"kind": "uniform"}, "experts": {"kind": "stage", "stage": "outer"}}
     with pytest.raises(ArgumentError, match="has outputs for classes that the stage which uses it has no outputs for"):
         build_model(spec, FACTS, StageNetworks({"inner": inner, "outer": outer}))
+
+
+def test_a_table_fills_in_features_and_cardinalities():
+    facts = {"features": 5, "cardinalities": [3, 4], "classes": 2, "domains": 1}
+    part = {"gate": {"kind": "table", "hidden": []}, "experts": {"kind": "table", "count": 2, "numeric": "piecewise"}}
+    moe = build_model(part, facts)
+    assert moe.gate.cardinalities == moe.experts[1].cardinalities == (3, 4)
+    assert moe(torch.zeros(6, 5)).shape == (6, 2)
+
+
+def test_a_component_for_images_says_that_a_table_has_none():
+    facts = {"features": 5, "cardinalities": [], "classes": 2, "domains": 1}
+    with pytest.raises(ArgumentError, match=r"^gate\.channels: is missing, and does not follow from the data here"):
+        build_model({"gate": {"kind": "conv"}, "experts": {"kind": "linear", "count": 2}}, facts)

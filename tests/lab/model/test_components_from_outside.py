@@ -7,9 +7,10 @@ from torch import nn
 from moebius.combine import WeightedSum
 from moebius.kit.errors import UnknownKindError
 from moebius.lab.model.build import build_model
-from moebius.lab.model.resolve import FACTS
 from moebius.routers import Soft
 
+# Those of images; a table has cardinalities in the place of channels and size.
+FACTS = ("features", "channels", "size", "classes", "experts", "domains")
 DATA_FACTS = {"features": 48, "channels": 3, "size": 4, "classes": 7, "domains": 2}
 IMAGES = torch.rand(5, 3, 4, 4)
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from moebius.kit.errors import RecipeError, UnknownKindError
+from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.yaml_text import read_yaml, write_yaml
 
@@ -226,3 +227,45 @@ def test_a_local_file_is_found_by_its_path(written, monkeypatch):
     path = Path(written())
     monkeypatch.chdir(path.parent)
     assert load_recipe("small.yaml").name == load_recipe(str(path)).name == "small"
+
+
+TABLE = "sets: [{kind: sklearn, name: iris}]"
+IMAGES = "sets: [{kind: digits}], size: 8, test_rows: 50"
+
+
+def test_models_for_a_table_are_built_without_reading_it(written):
+    part = "{kind: table, hidden: [4, 4], residual: true, numeric: piecewise}"
+    path = written((IMAGES, TABLE), ("{gate: {kind: linear}}", f"{{gate: {{kind: table}}, experts: {part}}}"))
+    recipe = load_recipe(path)
+    assert recipe.resolved_variants()["linear"].model["experts"]["numeric"] == "piecewise"
+    assert guess_facts(recipe.data.model_dump()) == {
+        "features": 10,
+        "cardinalities": [4, 4],
+        "classes": 10,
+        "domains": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("replacements", "line"),
+    [
+        ([(IMAGES, TABLE), ("kind: linear}}", "kind: conv}}")], r"variants\.linear\.gate\.channels: is missing"),
+        ([(IMAGES, "sets: [{kind: sklearn, name: irises}]")], r"data\.sets\[0\]\.name: needs one of iris, wine"),
+        ([(IMAGES, "sets: [{kind: csv, path: a.csv}]")], r"data\.sets\[0\]\.target: is missing, csv needs it"),
+        ([(IMAGES, "sets: [{kind: sklearn, name: iris}, {kind: digits}]")], r"data\.sets: needs a single set"),
+        ([(IMAGES, TABLE), ("epochs: 2", "epochs: 2, augment: [{kind: flip}]")], r"training\.augment: changes images"),
+        ([("size: 8", "size: 8, validation: 1.5")], r"data\.validation: needs a number below 1"),
+        (
+            [("size: 8", "size: 8, validation: 0.1, validation_rows: 5")],
+            r"data\.validation: cannot stand beside validation_rows, .*; remove validation_rows, or remove validation",
+        ),
+    ],
+)
+def test_what_a_table_cannot_have_is_refused(written, replacements, line):
+    with pytest.raises(RecipeError, match=line):
+        load_recipe(written(*replacements))
+
+
+def test_held_out_rows_by_their_share_serve_watch(written):
+    recipe = load_recipe(written(("size: 8", "size: 8, validation: 0.1"), ("epochs: 2", "epochs: 2, watch: {}")))
+    assert recipe.data.validation == 0.1

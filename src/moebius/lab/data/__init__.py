@@ -1,4 +1,4 @@
-"""Named image sets → one uint8 tensor in memory → batches."""
+"""Named image sets → one uint8 tensor in memory, or a table → rows of float32; then batches."""
 
 from moebius.lab.data.batches import Batch, Batches, ordered_batches, scale_pixels
 from moebius.lab.data.load_sets import load_sets

@@ -1,19 +1,19 @@
-"""Several sets of images combined into one data set, in which every set is a domain."""
+"""Several sets of images combined into one data set, in which every set is a domain; or one table."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.cache import Decoded, load_decoded
 from moebius.lab.data.picture import count_channels
 from moebius.lab.data.raw import Source
+from moebius.lab.data.row_draws import check_rows, count_validation_rows, draw_order
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.data.subset import keep_classes
+from moebius.lab.data.tables.table import TableSource
 
 
 def load_sets(
@@ -23,6 +23,7 @@ def load_sets(
     train_rows: int | None = None,
     test_rows: int | None = None,
     validation_rows: int = 0,
+    validation: float | None = None,
     classes: Sequence[str | int] | None = None,
     data_dir: Path | str | None = None,
     cache_dir: Path | str | None = None,
@@ -32,6 +33,8 @@ def load_sets(
     The labels of set d are offset by the number of classes of the sets before it, and its rows have domain d. With
     several sets, the name of a class begins with the name of its set ("mnist 3", "cifar10 cat").
 
+    A table stands alone, and has no `size` and no `color`: see `moebius.lab.data.tables.load_table`.
+
     Arguments:
         sources: one or more sets; each becomes a domain.
         size: height and width of all images, in pixels.
@@ -40,6 +43,8 @@ def load_sets(
         test_rows: number of test rows, drawn likewise; None = all.
         validation_rows: number of training rows to hold out. Which ones does not depend on `train_rows`, and
             `train_rows` does not count them.
+        validation: share of the training rows to hold out, strictly between 0 and 1, in the place of
+            `validation_rows`; None = as many as `validation_rows` says.
         classes: names or positions of the combined classes to keep; labels become positions in this list. None = all.
         data_dir: folder with files in the hub's layout; None = download.
         cache_dir: folder of decoded images; None = `$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`.
@@ -57,14 +62,18 @@ def load_sets(
     """
     if not sources:
         raise ArgumentError("sets", "needs at least one set", [], "sets: [{kind: digits}]")
+    if any(isinstance(source, TableSource) for source in sources):
+        from moebius.lab.data.tables.load_table import load_table
+
+        if len(sources) > 1:
+            names = [source.name for source in sources]
+            raise ArgumentError("sets", "must be one set where it is a table", names, "one recipe for each set")
+        return load_table(sources[0], train_rows, test_rows, validation_rows, validation, classes, data_dir)
     if size < 1:
         raise ArgumentError("size", "must be at least 1 pixel", size, "size: 32")
     count_channels(color)
-    for name, value in (("train_rows", train_rows), ("test_rows", test_rows)):
-        if value is not None and value < 1:
-            raise ArgumentError(name, "must be at least 1, or null for all rows", value, f"{name}: null")
-    if validation_rows < 0:
-        raise ArgumentError("validation_rows", "must be at least 0", validation_rows, "validation_rows: 0")
+    check_rows("train_rows", train_rows)
+    check_rows("test_rows", test_rows)
     data_folder = Path(data_dir) if data_dir is not None else None
     cache_folder = Path(cache_dir) if cache_dir is not None else None
 
@@ -84,15 +93,14 @@ def load_sets(
     train, test = _combine_sets(sets, "train"), _combine_sets(sets, "test")
     if classes is not None:
         names, train, test = keep_classes(names, domains, train, test, classes)
-    validation, train = _hold_out(train, validation_rows, train_rows)
-    if test_rows is not None and test_rows > len(test):
-        rule = f"must be at most {len(test)}, the number of test rows"
-        raise ArgumentError("test_rows", rule, test_rows, "test_rows: null")
+    validation_rows = count_validation_rows(len(train), validation, validation_rows)
+    held_out, train = _hold_out(train, validation_rows, train_rows)
+    check_rows("test_rows", test_rows, len(test), "the number of test rows")
     if test_rows is not None and test_rows < len(test):
-        test = test.take(_draw_order(len(test))[:test_rows].sort().values)
+        test = test.take(draw_order(len(test))[:test_rows].sort().values)
     choice = (names, domains, size, color, train_rows, test_rows, validation_rows)
     content = repr(([decoded.digest for decoded in sets], choice)).encode()
-    return Dataset(train, validation, test, names, domains, hashlib.sha256(content).hexdigest())
+    return Dataset(train, held_out, test, names, domains, hashlib.sha256(content).hexdigest())
 
 
 def _combine_sets(sets: list[Decoded], split: str) -> Split:
@@ -110,24 +118,14 @@ def _combine_sets(sets: list[Decoded], split: str) -> Split:
 def _hold_out(train: Split, validation_rows: int, train_rows: int | None) -> tuple[Split | None, Split]:
     """The validation split, if any, and the rows to train on; both keep the order of the rows."""
     total = len(train)
-    if validation_rows >= total:
-        rule = f"must be below {total}, the number of training rows"
-        raise ArgumentError("validation_rows", rule, validation_rows, "validation_rows: 0")
     remaining = total - validation_rows
-    if train_rows is not None and train_rows > remaining:
-        rule = f"must be at most {remaining}, the number of training rows that are not validation rows"
-        raise ArgumentError("train_rows", rule, train_rows, "train_rows: null")
+    check_rows("train_rows", train_rows, remaining, "the number of training rows that are not validation rows")
     if remaining == total and train_rows in (None, total):
         return None, train
-    order = _draw_order(total)
+    order = draw_order(total)
     validation_index, train_index = order[:validation_rows], order[validation_rows:][:train_rows]
     validation = train.take(validation_index.sort().values) if validation_rows else None
     return validation, train.take(train_index.sort().values)
-
-
-def _draw_order(total: int) -> Tensor:
-    """A random order of `total` rows, the same in every call."""
-    return torch.from_numpy(np.random.default_rng(0).permutation(total))
 
 
 def _number_repeats(names: list[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,15 +78,16 @@ class Raw(NamedTuple):
         identity: text that is the same if and only if the rows are: `hash_content` of the files, with the source's kind
             and all options that change rows, classes or splits. It is the key of the cache file, so that two sources
             must never share one.
-        read: reads the rows; called only where the cache does not hold them.
+        read: reads the rows, as `Contents`, or as a `Table` for a source that is one; called only where the cache does
+            not hold them.
     """
 
     identity: str
-    read: Callable[[], Contents]
+    read: Callable[[], Any]
 
 
 class Source(ABC):
-    """The contract of a data source: a set of images with a name.
+    """The contract of a data source: a set of images with a name; for a table see `TableSource`.
 
     A source is one file in the room `data.sources`, or a class that another distribution or `mb.register` adds to it.
     The options of a recipe are the arguments of its constructor.

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
 from moebius.lab.data.nested import map_nested
+
+if TYPE_CHECKING:
+    from moebius.lab.data.tables.columns import TableColumns
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Dataset:
         classes: names of the classes; a label is a position in it.
         domains: names of the combined sets; a row's domain is a position in it.
         fingerprint: hash that changes whenever an image, a label, a name or the choice of rows changes.
+        columns: how rows of a table become the rows of the splits; None where the data are no table.
     """
 
     train: Split
@@ -72,6 +76,7 @@ class Dataset:
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     fingerprint: str
+    columns: Optional["TableColumns"] = None
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The data on a device; a split that stands for two is moved once."""
@@ -87,14 +92,14 @@ class Dataset:
         return self.domains if len(self.domains) > 1 else ("all",)
 
     @property
-    def facts(self) -> dict[str, int]:
-        """Numbers that constructors of components take from the data: features, channels, size, classes, domains."""
+    def facts(self) -> dict[str, Any]:
+        """What constructors of components take from the data: features, classes and domains.
+
+        Images also have channels and size; a table has cardinalities, the number of codes of each category column.
+        These columns stand last in a row, so that features − len(cardinalities) columns hold numbers.
+        """
         shape = self.train.images.shape[1:]
-        channels, size = shape[0], shape[-1]
-        return {
-            "features": prod(shape),
-            "channels": channels,
-            "size": size,
-            "classes": len(self.classes),
-            "domains": len(self.domains),
-        }
+        shared = {"features": prod(shape), "classes": len(self.classes), "domains": len(self.domains)}
+        if self.columns is not None:
+            return {**shared, "cardinalities": self.columns.cardinalities}
+        return {"features": prod(shape), "channels": shape[0], "size": shape[-1], **shared}

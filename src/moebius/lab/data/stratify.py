@@ -8,10 +8,10 @@ from jaxtyping import Bool, Int
 from moebius.kit.errors import ArgumentError
 
 
-def check_share(share: float) -> float:
-    """Return `share` if it lies strictly between 0 and 1."""
+def check_share(share: float, argument: str = "share") -> float:
+    """Return `share` if it lies strictly between 0 and 1; the error calls it `argument`."""
     if not isinstance(share, Real) or not 0 < share < 1:
-        raise ArgumentError("share", "must lie between 0 and 1", share, "share: 0.2")
+        raise ArgumentError(argument, "must lie between 0 and 1", share, f"{argument}: 0.2")
     return share
 
 

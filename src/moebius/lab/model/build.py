@@ -56,12 +56,13 @@ class StageNetworks:
             self.sources[module] = network["stage"]
 
 
-def build_model(part: Mapping[str, Any], facts: Mapping[str, int], stages: StageNetworks | None = None) -> nn.Module:
+def build_model(part: Mapping[str, Any], facts: Mapping[str, Any], stages: StageNetworks | None = None) -> nn.Module:
     """Build the model of a recipe's model part, for data with these facts; `resolve` says how it is completed.
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, or `layers`, as in a recipe's `model`.
-        facts: `features`, `channels`, `size` (pixels), `classes` and `domains` of the data.
+        facts: `features`, `classes` and `domains` of the data; of images `channels` and `size` (pixels); of a table
+            `cardinalities`.
         stages: the networks for parts of kind `stage`.
 
     Returns:

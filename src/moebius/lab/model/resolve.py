@@ -18,12 +18,12 @@ from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
 
 # Parameters of constructors that a recipe may leave out: their values follow from the data, and `experts` from the
 # mixture. This holds for the components of every room, from inside of the package or outside.
-FACTS = ("features", "channels", "size", "classes", "experts", "domains")
+FACTS = ("features", "cardinalities", "channels", "size", "classes", "experts", "domains")
 
 
 def resolve(
     part: Mapping[str, Any],
-    facts: Mapping[str, int],
+    facts: Mapping[str, Any],
     stages: Mapping[str, Mapping[str, Any]] | None = None,
     labels: Sequence[int] | None = None,
 ) -> Spec:
@@ -37,7 +37,8 @@ def resolve(
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe; or `layers`, a list.
-        facts: `features`, `channels`, `size` (pixels), `classes` and `domains` of the data.
+        facts: `features`, `classes` and `domains` of the data; of images `channels` and `size` (pixels); of a table
+            `cardinalities`.
         stages: for each stage, by name: `model` (the model part that it trains), `part` (path of the network that it
             hands on), `facts` (of its data), `classes` (positions of the classes that the network has outputs for,
             among all classes; None = all), and `labels` (positions, among all classes, of the classes that its labels
@@ -87,7 +88,7 @@ class Resolver:
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
 
-    def model(self, part: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, Any]:
+    def model(self, part: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """The Spec of the whole model."""
         if "layers" in part:
             return self._layers(part["layers"], facts)
@@ -106,7 +107,7 @@ class Resolver:
         path, rest = self.path_of(error.argument)
         return ArgumentError(f"{path}.{rest}".strip("."), error.rule, error.value, error.fix)
 
-    def _layers(self, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, int]) -> dict[str, Any]:
+    def _layers(self, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
         parts: list[dict[str, Any]] = []
         inner_facts = {name: value for name, value in facts.items() if name != "classes"}
         for number, entry in enumerate(entries):
@@ -117,7 +118,7 @@ class Resolver:
             parts.append(self._network(entry, own_facts, str(number), f"layers.{number}"))
         return {"kind": "sequential", "parts": parts}
 
-    def _mixture(self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str) -> dict[str, Any]:
+    def _mixture(self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str) -> dict[str, Any]:
         self.origins[place] = path
         places = {name: (join_path(place, name), join_path(path, name)) for name in PARTS}
         experts = self._experts(part["experts"], facts, *places["experts"])
@@ -144,7 +145,7 @@ class Resolver:
         }
 
     def _experts(
-        self, part: Mapping[str, Any] | Sequence[Mapping[str, Any]], facts: Mapping[str, int], place: str, path: str
+        self, part: Mapping[str, Any] | Sequence[Mapping[str, Any]], facts: Mapping[str, Any], place: str, path: str
     ) -> list[dict[str, Any]]:
         """The experts of one entry, or of a list of entries, each with its `count`."""
         entries = {path: part} if isinstance(part, Mapping) else {f"{path}.{n}": entry for n, entry in enumerate(part)}
@@ -162,7 +163,7 @@ class Resolver:
                 experts.append(self._network(inner, facts, join_path(place, str(len(experts))), entry_path))
         return experts
 
-    def _network(self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str) -> dict[str, Any]:
+    def _network(self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str) -> dict[str, Any]:
         """An expert, or a part of `layers`."""
         if part["kind"] == "mixture":
             return self._mixture(part, facts, place, path)
@@ -171,7 +172,7 @@ class Resolver:
         return self._component(layer_room(part["kind"]), part, facts, place, path, "experts")
 
     def _adapter(
-        self, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str, around: str
+        self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str
     ) -> dict[str, Any]:
         """The adapter around a stage's network, frozen by default; the same one where its options are the same."""
         self.origins[place] = self.origins[join_path(place, "network")] = path
@@ -206,7 +207,7 @@ class Resolver:
         return [list(self.labels).index(label) for label in classes]
 
     def _component(
-        self, room: str, part: Mapping[str, Any], facts: Mapping[str, int], place: str, path: str, around: str = ""
+        self, room: str, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str = ""
     ) -> dict[str, Any]:
         """The component that a part names.
 
@@ -237,7 +238,7 @@ class Resolver:
         inner = {name: self._value(name, values[name], room, facts, place, path) for name in order}
         return {"kind": part["kind"], **({"room": room} if room != (around or room) else {}), **inner}
 
-    def _value(self, name: str, value: Any, room: str, facts: Mapping[str, int], place: str, path: str) -> Any:
+    def _value(self, name: str, value: Any, room: str, facts: Mapping[str, Any], place: str, path: str) -> Any:
         """The value of a keyword; a part where it names a kind, such as a router around another one."""
         place, path = join_path(place, name), join_path(path, name)
         if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":

@@ -1,6 +1,7 @@
-"""The shapes of what parts of a model give, found by running them on one image without values."""
+"""The shapes of rows, and of what parts of a model give, found by running them on one row without values."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -12,8 +13,18 @@ from moebius.layers.mixture import executed_by
 from moebius.storage.spec import Spec, build
 
 
-def output_facts(parts: Sequence[Spec], facts: Mapping[str, int], number: int) -> dict[str, int]:
-    """The facts of what parts give for an image, of which the last is at the place `number`."""
+def row_shape(facts: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of a row of the data: (channels, size, size) for images, (features,) for a table.
+
+    Example:
+        >>> row_shape({"features": 64, "channels": 1, "size": 8}), row_shape({"features": 4, "cardinalities": []})
+        ((1, 8, 8), (4,))
+    """
+    return (facts["channels"], facts["size"], facts["size"]) if "size" in facts else (facts["features"],)
+
+
+def output_facts(parts: Sequence[Spec], facts: Mapping[str, Any], number: int) -> dict[str, int]:
+    """The facts of what parts give for a row, of which the last is at the place `number`."""
     shape = output_shape({"kind": "sequential", "parts": list(parts)}, facts, str(number))
     if len(shape) == 4:
         _, channels, height, width = shape
@@ -21,8 +32,8 @@ def output_facts(parts: Sequence[Spec], facts: Mapping[str, int], number: int) -
     return {"features": shape[-1]}
 
 
-def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size:
-    """The shape of a model's output for one image.
+def output_shape(spec: Spec, facts: Mapping[str, Any], place: str) -> torch.Size:
+    """The shape of a model's output for one row.
 
     Arguments:
         spec: of the model, a sequence.
@@ -37,7 +48,7 @@ def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size
     for device in ("meta", "cpu"):
         with torch.random.fork_rng(devices=()), torch.device(device), torch.no_grad():
             model = build(spec)
-            x = torch.zeros(1, facts["channels"], facts["size"], facts["size"])
+            x = torch.zeros(1, *row_shape(facts))
             context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
             try:
                 with evaluation_mode(model), executed_by(model, Auto()), row_context(context):
@@ -45,6 +56,7 @@ def output_shape(spec: Spec, facts: Mapping[str, int], place: str) -> torch.Size
             except Exception as problem:  # a component can raise anything
                 error = problem
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    rule = f"does not run on what it gets, images or the outputs of the part before it ({lines[0]})"
+    rows = "images" if "size" in facts else "rows"
+    rule = f"does not run on what it gets, {rows} or the outputs of the part before it ({lines[0]})"
     fix = "such as {kind: linear, classes: 64} before it"
     raise ArgumentError(place, rule, spec["parts"][-1]["kind"], fix) from error

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moebius.kit.registry import did_you_mean
+from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
 from moebius.lab.checks.wording import validate
+from moebius.lab.data.tables.table import TableSource
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
@@ -49,11 +50,18 @@ def check_recipe(
         for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
     problems += _check_watching(inner_mapping(raw, "data"), stages, variants)
+    if has_table(inner_mapping(raw, "data")) and any(part.training.augment for part in (*stages, *variants)):
+        augment = training.get("augment") or "in a variant or a stage"
+        problems.append(
+            Problem(("training", "augment"), "changes images, and the data are a table", augment, "augment: []")
+        )
     return file, tuple(variants), tuple(stages), unique_problems(problems)
 
 
-def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
+def guess_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of the data that models are built with; ten classes are assumed for each set, as no data are read.
+
+    Of a table eight columns of numbers and two of three categories each are assumed.
 
     Example:
         >>> guess_facts({"sets": [{"kind": "digits"}], "size": 8})
@@ -61,10 +69,25 @@ def guess_facts(data: Mapping[str, Any]) -> dict[str, int]:
     """
     sets, size, classes = data.get("sets"), data.get("size", 32), data.get("classes")
     domains = len(sets) if isinstance(sets, list) and sets else 1
+    count = len(classes) if isinstance(classes, list) and classes else 10 * domains
+    if has_table(data):
+        return {"features": 10, "cardinalities": [4, 4], "classes": count, "domains": domains}
     size = size if isinstance(size, int) and size > 0 else 32
     channels = 3 if data.get("color") == "rgb" else 1
-    count = len(classes) if isinstance(classes, list) and classes else 10 * domains
     return {"features": channels * size**2, "channels": channels, "size": size, "classes": count, "domains": domains}
+
+
+def has_table(data: Mapping[str, Any]) -> bool:
+    """Whether one of the sets of a recipe's `data` is a table.
+
+    Example:
+        >>> has_table({"sets": [{"kind": "sklearn", "name": "iris"}]}), has_table({"sets": [{"kind": "digits"}]})
+        (True, False)
+    """
+    sets = data.get("sets")
+    named = [source.get("kind") for source in sets if isinstance(source, Mapping)] if isinstance(sets, list) else []
+    components = [find("data.sources", kind) for kind in named if kind in kinds("data.sources")]
+    return any(isinstance(component, type) and issubclass(component, TableSource) for component in components)
 
 
 def _check_variant(
@@ -72,7 +95,7 @@ def _check_variant(
     model: Mapping[str, Any],
     training: Mapping[str, Any],
     changes: Mapping[str, Any],
-    facts: dict[str, int] | None,
+    facts: dict[str, Any] | None,
     stages: Sequence[Stage],
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
@@ -129,6 +152,8 @@ def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
     for place, source in enumerate(sets if isinstance(sets, list) else ()):
         if isinstance(source, Mapping):
             problems += check_component("data.sources", source, ("data", "sets", place), construct=True)
+    if has_table(data) and isinstance(sets, list) and len(sets) > 1:
+        problems.append(Problem(("data", "sets"), "needs a single set where it is a table", sets))
     train_rows, held_out_rows = data.get("train_rows"), data.get("validation_rows")
     if isinstance(train_rows, int) and isinstance(held_out_rows, int) and held_out_rows >= train_rows:
         rule = f"needs fewer rows than train_rows ({train_rows}), of which they are held out"
@@ -138,7 +163,7 @@ def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
 
 def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: Sequence[Variant]) -> list[Problem]:
     """Problems of `watch` in a training without held-out rows."""
-    if data.get("validation_rows"):
+    if data.get("validation_rows") or data.get("validation") is not None:
         return []
     if not any(part.training.watch is not None for part in (*stages, *variants)):
         return []

@@ -9,6 +9,7 @@ from torch import nn
 from moebius.kit.errors import ArgumentError
 from moebius.lab.checks.problems import Problem, parse_path
 from moebius.lab.model.resolve import Resolver
+from moebius.lab.model.shapes import row_shape
 from moebius.lab.training.call_model import call_model
 from moebius.lab.training.precision import autocast
 from moebius.layers.mixture import Mixture
@@ -19,7 +20,7 @@ ROWS = 16
 
 
 def check_execution(
-    spec: Mapping[str, Any], facts: Mapping[str, int], precision: Any, stages: Mapping[str, Any]
+    spec: Mapping[str, Any], facts: Mapping[str, Any], precision: Any, stages: Mapping[str, Any]
 ) -> list[Problem]:
     """The problem of an execution that would refuse what it gets in the run.
 
@@ -38,7 +39,7 @@ def check_execution(
     resolver = Resolver(stages, None)
     with torch.random.fork_rng(devices=()), torch.no_grad(), autocast(str(precision), device):
         model = build(resolver.model(spec, facts)).to(device)
-        x = torch.rand(ROWS, facts["channels"], facts["size"], facts["size"], device=device)
+        x = torch.rand(ROWS, *row_shape(facts), device=device)
         domains = torch.arange(ROWS, device=device) % facts["domains"]
         places = _enter_mixtures(model)
         try:

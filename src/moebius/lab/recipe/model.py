@@ -14,7 +14,7 @@ from moebius.lab.checks.components import check_component, check_keywords, sugge
 from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.resolve import Resolver, layer_room
-from moebius.lab.model.shapes import output_shape
+from moebius.lab.model.shapes import output_shape, row_shape
 from moebius.lab.recipe.kind_schemas import writable_kinds
 from moebius.layers.mixture import Mixture
 
@@ -105,7 +105,7 @@ def _no_count(part: Mapping[str, Any], path: Path) -> Problem:
 
 def dry_build(
     spec: Mapping[str, Any],
-    facts: Mapping[str, int],
+    facts: Mapping[str, Any],
     wrong: Collection[str] = (),
     stages: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Problem]:
@@ -116,7 +116,7 @@ def dry_build(
 
     Arguments:
         spec: the spec of a mixture.
-        facts: features, channels, size, classes and domains of the data.
+        facts: of the data, as for `build_model`.
         wrong: keys of the spec with problems in names or types.
         stages: specs of the stages that the spec may use.
     """
@@ -133,7 +133,7 @@ def dry_build(
     return problems
 
 
-def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
+def _build_once(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
     """The problems of the first part that cannot be built."""
     place: Path = ()
     try:
@@ -148,7 +148,7 @@ def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mappi
             if takes_context(type(mixture.gate)):
                 # Such a gate reads values, and tensors on the meta device have none.
                 return []
-            scores = mixture.gate(torch.zeros(1, facts["channels"], facts["size"], facts["size"]))
+            scores = mixture.gate(torch.zeros(1, *row_shape(facts)))
             if getattr(mixture.gate, "gives_aux", False):
                 scores, _ = scores
     except ArgumentError as error:
@@ -156,8 +156,8 @@ def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mappi
     except RuntimeError as error:
         if not place:
             raise
-        shape = (facts["channels"], facts["size"], facts["size"])
-        return [Problem(place, f"does not take images of shape {shape} ({error})", spec["gate"])]
+        noun = "images" if "size" in facts else "rows"
+        return [Problem(place, f"does not take {noun} of shape {row_shape(facts)} ({error})", spec["gate"])]
     if spec["experts"] is STAND_INS["experts"]:
         return []
     experts = len(mixture.experts)
@@ -170,7 +170,7 @@ def _build_once(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mappi
     return []
 
 
-def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Mapping[str, Any]) -> list[Problem]:
+def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
     """The first problem of parts that cannot be built, or do not fit each other or the data."""
     resolver = Resolver(stages, None)
     try:
@@ -180,7 +180,8 @@ def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, int], stages: Map
         return [from_argument_error(resolver.at_origin(error))]
     if tuple(shape) == (1, facts["classes"]):
         return []
-    rule = f"gives {tuple(shape[1:])} for an image where the data have {facts['classes']} classes"
+    noun = "an image" if "size" in facts else "a row"
+    rule = f"gives {tuple(shape[1:])} for {noun} where the data have {facts['classes']} classes"
     return [Problem(("layers", len(spec["layers"]) - 1), rule, spec["layers"][-1], "{kind: linear} after it")]
 
 

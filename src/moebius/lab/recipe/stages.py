@@ -16,7 +16,7 @@ from moebius.lab.training.settings import Settings
 
 
 def check_stages(
-    raw: Mapping[str, Any], facts: Mapping[str, int] | None
+    raw: Mapping[str, Any], facts: Mapping[str, Any] | None
 ) -> tuple[list[Stage], list[str], list[Problem]]:
     """Check the stages of a recipe.
 
@@ -44,7 +44,7 @@ def check_stages(
     return stages, wrong_names, problems
 
 
-def stage_specs(stages: Sequence[Stage], facts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def stage_specs(stages: Sequence[Stage], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The specs that `StageNetworks` takes, made without the data: the first classes stand for those that are named."""
     return {
         stage.name: {
@@ -57,7 +57,7 @@ def stage_specs(stages: Sequence[Stage], facts: Mapping[str, int]) -> dict[str, 
     }
 
 
-def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, int]) -> dict[str, int]:
+def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a stage's rows: it counts its groups, its own classes or all classes."""
     if rows["groups"] is not None:
         return {**facts, "classes": len(rows["groups"])}
@@ -72,7 +72,7 @@ def _check_stage(
     raw: Mapping[str, Any],
     above: Sequence[Stage],
     wrong_above: Sequence[str],
-    facts: Mapping[str, int] | None,
+    facts: Mapping[str, Any] | None,
 ) -> tuple[Stage | None, list[Problem]]:
     """One stage and its problems.
 

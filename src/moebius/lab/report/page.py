@@ -85,7 +85,8 @@ def _header_facts(study: Study) -> list[tuple[str, str]]:
         f"{count(data[key])} {word}" for key, word in (("train_rows", "train"), ("test_rows", "test")) if data.get(key)
     ]
     names = ", ".join(str(name) for name in data.get("domains") or ())
-    rows = "; ".join(part for part in (names, f"{', '.join(sizes)} images" if sizes else "") if part)
+    noun = "rows" if "cardinalities" in (data.get("facts") or {}) else "images"
+    rows = "; ".join(part for part in (names, f"{', '.join(sizes)} {noun}" if sizes else "") if part)
     classes = f"; {len(study.classes)} classes" if study.classes else ""
     fingerprint = f"; fingerprint {data['fingerprint']}" if data.get("fingerprint") else ""
     stamp = study.about.get("finished") or study.about.get("date")

@@ -19,6 +19,7 @@ from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import digest
 from moebius.lab.training.checkpoint import restore_weights
 from moebius.lab.training.engine import Member
+from moebius.lab.training.fit_parts import fit_parts
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
@@ -90,7 +91,9 @@ def _train_job(
 
     def build_member(number: int, run: RunSpec) -> Member:
         def build() -> nn.Module:
-            return build_model(run.model, rows.facts, stages[number])
+            model = build_model(run.model, rows.facts, stages[number])
+            fit_parts(model, rows.train)
+            return model
 
         def send(event: Event) -> None:
             if number in unfinished:

@@ -151,6 +151,8 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         f"data: {' + '.join(data.domains)}, {len(data.train):,} training rows{held_out}, {len(data.test):,} test rows",
         highlight=False,
     )
+    if data.columns is not None:
+        console.print(f"columns: {data.columns.describe()}", highlight=False, soft_wrap=True)
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
     with folder_lock(folder):
         remove_leftovers(folder)

@@ -73,7 +73,14 @@ def _error_path(folder: Path) -> Path:
 
 def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
     precision = run.training["precision"]
-    about = {"classes": [*data.classes], "domains": [*data.domains], "facts": data.facts, "precision": precision}
+    about: dict[str, Any] = {
+        "classes": [*data.classes],
+        "domains": [*data.domains],
+        "facts": data.facts,
+        "precision": precision,
+    }
+    if data.columns is not None:
+        about["columns"] = data.columns.to_values()
     save(trained.model, run.folder, resolve(run.model, data.facts, run.stages, run.labels), about)
 
 

@@ -83,7 +83,7 @@ def _pick(columns: Mapping[str, Any], names: Names, argument: str, joins: bool) 
     if isinstance(names, str):
         return columns[names]
     if isinstance(names, Mapping):
-        return {own: columns[column] for own, column in names.items()}
+        return {name: columns[column] for name, column in names.items()}
     if joins and all(np.ndim(columns[column]) == 1 for column in names):
         return np.stack([_numbers(argument, column, columns[column]) for column in names], 1)
     return {column: columns[column] for column in names}

@@ -22,7 +22,7 @@ def autocast(precision: str, device: str = "cpu") -> AbstractContextManager[Any]
 def choose_precision(
     precision: Literal["auto", "fp32", "bf16"],
     build: Callable[[], nn.Module],
-    facts: Mapping[str, int],
+    facts: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[Literal["fp32", "bf16"], str]:
     """The precision and the reason for it; `auto` decides by a rule and never by timing.

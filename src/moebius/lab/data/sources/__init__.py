@@ -1,4 +1,4 @@
-"""Data sources: sets of images with their classes; each set becomes one domain of the data."""
+"""Data sources: sets of images with their classes, each of which becomes one domain of the data, or a table."""
 
 from moebius.kit.registry import open_room
 

@@ -1,10 +1,12 @@
 """The keys of a recipe's file."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
 from moebius.lab.recipe.schema.report import ReportSpec
 from moebius.lab.training.settings import Settings
@@ -24,16 +26,18 @@ Network = Annotated[dict[str, Any], place_of("network-change")]
 
 
 class DataSpec(Strict):
-    """The images and how they are read: the arguments of `moebius.lab.data.load_sets`.
+    """The images, or the table, and how they are read: the arguments of `moebius.lab.data.load_sets`.
 
     Arguments:
-        sets: the data sets, at least one; each is a domain, and their classes are counted one after another.
+        sets: the data sets, at least one; each is a domain, and their classes are counted one after another. A table
+            (csv, parquet, sklearn) stands alone.
         size: height and width that images are scaled to, in pixels, at least 1.
-        color: grey or rgb.
+        color: grey or rgb, of images.
         classes: names or numbers of the classes to keep; null for all.
         train_rows: number of training rows to keep, at least 1; null for all.
         test_rows: number of test rows to keep, at least 1; null for all.
         validation_rows: number of training rows that are held out and never trained on, at least 0.
+        validation: share of the training rows that is held out, between 0 and 1, in the place of validation_rows.
     """
 
     sets: list[Annotated[dict[str, Any], place_of("source")]] = Field(min_length=1)
@@ -43,6 +47,16 @@ class DataSpec(Strict):
     train_rows: AtLeastOne | None = None
     test_rows: AtLeastOne | None = None
     validation_rows: int = Field(default=0, ge=0)
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+        """Rows are held out by their number or by their share."""
+        if values.get("validation") is not None and values.get("validation_rows"):
+            rule = "cannot stand beside validation_rows, because both say how many rows are held out"
+            fix = "remove validation_rows, or remove validation"
+            return [Problem(("validation",), rule, values["validation"], fix)]
+        return []
 
 
 class PretrainingSpec(Strict):
@@ -89,7 +103,7 @@ class RecipeFile(Strict):
         title: the question that the study asks; the heading of the report.
         description: what is compared, in a few sentences.
         time: how long the study takes, as its author measured.
-        data: the images and how they are read.
+        data: the images, or the table, and how they are read.
         training: how every variant is trained.
         pretraining: what the stages share.
         stages: by name, networks that are trained before the variants; each may use those above it.

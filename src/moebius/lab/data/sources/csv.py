@@ -1,0 +1,82 @@
+"""Tables in text files of separated values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data.raw import Raw, check_text, hash_content
+from moebius.lab.data.tables.table import Table, TableOptions, TableSource
+
+
+class CSV(TableSource):
+    """A table in a text file whose first line names the columns: numbers, categories, and a target to predict.
+
+    Numbers are standardised by the training rows. A missing number becomes their median, and a further feature tells
+    where it was missing. Text, truth values and the columns of `categories` are categories: each becomes a code, and
+    missing or unknown ones the code 0. A table is the only set of its data.
+
+    Arguments:
+        path: the file; a relative path is searched in the current folder, then in the data folder.
+        target: name of the column to predict.
+        columns: names of the columns that the model sees; null = all but target, group and time.
+        drop: names of columns that the model does not see.
+        categories: names of columns whose numbers are categories.
+        numbers: names of columns whose text has to be numbers; a value that is none is refused with its row.
+        target_type: classes or numbers; null = classes for text, truth values, and at most 20 different whole numbers.
+        test: share of the rows to test on, the same share of each class, strictly between 0 and 1.
+        group: name of a column: rows with one value are all trained on or all tested on. The model does not see it.
+        time: name of a column of numbers or dates: the latest rows are tested on. The model does not see it.
+        seed: of the random choice of test rows, at least 0.
+        separator: text between two values.
+        missing: texts that stand for a missing value, beside an empty one, NA, NaN, null and such.
+        name: short name of the table; null = the name of the file.
+
+    Raises:
+        ArgumentError: an empty path or target, a share that does not lie between 0 and 1, or options that exclude each
+            other.
+
+    Example:
+        >>> CSV("tables/patients.csv", target="diagnosis").name
+        'patients'
+
+    Reference: ours; the format is RFC 4180.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str,
+        columns: Sequence[str] | None = None,
+        drop: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        numbers: Sequence[str] = (),
+        target_type: str | None = None,
+        test: float = 0.2,
+        group: str | None = None,
+        time: str | None = None,
+        seed: int = 0,
+        separator: str = ",",
+        missing: Sequence[str] = (),
+        name: str | None = None,
+    ):
+        self.path = check_text("path", path)
+        names = (None if columns is None else tuple(columns), tuple(drop), tuple(categories), tuple(numbers))
+        self.options = TableOptions(target, *names, target_type, test, group, time, seed)
+        if len(separator) != 1:
+            raise ArgumentError("separator", "needs one character", separator, 'separator: ";"')
+        self.separator, self.missing = separator, tuple(missing)
+        self.name = name or Path(path).stem
+
+    def open(self, data_dir: Path | None = None) -> Raw:
+        """Find the file, in the current folder or in `data_dir`."""
+        from moebius.lab.data.tables.read_file import find_file
+
+        path = find_file(self.path, data_dir)
+
+        def read() -> Table:
+            from moebius.lab.data.tables.make_table import make_table
+            from moebius.lab.data.tables.read_file import read_csv
+
+            return make_table(read_csv(path, self.separator, self.missing), self.options, str(path))
+
+        return Raw(hash_content([path], "csv", self.options, self.separator, self.missing), read)

@@ -1,0 +1,73 @@
+"""Tables in parquet files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from moebius.lab.data.raw import Raw, check_text, hash_content
+from moebius.lab.data.tables.table import Table, TableOptions, TableSource
+
+
+class Parquet(TableSource):
+    """A table in a parquet file: numbers, categories, and a target to predict.
+
+    Columns become features as those of kind `csv` do; dictionary columns are categories, too. Images in parquet files
+    are of kind `hub`. A table is the only set of its data.
+
+    Arguments:
+        path: the file; a relative path is searched in the current folder, then in the data folder.
+        target: name of the column to predict.
+        columns: names of the columns that the model sees; null = all but target, group and time.
+        drop: names of columns that the model does not see.
+        categories: names of columns whose numbers are categories.
+        numbers: names of columns whose text has to be numbers; a value that is none is refused with its row.
+        target_type: classes or numbers; null = classes for text, truth values, and at most 20 different whole numbers.
+        test: share of the rows to test on, the same share of each class, strictly between 0 and 1.
+        group: name of a column: rows with one value are all trained on or all tested on. The model does not see it.
+        time: name of a column of numbers or dates: the latest rows are tested on. The model does not see it.
+        seed: of the random choice of test rows, at least 0.
+        name: short name of the table; null = the name of the file.
+
+    Raises:
+        ArgumentError: an empty path or target, a share that does not lie between 0 and 1, or options that exclude each
+            other.
+
+    Example:
+        >>> Parquet("tables/patients.parquet", target="diagnosis").name
+        'patients'
+
+    Reference: ours; the format is Apache Parquet.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str,
+        columns: Sequence[str] | None = None,
+        drop: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        numbers: Sequence[str] = (),
+        target_type: str | None = None,
+        test: float = 0.2,
+        group: str | None = None,
+        time: str | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        self.path = check_text("path", path)
+        names = (None if columns is None else tuple(columns), tuple(drop), tuple(categories), tuple(numbers))
+        self.options = TableOptions(target, *names, target_type, test, group, time, seed)
+        self.name = name or Path(path).stem
+
+    def open(self, data_dir: Path | None = None) -> Raw:
+        """Find the file, in the current folder or in `data_dir`."""
+        from moebius.lab.data.tables.read_file import find_file
+
+        path = find_file(self.path, data_dir)
+
+        def read() -> Table:
+            from moebius.lab.data.tables.make_table import make_table
+            from moebius.lab.data.tables.read_file import read_parquet_table
+
+            return make_table(read_parquet_table(path), self.options, str(path))
+
+        return Raw(hash_content([path], "parquet", self.options), read)
