@@ -11,6 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+import moebius as mb
+from moebius.kit import registry
+
 # The machine may be busy: an example that takes long is no failure. The examples are the same on every run.
 settings.register_profile("moebius", deadline=None, derandomize=True, max_examples=30, database=None)
 settings.load_profile("moebius")
@@ -23,6 +26,13 @@ def threads() -> Iterator[None]:
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """`mb.register` whose kinds are forgotten when the test ends, so that tests that walk a room do not meet them."""
+    monkeypatch.setattr(registry, "_plugins", {room: dict(kinds) for room, kinds in registry._plugins.items()})
+    return mb.register
 
 
 @pytest.fixture(scope="session")

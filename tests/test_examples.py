@@ -14,6 +14,7 @@ MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for pa
 
 
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.usefixtures("register")
 def test_examples_run(name):
     module = importlib.import_module(name)
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

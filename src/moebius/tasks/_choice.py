@@ -57,6 +57,7 @@ def as_task(task: TaskLike | Any) -> Task:
     Example:
         >>> as_task({"kind": "regression", "loss": "huber"}).loss_name
         'huber'
+        >>> import torch
         >>> as_task(torch.nn.L1Loss(reduction="none")).row_losses(torch.zeros(2), torch.ones(2))
         tensor([1., 1.])
     """

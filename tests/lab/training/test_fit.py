@@ -183,7 +183,7 @@ def test_held_out_rows_end_it_and_choose_the_epoch():
         ({"validation": 1.5}, "validation: needs rows, or a share"),
         ({"validation": 0.0, "patience": 2}, "validation: must hold rows out"),
         ({"epochs": 0}, "epochs: needs a number of at least 1, got 0\n  fix: epochs=20"),
-        ({"data": (torch.zeros(3, 4), torch.zeros(2, dtype=torch.long))}, "data: needs inputs and as many labels"),
+        ({"data": (torch.zeros(3, 4), torch.zeros(2, dtype=torch.long))}, "data: needs as many targets as inputs"),
         ({"data": (torch.zeros(9, 4), torch.full((9,), 7)), "validation": 0.0}, "data: needs labels 0 … 2"),
         ({"optimizer": "adan"}, "optimizer.kind: no such kind, got 'adan'\n  fix: did you mean adam or adamw"),
     ],
