@@ -86,14 +86,14 @@ def test_a_module_of_a_known_kind_is_not_supplied(tmp_path):
         mb.load(tmp_path, experts=[None, nn.Linear(4, 3)])
 
 
-def test_a_class_that_is_registered_needs_nothing(tmp_path):
+def test_a_class_that_is_registered_needs_nothing(tmp_path, register):
     class Doubled(mb.Mixture):
         """Twice the mixture."""
 
         def forward(self, x, context=None, mask=None):
             return 2 * super().forward(x, context, mask)
 
-    mb.register("layers", "doubled_in_a_test")(Doubled)
+    register("layers", "doubled_in_a_test")(Doubled)
     model = Doubled(mb.gates.Linear(4, 2), [mb.experts.Linear(4, 3) for _ in range(2)], mb.routers.TopK(1))
     mb.save(model, tmp_path)
     loaded = mb.load(tmp_path)
