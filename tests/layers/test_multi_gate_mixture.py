@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 import moebius as mb
@@ -437,3 +438,22 @@ def test_gates_that_see_other_rows_are_named():
         moe(torch.zeros(5, 7, 4))
     with pytest.raises(ArgumentError, match=r"^mask: "):
         moe(torch.zeros(5, 7, 4), mask=torch.ones(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("outputs", [False, True])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("router", ["soft", "top_2"])
+def test_a_checkpoint_that_repeats_the_forward_has_the_same_gradients_and_records_once(router, use_reentrant, outputs):
+    moe, x, mask = Joined(make_mixture(router)), make_tokens().requires_grad_(), MASK
+    gradients = []
+    for is_repeated in (False, True):
+        with mb.context(mask=mask), mb.record(moe, outputs=outputs) as log:
+            y = checkpoint(moe, x, use_reentrant=use_reentrant) if is_repeated else moe(x)
+        assert {path: len(calls) for path, calls in log.items()} == {
+            f"layer.gates.{task}": 1 for task in moe.layer.tasks
+        }
+        for tensor in (x, *moe.parameters()):
+            tensor.grad = None
+        y.square().sum().backward()
+        gradients.append([tensor.grad for tensor in (x, *moe.parameters())])
+    torch.testing.assert_close(*gradients)
