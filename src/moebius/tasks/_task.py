@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-# A tensor whose first axis counts the rows, or such tensors by name.
-Rows = Tensor | Mapping[str, Tensor]
 # The target of a row that has none, where targets are whole numbers; torch's default for `ignore_index`.
 ABSENT = -100
 

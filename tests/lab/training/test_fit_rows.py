@@ -31,6 +31,9 @@ class Rows(torch.utils.data.Dataset):
 FORMS = {
     "tensors": ((X, Y), {}),
     "arrays": ((X.numpy(), Y.numpy()), {}),
+    "arrays of int32": ((X.numpy(), Y.int().numpy()), {}),
+    "truth values": ((X, Y.bool()), {}),
+    "list of two batches": ([(X[:9], Y[:9]), (X[9:], Y[9:])], {}),
     "float64 arrays": ((X.double().numpy(), Y.numpy()), {}),
     "frames": ((FRAME[["a", "b"]], FRAME["kind"]), {}),
     "frame and a column": ((FRAME, "kind"), {}),

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.data.nested import tensors_of
+from moebius.lab.data.nested import map_nested, tensors_of
 
 # Names of columns: one, several, or the names that they are to have → one each.
 Names = str | Sequence[str] | Mapping[str, str]
@@ -38,7 +38,8 @@ def read_rows(
         ArgumentError: the form is another, a name is unknown, a column holds text, there are no rows, or inputs are not
             numbers.
     """
-    if isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], str):
+    is_list_of_batches = isinstance(data, list) and all(isinstance(each, tuple | list | Mapping) for each in data)
+    if isinstance(data, tuple | list) and len(data) == 2 and not is_list_of_batches:
         x, y = data
         if isinstance(y, str):
             x, y = _split_columns(name, _columns(x), inputs, y)
@@ -50,6 +51,8 @@ def read_rows(
         rule = "needs inputs and targets: a pair, a table with target=, or batches"
         raise ArgumentError(name, rule, type(data).__name__, f"{name}=(x, y)")
     x, y = _as_tensors(name, x, dtype), _as_tensors(name, y, dtype)
+    # torch's losses take whole numbers as int64 alone; no value changes.
+    y = map_nested(y, lambda tensor: tensor if tensor.is_floating_point() else tensor.long())
     _check_lengths(name, x, y)
     return x, y
 
