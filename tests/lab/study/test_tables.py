@@ -130,3 +130,18 @@ def test_predict_says_that_a_run_is_of_a_table(customers, tmp_path):
     with pytest.raises(StudyError, match="was trained on a table, and not on images") as caught:
         predict(folder / "plain" / "seed-0", [tmp_path / "a.png"])
     assert "TableColumns" in caught.value.fix
+
+
+def test_a_target_of_numbers_is_refused_before_a_folder_is_made(tmp_path):
+    rows = pd.DataFrame({"a": np.arange(60) / 7, "y": np.arange(60) / 3})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    recipe = {
+        "name": "numbers",
+        "data": {"sets": [{"kind": "csv", "path": str(tmp_path / "rows.csv"), "target": "y"}]},
+        "model": MODEL,
+        "variants": {"plain": None},
+    }
+    with pytest.raises(StudyError, match="the target 'y' is numbers, and a recipe learns classes") as caught:
+        mb.lab.run(recipe, tmp_path / "study", workers=1)
+    assert "target_type: classes" in (caught.value.fix or "")
+    assert not (tmp_path / "study").exists()

@@ -153,6 +153,9 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     )
     if data.columns is not None:
         console.print(f"columns: {data.columns.describe()}", highlight=False, soft_wrap=True)
+    if data.train.labels.is_floating_point():
+        fix = 'target_type: classes    # or in Python mb.fit(model, frame, target=…, task="regression")'
+        raise StudyError(f"data.sets: the target {data.classes[0]!r} is numbers, and a recipe learns classes", fix)
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
     with folder_lock(folder):
         remove_leftovers(folder)

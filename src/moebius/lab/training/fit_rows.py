@@ -1,7 +1,7 @@
 """Rows in the forms in which people have them, as tensors: inputs and targets."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def _pick(columns: Mapping[str, Any], names: Names, argument: str, joins: bool) 
 
 def _read_batches(name: str, data: Any, inputs: Names | None, target: Names | None) -> tuple[Any, Any]:
     is_map_style = hasattr(data, "__getitem__") and not isinstance(data, list)
-    batches = DataLoader(data, _AT_ONCE) if is_map_style else data
+    batches = DataLoader(cast(Any, data), _AT_ONCE) if is_map_style else data
     pairs: list[tuple[Any, Any]] = []
     for batch in batches:
         if isinstance(batch, Mapping):
