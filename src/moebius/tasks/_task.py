@@ -20,13 +20,13 @@ class Task:
     mixtures but how a model's outputs are to be read.
 
     Attributes:
-        loss_name: of the loss, in metrics and results.
+        loss_name: of the loss, in metrics and results; not "loss", which is the sum of all that is minimised.
         score_name: of the score, of which more is better.
 
     Reference: ours.
     """
 
-    loss_name: ClassVar[str] = "loss"
+    loss_name: ClassVar[str] = "row_loss"
     score_name: ClassVar[str] = "score"
 
     def for_model(self, model: nn.Module) -> "Task":

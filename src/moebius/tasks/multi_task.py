@@ -38,6 +38,7 @@ class MultiTask(Task):
     Reference: Caruana 1997, Multitask Learning.
     """
 
+    loss_name: ClassVar[str] = "weighted_loss"
     score_name: ClassVar[str] = "mean_score"
     example: ClassVar[Mapping[str, Any]] = {"tasks": {"a": Classification(), "b": Regression()}, "weights": {"b": 0.5}}
     exempt: ClassVar[Mapping[str, str]] = {

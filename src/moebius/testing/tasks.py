@@ -91,10 +91,11 @@ def predicts_columns_of_rows(subject: Subject) -> None:
 
 
 def names_its_loss_and_its_score(subject: Subject) -> None:
-    """Metrics and results show the loss and the score under the task's own names."""
+    """Metrics and results show both under the task's own names, which are none of those that training has."""
     task = subject.make()
     names = [task.loss_name, task.score_name]
     require(all(isinstance(name, str) and name.isidentifier() for name in names), f"has the names {names}")
+    require({"loss", "l2"}.isdisjoint(names), f"has the names {names}, and loss and l2 are terms of training itself")
 
 
 def has_losses_with_gradients(subject: Subject) -> None:

@@ -123,6 +123,57 @@ def test_a_function_of_rows_and_metrics_of_a_split():
         mb.fit(moe, (X, y), task="regression", metrics={"all": lambda output, target: output}, epochs=1)
 
 
+class Two(nn.Module):
+    """Two heads behind a mixture."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, 3), nn.Linear(2, 3)])
+
+    def forward(self, x):
+        y = self.body(x)
+        return {"kind": y[:, :2], "price": y[:, 2:]}
+
+
+class Positions(nn.Module):
+    """Two positions for a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, 4), nn.Linear(2, 4)])
+
+    def forward(self, x):
+        return self.body(x).unflatten(1, (2, 2))
+
+
+LEARNED = {
+    "classification": ("classification", lambda: moe(2), Y),
+    "regression": ("regression", lambda: moe(2), X),
+    "multi_label": ("multi_label", lambda: moe(2), (X > 0).float()),
+    "tokens": ("tokens", Positions, (X > 0).long()),
+    "multi_task": (
+        {"kind": "multi_task", "tasks": {"kind": "classification", "price": "regression"}},
+        Two,
+        {"kind": Y, "price": X[:, 1]},
+    ),
+    "function": (nn.L1Loss(reduction="none"), lambda: moe(2), X),
+}
+
+
+def moe(width):
+    return mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, width), nn.Linear(2, width)])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_task_is_learned(name):
+    task, make, targets = LEARNED[name]
+    torch.manual_seed(0)
+    trained = mb.fit(make(), (X, targets), task=task, epochs=60, lr=0.1, batch_size=10, validation=0)
+    losses = [entry["train"]["loss"] for entry in trained.metrics]
+    assert losses[-1] < 0.4 * losses[0]
+    assert trained.test.score > trained.metrics[0]["test"][trained.test.score_name]
+
+
 @pytest.mark.parametrize(
     ("task", "width", "targets"),
     [

@@ -87,7 +87,8 @@ class Objective:
         weight = settings.cross_entropy(epoch)
         # Not 0 · loss: an output that the objective does not use may be infinite.
         total = loss if weight == 1 else weight * loss if weight else loss.new_zeros(())
-        terms = {"loss": total, self.task.loss_name: loss.detach()}
+        # The total last: a task whose loss has the same name must not replace it.
+        terms = {self.task.loss_name: loss.detach(), "loss": total}
         if not settings.losses:
             return terms
         routings = [routing for calls in log.values() for routing in calls]
