@@ -38,14 +38,17 @@ def expert_output(number: int, expert: nn.Module, x: Tensor, rows: Tensor) -> Te
         raise ArgumentError(f"experts.{number}", rule, 1, "a larger batch, or nn.GroupNorm in its place") from error
 
 
-def checked_output(number: int, expert: nn.Module, x: Tensor, pool: str = "experts") -> Tensor:
+def checked_output(
+    number: int | str, expert: nn.Module, x: Tensor, pool: str = "experts", noun: str = "expert"
+) -> Tensor:
     """The output of expert `number` for the rows of this call.
 
     Arguments:
-        number: of the expert, for errors.
-        expert: the module.
+        number: of the expert, or its name, for errors.
+        expert: the module, or another part that gives an entry for each row.
         x: its rows.
         pool: the name of the list of experts, for errors.
+        noun: what the module is, for errors.
 
     Raises:
         ArgumentError: the output is not a tensor, or does not have one entry for each row.
@@ -53,9 +56,9 @@ def checked_output(number: int, expert: nn.Module, x: Tensor, pool: str = "exper
     output = call_with_context(expert, x)
     if has_rows(output, x):
         return output
-    rule = f"the expert, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
+    rule = f"the {noun}, a {type(expert).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
     is_tensor = isinstance(output, Tensor)
-    fix = "an expert that treats its rows one by one" if is_tensor else adapter_line("expert", output, len(x))
+    fix = f"another {noun}, that treats its rows one by one" if is_tensor else adapter_line(noun, output, len(x))
     raise ArgumentError(f"{pool}.{number}", rule, describe_output(output), fix)
 
 

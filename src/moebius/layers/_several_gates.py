@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.gate_call import ScoredRows, score_rows
-from moebius.core.module_outputs import adapter_line, describe_output
 from moebius.core.recording import is_recording_outputs, record_routing
 from moebius.core.routing import Router, Routing, Selection
-from moebius.core.row_context import call_with_context
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
-from moebius.execution._running import has_rows, with_gate_gradients
+from moebius.execution._running import checked_output, with_gate_gradients
 from moebius.kit.errors import ArgumentError
 from moebius.layers._expert_pools import PoolOutputs, drop_selection, find_pool, run_pool
 from moebius.layers.attentive_mixture import AttentiveMixture
@@ -218,17 +216,10 @@ def apply_towers(towers: nn.ModuleDict | None, values: Mapping[str, Tensor]) -> 
     """
     if towers is None:
         return dict(values)
-    return {name: _tower_output(name, towers[name], x) if name in towers else x for name, x in values.items()}
-
-
-def _tower_output(name: str, tower: nn.Module, x: Tensor) -> Tensor:
-    y = call_with_context(tower, x)
-    if has_rows(y, x):
-        return y
-    rule = f"the tower, a {type(tower).__name__}, must give one tensor whose first axis is that of its {len(x)} rows"
-    is_tensor = isinstance(y, Tensor)
-    fix = "a tower that treats its rows one by one" if is_tensor else adapter_line("tower", y, len(x))
-    raise ArgumentError(f"towers.{name}", rule, describe_output(y), fix)
+    return {
+        name: checked_output(name, towers[name], x, "towers", "tower") if name in towers else x
+        for name, x in values.items()
+    }
 
 
 def _demand(call: GateCall, selection: Selection | None, pool: str, counts: Mapping[str, int]) -> Selection | None:

@@ -160,6 +160,17 @@ LEARNED = {
 }
 
 
+def test_gates_of_a_layer_of_several_tasks_have_their_own_paths():
+    gates = {"kind": nn.Linear(2, 3), "price": nn.Linear(2, 3)}
+    towers = {"kind": nn.Linear(4, 2), "price": nn.Linear(4, 1)}
+    layer = mb.layers.MultiGateMixture(gates, [nn.Linear(2, 4) for _ in range(3)], towers)
+    task = LEARNED["multi_task"][0]
+    trained = mb.fit(layer, (X, {"kind": Y, "price": X[:, 1]}), task=task, epochs=60, lr=0.05, validation=0)
+    assert set(trained.test.gates) == {"gates.kind", "gates.price"}
+    assert trained.test.metric("kind_accuracy") > 0.9
+    assert trained.test.metric("price_r2") > 0.9
+
+
 def moe(width):
     return mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, width), nn.Linear(2, width)])
 

@@ -22,6 +22,7 @@ from moebius.lab.diagnostics.load import load
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.metrics import Metric, compute_metric
+from moebius.lab.training.mixture_parts import MixtureLayer
 from moebius.lab.training.summary import html_summary
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
@@ -200,8 +201,12 @@ def evaluate(
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
     row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
     rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
-    order = [path for path, _ in call.model.named_modules(remove_duplicate=False)]
-    all_gates = {gate_name(path): gates[path].cpu() for path in sorted(gates, key=order.index)}
+    modules = dict(call.model.named_modules(remove_duplicate=False))
+    all_gates = {
+        # A layer of several gates records the routings of each under the gate's own path.
+        gate_name(path) if isinstance(modules[path], MixtureLayer) else path: gates[path].cpu()
+        for path in sorted(gates, key=[*modules].index)
+    }
     return [
         Evaluation(
             *rows,

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Raw, check_text, hash_content
-from moebius.lab.data.tables.table import Table, TableOptions, TableSource
+from moebius.lab.data.raw import check_text
+from moebius.lab.data.tables.table import TableFile, TableOptions
 
 
-class CSV(TableSource):
+class CSV(TableFile):
     """A table in a text file whose first line names the columns: numbers, categories, and a target to predict.
 
     Numbers are standardised by the training rows. A missing number becomes their median, and a further feature tells
@@ -65,18 +66,10 @@ class CSV(TableSource):
         if len(separator) != 1:
             raise ArgumentError("separator", "needs one character", separator, 'separator: ";"')
         self.separator, self.missing = separator, tuple(missing)
-        self.name = name or Path(path).stem
+        self.name, self.form = name or Path(path).stem, ("csv", separator, tuple(missing))
 
-    def open(self, data_dir: Path | None = None) -> Raw:
-        """Find the file, in the current folder or in `data_dir`."""
-        from moebius.lab.data.tables.read_file import find_file
+    def read_frame(self, path: Path) -> Any:
+        """The columns of the file."""
+        from moebius.lab.data.tables.read_file import read_csv
 
-        path = find_file(self.path, data_dir)
-
-        def read() -> Table:
-            from moebius.lab.data.tables.make_table import make_table
-            from moebius.lab.data.tables.read_file import read_csv
-
-            return make_table(read_csv(path, self.separator, self.missing), self.options, str(path))
-
-        return Raw(hash_content([path], "csv", self.options, self.separator, self.missing), read)
+        return read_csv(path, self.separator, self.missing)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from moebius.lab.data.raw import Raw, check_text, hash_content
-from moebius.lab.data.tables.table import Table, TableOptions, TableSource
+from moebius.lab.data.raw import check_text
+from moebius.lab.data.tables.table import TableFile, TableOptions
 
 
-class Parquet(TableSource):
+class Parquet(TableFile):
     """A table in a parquet file: numbers, categories, and a target to predict.
 
     Columns become features as those of kind `csv` do; dictionary columns are categories, too. Images in parquet files
@@ -56,18 +57,10 @@ class Parquet(TableSource):
         self.path = check_text("path", path)
         names = (None if columns is None else tuple(columns), tuple(drop), tuple(categories), tuple(numbers))
         self.options = TableOptions(target, *names, target_type, test, group, time, seed)
-        self.name = name or Path(path).stem
+        self.name, self.form = name or Path(path).stem, ("parquet",)
 
-    def open(self, data_dir: Path | None = None) -> Raw:
-        """Find the file, in the current folder or in `data_dir`."""
-        from moebius.lab.data.tables.read_file import find_file
+    def read_frame(self, path: Path) -> Any:
+        """The columns of the file."""
+        from moebius.lab.data.tables.read_file import read_parquet_table
 
-        path = find_file(self.path, data_dir)
-
-        def read() -> Table:
-            from moebius.lab.data.tables.make_table import make_table
-            from moebius.lab.data.tables.read_file import read_parquet_table
-
-            return make_table(read_parquet_table(path), self.options, str(path))
-
-        return Raw(hash_content([path], "parquet", self.options), read)
+        return read_parquet_table(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Raw, Source, check_text
+from moebius.lab.data.raw import Raw, Source, check_text, hash_content
 from moebius.lab.data.stratify import check_share
 
 if TYPE_CHECKING:
@@ -70,6 +70,37 @@ class TableSource(Source):
         Raises:
             DataError: the file is missing.
         """
+
+
+class TableFile(TableSource):
+    """A table in a file, which `read_frame` reads.
+
+    Attributes:
+        path: the file, absolute, or relative to the current folder or the data folder.
+        options: what the recipe says about columns and rows.
+        form: the kind of file, and what its content is read by: a part of the fingerprint.
+    """
+
+    path: str
+    options: "TableOptions"
+    form: tuple[Any, ...]
+
+    @abstractmethod
+    def read_frame(self, path: Path) -> Any:
+        """The columns of the file, as a pandas DataFrame."""
+
+    def open(self, data_dir: Path | None = None) -> Raw:
+        """Find the file, in the current folder or in `data_dir`."""
+        from moebius.lab.data.tables.read_file import find_file
+
+        path, (kind, *reading) = find_file(self.path, data_dir), self.form
+
+        def read() -> Table:
+            from moebius.lab.data.tables.make_table import make_table
+
+            return make_table(self.read_frame(path), self.options, str(path))
+
+        return Raw(hash_content([path], kind, self.options, *reading), read)
 
 
 @dataclass(frozen=True)
