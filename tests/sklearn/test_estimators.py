@@ -17,7 +17,7 @@ import moebius as mb
 from moebius.kit.errors import ArgumentError
 from moebius.sklearn import MoEClassifier, MoERegressor
 
-FAST = {"epochs": 25, "lr": 0.02, "random_state": 0}
+FAST = {"epochs": 15, "lr": 0.03, "random_state": 0}
 
 
 @parametrize_with_checks([MoEClassifier(**FAST), MoERegressor(**FAST)])
