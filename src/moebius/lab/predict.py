@@ -1,5 +1,6 @@
 """Predictions of a finished run for image files."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from moebius.lab.training.precision import autocast
 from moebius.storage.header import read_header
 from moebius.storage.load import load
 from moebius.tasks import Classification
+from moebius.tasks._choice import as_task
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         run: folder of the run, OUT/VARIANT/seed-N.
 
     Returns:
-        The model in evaluation mode, and the `classes`, `domains`, `facts` and `precision` of its training; for a table
-        also `columns`, the values of `TableColumns`.
+        The model in evaluation mode, and the `task`, `classes`, `domains`, `facts` and `precision` of its training; for
+        a table also `columns`, the values of `TableColumns`.
 
     Raises:
         StudyError: the folder holds no finished run.
@@ -81,14 +83,17 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     facts, domains = data["facts"], data["domains"]
     if "size" not in facts:
         rule = f"{run}: was trained on a table, and not on images"
-        fix = f"model, data = load_run(Path({str(run)!r})); TableColumns.from_values(data['columns']).encode(rows)"
-        raise StudyError(rule, fix)
+        raise StudyError(rule, f"moebius predict {run} ROWS.csv")
+    task = as_task(data["task"]).for_model(model)
+    if not isinstance(task, Classification):
+        rule = f"{run}: learned {data['task']['kind']}, and only a class of each image is printed here"
+        raise StudyError(rule, f"model, data = load_run(Path({str(run)!r})); model(images)")
     color = "grey" if facts["channels"] == 1 else "rgb"
     x = scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
     context = _make_context(model, domain, domains, len(x))
     with torch.inference_mode(), record(model) as log, autocast(data["precision"]), row_context(context):
         outputs = model(x).float()
-    probabilities = Classification().for_model(model).probabilities(outputs)
+    probabilities = task.probabilities(outputs)
     outermost = next(path for path, _ in model.named_modules() if path in log)
     weights = log[outermost][-1].weights.unflatten(0, (len(x), -1)).mean(1)
     predictions = []
@@ -106,8 +111,9 @@ def _make_context(model: nn.Module, domain: str | None, domains: Sequence[str], 
     if domain is None:
         if any("domain" in getattr(module, "context_keys", ()) for module in model.modules()):
             rule = "must name the set that the images belong to, because this run's gate routes by it"
-            raise ArgumentError("domain", rule, None, f"--domain {domains[0]}")
+            raise ArgumentError("domain", rule, None, f"--domain {shlex.quote(domains[0])}")
         return current_context()
     if domain not in domains:
-        raise ArgumentError("domain", f"needs one of {', '.join(domains)}", domain, f"--domain {domains[0]}")
+        fix = f"--domain {shlex.quote(domains[0])}"
+        raise ArgumentError("domain", f"needs one of {', '.join(domains)}", domain, fix)
     return current_context().with_values({"domain": torch.full((rows,), domains.index(domain))})

@@ -1,7 +1,7 @@
 """The contract of tasks."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -22,12 +22,15 @@ class Task:
     Attributes:
         loss_name: of the loss, in metrics and results; not "loss", which is the sum of all that is minimised.
         score_name: of the score, of which more is better.
+        target_type: what a column of a table, or a set of images, has to hold: "classes", "numbers", "labels" (two
+            classes), or "any".
 
     Reference: ours.
     """
 
     loss_name: ClassVar[str] = "row_loss"
     score_name: ClassVar[str] = "score"
+    target_type: ClassVar[Literal["classes", "numbers", "labels", "any"]] = "any"
 
     def for_model(self, model: nn.Module) -> "Task":
         """The task for this model's outputs, or for an expert's: their scale may be told by the model alone."""
@@ -40,6 +43,14 @@ class Task:
             ArgumentError: they are no targets of this task.
         """
         return self
+
+    def count_outputs(self, names: Sequence[str]) -> Any:
+        """The number of a model's outputs for a row, or for a position of it.
+
+        Arguments:
+            names: of the classes, or of the quantities.
+        """
+        return len(names)
 
     def check(self, output: Any, target: Any) -> None:
         """Whether targets are of this task and fit a model's outputs.

@@ -41,6 +41,7 @@ class Classification(Task):
 
     loss_name: ClassVar[str] = "cross_entropy"
     score_name: ClassVar[str] = "accuracy"
+    target_type: ClassVar = "classes"
 
     def __init__(self, weights: Sequence[float] | Literal["balanced"] | None = None, smoothing: float = 0.0):
         if not 0 <= smoothing < 1:

@@ -34,6 +34,7 @@ class MultiLabel(Task):
 
     loss_name: ClassVar[str] = "binary_cross_entropy"
     score_name: ClassVar[str] = "label_accuracy"
+    target_type: ClassVar = "labels"
 
     def __init__(self, positive_weight: float = 1.0):
         if not positive_weight > 0:

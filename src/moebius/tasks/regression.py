@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,8 @@ class Regression(Task):
 
     Reference: Huber 1964, Robust Estimation of a Location Parameter; Koenker, Bassett 1978, Regression Quantiles.
     """
+
+    target_type: ClassVar = "numbers"
 
     def __init__(self, loss: str = "mse", delta: float = 1.0, quantile: float = 0.5):
         if loss not in LOSSES:

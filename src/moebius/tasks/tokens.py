@@ -42,6 +42,7 @@ class Tokens(Task):
 
     loss_name: ClassVar[str] = "cross_entropy"
     score_name: ClassVar[str] = "token_accuracy"
+    target_type: ClassVar = "classes"
 
     def __init__(self, ignore_index: int = ABSENT, channels: str = "last"):
         if channels not in CHANNELS:

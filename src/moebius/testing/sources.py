@@ -49,7 +49,7 @@ def reads_the_same_rows_again(subject: Subject) -> None:
     passes = [_read(subject) for _ in range(2)]
     if _is_table(passes[0]):
         first, second = passes
-        equal = first.features.equals(second.features) and first.target.equals(second.target)
+        equal = first.features.equals(second.features) and first.targets.equals(second.targets)
         require(equal and first.categories == second.categories, "gives another table when read again")
         return
     for split in ("train", "test"):
@@ -69,8 +69,8 @@ def labels_rows_by_its_classes(subject: Subject) -> None:
     """
     contents = _read(subject)
     if _is_table(contents):
-        require(not contents.target.isna().any(), "gives a table whose target is missing in some rows")
-        require(contents.target.name not in contents.features, "gives a table whose features hold its target")
+        require(not contents.targets.isna().all(axis=1).any(), "gives a table with rows that have no target")
+        require(not {*contents.targets} & {*contents.features}, "gives a table whose features hold its target")
         return
     classes = contents.classes
     texts = isinstance(classes, tuple) and all(isinstance(name, str) for name in classes)
@@ -90,7 +90,7 @@ def gives_images_and_their_places(subject: Subject) -> None:
 
     contents = _read(subject)
     if _is_table(contents):
-        require(len(contents.features) == len(contents.target) > 1, "gives a table with fewer than two rows")
+        require(len(contents.features) == len(contents.targets) > 1, "gives a table with fewer than two rows")
         require(contents.features.columns.is_unique, "gives a table with two columns of one name")
         return
     places = []

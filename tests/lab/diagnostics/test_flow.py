@@ -13,7 +13,7 @@ LABELS = np.array([0, 1, 1, 1])
 
 
 def test_flow_is_the_product_of_the_weights_on_the_way():
-    frame = flow(GATES, LABELS, np.array([0, 0, 1, 1]), ["cat", "dog"]).set_index(["path", "class"])
+    frame = flow(GATES, LABELS, np.array([0, 0, 1, 1]) == LABELS, ["cat", "dog"]).set_index(["path", "class"])
     assert frame.loc[("experts.0", "cat"), ["share", "rows", "right"]].tolist() == [1, 1, 1]
     assert frame.loc[("experts.0", "dog"), ["of", "rows", "right"]].tolist() == [3, 1, 0]
     assert frame.loc[("experts.0.experts.1", "dog"), "share"] == pytest.approx(0.6 / 3)
@@ -23,14 +23,14 @@ def test_flow_is_the_product_of_the_weights_on_the_way():
 
 def test_a_gate_inside_more_than_a_mixture_still_flows():
     inside = {"gate": GATES["gate"], "experts.0.1.gate": GATES["experts.0.gate"]}
-    frame = flow(inside, LABELS, LABELS, ["cat", "dog"])
+    frame = flow(inside, LABELS, np.ones(4), ["cat", "dog"])
     assert list(dict.fromkeys(frame["path"])) == [
         "experts.0", "experts.0.1.experts.0", "experts.0.1.experts.1", "experts.1",
     ]  # fmt: skip
 
 
 def make_rows(split="test", gates=GATES):
-    return SplitRows(split, LABELS, LABELS, np.zeros(4, np.int64), ("cat", "dog"), ("all",), gates)
+    return SplitRows(split, LABELS, LABELS, np.zeros(4, np.int64), ("cat", "dog"), ("all",), gates, np.ones(4))
 
 
 def test_only_nested_gates_on_test_rows_have_a_table():

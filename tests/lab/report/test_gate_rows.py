@@ -12,7 +12,7 @@ def test_a_gate_has_the_rows_that_it_has_weighed():
         "experts.1.gate": np.full((3, 2), NAN),
     }
     labels, predictions, domains = np.array([2, 1, 0]), np.array([2, 0, 1]), np.array([0, 1, 1])
-    rows = SplitRows("test", labels, predictions, domains, ("a", "b", "c"), ("x", "y"), gates)
+    rows = SplitRows("test", labels, predictions, domains, ("a", "b", "c"), ("x", "y"), gates, np.ones(len(labels)))
     root, inner = rows.by_gate()
     assert (root.gate, len(root.weights)) == ("gate", 3)
     assert (inner.gate, inner.split) == ("experts.0.gate", "test")

@@ -68,7 +68,7 @@ def test_routing_and_model_files(planned, record, tmp_path):
     record().train_job((run,), study.data)
     folder = tmp_path / run.name
     table = pq.read_table(folder / "routing.parquet").to_pandas()
-    columns = ["split", "row", "label", "prediction", "domain", "probability", "loss", "gate_0", "gate_1"]
+    columns = ["split", "row", "label", "prediction", "domain", "loss", "score", "probability", "gate_0", "gate_1"]
     assert list(table.columns) == columns
     test = table[table["split"] == "test"]
     assert (len(test), len(table)) == (200, 320)
@@ -76,6 +76,7 @@ def test_routing_and_model_files(planned, record, tmp_path):
     assert test["label"].tolist() == study.data.test.labels.tolist()
     (entry,) = collect((run,))
     assert (test["label"] == test["prediction"]).mean() == pytest.approx(entry["accuracy"]["test"])
+    assert test["score"].mean() == pytest.approx(entry["accuracy"]["test"])
     assert test["loss"].astype(float).mean() == pytest.approx(entry["loss"]["test"], rel=1e-6)
     assert test[["gate_0", "gate_1"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
     about = json.loads((folder / "model.json").read_text())["data"]

@@ -129,7 +129,7 @@ def test_predict_says_that_a_run_is_of_a_table(customers, tmp_path):
     _, folder = customers
     with pytest.raises(StudyError, match="was trained on a table, and not on images") as caught:
         predict(folder / "plain" / "seed-0", [tmp_path / "a.png"])
-    assert "TableColumns" in caught.value.fix
+    assert "ROWS.csv" in caught.value.fix
 
 
 def test_a_target_of_numbers_is_refused_before_a_folder_is_made(tmp_path):
@@ -141,7 +141,7 @@ def test_a_target_of_numbers_is_refused_before_a_folder_is_made(tmp_path):
         "model": MODEL,
         "variants": {"plain": None},
     }
-    with pytest.raises(StudyError, match="the target 'y' is numbers, and a recipe learns classes") as caught:
+    with pytest.raises(StudyError, match="the target 'y' is numbers, and the task learns classes") as caught:
         mb.lab.run(recipe, tmp_path / "study", workers=1)
-    assert "target_type: classes" in (caught.value.fix or "")
+    assert "task: regression    # or in data.sets target_type: {y: classes}" in (caught.value.fix or "")
     assert not (tmp_path / "study").exists()

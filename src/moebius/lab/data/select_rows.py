@@ -51,8 +51,9 @@ def select_rows(
     if classes is not None and groups is not None:
         rule = "cannot stand beside classes, because both choose the classes to keep"
         raise ArgumentError("groups", rule, list(groups), "remove classes, or remove groups")
-    relabel, names = torch.arange(len(data.classes)), data.classes
-    if classes is not None:
+    # Without classes or groups labels stay as they are, whatever the task's targets look like.
+    relabel, names = None if classes is None and groups is None else torch.arange(len(data.classes)), data.classes
+    if classes is not None and relabel is not None:
         positions = find_positions(classes, data.classes, "classes")
         is_kept = torch.zeros(len(data.classes), dtype=torch.bool)
         is_kept[positions] = True
@@ -60,7 +61,7 @@ def select_rows(
         if outputs == "own":
             relabel[positions] = torch.arange(len(positions))
             names = tuple(data.classes[position] for position in positions)
-    elif groups is not None:
+    elif groups is not None and relabel is not None:
         members = [find_positions(group, data.classes, "groups") for group in groups]
         grouped = [position for group in members for position in group]
         if len(set(grouped)) < len(grouped):
@@ -79,7 +80,8 @@ def select_rows(
             raise ArgumentError("train_rows", rule, train_rows, "train_rows: null")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(train)))
         train = train.take(order[:train_rows].sort().values)
-    choice = (relabel.tolist(), None if sets is None else sets.tolist(), train_rows, names)
+    kept_labels = [*range(len(data.classes))] if relabel is None else relabel.tolist()
+    choice = (kept_labels, None if sets is None else sets.tolist(), train_rows, names)
     fingerprint = hashlib.sha256(repr((data.fingerprint, choice)).encode()).hexdigest()
     return replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
 
@@ -89,22 +91,21 @@ def class_positions(classes: Sequence[str | int] | None, names: Sequence[str]) -
     return None if classes is None else find_positions(classes, tuple(names))
 
 
-def _keep_rows(name: str, split: Split, relabel: Tensor, sets: Tensor | None) -> Split:
+def _keep_rows(name: str, split: Split, relabel: Tensor | None, sets: Tensor | None) -> Split:
     """The rows of a split whose class and set are kept, with their new labels.
 
     Arguments:
         name: name of the split, for error messages.
         split: all rows.
-        relabel: (C,), the new label of each class; −1 for classes to leave out.
+        relabel: (C,), the new label of each class; −1 for classes to leave out; None = all rows, with their labels.
         sets: positions of the sets to keep; None = all.
     """
-    labels = relabel[split.labels]
-    is_kept = labels >= 0
+    labels = split.labels if relabel is None else relabel[split.labels]
+    is_kept = torch.ones(len(split), dtype=torch.bool) if relabel is None else labels >= 0
     if sets is not None:
         is_kept &= torch.isin(split.domains, sets)
     rows = is_kept.nonzero().squeeze(1)
     if not len(rows):
         raise ArgumentError("classes", f"must leave {name} rows", 0, "add classes, sets, or rows of the data")
-    if len(rows) == len(split):
-        return Split(split.images, labels, split.domains)
-    return Split(split.images[rows], labels[rows], split.domains[rows])
+    relabelled = Split(split.images, labels, split.domains)
+    return relabelled if len(rows) == len(split) else relabelled.take(rows)

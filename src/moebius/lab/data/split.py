@@ -1,7 +1,7 @@
 """A data set in memory: tensors of inputs, targets and domains."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -68,6 +68,8 @@ class Dataset:
         domains: names of the combined sets; a row's domain is a position in it.
         fingerprint: hash that changes whenever an image, a label, a name or the choice of rows changes.
         columns: how rows of a table become the rows of the splits; None where the data are no table.
+        targets: name of each target of a table → names of a model's outputs for it: the classes, or the target itself.
+        outputs: number of a model's outputs where it is not that of the classes; by name for several targets.
     """
 
     train: Split
@@ -77,6 +79,8 @@ class Dataset:
     domains: tuple[str, ...]
     fingerprint: str
     columns: Optional["TableColumns"] = None
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: int | Mapping[str, int] | None = None
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The data on a device; a split that stands for two is moved once."""
@@ -95,11 +99,15 @@ class Dataset:
     def facts(self) -> dict[str, Any]:
         """What constructors of components take from the data: features, classes and domains.
 
+        `classes` is the number of a model's outputs; for several targets there is also `outputs`, their number by name.
         Images also have channels and size; a table has cardinalities, the number of codes of each category column.
         These columns stand last in a row, so that features − len(cardinalities) columns hold numbers.
         """
         shape = self.train.images.shape[1:]
-        shared = {"features": prod(shape), "classes": len(self.classes), "domains": len(self.domains)}
+        outputs = len(self.classes) if self.outputs is None else self.outputs
+        by_name = {"outputs": dict(outputs)} if isinstance(outputs, Mapping) else {}
+        count = outputs if isinstance(outputs, int) else sum(outputs.values())
+        shared = {"features": prod(shape), "classes": count, "domains": len(self.domains), **by_name}
         if self.columns is not None:
             return {**shared, "cardinalities": self.columns.cardinalities}
         return {"features": prod(shape), "channels": shape[0], "size": shape[-1], **shared}

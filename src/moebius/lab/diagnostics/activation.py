@@ -59,6 +59,7 @@ def activation(weights: Float[np.ndarray, "T E"], groups: Int[np.ndarray, " T"],
 def table(rows: GateRows) -> Frame:
     """Activation rates by data set and by class; the column `by` is "domain" or "class"."""
     groupings = {"domain": (rows.domains, rows.domain_names), "class": (rows.labels, rows.class_names)}
+    groupings = {by: grouping for by, grouping in groupings.items() if grouping[1]}
     return concatenate(
         [prepend_columns(activation(rows.weights, *grouping), {"by": by}) for by, grouping in groupings.items()]
     )
@@ -71,7 +72,7 @@ def section(study: Study) -> Section | None:
         return None
     blocks: list[Block] = [
         Text(
-            "The activation rate of an expert on a set of images is the mean of its gate weight. Experts that have no "
+            "The activation rate of an expert on a set of rows is the mean of its gate weight. Experts that have no "
             "name are numbered from 0, as in the files; which of them takes what differs from seed to seed, so nothing "
             "here is averaged over seeds."
         )

@@ -94,11 +94,11 @@ def section(study: Study) -> Section | None:
         return None
     columns = ["gate", "seed", "effective experts", "smallest load", "largest load", "win under 2 %", "ignored"]
     text = (
-        "Load is the share of test images that an expert wins (its gate weight is the largest; a tie is divided). "
+        "Load is the share of test rows that an expert wins (its gate weight is the largest; a tie is divided). "
         "Effective experts: exp of the entropy of the mean weights. An expert is ignored where its activation rates on "
         "all data sets sum to less than .001. Runs with such experts are marked."
     )
-    lines = Table("Unused experts, test images", columns, rows, heads=2, marked=marked)
+    lines = Table("Unused experts, test rows", columns, rows, heads=2, marked=marked)
     return Section("collapse", "Collapse", [Text(text), lines])
 
 

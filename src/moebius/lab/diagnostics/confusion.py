@@ -20,7 +20,7 @@ from moebius.lab.report.queries import at_first_gates, figure_name, gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 80
-# Of a gate with more experts, the matrices of those that win most images are drawn.
+# Of a gate with more experts, the matrices of those that win most rows are drawn.
 SHOWN = 4
 
 
@@ -60,20 +60,22 @@ def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"],
     )
 
 
-def split_table(rows: SplitRows) -> Frame:
-    """The confusion of the whole model over the split."""
+def split_table(rows: SplitRows) -> Frame | None:
+    """The confusion of the whole model over the split; None where rows have no class."""
+    if not rows.class_names:
+        return None
     return confusion(rows.labels, rows.predictions, rows.class_names)
 
 
 def section(study: Study) -> Section | None:
-    """Test confusion of each variant over all seeds, then of the images that each expert wins in the first seed."""
+    """Test confusion of each variant over all seeds, then of the rows that each expert wins in the first seed."""
     frame = study.table("confusion", split="test")
     if frame.empty:
         return None
     mixtures = {variant: gate for variant, gate in gates_with(study, "load") if gate == study.first_gate(variant)}
     blocks: list[Block] = [
         Text(
-            "Test images, share of each true class. The colour scale is stretched at its low end (square root), so "
+            "Test rows, share of each true class. The colour scale is stretched at its low end (square root), so "
             "that errors show."
         )
     ]
@@ -88,8 +90,8 @@ def section(study: Study) -> Section | None:
         blocks += [
             Heading("Per expert"),
             Text(
-                "Over the test images whose largest gate weight is the expert's, in the first seed. Of many experts the"
-                f" {SHOWN} that win most images are drawn; tables/expert_confusion.csv has all."
+                "Over the test rows whose largest gate weight is the expert's, in the first seed. Of many experts the"
+                f" {SHOWN} that win most rows are drawn; tables/expert_confusion.csv has all."
             ),
         ]
     for variant, gate in mixtures.items() if len(per_expert) else ():
@@ -114,7 +116,7 @@ def _expert_figures(study: Study, counts: Frame, variant: str, gate: str) -> lis
     figures, names = [], expert_names(study, variant, gate)
     for expert in sorted(won.index[:SHOWN]):
         share = rate(float(won[expert] / total))
-        title = f"{variant}, {expert_label(names, expert)}, which wins {share} of the test images"
+        title = f"{variant}, {expert_label(names, expert)}, which wins {share} of the test rows"
         name = figure_name(study, f"confusion-expert-{expert}", variant)
         figures.append(_matrix_figure(study, counts[counts["expert"] == expert], name, title))
     return figures

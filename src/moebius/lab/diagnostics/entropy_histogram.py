@@ -81,8 +81,8 @@ def entropy_figure(frame: Frame, name: str, title: str) -> Figure:
         labelExpr="[format(datum.value, '.2f'), '(' + format(exp(datum.value), '.2~f') + ')']",
         labelFlush=False,
     )
-    x = alt.X("low:Q", bin="binned", title="entropy of an image in nats (effective experts)", axis=labels)
-    y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=4, format=".2~f"))
+    x = alt.X("low:Q", bin="binned", title="entropy of a row in nats (effective experts)", axis=labels)
+    y = alt.Y("share:Q", title="share of rows", axis=alt.Axis(tickCount=4, format=".2~f"))
     bars = alt.Chart(frame).mark_bar(binSpacing=0.5, color=COLOURS[2]).encode(x, alt.X2("high:Q"), y)
     one_column = alt.Facet("group:N", sort=domains, title=None)
     chart = bars.properties(width=WIDTH, height=110).facet(one_column, columns=1)
@@ -90,5 +90,5 @@ def entropy_figure(frame: Frame, name: str, title: str) -> Figure:
         f"{group} {(bins['share'] * (bins['low'] + bins['high']) / 2).sum():.2f}"
         for group, bins in frame.groupby("group", sort=False)
     ]
-    caption = f"{title}: entropies of single test images, by data set; the axis ends where all experts are used alike."
+    caption = f"{title}: entropies of single test rows, by data set; the axis ends where all experts are used alike."
     return Figure(name, chart, caption, f"{caption} Mean in nats: {'; '.join(means)}.")

@@ -52,7 +52,7 @@ def expert_confusion(
 
 
 def table(rows: GateRows) -> Frame | None:
-    """The matrices of the test split; None for the training split, which no section draws."""
-    if rows.split != "test":
+    """The matrices of the test split; None for the training split, which no section draws, and without classes."""
+    if rows.split != "test" or not rows.class_names:
         return None
     return expert_confusion(rows.weights, rows.labels, rows.predictions, rows.class_names)

@@ -5,7 +5,7 @@ from itertools import chain
 
 import altair as alt
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from moebius.lab.diagnostics._arrays import row_shares
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
@@ -25,27 +25,25 @@ COLUMNS = ("path", "parent", "class", "of", "share", "rows", "right")
 Gates = Mapping[str, Float[np.ndarray, "T _"]]
 
 
-def flow(
-    gates: Gates, labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"], names: Sequence[str]
-) -> Frame:
+def flow(gates: Gates, labels: Int[np.ndarray, " T"], scores: Shaped[np.ndarray, " T"], names: Sequence[str]) -> Frame:
     """How much of each class reaches each expert of nested mixtures.
 
     reach(model) = 1;  reach(child e) = reach(parent) · |w_e| / Σ_j |w_j|, 0 for rows that the parent's gate never saw
 
     Arguments:
         gates: name of each gate → its weights, NaN in rows that it never saw.
-        labels: true classes, as indices into `names`.
-        predictions: classes predicted by the whole model.
+        labels: true classes, or other groups, as indices into `names`.
+        scores: of the whole model for each row: whether it is predicted right, or another task's score.
         names: names of the classes.
 
     Returns:
         Columns path (of the expert), parent (its mixture's gate), class, of (rows of the class), share (mean reach over
-        them), rows (that go to the expert when every gate follows its largest weight), right (those of them that the
-        whole model predicts right). Parents come before their children.
+        them), rows (that go to the expert when every gate follows its largest weight), right (the sum of their scores:
+        how many of them the whole model predicts right). Parents come before their children.
 
     Example:
         >>> gates = {"gate": np.array([[1.0, 0.0]]), "experts.0.gate": np.array([[0.25, 0.75]])}
-        >>> frame = flow(gates, np.array([0]), np.array([0]), ["cat"])
+        >>> frame = flow(gates, np.array([0]), np.array([True]), ["cat"])
         >>> print(frame[["path", "share", "rows"]].to_string(index=False))
                        path  share  rows
                   experts.0   1.00     1
@@ -57,15 +55,15 @@ def flow(
     """
     classes = len(names)
     of_C = np.bincount(labels, minlength=classes)
-    lines, right_T = [], np.equal(labels, predictions)
+    lines: list[tuple] = []
     all_reach, all_won = np.ones(len(labels)), np.ones(len(labels), dtype=bool)
     walks = [_walk_experts(gates, gate, all_reach, all_won) for gate in outer_gates(list(gates))]
     for path, parent, reach_T, won_T in chain(*walks):
         reach_C = np.bincount(labels, reach_T, minlength=classes)
         won_C = np.bincount(labels[won_T], minlength=classes)
-        right_C = np.bincount(labels[won_T & right_T], minlength=classes)
+        right_C = np.bincount(labels[won_T], scores[won_T], minlength=classes)
         lines += [
-            (path, parent, name, int(of_C[c]), float(reach_C[c] / of_C[c]), int(won_C[c]), int(right_C[c]))
+            (path, parent, name, int(of_C[c]), float(reach_C[c] / of_C[c]), int(won_C[c]), float(right_C[c]))
             for c, name in enumerate(names)
             if of_C[c]
         ]
@@ -76,7 +74,8 @@ def split_table(rows: SplitRows) -> Frame | None:
     """The flow of the test split; None for the training split and for models without nested gates."""
     if rows.split != "test" or len(outer_gates(list(rows.gates))) == len(rows.gates):
         return None
-    return flow(rows.gates, rows.labels, rows.predictions, rows.class_names)
+    groups = (rows.labels, rows.class_names) if rows.class_names else (rows.domains, rows.domain_names)
+    return flow(rows.gates, groups[0], rows.scores, groups[1])
 
 
 def section(study: Study) -> Section | None:
@@ -86,9 +85,9 @@ def section(study: Study) -> Section | None:
         return None
     blocks: list[Block] = [
         Text(
-            "From the outermost gate to the leaf experts. The width of a band is the share of the test images that are "
-            "sent there, or the mean weight where a gate mixes. In brackets the images for which a branch has the "
-            "largest weight; the accuracy is the whole model's on them."
+            "From the outermost gate to the leaf experts. The width of a band is the share of the test rows that are "
+            "sent there, or the mean weight where a gate mixes. In brackets the rows for which a branch has the "
+            f"largest weight; the {study.measure} is the whole model's on them."
         )
     ]
     for variant in study.variants:
@@ -106,15 +105,16 @@ def _gate_blocks(study: Study, variant: str, gate: str, lines: Frame) -> list[Bl
     first_title = f"{title}, seed {seed}"
     flow_name, class_name = (figure_name(study, name, variant, gate) for name in ("tree", "tree-classes"))
     class_figure = _class_figure(lines[lines["seed"] == seed], tree, class_name, first_title)
-    table = _branch_table({seed: tree}, f"{first_title}: branches, test images")
+    table = _branch_table({seed: tree}, f"{first_title}: branches, test rows")
     blocks: list[Block] = [Heading(title), table, Panels([_flow_figure(tree, flow_name, first_title), class_figure])]
     if trees:
-        blocks.append(Details(f"{title}: the other seeds", [_branch_table(trees, f"{title}: branches, test images")]))
+        blocks.append(Details(f"{title}: the other seeds", [_branch_table(trees, f"{title}: branches, test rows")]))
     return blocks
 
 
 def _branch_table(trees: dict[int, Node], caption: str) -> Table:
-    columns = ["branch", "share", "images", "accuracy on them", "mean weights inside"]
+    measure = next(iter(trees.values())).measure
+    columns = ["branch", "share", "rows", f"{measure} on them", "mean weights inside"]
     several = len(trees) > 1
     rows = [
         [*([str(seed)] if several else []), *_branch_cells(node)]
@@ -126,7 +126,7 @@ def _branch_table(trees: dict[int, Node], caption: str) -> Table:
 
 
 def _branch_cells(node: Node) -> list[str]:
-    return [node.name, rate(node.share), count(node.rows), _accuracy(node), _weights_inside(node)]
+    return [node.name, rate(node.share), count(node.rows), _mean_score(node), _weights_inside(node)]
 
 
 def _weights_inside(node: Node) -> str:
@@ -136,13 +136,13 @@ def _weights_inside(node: Node) -> str:
     )
 
 
-def _accuracy(node: Node) -> str:
+def _mean_score(node: Node) -> str:
     return rate(node.right / node.rows) if node.rows else NONE
 
 
 def _flow_figure(tree: Node, name: str, title: str) -> Figure:
     branches = "; ".join(
-        f"{node.name}: share {rate(node.share)}, {count(node.rows)} images, accuracy {_accuracy(node)}, "
+        f"{node.name}: share {rate(node.share)}, {count(node.rows)} rows, {tree.measure} {_mean_score(node)}, "
         f"inside {_weights_inside(node)}"
         for node in tree.below()
         if node.children

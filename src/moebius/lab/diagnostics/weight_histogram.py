@@ -1,4 +1,4 @@
-"""Histograms of the gate weights of single rows: does one image use one expert?"""
+"""Histograms of the gate weights of single rows: does one row use one expert?"""
 
 from collections.abc import Sequence
 
@@ -76,14 +76,14 @@ def table(rows: GateRows) -> Frame:
 
 
 def section(study: Study) -> Section | None:
-    """Histograms of weights and entropies for every gate: the test images of the first seed."""
+    """Histograms of weights and entropies for every gate: the test rows of the first seed."""
     pairs = gates_with(study, "weight_histogram")
     if not pairs:
         return None
     blocks: list[Block] = [
         Text(
-            "An expert with a rate of .5 may share every image, or own every second one. Here each test image counts "
-            "by itself: weights at 0 and 1, and entropies at 0, mean that one image uses one expert. Entropies are in "
+            "An expert with a rate of .5 may share every row, or own every second one. Here each test row counts "
+            "by itself: weights at 0 and 1, and entropies at 0, mean that one row uses one expert. Entropies are in "
             "nats; in brackets the number of experts that, used alike, have that entropy."
         ),
         _entropy_table(study, pairs),
@@ -106,7 +106,7 @@ def section(study: Study) -> Section | None:
             entropy_figure(entropies, figure_name(study, "entropies", variant, gate), title_with_seed),
         ]
         blocks += [Heading(title), Panels(figures)]
-    return Section("images", "Does one image use one expert?", blocks)
+    return Section("rows", "Does one row use one expert?", blocks)
 
 
 def _entropy_table(study: Study, pairs: list[tuple[str, str]]) -> Table:
@@ -117,9 +117,9 @@ def _entropy_table(study: Study, pairs: list[tuple[str, str]]) -> Table:
         numbers = [f"{by_seed[measure].mean():.2f}" for measure in measures]
         title = title_of(study, variant, gate)
         rows.append([title, str(by_seed["experts"].iloc[0]), rate(by_seed["largest_weight"].mean()), *numbers])
-    columns = ["gate", "experts", "largest weight, median image", "entropy of an image", "entropy of the mean"]
-    columns += ["effective experts of an image", "effective experts over all"]
-    return Table("Test images, means over seeds; entropies in nats", columns, rows)
+    columns = ["gate", "experts", "largest weight, median row", "entropy of a row", "entropy of the mean"]
+    columns += ["effective experts of a row", "effective experts over all"]
+    return Table("Test rows, means over seeds; entropies in nats", columns, rows)
 
 
 def _weight_figure(frame: Frame, names: Sequence[str] | None, name: str, title: str) -> Figure:
@@ -128,11 +128,11 @@ def _weight_figure(frame: Frame, names: Sequence[str] | None, name: str, title: 
     width = (WIDTH - GAP * (columns - 1)) / columns
     experts = int(frame["expert"].max()) + 1
     ticks = alt.Axis(values=[0, 0.5, 1], grid=False) if frame["high"].max() <= 1 else alt.Axis(grid=False, tickCount=4)
-    x = alt.X("low:Q", bin="binned", title="gate weight of an image", axis=ticks, scale=alt.Scale(nice=False))
+    x = alt.X("low:Q", bin="binned", title="gate weight of a row", axis=ticks, scale=alt.Scale(nice=False))
     if experts <= FEW:
         shown = frame.assign(label=[expert_label(names, expert) for expert in frame["expert"]])
         order = [expert_label(names, expert) for expert in range(experts)]
-        y = alt.Y("share:Q", title="share of images", axis=alt.Axis(tickCount=3, format=".1~f"))
+        y = alt.Y("share:Q", title="share of rows", axis=alt.Axis(tickCount=3, format=".1~f"))
         bars = alt.Chart(shown).mark_bar(binSpacing=0.5, color=COLOURS[0]).encode(x, alt.X2("high:Q"), y)
         column = alt.Column("group:N", sort=domains, title=None)
         row = alt.Row(
@@ -145,7 +145,7 @@ def _weight_figure(frame: Frame, names: Sequence[str] | None, name: str, title: 
         )
         chart = bars.properties(width=width - 20, height=110 if experts <= 2 else 80).facet(column=column, row=row)
     else:
-        legend = alt.Legend(title="share of images", gradientLength=WIDTH / 2)
+        legend = alt.Legend(title="share of rows", gradientLength=WIDTH / 2)
         scale = alt.Scale(type="sqrt", domain=[0, 1], range=SHADES)
         shown, order = with_labels(frame, names)
         y = alt.Y("expert:O", axis=alt.Axis(values=axis_steps(experts), ticks=False, domain=False))
@@ -156,8 +156,8 @@ def _weight_figure(frame: Frame, names: Sequence[str] | None, name: str, title: 
         chart = cells.properties(width=width, height=max(120, 12 * experts)).facet(
             alt.Facet("group:N", sort=domains, title=None), columns=columns
         )
-    caption = f"{title}: gate weights of single test images, by data set."
-    # Weights in the outer bins belong to images that an expert gets whole or not at all.
+    caption = f"{title}: gate weights of single test rows, by data set."
+    # Weights in the outer bins belong to rows that an expert gets whole or not at all.
     outer = frame[(frame["low"] < 0.05) | (frame["high"] > 0.95)].groupby("group", sort=False)["rows"].sum()
     total = frame.groupby("group", sort=False)["rows"].sum()
     shares = "; ".join(f"{group} {rate(float(outer.get(group, 0) / total[group]))}" for group in domains)

@@ -24,7 +24,7 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, Any]) -> int:
         facts: of the data, as for `build_model`.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    domains = facts["domains"]
+    domains = facts["domains"] or 1
     x = torch.zeros(domains, *row_shape(facts), device=device)
     with evaluation_mode(model):
         return int(count_multiply_adds(model, x, {"domain": torch.arange(domains, device=device)}))

@@ -228,7 +228,8 @@ class Resolver:
             if name in values or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             if fact in FACTS and fact in facts:
-                values[name] = facts[fact]
+                # Before a table is read nobody knows its domains: the gate that needs one expert each gets that.
+                values[name] = facts["experts"] if fact == "domains" and facts[fact] is None else facts[fact]
             elif fact in FACTS and is_required:
                 rule = "is missing, and does not follow from the data here"
                 raise ArgumentError(join_path(place, name), rule, None, f"{name}: 64")

@@ -15,8 +15,10 @@ from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
 from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
+from moebius.lab.recipe.task import check_task, count_outputs
 from moebius.lab.recipe.training import check_annealing, with_optimizer
 from moebius.lab.training.settings import Settings
+from moebius.tasks._task import Task
 
 
 def check_recipe(
@@ -35,7 +37,9 @@ def check_recipe(
     file, problems = validate(RecipeFile, dict(raw))
     problems += _check_sets(inner_mapping(raw, "data"))
     training = inner_mapping(raw, "training")
-    facts = guess_facts(inner_mapping(raw, "data")) if build else None
+    task, task_problems = check_task(raw)
+    problems += task_problems
+    facts = guess_facts(inner_mapping(raw, "data"), task) if build else None
     stages, wrong_stages, stage_problems = check_stages(raw, facts)
     problems += stage_problems
     variants = []
@@ -58,7 +62,7 @@ def check_recipe(
     return file, tuple(variants), tuple(stages), unique_problems(problems)
 
 
-def guess_facts(data: Mapping[str, Any]) -> dict[str, Any]:
+def guess_facts(data: Mapping[str, Any], task: Task | None = None) -> dict[str, Any]:
     """The facts of the data that models are built with; ten classes are assumed for each set, as no data are read.
 
     Of a table eight columns of numbers and two of three categories each are assumed.
@@ -68,13 +72,23 @@ def guess_facts(data: Mapping[str, Any]) -> dict[str, Any]:
         {'features': 64, 'channels': 1, 'size': 8, 'classes': 10, 'domains': 1}
     """
     sets, size, classes = data.get("sets"), data.get("size", 32), data.get("classes")
-    domains = len(sets) if isinstance(sets, list) and sets else 1
+    domains: int | None = len(sets) if isinstance(sets, list) and sets else 1
     count = len(classes) if isinstance(classes, list) and classes else 10 * domains
+    if has_table(data) and not check_component("data.sources", data["sets"][0], (), construct=True):
+        domains = _make_source(data["sets"][0]).domain_count
+    outputs = count if task is None else count_outputs(task, data, count)
+    shared = {"classes": outputs, "domains": domains}
+    if isinstance(outputs, dict):
+        shared = {"classes": sum(outputs.values()), "domains": domains, "outputs": outputs}
     if has_table(data):
-        return {"features": 10, "cardinalities": [4, 4], "classes": count, "domains": domains}
+        return {"features": 10, "cardinalities": [4, 4], **shared}
     size = size if isinstance(size, int) and size > 0 else 32
     channels = 3 if data.get("color") == "rgb" else 1
-    return {"features": channels * size**2, "channels": channels, "size": size, "classes": count, "domains": domains}
+    return {"features": channels * size**2, "channels": channels, "size": size, **shared}
+
+
+def _make_source(spec: Mapping[str, Any]) -> Any:
+    return find("data.sources", spec["kind"])(**{name: value for name, value in spec.items() if name != "kind"})
 
 
 def has_table(data: Mapping[str, Any]) -> bool:

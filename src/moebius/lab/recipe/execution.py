@@ -40,7 +40,7 @@ def check_execution(
     with torch.random.fork_rng(devices=()), torch.no_grad(), autocast(str(precision), device):
         model = build(resolver.model(spec, facts)).to(device)
         x = torch.rand(ROWS, *row_shape(facts), device=device)
-        domains = torch.arange(ROWS, device=device) % facts["domains"]
+        domains = torch.arange(ROWS, device=device) % (facts["domains"] or 1)
         places = _enter_mixtures(model)
         try:
             call_model(model, x, domains)

@@ -9,6 +9,7 @@ from moebius.lab.model.cost import multiply_adds
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.stages import stage_specs
+from moebius.tasks._choice import as_task
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Size:
 
 def sizes(recipe: Recipe) -> list[Size]:
     """The size of each variant, with ten classes assumed for each data set, because the data are not read."""
-    facts = guess_facts(recipe.data.model_dump())
+    facts = guess_facts(recipe.data.model_dump(), as_task(recipe.task))
     variant_sizes = []
     with torch.random.fork_rng(devices=[]):
         for variant in recipe.variants:

@@ -1,28 +1,29 @@
 """The rows of a run as diagnostics read them: labels, predictions, data sets and the weights of every gate."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Images of one split of one run.
+    """Rows of one split of one run.
 
     Arguments:
         split: "train" or "test".
-        labels: true classes, as indices into `class_names`.
-        predictions: classes that the whole model predicts.
-        domains: data set of each image, as an index into `domain_names`.
-        class_names: names of the classes.
+        labels: true classes, as indices into `class_names`; without classes the numbers to predict, NaN where a row has
+            several targets or none of its own.
+        predictions: classes, or numbers, that the whole model predicts.
+        domains: data set of each row, as an index into `domain_names`.
+        class_names: names of the classes; empty where rows have no class.
         domain_names: names of the data sets.
     """
 
     split: str
-    labels: Int[np.ndarray, " T"]
-    predictions: Int[np.ndarray, " T"]
+    labels: Shaped[np.ndarray, " T"]
+    predictions: Shaped[np.ndarray, " T"]
     domains: Int[np.ndarray, " T"]
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
@@ -30,7 +31,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class GateRows(Rows):
-    """The images that one gate has weighed.
+    """The rows that one gate has weighed.
 
     Arguments:
         gate: its name, as in `gate_names`.
@@ -43,13 +44,19 @@ class GateRows(Rows):
 
 @dataclass(frozen=True)
 class SplitRows(Rows):
-    """All images of the split, with the weights of every gate.
+    """All rows of the split, with the weights of every gate.
 
     Arguments:
         gates: name of each gate → its weights; NaN in the rows that a nested gate never received.
+        scores: of the whole model for each row: whether it is predicted right, or another task's score.
+        features: name → values, where a row is so few numbers that a run writes them down.
+        alone: path of an expert → what it predicts by itself; of test rows with such features.
     """
 
     gates: Mapping[str, Float[np.ndarray, "T _"]]
+    scores: Float[np.ndarray, " T"]
+    features: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
+    alone: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
 
     def by_gate(self) -> Iterator[GateRows]:
         """The rows that each gate has weighed; gates that received no row are left out."""

@@ -91,6 +91,16 @@ def duration(seconds: float | int | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def capitalise(text: str) -> str:
+    """The text with a capital at its beginning; letters after it stay.
+
+    Example:
+        >>> capitalise("mean R²")
+        'Mean R²'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def listing(words: list[str]) -> str:
     """Words in a sentence: with commas, and `and` before the last.
 

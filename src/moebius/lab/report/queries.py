@@ -21,8 +21,8 @@ def measure_by_seed(study: Study, variant: str, measure: str, split: str) -> dic
 
 
 def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
-    """Variants with the estimate of their accuracy, the best mean first."""
-    scores = [(variant, measure_by_seed(study, variant, "accuracy", split)) for variant in study.variants]
+    """Variants with the estimate of their score, the best mean first."""
+    scores = [(variant, measure_by_seed(study, variant, study.score, split)) for variant in study.variants]
     estimates = [(variant, interval(list(by_seed.values()))) for variant, by_seed in scores if by_seed]
     return sorted(estimates, key=lambda entry: -entry[1].mean)
 

@@ -1,4 +1,4 @@
-"""Reading a run's routing.parquet, which has one line per image."""
+"""Reading a run's routing.parquet, which has one line per row."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from moebius.kit.errors import StudyError
 from moebius.lab.report.gate_rows import SplitRows
 
-# The weight of a gate's expert, such as gate_3 and experts.0.gate_3.
-_WEIGHT_COLUMN = re.compile(r"((?:.+\.)?gate)_(\d+)")
+# The weight of a gate's expert, such as gate_3, experts.0.gate_3 and gates.price_3.
+_WEIGHT_COLUMN = re.compile(r"((?:.+\.)?gate(?:s\.[^:]+)?)_(\d+)")
 
 
 def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str, ...]) -> list[SplitRows]:
@@ -23,7 +23,19 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
     try:
         table = pq.read_table(path)
         split_names = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False))
-        columns = {name: table[name].to_numpy().astype(np.int64) for name in ("label", "prediction", "domain")}
+        domains = table["domain"].to_numpy().astype(np.int64)
+        # A row of several targets has neither label nor prediction here.
+        absent = np.full(len(domains), np.nan)
+        outcome = {
+            name: table[name].to_numpy() if name in table.column_names else absent for name in ("label", "prediction")
+        }
+        right = outcome["label"] == outcome["prediction"]
+        scores = table["score"].to_numpy() if "score" in table.column_names else right
+        columns = {
+            "score": scores.astype(float),
+            **{name: values.astype(np.int64) if class_names else values for name, values in outcome.items()},
+            "domain": domains,
+        }
     except (pa.ArrowException, OSError, KeyError) as error:
         raise StudyError(
             f"{path}: cannot be read ({error})", "remove the run's folder and run the study again"
@@ -40,7 +52,17 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
     for split in ("train", "test"):
         rows = np.flatnonzero(split_names == split)
         if rows.size:
-            label, prediction, domain = (column[rows] for column in columns.values())
+            score, label, prediction, domain = (column[rows] for column in columns.values())
             of_split = {gate: weights[rows] for gate, weights in gates.items()}
-            splits.append(SplitRows(split, label, prediction, domain, class_names, domain_names, of_split))
+            more = [
+                {
+                    name.removeprefix(lead): table[name].to_numpy()[rows]
+                    for name in table.column_names
+                    if name.startswith(lead)
+                }
+                for lead in ("x:", "alone:")
+            ]
+            splits.append(
+                SplitRows(split, label, prediction, domain, class_names, domain_names, of_split, score, *more)
+            )
     return splits

@@ -14,6 +14,8 @@ from moebius.lab.report.gate_names import outer_gates
 
 # Of study.json and results.json.
 SCHEMA = 2
+# Scores whose names are no words.
+MEASURES = {"r2": "R²", "d2_absolute": "D² of the absolute error", "d2_pinball": "D² of the pinball loss"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Study:
         folder: of the study.
         about: content of study.json.
         runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
-        costs: of results.json: variant → `as_trained` or `one_expert` → multiply-adds and time of an image.
+        costs: of results.json: variant → `as_trained` or `one_expert` → multiply-adds and time of a row.
         stages: of results.json: the stages trained before the variants, one entry per stage and seed.
         tables: tidy frames by name, which `tables.tabulate` computes and every section reads.
     """
@@ -60,6 +62,16 @@ class Study:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
         return tuple(str(name) for name in (self.about.get("data") or {}).get("classes") or ())
+
+    @property
+    def score(self) -> str:
+        """Name of the task's score in the files, such as accuracy or r2; more is better."""
+        return str((self.about.get("task") or {}).get("score") or "accuracy")
+
+    @property
+    def measure(self) -> str:
+        """The score in words, such as token accuracy or R²."""
+        return MEASURES.get(self.score, self.score.replace("_", " "))
 
     @property
     def domains(self) -> tuple[str, ...]:

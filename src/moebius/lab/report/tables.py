@@ -15,18 +15,25 @@ from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
 SPLITS = ("train", "test")
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "summary": ("variant", "measure", "split", "mean", "low", "high", "median", "seeds"),
-    "epochs": ("variant", "seed", "epoch", "split", "measure", "value"),
-    "gates": ("variant", "seed", "gate", "epoch", "measure", "expert", "value"),
-    "accuracy_by_domain": ("variant", "seed", "split", "domain", "accuracy"),
-    "experts_alone": (
-        "variant", "seed", "path", "name", "knows", "frozen", "accuracy", "validation_accuracy", "own", "outside",
-        "confidence_own", "confidence_outside",
-    ),
-    "experts_alone_by_class": ("variant", "seed", "path", "class", "accuracy"),
-}  # fmt: skip
+SUMMARY = ("variant", "measure", "split", "mean", "low", "high", "median", "seeds")
 STAGE_EPOCHS = ("stage", "seed", "epoch", "split", "measure", "value")
+
+
+def columns_of(score: str) -> dict[str, tuple[str, ...]]:
+    """The columns of each table of results.json but variant and seed, which come first.
+
+    Arguments:
+        score: name of the task's score.
+    """
+    alone = (score, f"validation_{score}", "own", "outside", "confidence_own", "confidence_outside")
+    return {
+        "epochs": ("epoch", "split", "measure", "value"),
+        "gates": ("gate", "epoch", "measure", "expert", "value"),
+        f"{score}_by_domain": ("split", "domain", score),
+        "metrics": ("split", "metric", "value"),
+        "experts_alone": ("path", "name", "knows", "frozen", *alone),
+        "experts_alone_by_class": ("path", "class", score),
+    }
 
 
 def tabulate(study: Study) -> Study:
@@ -36,21 +43,25 @@ def tabulate(study: Study) -> Study:
         MoebiusError: a diagnostic has the name of another table.
     """
     diagnostics = find_diagnostics()
-    parts: dict[str, list[Frame]] = {name: [] for name in COLUMNS if name != "summary"}
+    columns = columns_of(study.score)
+    parts: dict[str, list[Frame]] = {name: [] for name in columns}
     row_parts: dict[str, list[Frame]] = {}
     for run in study.runs:
         lead = {"variant": run["variant"], "seed": run["seed"]}
-        for name, frame in _result_tables(run, study.classes).items():
+        for name, frame in _result_tables(run, study.score, study.classes).items():
             if len(frame):
                 parts[name].append(prepend_columns(frame, lead))
         path = study.run_folder(run) / "routing.parquet"
         for rows in read_rows(path, study.classes, study.domains) if path.is_file() else ():
             for name, frame in tabulate_rows(rows, diagnostics).items():
                 row_parts.setdefault(name, []).append(prepend_columns(frame, {**lead, "split": rows.split}))
-    tables = {name: concatenate(frames) if frames else make_frame([], COLUMNS[name]) for name, frames in parts.items()}
+    tables = {
+        name: concatenate(frames) if frames else make_frame([], ("variant", "seed", *columns[name]))
+        for name, frames in parts.items()
+    }
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
-    tables["stages"] = make_frame([_stage_line(stage) for stage in study.stages])
+    tables["stages"] = make_frame([_stage_line(stage, study.score) for stage in study.stages])
     tables["stage_epochs"] = make_frame(
         [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epoch_lines(stage)], STAGE_EPOCHS
     )
@@ -71,16 +82,22 @@ def write_tables(study: Study) -> None:
                 frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
 
 
-def _result_tables(run: Mapping[str, Any], class_names: tuple[str, ...]) -> dict[str, Frame]:
+def _result_tables(run: Mapping[str, Any], score: str, class_names: tuple[str, ...]) -> dict[str, Frame]:
     """The tables of a run's entry in results.json, without the columns variant and seed."""
-    accuracies = run.get("accuracy_by_domain") or {}
+    by_domain = run.get(f"{score}_by_domain") or {}
     lines = {
         "epochs": _epoch_lines(run),
         "gates": _gate_lines(run),
-        "accuracy_by_domain": (
-            (split, domain, value) for split in SPLITS for domain, value in (accuracies.get(split) or {}).items()
+        f"{score}_by_domain": (
+            (split, domain, value) for split in SPLITS for domain, value in (by_domain.get(split) or {}).items()
         ),
-        "experts_alone": map(_expert_line, run.get("experts_alone") or ()),
+        "metrics": (
+            (split, name, value)
+            for split, values in (run.get("metrics") or {}).items()
+            for name, value in values.items()
+            if value is not None
+        ),
+        "experts_alone": (_expert_line(expert, score) for expert in run.get("experts_alone") or ()),
         "experts_alone_by_class": (
             (expert["paths"][0], name, value)
             for expert in run.get("experts_alone") or ()
@@ -88,15 +105,16 @@ def _result_tables(run: Mapping[str, Any], class_names: tuple[str, ...]) -> dict
             if value is not None
         ),
     }
-    return {name: make_frame(list(table_lines), COLUMNS[name][2:]) for name, table_lines in lines.items()}
+    columns = columns_of(score)
+    return {name: make_frame(list(table_lines), columns[name]) for name, table_lines in lines.items()}
 
 
 def _epoch_lines(run: Mapping[str, Any]) -> Iterator[tuple]:
     for epoch in run.get("epochs") or ():
         for split in (*SPLITS, "validation"):
             for measure, value in (epoch.get(split) or {}).items():
-                if measure in ("terms", "accuracy_by_domain"):
-                    prefix = "loss" if measure == "terms" else "accuracy"
+                if isinstance(value, Mapping):
+                    prefix = {"terms": "loss"}.get(measure, measure.removesuffix("_by_domain"))
                     yield from ((epoch["epoch"], split, f"{prefix}:{name}", part) for name, part in value.items())
                 elif isinstance(value, int | float):
                     yield epoch["epoch"], split, measure, value
@@ -110,34 +128,36 @@ def _gate_lines(run: Mapping[str, Any]) -> Iterator[tuple]:
                 yield from ((gate, epoch["epoch"], measure, expert, part) for expert, part in values)
 
 
-def _expert_line(expert: Mapping[str, Any]) -> tuple:
+def _expert_line(expert: Mapping[str, Any], score: str) -> tuple:
     confidence = expert.get("confidence") or {}
     known_classes = None if expert.get("classes") is None else " ".join(map(str, expert["classes"]))
-    measures = [expert.get(name) for name in ("accuracy", "validation_accuracy", "own", "outside")]
+    measures = [expert.get(name) for name in (score, f"validation_{score}", "own", "outside")]
     lead = (expert["paths"][0], expert.get("name"), known_classes, expert.get("frozen"))
     return (*lead, *measures, confidence.get("own"), confidence.get("outside"))
 
 
-def _stage_line(stage: Mapping[str, Any]) -> dict[str, Any]:
+def _stage_line(stage: Mapping[str, Any], score: str) -> dict[str, Any]:
     line = {key: stage.get(key) for key in ("stage", "seed", "epoch", "seconds", "parameters")}
     line["epochs"] = len(stage.get("epochs") or ())
     line["classes"] = " ".join(map(str, stage.get("classes") or ()))
     for split in (*SPLITS, "validation"):
         line[f"{split}_rows"] = (stage.get("rows") or {}).get(split)
-        line[f"{split}_accuracy"] = (stage.get("accuracy") or {}).get(split)
+        line[f"{split}_{score}"] = (stage.get(score) or {}).get(split)
     return line
 
 
 def _results(study: Study) -> Frame:
-    """One line per run: accuracies and losses, then every number of its entry in results.json."""
+    """One line per run: scores, losses and metrics, then every number of its entry in results.json."""
     lines = []
     for run in study.runs:
         line: dict[str, Any] = {"variant": run["variant"], "seed": run["seed"]}
-        for measure in ("accuracy", "loss"):
+        for measure in (study.score, "loss"):
             line |= {f"{split}_{measure}": (run.get(measure) or {}).get(split) for split in SPLITS}
         for split in SPLITS:
-            by_domain = (run.get("accuracy_by_domain") or {}).get(split) or {}
-            line |= {f"{split}_accuracy:{domain}": value for domain, value in by_domain.items()}
+            by_domain = (run.get(f"{study.score}_by_domain") or {}).get(split) or {}
+            line |= {f"{split}_{study.score}:{domain}": value for domain, value in by_domain.items()}
+            metrics = (run.get("metrics") or {}).get(split) or {}
+            line |= {f"{split}_{name}": value for name, value in metrics.items()}
         numbers = {
             key: value
             for key, value in run.items()
@@ -160,4 +180,4 @@ def _summary(study: Study, results: Frame) -> Frame:
                 )
                 score = interval(values)
                 lines.append((variant, measure, split, score.mean, score.low, score.high, score.median, score.count))
-    return make_frame(lines, columns=list(COLUMNS["summary"]))
+    return make_frame(lines, columns=list(SUMMARY))

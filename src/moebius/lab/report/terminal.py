@@ -6,18 +6,20 @@ from typing import Any
 from rich.table import Table
 
 from moebius.lab.report.numbers import NONE, bracket, count, duration, rate
+from moebius.lab.report.source import MEASURES
 from moebius.lab.statistics.interval import Estimate, interval
 
 
-def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """One line per variant: mean and 95 % interval of test and train accuracy over seeds, parameters, seconds.
+def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None, score: str = "accuracy") -> Table:
+    """One line per variant: mean and 95 % interval of test and train score over seeds, parameters, seconds.
 
     Arguments:
         runs: the runs of results.json, in the order in which the variants appear.
         title: line above the table.
+        score: name of the task's score.
 
     Returns:
-        A rich table. The best mean test accuracy is bold, whether or not it is significantly better than the others.
+        A rich table. The best mean test score is bold, whether or not it is significantly better than the others.
 
     Example:
         >>> table = build_results_table([{"variant": "single", "seed": 0, "accuracy": {"train": 0.7, "test": 0.6}}])
@@ -30,11 +32,12 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
     for run in runs:
         runs_by_variant.setdefault(run["variant"], []).append(run)
     several = any(len(variant_runs) > 1 for variant_runs in runs_by_variant.values())
-    scores = {variant: _accuracy_estimates(variant_runs) for variant, variant_runs in runs_by_variant.items()}
+    scores = {variant: _estimates(variant_runs, score) for variant, variant_runs in runs_by_variant.items()}
     best = max((test.mean for _, test in scores.values() if test), default=None)
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
-    for head in ["test", "95 % interval"] if several else ["test"]:
+    test_head = "test" if score == "accuracy" else f"test {MEASURES.get(score, score.replace('_', ' '))}"
+    for head in [test_head, "95 % interval"] if several else [test_head]:
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("train", "seeds", "parameters", "time"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -49,11 +52,12 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
     return table
 
 
-def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str | None:
+def describe_stages(stages: Sequence[Mapping[str, Any]], score: str = "accuracy") -> str | None:
     """The stages trained before the variants, in one line to print above the table; None without stages.
 
     Arguments:
         stages: `stages` of results.json, one entry per stage and seed.
+        score: name of the task's score.
 
     Example:
         >>> describe_stages([{"stage": "a", "seed": 0, "accuracy": {"test": 0.93}}, {"stage": "b", "seed": 0}])
@@ -65,21 +69,19 @@ def describe_stages(stages: Sequence[Mapping[str, Any]]) -> str | None:
     """
     if not stages:
         return None
-    accuracies = sorted(
-        float(accuracy) for stage in stages if (accuracy := (stage.get("accuracy") or {}).get("test")) is not None
-    )
-    ends = list(dict.fromkeys(rate(end) for end in (accuracies[0], accuracies[-1]))) if accuracies else []
+    scores = sorted(float(value) for stage in stages if (value := (stage.get(score) or {}).get("test")) is not None)
+    ends = list(dict.fromkeys(rate(end) for end in (scores[0], scores[-1]))) if scores else []
     seeds = len({stage["seed"] for stage in stages})
     with_seeds = f" with {seeds} seeds" if seeds > 1 else ""
-    with_accuracy = f", own-test accuracy {' – '.join(ends)}" if ends else ""
-    return f"stages: {len({stage['stage'] for stage in stages})} finished{with_seeds}{with_accuracy}"
+    with_score = f", own-test {score.replace('_', ' ')} {' – '.join(ends)}" if ends else ""
+    return f"stages: {len({stage['stage'] for stage in stages})} finished{with_seeds}{with_score}"
 
 
-def _accuracy_estimates(runs: Sequence[Mapping[str, Any]]) -> tuple[Estimate | None, Estimate | None]:
-    """Training and test accuracy over seeds; None where no run has one."""
+def _estimates(runs: Sequence[Mapping[str, Any]], score: str) -> tuple[Estimate | None, Estimate | None]:
+    """Training and test score over seeds; None where no run has one."""
     estimates = []
     for split in ("train", "test"):
-        values = [(run.get("accuracy") or {}).get(split) for run in runs]
-        accuracies = [float(value) for value in values if value is not None]
-        estimates.append(interval(accuracies) if accuracies else None)
+        values = [(run.get(score) or {}).get(split) for run in runs]
+        numbers = [float(value) for value in values if value is not None]
+        estimates.append(interval(numbers) if numbers else None)
     return estimates[0], estimates[1]

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from moebius.lab.data.split import Dataset
@@ -27,12 +28,12 @@ def run_entry(
         trained: the outcome.
         stage_names: expert that a stage has trained → name of the stage.
     """
-    splits = {"train": trained.train, "test": trained.test}
+    splits, score = {"train": trained.train, "test": trained.test}, trained.test.score_name
     return {
         "variant": run.variant,
         "seed": run.seed,
         **_figures(folder, trained),
-        "accuracy_by_domain": {name: rows.score_by_domain(data.groups) for name, rows in splits.items()},
+        f"{score}_by_domain": {name: rows.score_by_domain(data.groups) for name, rows in splits.items()},
         "one_expert": _one_expert(trained.one_expert, data),
         "experts_alone": _alone(trained, data, stage_names),
         "oracle": trained.oracle,
@@ -53,12 +54,12 @@ def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> 
     """The entry of a stage at a seed; all figures are for the rows that the stage selects, `data`."""
     assert run.rows is not None
     rows = {"train": data.train, "validation": data.validation, "test": data.test}
-    present = sorted(set(data.test.labels.tolist()))
+    present = sorted(set(data.test.labels.flatten().tolist())) if data.classes else []
     return {
         "stage": run.variant,
         "seed": run.seed,
         **_figures(folder, trained),
-        "classes": [data.classes[label] for label in present],
+        "classes": [data.classes[label] for label in present if label >= 0],
         "groups": run.rows["groups"],
         "rows": {name: len(split) for name, split in rows.items() if split is not None},
         "precision": run.training["precision"],
@@ -71,10 +72,12 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
     rates = [entry["images_per_second"] for entry in timing]
     splits = {"validation": trained.validation, "test": trained.test}
     evaluated = {name: rows for name, rows in splits.items() if rows is not None}
-    reported = trained.reported["train"]
+    reported, score = trained.reported["train"], trained.test.score_name
+    names = (*trained.test.metrics, *trained.test.figures)
     return {
         "epoch": trained.epoch,
-        "accuracy": {"train": reported["accuracy"], **{name: rows.accuracy for name, rows in evaluated.items()}},
+        score: {"train": reported[score], **{name: rows.score for name, rows in evaluated.items()}},
+        **({"metrics": {split: _metrics(rows, names) for split, rows in evaluated.items()}} if names else {}),
         "loss": {"train": reported["loss"], **{name: rows.loss for name, rows in evaluated.items()}},
         "epochs": trained.metrics,
         "seconds": sum(entry["seconds"] for entry in timing) if timing else None,
@@ -83,40 +86,50 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
     }
 
 
+def _metrics(rows: Evaluation, names: Sequence[str]) -> dict[str, float | None]:
+    values = {name: rows.metric(name) for name in names}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def _one_expert(rows: Evaluation | None, data: Dataset) -> dict[str, Any] | None:
     """Test figures of the same model when exactly one expert runs for a row."""
     if rows is None:
         return None
     return {
-        "accuracy": rows.accuracy,
+        rows.score_name: rows.score,
         "loss": rows.loss if math.isfinite(rows.loss) else None,
-        "accuracy_by_domain": rows.score_by_domain(data.groups),
+        f"{rows.score_name}_by_domain": rows.score_by_domain(data.groups),
     }
 
 
 def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]) -> list[dict[str, Any]]:
     """Each expert by itself on all test rows: on the classes that it knows and on the others."""
-    validation_accuracies = {expert.module: expert.score for expert in trained.alone_held_out}
-    labels = data.test.labels
+    validation_scores = {expert.module: expert.score for expert in trained.alone_held_out}
+    score, labels = trained.test.score_name, data.test.labels
+    # Rows of one class each can be told apart by it; others are all as one.
+    by_row = bool(data.classes) and labels.ndim == 1
+    labels = labels if by_row else torch.zeros(len(data.test), dtype=torch.int64)
     entries = []
     for expert in trained.alone:
         scores, knows = expert.scores.double(), expert.knows_class(labels)
+        confidence = expert.confidence.double().flatten(1).mean(1) if expert.confidence.ndim > 1 else expert.confidence
         entry = {
             "paths": list(expert.paths),
             "name": stage_names.get(expert.module),
             "classes": None if expert.classes is None else [data.classes[label] for label in expert.classes],
             "frozen": not any(parameter.requires_grad for parameter in expert.module.parameters()),
-            "accuracy": expert.score,
+            score: expert.score,
             "own": _mean(scores, knows) if expert.classes is not None else None,
             "outside": _mean(scores, ~knows),
-            "confidence": {"own": _mean(expert.confidence, knows), "outside": _mean(expert.confidence, ~knows)},
-            "validation_accuracy": validation_accuracies.get(expert.module),
-            "by_class": [_mean(scores, labels == label) for label in range(len(data.classes))],
+            "confidence": {"own": _mean(confidence, knows), "outside": _mean(confidence, ~knows)},
+            f"validation_{score}": validation_scores.get(expert.module),
+            "by_class": [_mean(scores, labels == label) for label in range(len(data.classes))] if by_row else [],
         }
         entries.append(entry)
     return entries
 
 
 def _mean(values: Tensor, mask: Tensor) -> float | None:
-    """The mean of the values where the mask is true; None where it is so nowhere."""
-    return values[mask].double().mean().item() if mask.any() else None
+    """The mean of the values where the mask is true; None where it is so nowhere, and of values that are none."""
+    mean = values[mask].double().mean().item() if mask.any() else math.nan
+    return mean if math.isfinite(mean) else None

@@ -23,6 +23,7 @@ from moebius.lab.training.fit_parts import fit_parts
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings
+from moebius.tasks._choice import as_task
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
 ORPHAN_SECONDS = 10.0
@@ -110,7 +111,8 @@ def _train_job(
     def fail_member(number: int, error: TrainingError) -> None:
         fail(job[number], error)
 
-    for number, trained in Loop(members, rows, path, device, fail_member, store).train(unfinished):
+    loop = Loop(members, rows, path, device, fail_member, store, as_task(first.task))
+    for number, trained in loop.train(unfinished):
         write_run(job[number], rows, trained, stages[number].sources)
         finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from moebius.kit.files import read_json, write_text
 from moebius.kit.registry import find
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
+from moebius.lab.data.targets import with_task
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.study.cohorts import Job
-from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.run_spec import DEFAULT_TASK, RunSpec
+from moebius.tasks._choice import as_task
 
 SCHEMA = 1
 
@@ -72,7 +75,7 @@ class JobSpec:
         for plugin in self.plugins:
             plugin.load()
         with contextlib.chdir(self.directory) if self.directory.is_dir() else contextlib.nullcontext():
-            data = _load_data(json.dumps(self.data), self.data_dir)
+            data = _load_data(json.dumps(self.data), json.dumps(self.runs[0].task), self.data_dir)
         if data.fingerprint != self.fingerprint:
             fix = "moebius run RECIPE --out ANOTHER-FOLDER    # a study of these data"
             raise StudyError(f"{self.folder}: the data are not those that the study was planned with", fix)
@@ -126,20 +129,26 @@ def _change_paths(run: RunSpec, change: Callable[[Path], Path]) -> RunSpec:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_data(spec_json: str, data_dir: Path | None) -> Dataset:
-    return load_data(json.loads(spec_json), data_dir)
+def _load_data(spec_json: str, task_json: str, data_dir: Path | None) -> Dataset:
+    return load_data(json.loads(spec_json), data_dir, json.loads(task_json))
 
 
-def load_data(spec: Mapping[str, Any], data_dir: Path | None) -> Dataset:
-    """Load the data of a recipe, from the cache where they were decoded before.
+def load_data(
+    spec: Mapping[str, Any], data_dir: Path | None, task: Mapping[str, Any] = MappingProxyType(DEFAULT_TASK)
+) -> Dataset:
+    """Load the data of a recipe, from the cache where they were decoded before, with targets as the task takes them.
 
     Arguments:
         spec: the `data` part of a resolved recipe.
         data_dir: folder with local copies of named sets, or None.
+        task: of the recipe.
+
+    Raises:
+        StudyError: the targets are not of the task.
     """
     options = dict(spec)
     sources = [
         find("data.sources", source["kind"])(**{key: value for key, value in source.items() if key != "kind"})
         for source in options.pop("sets")
     ]
-    return load_sets(sources, data_dir=data_dir, **options)
+    return with_task(load_sets(sources, data_dir=data_dir, **options), as_task(task))

@@ -220,9 +220,9 @@ def _list_runs(
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
-                runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs))
+                runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, task=recipe.task))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]
                 about = (part.rows, specs[part.name]["labels"])
-                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about))
+                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about, recipe.task))
     return stages, runs

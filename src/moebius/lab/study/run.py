@@ -28,6 +28,7 @@ from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_files import collect, remove_leftovers
 from moebius.lab.study.stages import plan_stages
+from moebius.tasks._choice import as_task
 
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
 
@@ -103,9 +104,10 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
             results["costs"] = measure_costs(plan, study.data)
         write_json(study.folder / "results.json", results)
         path = moebius.lab.report.build(study.folder)
-    if line := describe_stages(results.get("stages") or ()):
+    score = as_task(study.recipe.task).score_name
+    if line := describe_stages(results.get("stages") or (), score):
         console.print(line, highlight=False)
-    console.print(build_results_table(results["runs"]))
+    console.print(build_results_table(results["runs"], score=score))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return study.folder
 
@@ -145,7 +147,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     )
     console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"))
     console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {folder}", highlight=False)
-    data = load_data(recipe.data.model_dump(mode="json"), data_dir)
+    data = load_data(recipe.data.model_dump(mode="json"), data_dir, recipe.task)
     held_out = "" if data.validation is None else f", {len(data.validation):,} held out"
     console.print(
         f"data: {' + '.join(data.domains)}, {len(data.train):,} training rows{held_out}, {len(data.test):,} test rows",
@@ -153,9 +155,6 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     )
     if data.columns is not None:
         console.print(f"columns: {data.columns.describe()}", highlight=False, soft_wrap=True)
-    if data.train.labels.is_floating_point():
-        fix = 'target_type: classes    # or in Python mb.fit(model, frame, target=…, task="regression")'
-        raise StudyError(f"data.sets: the target {data.classes[0]!r} is numbers, and a recipe learns classes", fix)
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
     with folder_lock(folder):
         remove_leftovers(folder)

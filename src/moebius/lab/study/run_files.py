@@ -5,19 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from torch import nn
 
 from moebius.kit.errors import MoebiusError
-from moebius.kit.files import atomic_path, read_json, write_json
+from moebius.kit.files import read_json, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import resolve
 from moebius.lab.study.entries import run_entry, stage_entry
+from moebius.lab.study.routing_file import write_routing
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.outcome import Trained
 from moebius.storage.save import save
 
@@ -33,7 +29,7 @@ def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mappin
     """
     _write_model(run, rows, trained)
     if run.rows is None:
-        _write_routing(run.folder / "routing.parquet", {"train": trained.train, "test": trained.test})
+        write_routing(run.folder / "routing.parquet", rows, trained)
         write_json(run.result_path, run_entry(run.folder, run, rows, trained, stage_names))
     else:
         write_json(run.result_path, stage_entry(run.folder, run, rows, trained))
@@ -74,6 +70,7 @@ def _error_path(folder: Path) -> Path:
 def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
     precision = run.training["precision"]
     about: dict[str, Any] = {
+        "task": dict(run.task),
         "classes": [*data.classes],
         "domains": [*data.domains],
         "facts": data.facts,
@@ -82,25 +79,3 @@ def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
     if data.columns is not None:
         about["columns"] = data.columns.to_values()
     save(trained.model, run.folder, resolve(run.model, data.facts, run.stages, run.labels), about)
-
-
-def _write_routing(path: Path, splits: Mapping[str, Evaluation]) -> None:
-    tables = []
-    for split, rows in splits.items():
-        count = len(rows.labels)
-        assert rows.probabilities is not None
-        columns: dict[str, Any] = {
-            "split": pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [split]).cast(pa.string()),
-            "row": np.arange(count, dtype=np.int32),
-            "label": rows.labels.to(dtype=torch.int32).numpy(),
-            "prediction": rows.predictions.to(dtype=torch.int32).numpy(),
-            "domain": rows.domains.to(dtype=torch.int32).numpy(),
-            "probability": rows.probabilities.float().numpy(),
-            "loss": rows.losses.float().numpy(),
-        }
-        for gate, weights in rows.gates.items():
-            for expert, column in enumerate(weights.float().unbind(1)):
-                columns[f"{gate}_{expert}"] = column.numpy()
-        tables.append(pa.table(columns))
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# What is learned unless a recipe says otherwise.
+DEFAULT_TASK = {"kind": "classification"}
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -22,6 +25,7 @@ class RunSpec:
         folders: name → folder of the run at this seed, of each of these stages.
         rows: for a stage, the arguments of `moebius.lab.data.select_rows.select_rows`; None for a variant.
         labels: for a stage, the classes that its labels count, as for `moebius.lab.model.resolve.resolve`.
+        task: what is learned: the kind and keywords of a task.
     """
 
     variant: str
@@ -34,6 +38,7 @@ class RunSpec:
     folders: Mapping[str, Path] = field(default_factory=dict)
     rows: Mapping[str, Any] | None = None
     labels: Sequence[int] | None = None
+    task: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_TASK))
 
     @property
     def name(self) -> str:

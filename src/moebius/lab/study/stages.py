@@ -11,6 +11,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.study.run_spec import DEFAULT_TASK
 
 # Increase it when training the same stage gives another result.
 VERSION = 1
@@ -48,6 +49,7 @@ def plan_stages(
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
         used_hashes = {name: hashes[name] for name in list_stage_names(stage.model)}
         parts = [VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used_hashes]
+        parts += [] if recipe.task == DEFAULT_TASK else [recipe.task]
         # Without plugins nothing is added: a stage from before there were plugins keeps its hash.
         hashes[stage.name] = digest([*parts, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes

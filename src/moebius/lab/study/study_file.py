@@ -17,11 +17,12 @@ from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.report.source import SCHEMA
-from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.run_spec import DEFAULT_TASK, RunSpec
 from moebius.lab.study.stages import UNSETTLED, digest
+from moebius.tasks._choice import as_task
 
 # The parts of a recipe that results depend on.
-SETTLING = ("data", "training", "pretraining", "stages", "model", "variants")
+SETTLING = ("data", "task", "training", "pretraining", "stages", "model", "variants")
 ABSENT = "nothing"
 
 
@@ -56,6 +57,7 @@ def settled_hashes(
                 dict(variant.model),
                 variant.training.model_dump(mode="json", exclude=UNSETTLED),
                 {name: stage_hashes[name] for name in list_stage_names(variant.model)},
+                *([] if recipe.task == DEFAULT_TASK else [recipe.task]),
             ]
         )
         for variant in recipe.variants
@@ -77,7 +79,7 @@ def describe_differences(
     """The first three keys in which a recipe differs from that of a study, with their values."""
     if study["data"]["fingerprint"] != data.fingerprint:
         return "its data differ"
-    old, new = (_flatten({key: values[key] for key in SETTLING}) for values in (study["recipe"], recipe.resolved()))
+    old, new = (_flatten({key: values.get(key) for key in SETTLING}) for values in (study["recipe"], recipe.resolved()))
     begun = set(study["settled"]["variants"])
     added = {name for name in recipe.resolved_variants() if name not in begun}
     changed = [key for key in {**old, **new} if old.get(key, ABSENT) != new.get(key, ABSENT)]
@@ -113,7 +115,7 @@ def describe_study(
         runs: stages and variants at all seeds.
         plugins: the plugin files that are loaded.
     """
-    packages = ("torch", "datasets", "numpy")
+    packages, task = ("torch", "datasets", "numpy"), as_task(recipe.task)
     return {
         "schema": SCHEMA,
         "study": recipe.name,
@@ -121,6 +123,7 @@ def describe_study(
         "preset": recipe.preset,
         "overrides": list(recipe.overrides),
         "recipe": recipe.resolved(),
+        "task": {"kind": recipe.task["kind"], "score": task.score_name, "loss": task.loss_name},
         "settled": settled,
         **({"plugins": [plugin.record() for plugin in plugins]} if plugins else {}),
         "precision": {
@@ -138,6 +141,7 @@ def describe_study(
         "data": {
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
+            "targets": {name: list(names) for name, names in data.targets.items()},
             "domains": list(data.domains),
             "train_rows": len(data.train),
             "validation_rows": 0 if data.validation is None else len(data.validation),

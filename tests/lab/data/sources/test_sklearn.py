@@ -28,8 +28,8 @@ def test_the_smaller_class_of_tumours_is_the_malignant_one():
 
 def test_a_table_of_numbers_is_in_its_own_units():
     table = Sklearn("diabetes").open().read()
-    assert table.target_type == "numbers"
-    assert (table.target.min(), table.target.max()) == (25, 346)
+    assert table.target_types == ("numbers",)
+    assert (table.targets["target"].min(), table.targets["target"].max()) == (25, 346)
     assert table.features["age"].between(19, 79).all()
     assert Sklearn("diabetes", categories=["sex"]).open().read().categories == ("sex",)
 

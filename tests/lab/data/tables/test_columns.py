@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.tables.columns import TableColumns, encode_target
+from moebius.lab.data.tables.columns import TableColumns
 from moebius.lab.data.tables.make_table import make_table
 from moebius.lab.data.tables.table import TableOptions
 
@@ -69,17 +69,30 @@ def test_a_constant_column_becomes_0():
 
 def test_types_are_shown():
     text = TableColumns.fit(TABLE).describe()
-    assert text == ("2 numbers (some missing: size); 2 category columns (color 2, is_new 2); target kind, classes")
+    assert text == ("2 numbers (some missing: size); 2 category columns (color 2, is_new 2); target kind, 2 classes")
 
 
-def test_a_target_of_numbers_is_float32_and_one_of_classes_positions():
-    labels, names = encode_target(TABLE)
-    assert (labels.tolist(), names) == ([0, 1, 0, 1, 0, 1], ("a", "b"))
-    numbers = make_table(FRAME, TableOptions("weight", target_type="numbers"), "things")
-    labels, names = encode_target(numbers)
-    assert (labels.dtype, labels.tolist(), names) == (np.float32, [10, 20, 30, 40, 50, 60], ("weight",))
-    labels, names = encode_target(make_table(FRAME, TableOptions("weight"), "things"))
-    assert (labels.tolist(), names[:2]) == ([0, 1, 2, 3, 4, 5], ("10", "20"))
+def test_a_target_of_classes_becomes_positions_and_one_of_numbers_standardised_float32():
+    (kind,) = TableColumns.fit(TABLE).targets
+    assert kind.encode(FRAME["kind"], "").tolist() == [0, 1, 0, 1, 0, 1]
+    assert kind.encode(pd.Series(["b", None, "c"], name="kind"), "").tolist() == [1, -100, -100]
+    assert (kind.names, [*kind.decode(np.array([1, 0]))]) == (("a", "b"), ["b", "a"])
+    (weight,) = TableColumns.fit(make_table(FRAME, TableOptions("weight", target_type="numbers"), "things")).targets
+    encoded = weight.encode(FRAME["weight"], "")
+    assert (encoded.dtype, weight.names) == (torch.float32, ("weight",))
+    assert encoded.mean().abs() < 1e-6
+    assert encoded.std(correction=0).isclose(torch.tensor(1.0))
+    np.testing.assert_allclose(weight.decode(encoded.numpy()), FRAME["weight"], rtol=1e-6)
+    assert weight.encode(pd.Series([None, 10.0], name="weight"), "").isnan().tolist() == [True, False]
+    (weight,) = TableColumns.fit(make_table(FRAME, TableOptions("weight"), "things")).targets
+    assert weight.encode(FRAME["weight"], "").tolist() == [0, 1, 2, 3, 4, 5]
+    assert weight.classes[:2] == ("10", "20")
+
+
+def test_numbers_to_predict_are_standardised_by_the_training_rows_alone():
+    table = make_table(FRAME, TableOptions("weight", target_type="numbers"), "things")
+    (weight,) = TableColumns.fit(table, np.array([0, 2])).targets
+    assert (weight.mean, weight.scale) == (20, 10)
 
 
 def test_rows_that_lack_a_column_are_refused():

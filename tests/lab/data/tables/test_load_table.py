@@ -135,7 +135,9 @@ def test_numbers_out_of_range_are_refused(options, argument):
 
 
 def test_a_target_of_numbers_has_no_classes_to_keep():
-    with pytest.raises(ArgumentError, match="classes: must be null where the target is numbers") as caught:
+    with pytest.raises(
+        ArgumentError, match="classes: must be null where the target is no single column of classes"
+    ) as caught:
         load_table(Sklearn("diabetes"), classes=["1"])
     assert caught.value.fix == "classes: null"
 
@@ -149,7 +151,7 @@ def test_too_few_rows_are_refused():
 def test_a_table_stands_alone_and_load_sets_reads_it(tmp_path):
     data = load_sets([Sklearn("wine")], 8, validation=0.1, cache_dir=tmp_path)
     assert len(data.validation) == pytest.approx(0.1 * (len(data.train) + len(data.validation)), abs=1.5)
-    assert data.columns.describe() == "13 numbers; 0 category columns; target target, classes"
+    assert data.columns.describe() == "13 numbers; 0 category columns; target target, 3 classes"
     assert not list(tmp_path.iterdir())
     with pytest.raises(ArgumentError, match="sets: must be one set where it is a table") as caught:
         load_sets([Sklearn("wine"), Digits()], 8)

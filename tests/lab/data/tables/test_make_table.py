@@ -19,7 +19,7 @@ FRAME = pd.DataFrame(
 
 def test_columns_with_another_use_are_no_features():
     table = make_table(FRAME, TableOptions("y", group="customer", drop=("day",)), "rows")
-    assert (list(table.features), table.categories, table.target_type) == (["a", "b"], ("b",), "classes")
+    assert (list(table.features), table.categories, table.target_types) == (["a", "b"], ("b",), ("classes",))
     assert table.hold_out.groups.tolist() == [0, 0, 1, 1]
     assert list(make_table(FRAME, TableOptions("y", columns=("a", "y", "customer")), "rows").features) == [
         "a",
@@ -39,8 +39,8 @@ def test_dates_are_times():
 
 def test_a_recipe_says_what_the_target_is():
     options = {"columns": ("a", "b")}
-    assert make_table(FRAME, TableOptions("y", **options, target_type="numbers"), "").target_type == "numbers"
-    assert make_table(FRAME, TableOptions("a", columns=("b",), target_type="classes"), "").target_type == "classes"
+    assert make_table(FRAME, TableOptions("y", **options, target_type="numbers"), "").target_types == ("numbers",)
+    assert make_table(FRAME, TableOptions("a", columns=("b",), target_type="classes"), "").target_types == ("classes",)
 
 
 def refuse(frame, rule, fix, **options):
@@ -77,7 +77,7 @@ def test_a_missing_target_is_refused_with_its_first_row():
 @pytest.mark.parametrize("use", ["group", "time"])
 def test_rows_are_not_split_by_what_is_missing(use):
     frame = FRAME.assign(customer=[1, None, 2, 2])
-    refuse(frame, "column 'customer', by which rows are held out, is missing in row 1", "COPY", **{use: "customer"})
+    refuse(frame, "column 'customer', by which rows are told apart, is missing in row 1", "COPY", **{use: "customer"})
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_variants_over_the_same_experts_are_shown_together(make_pairs):
         ["pair-0-8", "airplane and ship"],
         ["pair-1-9", "automobile and truck"],
     ]
-    assert experts.columns[2:5] == ["all images", "own", "outside"]
+    assert experts.columns[2:5] == ["all rows", "own", "outside"]
     assert {row[4] for row in experts.rows} == {"0"}
     assert [row[0] for row in headroom.rows] == ["standard", "sparse", "uniform"]
 
@@ -131,7 +131,7 @@ def test_headroom_is_what_the_oracle_has_over_the_variant(make_pairs, validated)
     assert cells["its test accuracy"].startswith(".140" if validated else ".190")
     assert cells["headroom"] == "+.140 [+.115, +.165]"
     last_text = [block.text for block in blocks if isinstance(block, Text)][-1]
-    assert ("chosen on the validation images" in last_text) == validated
+    assert ("chosen on the validation rows" in last_text) == validated
     assert ("which flatters it" in last_text) == (not validated)
 
 
@@ -161,7 +161,7 @@ def test_experts_trained_with_their_gate_are_shown_on_demand(make_pairs):
     blocks = section_blocks(specialists, out)
     assert [block.kind for block in blocks[1:2]] == ["details"]
     (table,) = tables(blocks[1].blocks)
-    assert table.columns == ["expert", "knows", "all images"]
+    assert table.columns == ["expert", "knows", "all rows"]
     assert list(table.rows[3][:2]) == ["expert 3", "all"]
 
 

@@ -33,7 +33,7 @@ class Sklearn(TableSource):
 
     Example:
         >>> table = Sklearn("breast_cancer").open().read()
-        >>> table.features.shape, sorted(table.target.unique())
+        >>> table.features.shape, sorted(table.targets["target"].unique())
         ((569, 30), ['benign', 'malignant'])
 
     Reference: Pedregosa et al. 2011, Scikit-learn: Machine Learning in Python; the tables are of the UCI

@@ -13,6 +13,7 @@ from torch import Tensor
 from moebius.kit.errors import DataError
 from moebius.lab.data.tables.column_types import read_categories, read_numbers
 from moebius.lab.data.tables.table import Table
+from moebius.tasks._task import ABSENT
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,61 @@ class CategoryColumn:
 
 
 @dataclass(frozen=True)
+class TargetColumn:
+    """A column to predict: a class becomes its position, and a number x becomes (x − mean) / scale.
+
+    Arguments:
+        name: of the column.
+        classes: names of the classes, in the order of their positions; empty where the target is numbers.
+        mean, scale: of the training rows' numbers; the scale is the standard deviation, or 1 where it is 0.
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def fit(cls, column: pd.Series, target_type: str, train: np.ndarray, where: str) -> "TargetColumn":
+        """Learn a target.
+
+        Arguments:
+            column: of all rows; a value may be missing.
+            target_type: "classes" or "numbers".
+            train: positions of the training rows, by which numbers are standardised.
+            where: name of the table, for error messages.
+        """
+        name = str(column.name)
+        if target_type == "classes":
+            return cls(name, tuple(read_categories(column, where)[1]))
+        numbers = _fit_numbers(name, read_numbers(column, where)[train])
+        return cls(name, (), numbers.mean, numbers.scale)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of a model's outputs for this target: those of the classes, or its own."""
+        return self.classes or (self.name,)
+
+    def encode(self, column: pd.Series, where: str) -> Shaped[Tensor, " T"]:
+        """The target of each row: int64 positions, −100 where it is missing or unknown; or float32 numbers, NaN there.
+
+        Raises:
+            DataError: a value is no number.
+        """
+        if not self.classes:
+            return torch.from_numpy(((read_numbers(column, where) - self.mean) / self.scale).astype(np.float32))
+        positions, texts = read_categories(column, where)
+        places = {name: place for place, name in enumerate(self.classes)}
+        return torch.from_numpy(np.array([*(places.get(text, ABSENT) for text in texts), ABSENT])[positions])
+
+    def decode(self, values: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, " T"]:
+        """Predictions, or encoded targets, in the column's own units; names of classes."""
+        if self.classes:
+            return np.asarray(self.classes, dtype=object)[values]
+        return values.astype(np.float64) * self.scale + self.mean
+
+
+@dataclass(frozen=True)
 class TableColumns:
     """How rows of a table become rows of float32: everything that was learned of the columns on the training rows.
 
@@ -58,14 +114,15 @@ class TableColumns:
     Arguments:
         numbers: the columns of numbers.
         categories: the columns of categories.
-        target: name of the target.
-        target_type: "classes" or "numbers".
+        targets: the columns to predict.
         where: name of the table, for error messages.
+        domain: name of the column whose values are the domains; None where there is none.
 
     Example:
         >>> from moebius.lab.data.tables.hold_out import HoldOut
         >>> frame = pd.DataFrame({"size": [1.0, 3.0, None], "color": ["red", None, "blue"]})
-        >>> table = Table(frame, ("color",), pd.Series([0, 1, 0], name="kind"), "classes", HoldOut(), 0.2, "example")
+        >>> targets = pd.DataFrame({"kind": ["a", "b", "a"]})
+        >>> table = Table(frame, ("color",), targets, ("classes",), HoldOut(), 0.2, "example")
         >>> columns = TableColumns.fit(table)
         >>> columns.features
         ('size', 'size is missing', 'color')
@@ -77,18 +134,28 @@ class TableColumns:
 
     numbers: tuple[NumberColumn, ...]
     categories: tuple[CategoryColumn, ...]
-    target: str
-    target_type: str
+    targets: tuple[TargetColumn, ...]
     where: str
+    domain: str | None = None
 
     @classmethod
-    def fit(cls, table: Table) -> "TableColumns":
-        """Learn the columns of a table, whose rows are the training rows.
+    def fit(cls, table: Table, train: np.ndarray | None = None) -> "TableColumns":
+        """Learn the columns of a table on its training rows; the classes of targets, on all rows.
+
+        Arguments:
+            table: all rows.
+            train: positions of the training rows; None = all.
 
         Raises:
             DataError: a column is missing in all of these rows.
         """
-        numbers, categories = [], []
+        numbers, categories, where = [], [], table.where
+        train = np.arange(len(table)) if train is None else train
+        targets = tuple(
+            TargetColumn.fit(table.targets[name], target_type, train, where)
+            for name, target_type in zip(table.targets, table.target_types, strict=True)
+        )
+        table = table.take(train)
         for name, column in table.features.items():
             if column.isna().all():
                 rule = f"column {name!r} holds no value in the {len(table)} training rows"
@@ -97,7 +164,8 @@ class TableColumns:
                 categories.append(CategoryColumn(name, tuple(read_categories(column, table.where)[1])))
             else:
                 numbers.append(_fit_numbers(name, read_numbers(column, table.where)))
-        return cls(tuple(numbers), tuple(categories), str(table.target.name), table.target_type, table.where)
+        domain = None if table.domain is None else str(table.domain.name)
+        return cls(tuple(numbers), tuple(categories), targets, where, domain)
 
     @property
     def cardinalities(self) -> list[int]:
@@ -140,9 +208,11 @@ class TableColumns:
     def to_values(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
         return {
-            **asdict(self),
             "numbers": [asdict(column) for column in self.numbers],
             "categories": [{"name": column.name, "categories": [*column.categories]} for column in self.categories],
+            "targets": [{**asdict(column), "classes": [*column.classes]} for column in self.targets],
+            "where": self.where,
+            "domain": self.domain,
         }
 
     @classmethod
@@ -152,33 +222,24 @@ class TableColumns:
         categories = tuple(
             CategoryColumn(column["name"], tuple(column["categories"])) for column in values["categories"]
         )
-        return cls(**{**values, "numbers": numbers, "categories": categories})
+        targets = tuple(TargetColumn(**{**column, "classes": tuple(column["classes"])}) for column in values["targets"])
+        return cls(numbers, categories, targets, values["where"], values["domain"])
 
     def describe(self) -> str:
         """The types of the columns in words.
 
         Example:
             >>> column = CategoryColumn("color", ("blue", "red"))
-            >>> TableColumns((), (column,), "kind", "classes", "example").describe()
-            '0 numbers; 1 category column (color 2); target kind, classes'
+            >>> TableColumns((), (column,), (TargetColumn("kind", ("a", "b")),), "example").describe()
+            '0 numbers; 1 category column (color 2); target kind, 2 classes'
         """
         missing = [column.name for column in self.numbers if column.has_missing]
         text = _count(len(self.numbers), "number") + (f" (some missing: {', '.join(missing)})" if missing else "")
         sizes = ", ".join(f"{column.name} {len(column.categories)}" for column in self.categories)
         text += f"; {_count(len(self.categories), 'category column')}" + (f" ({sizes})" if sizes else "")
-        return f"{text}; target {self.target}, {self.target_type}"
-
-
-def encode_target(table: Table) -> tuple[Shaped[np.ndarray, "T"], tuple[str, ...]]:
-    """Labels of the rows and names of the model's outputs.
-
-    A target of classes gives positions (int64) and the names of the classes; one of numbers gives float32 numbers, and
-    its own name as that of the only output.
-    """
-    if table.target_type == "numbers":
-        return np.asarray(table.target, dtype=np.float32), (str(table.target.name),)
-    positions, names = read_categories(table.target, table.where)
-    return positions, tuple(names)
+        kinds = [f"{len(each.classes)} classes" if each.classes else "numbers" for each in self.targets]
+        targets = "; ".join(f"{each.name}, {kind}" for each, kind in zip(self.targets, kinds, strict=True))
+        return f"{text}; target{'s' * (len(kinds) > 1)} {targets}"
 
 
 def _fit_numbers(name: str, numbers: Float[np.ndarray, "T"]) -> NumberColumn:

@@ -3,17 +3,21 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.lab.data.nested import map_nested, tensors_of
 from moebius.lab.data.raw import Source
 from moebius.lab.data.row_draws import check_rows, count_validation_rows, draw_order
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.data.subset import find_positions
-from moebius.lab.data.tables.columns import TableColumns, encode_target
+from moebius.lab.data.tables.column_types import read_categories
+from moebius.lab.data.tables.columns import TableColumns
 from moebius.lab.data.tables.table import Table
 
 
@@ -29,8 +33,9 @@ def load_table(
     """Load a table: the source's `Table` says which rows are tested on.
 
     The rows of the splits are float32: columns as `TableColumns` encodes them, which is learned on the training rows
-    alone. Labels are int64 positions of classes, or float32 numbers where the target is numbers; then `classes` of the
-    data set is the name of the target.
+    alone. Labels are int64 positions of classes, or float32 numbers, standardised by the training rows, where the
+    target is numbers: then the data set has no `classes`. Of several targets they are a mapping, with −100 or NaN where
+    a row lacks one. The values of the `domain` column, in alphabetical order, are the domains.
 
     Validation rows are held out of the training rows as test rows are: by group or by time where these are, and with
     `validation` the same share of each class. `validation_rows` without group and time draws them over all classes.
@@ -52,50 +57,67 @@ def load_table(
     check_rows("train_rows", train_rows)
     check_rows("test_rows", test_rows)
     table: Table = source.open(None if data_dir is None else Path(data_dir)).read()
-    labels, names = encode_target(table)
     if classes is not None:
-        table, labels, names = _keep_classes(table, labels, names, classes)
-    is_test = table.hold_out.mark(table.test, labels if table.target_type == "classes" else None, len(table))
+        table = _keep_classes(table, classes)
+    strata = _strata(table)
+    is_test = table.hold_out.mark(table.test, strata, len(table))
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     if not len(train) or not len(test):
         fix = "test: 0.5, or a table with more rows"
         raise DataError(f"{table.where}: {len(table)} rows are too few to train and to test on", fix)
-    held_out, train = _hold_out(table, labels, train, validation_rows, validation)
+    held_out, train = _hold_out(table, strata, train, validation_rows, validation)
     check_rows("train_rows", train_rows, len(train), "the number of training rows that are not validation rows")
     check_rows("test_rows", test_rows, len(test), "the number of test rows")
     train, test = _draw(train, train_rows), _draw(test, test_rows)
-    columns = TableColumns.fit(table.take(train))
-    tensors = torch.from_numpy(labels)
+    columns = TableColumns.fit(table, train)
+    if classes is not None:
+        (target,) = columns.targets
+        positions = find_positions(classes, target.classes)
+        columns = replace(columns, targets=(replace(target, classes=tuple(target.classes[at] for at in positions)),))
+    labels = {column.name: column.encode(table.targets[column.name], table.where) for column in columns.targets}
+    labels = labels if len(labels) > 1 else next(iter(labels.values()))
+    codes, domains = ([0] * len(table), [source.name]) if table.domain is None else read_categories(table.domain, "")
 
     def make_split(rows: np.ndarray) -> Split:
-        index = torch.from_numpy(rows)
-        return Split(columns.encode(table.features.iloc[rows]), tensors[index], torch.zeros_like(index))
+        index, domain = torch.from_numpy(rows), torch.tensor(codes, dtype=torch.int64)
+        chosen = map_nested(labels, lambda column: column[index])
+        return Split(columns.encode(table.features.iloc[rows]), chosen, domain[index])
 
     splits = [make_split(rows) for rows in (train, held_out, test)]
-    digest = hashlib.sha256(json.dumps([columns.to_values(), names, source.name]).encode())
-    for split in splits:
-        for tensor in (split.images, split.labels):
-            digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
     validation_split = splits[1] if len(held_out) else None
-    return Dataset(splits[0], validation_split, splits[2], names, (source.name,), digest.hexdigest(), columns)
+    names = columns.targets[0].classes if len(columns.targets) == 1 else ()
+    targets = {column.name: column.names for column in columns.targets}
+    fingerprint = _fingerprint(splits, [columns.to_values(), domains, source.name])
+    return Dataset(splits[0], validation_split, splits[2], names, tuple(domains), fingerprint, columns, targets)
 
 
-def _keep_classes(
-    table: Table, labels: np.ndarray, names: tuple[str, ...], classes: Sequence[str | int]
-) -> tuple[Table, np.ndarray, tuple[str, ...]]:
-    """The rows of some classes, whose labels become positions in `classes`."""
-    if table.target_type == "numbers":
-        rule = "must be null where the target is numbers"
+def _fingerprint(splits: Sequence[Split], about: Any) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for split in splits:
+        for tensor in (split.images, *tensors_of(split.labels), split.domains):
+            digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _strata(table: Table) -> np.ndarray | None:
+    """The class of each row by the first target of classes; None where there is none."""
+    for name, target_type in zip(table.targets, table.target_types, strict=True):
+        if target_type == "classes":
+            return read_categories(table.targets[name], table.where)[0]
+    return None
+
+
+def _keep_classes(table: Table, classes: Sequence[str | int]) -> Table:
+    """The rows of some classes."""
+    if table.target_types != ("classes",):
+        rule = "must be null where the target is no single column of classes"
         raise ArgumentError("classes", rule, list(classes), "classes: null")
-    positions = find_positions(classes, names)
-    relabel = np.full(len(names), -1)
-    relabel[positions] = np.arange(len(positions))
-    rows = np.flatnonzero(relabel[labels] >= 0)
-    return table.take(rows), relabel[labels[rows]], tuple(names[position] for position in positions)
+    positions, names = read_categories(table.targets.iloc[:, 0], table.where)
+    return table.take(np.flatnonzero(np.isin(positions, find_positions(classes, tuple(names)))))
 
 
 def _hold_out(
-    table: Table, labels: np.ndarray, train: np.ndarray, validation_rows: int, validation: float | None
+    table: Table, strata: np.ndarray | None, train: np.ndarray, validation_rows: int, validation: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows to validate with, and of those to train on."""
     count = count_validation_rows(len(train), validation, validation_rows)
@@ -107,7 +129,7 @@ def _hold_out(
         is_held_out[draw_order(len(train))[:count].numpy()] = True
     else:
         share = count / len(train) if validation is None else validation
-        is_held_out = hold_out.mark(share, labels[train] if table.target_type == "classes" else None, len(train))
+        is_held_out = hold_out.mark(share, None if strata is None else strata[train], len(train))
     return train[is_held_out], train[~is_held_out]
 
 

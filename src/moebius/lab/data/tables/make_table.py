@@ -26,34 +26,50 @@ def make_table(frame: pd.DataFrame, options: TableOptions, where: str) -> Table:
 
     Example:
         >>> frame = pd.DataFrame({"size": [1.0, 2.0, 3.0, 4.0], "kind": ["a", "b", "a", "b"]})
-        >>> make_table(frame, TableOptions("kind", test=0.5), "sizes").target_type
-        'classes'
+        >>> make_table(frame, TableOptions("kind", test=0.5), "sizes").target_types
+        ('classes',)
     """
     cells: Any = frame  # pyright takes a column for one of several types
     names = [str(name) for name in frame.columns]
-    for argument in ("target", "group", "time"):
+    _check_names("target", options.targets, names, where)
+    for argument in ("group", "time", "domain"):
         _check_names(argument, [getattr(options, argument)], names, where)
     for argument in ("columns", "drop", "categories", "numbers"):
         _check_names(argument, getattr(options, argument) or (), names, where)
-    others = {options.target, options.group, options.time, *options.drop}
+    # The domain may be a column that the model sees, too: where `columns` names it.
+    others = {*options.targets, options.group, options.time, *options.drop}
+    others |= {options.domain} if options.columns is None else set()
     kept = [name for name in (names if options.columns is None else options.columns) if name not in others]
     if not kept:
         fix = f"columns: [{', '.join(name for name in names if name not in others) or 'A COLUMN'}]"
         raise DataError(f"{where}: no column is left for the model to see", fix)
-    target = cells[options.target]
-    if target.isna().any():
-        row = int(target.isna().to_numpy().argmax())
-        rule = f"the target {options.target!r} is missing in {int(target.isna().sum())} rows, first in row {row}"
-        raise DataError(f"{where}: {rule}", "path: A COPY OF THE FILE without these rows")
-    target_type = options.target_type or find_target_type(target)
-    if target_type == "numbers":
-        target = pd.Series(read_numbers(target, where), target.index, name=target.name)
+    targets = {name: cells[name] for name in options.targets}
+    _check_missing(targets, where)
+    types = {name: options.target_types.get(name) or find_target_type(targets[name].dropna()) for name in targets}
+    for name in (name for name in targets if types[name] == "numbers"):
+        targets[name] = pd.Series(read_numbers(targets[name], where), frame.index, name=name)
     features = cells[kept]
     categories = find_categories(features, options.categories, options.numbers, where)
     groups = None if options.group is None else pd.factorize(_complete(cells[options.group], where))[0]
     times = None if options.time is None else _read_times(_complete(cells[options.time], where), where)
+    domain = None if options.domain is None else _complete(cells[options.domain], where)
     hold_out = HoldOut(groups, times, options.seed)
-    return Table(features, categories, target, target_type, hold_out, options.test, where)
+    return Table(
+        features, categories, pd.DataFrame(targets), tuple(types.values()), hold_out, options.test, where, domain
+    )
+
+
+def _check_missing(targets: dict[str, pd.Series], where: str) -> None:
+    """Whether a row has a target: the only one, or some of several.
+
+    Raises:
+        DataError: rows have none.
+    """
+    is_missing = np.all([column.isna() for column in targets.values()], axis=0)
+    if is_missing.any():
+        names = " and ".join(map(repr, targets))
+        rule = f"the target {names} is missing in {int(is_missing.sum())} rows, first in row {int(is_missing.argmax())}"
+        raise DataError(f"{where}: {rule}", "path: A COPY OF THE FILE without these rows")
 
 
 def _check_names(argument: str, chosen: Iterable[str | None], names: list[str], where: str) -> None:
@@ -67,7 +83,7 @@ def _complete(column: pd.Series, where: str) -> pd.Series:
     """A column by which rows are split, if no value is missing."""
     if column.isna().any():
         row = int(column.isna().to_numpy().argmax())
-        rule = f"column {column.name!r}, by which rows are held out, is missing in row {row}"
+        rule = f"column {column.name!r}, by which rows are told apart, is missing in row {row}"
         raise DataError(f"{where}: {rule}", "path: A COPY OF THE FILE without these rows, or name another column")
     return column
 

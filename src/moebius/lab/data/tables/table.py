@@ -1,6 +1,7 @@
 """The contract of sources that are tables: `TableSource.open` finds the file, its `read` gives a `Table`."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moebius.kit.errors import ArgumentError
+from moebius.kit.registry import did_you_mean
 from moebius.lab.data.raw import Raw, Source, check_text, hash_content
 from moebius.lab.data.stratify import check_share
 
@@ -24,28 +26,32 @@ class Table:
     Arguments:
         features: the columns that the model sees, as a pandas DataFrame.
         categories: names of the columns of `features` that hold categories; the others hold numbers.
-        target: the column to predict, as a pandas Series without missing values.
-        target_type: "classes" or "numbers".
+        targets: the columns to predict, as a pandas DataFrame; a single one has no missing values.
+        target_types: of each target, "classes" or "numbers".
         hold_out: how rows to test on, and rows to validate with, are held out.
         test: share of the rows to test on.
         where: name of the table, for error messages.
+        domain: the column whose values are the domains, as a pandas Series; None = all rows are of one domain.
     """
 
     features: Any
     categories: tuple[str, ...]
-    target: Any
-    target_type: str
+    targets: Any
+    target_types: tuple[str, ...]
     hold_out: "HoldOut"
     test: float
     where: str
+    domain: Any = None
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.targets)
 
     def take(self, rows: np.ndarray) -> "Table":
         """The rows at these positions, in this order."""
-        features, target = self.features.iloc[rows], self.target.iloc[rows]
-        return replace(self, features=features, target=target, hold_out=self.hold_out.take(rows))
+        features, targets = self.features.iloc[rows], self.targets.iloc[rows]
+        domain = None if self.domain is None else self.domain.iloc[rows]
+        hold_out = self.hold_out.take(rows)
+        return replace(self, features=features, targets=targets, hold_out=hold_out, domain=domain)
 
 
 class TableSource(Source):
@@ -56,9 +62,14 @@ class TableSource(Source):
     Example:
         >>> from moebius.lab.data.sources.sklearn import Sklearn
         >>> table = Sklearn("iris").open().read()
-        >>> len(table), table.target_type
-        (150, 'classes')
+        >>> len(table), table.target_types
+        (150, ('classes',))
     """
+
+    @property
+    def domain_count(self) -> int | None:
+        """The number of domains, where it is known before the table is read."""
+        return 1
 
     @abstractmethod
     def open(self, data_dir: Path | None = None) -> Raw:
@@ -85,6 +96,11 @@ class TableFile(TableSource):
     options: "TableOptions"
     form: tuple[Any, ...]
 
+    @property
+    def domain_count(self) -> int | None:
+        """The number of domains: 1, or unknown where a column tells them."""
+        return 1 if self.options.domain is None else None
+
     @abstractmethod
     def read_frame(self, path: Path) -> Any:
         """The columns of the file, as a pandas DataFrame."""
@@ -108,38 +124,49 @@ class TableOptions:
     """What a recipe says about a table's columns and rows.
 
     Arguments:
-        target: name of the column to predict.
+        target: name of the column to predict, or names of several.
         columns: names of the columns that the model sees; None = all but those that have another use.
         drop: names of columns that the model does not see.
         categories: names of columns whose numbers are categories.
         numbers: names of columns whose text has to be numbers.
-        target_type: "classes" or "numbers"; None = decided by the values, see `find_target_type`.
+        target_type: "classes" or "numbers", or one of them for some of the targets by name; None = decided by the
+            values, see `find_target_type`.
         test: share of the rows to test on, strictly between 0 and 1.
         group: name of a column: rows with the same value are all trained on or all tested on.
         time: name of a column: the latest rows are tested on.
         seed: of the random choice of test rows, at least 0.
+        domain: name of a column whose values are the domains of the rows.
 
     Raises:
         ArgumentError: a value out of its range, or two options that exclude each other.
     """
 
-    target: str
+    target: str | tuple[str, ...]
     columns: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
-    target_type: str | None = None
+    target_type: str | Mapping[str, str] | None = None
     test: float = 0.2
     group: str | None = None
     time: str | None = None
     seed: int = 0
+    domain: str | None = None
 
     def __post_init__(self):
-        check_text("target", self.target)
+        for name in self.targets or ("",):
+            check_text("target", name)
+        if len(set(self.targets)) < len(self.targets):
+            raise ArgumentError("target", "needs each column once", list(self.targets), f"target: {self.targets[0]}")
         check_share(self.test, "test")
-        if self.target_type is not None and self.target_type not in TARGET_TYPES:
-            rule = f"needs one of {', '.join(TARGET_TYPES)}, or null to decide by the values"
-            raise ArgumentError("target_type", rule, self.target_type, "target_type: null")
+        for name in self.target_types:
+            if name not in self.targets:
+                fix = did_you_mean(name, self.targets)
+                raise ArgumentError("target_type", "needs names of targets", name, f"target_type: {{{fix}: numbers}}")
+        for kind in self.target_types.values():
+            if kind not in TARGET_TYPES:
+                rule = f"needs one of {', '.join(TARGET_TYPES)}, or null to decide by the values"
+                raise ArgumentError("target_type", rule, kind, "target_type: null")
         if self.columns is not None and self.drop:
             rule = "cannot stand beside columns, which names all columns to keep"
             raise ArgumentError("drop", rule, list(self.drop), "remove drop, or remove columns")
@@ -150,9 +177,21 @@ class TableOptions:
         if both:
             rule = "must not name a column that categories names"
             raise ArgumentError("numbers", rule, sorted(both), "name each column once")
-        for name in ("group", "time"):
-            if getattr(self, name) == self.target:
-                rule = "must not be the target, which nobody knows when a model is used"
-                raise ArgumentError(name, rule, self.target, f"{name}: null")
+        for name in ("group", "time", "domain"):
+            if getattr(self, name) in self.targets:
+                rule = "must not be a target, which nobody knows when a model is used"
+                raise ArgumentError(name, rule, getattr(self, name), f"{name}: null")
         if isinstance(self.seed, bool) or self.seed < 0:
             raise ArgumentError("seed", "must be at least 0", self.seed, "seed: 0")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of all columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else tuple(self.target)
+
+    @property
+    def target_types(self) -> Mapping[str, str]:
+        """Target → its type, where the recipe tells it."""
+        if self.target_type is None or isinstance(self.target_type, Mapping):
+            return self.target_type or {}
+        return dict.fromkeys(self.targets, self.target_type)

@@ -104,6 +104,7 @@ class RecipeFile(Strict):
         description: what is compared, in a few sentences.
         time: how long the study takes, as its author measured.
         data: the images, or the table, and how they are read.
+        task: what is learned: a kind of room tasks with its keywords, or the kind alone.
         training: how every variant is trained.
         pretraining: what the stages share.
         stages: by name, networks that are trained before the variants; each may use those above it.
@@ -119,6 +120,7 @@ class RecipeFile(Strict):
     description: str = ""
     time: str = ""
     data: DataSpec
+    task: Annotated[dict[str, Any] | str, place_of("task")] = "classification"
     training: Settings = Settings()
     pretraining: PretrainingSpec = PretrainingSpec()
     stages: dict[FileName, Annotated[dict[str, Any], place_of("StageFile")]] = Field(default={})

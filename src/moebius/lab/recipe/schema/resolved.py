@@ -91,6 +91,11 @@ class Recipe:
         return self.file.data
 
     @property
+    def task(self) -> dict[str, Any]:
+        """What is learned: the kind and keywords of a task."""
+        return {"kind": self.file.task} if isinstance(self.file.task, str) else self.file.task
+
+    @property
     def training(self) -> Settings:
         """The training that variants share; `Variant.training` has the changes of a variant."""
         return self.file.training

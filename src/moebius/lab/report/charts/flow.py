@@ -12,7 +12,7 @@ from moebius.lab.report.gate_names import inner_gate
 from moebius.lab.report.numbers import count, rate
 from moebius.lab.report.source import Study
 
-# Pixels: height of all images together, width of a node's bar, gap between two nodes, least height of a leaf and of a
+# Pixels: height of all rows together, width of a node's bar, gap between two nodes, least height of a leaf and of a
 # branch (two and three lines of text), margins at the right and at the top, height of a line of text.
 ALL_IMAGES, BAR, GAP, LEAF, BRANCH, RIGHT, TOP, LINE = 230, 8, 12, 28, 46, 92, 36, 14
 SHARED = "#777777"
@@ -25,19 +25,21 @@ class Node:
     Arguments:
         path: module path of the expert; the name of the outermost gate.
         name: its name on the page.
-        share: share of all test images that reach it, by mean weight.
-        rows, right: number of images that reach it by the largest weights, and of those predicted right.
+        share: share of all test rows that reach it, by mean weight.
+        rows, right: number of rows that reach it by the largest weights, and the sum of their scores.
         children: its experts, if it is a mixture.
         shared: whether the same expert is also in another branch.
+        measure: the score in words.
     """
 
     path: str
     name: str
     share: float
     rows: int
-    right: int
+    right: int | float
     children: tuple["Node", ...] = ()
     shared: bool = False
+    measure: str = "accuracy"
 
     def below(self) -> Iterator["Node"]:
         """All nodes below, parents before their children."""
@@ -66,13 +68,14 @@ def build_tree(study: Study, variant: str, gate: str, frame: Frame) -> Node:
         for place, (_, line) in enumerate(sums[sums["parent"] == gate].iterrows()):
             inner = inner_gate(line["path"], gates)
             name = names[place] if names and place < len(names) else f"{'branch' if inner else 'expert'} {place}"
-            numbers = (float(line["part"] / line["of"]), int(line["rows"]), int(line["right"]))
+            numbers = (float(line["part"] / line["of"]), int(line["rows"]), float(line["right"]))
             children = build_children(inner) if inner else ()
-            nodes.append(Node(line["path"], name, *numbers, children, line["path"] in shared_paths))
+            nodes.append(Node(line["path"], name, *numbers, children, line["path"] in shared_paths, study.measure))
         return tuple(nodes)
 
     children = build_children(gate)
-    return Node(gate, gate, 1.0, sum(node.rows for node in children), sum(node.right for node in children), children)
+    rows, right = (sum(getattr(node, name) for node in children) for name in ("rows", "right"))
+    return Node(gate, gate, 1.0, rows, right, children, measure=study.measure)
 
 
 def flow_chart(tree: Node) -> alt.TopLevelMixin:
@@ -158,12 +161,12 @@ def _node_colour(tree: Node, node: Node) -> str:
     return COLOURS[branch % len(COLOURS)]
 
 
-def _accuracy_text(node: Node) -> str:
-    return f"accuracy {rate(node.right / node.rows)}" if node.rows else ""
+def _score_text(node: Node) -> str:
+    return f"{node.measure} {rate(node.right / node.rows)}" if node.rows else ""
 
 
 def _root_texts(tree: Node) -> list[tuple[float, float, str, str, str]]:
-    lines = [f"{count(tree.rows)} images", _accuracy_text(tree)]
+    lines = [f"{count(tree.rows)} rows", _score_text(tree)]
     return [(0.0, float(TOP) - 6 - LINE * (1 - place), line, "left", "normal") for place, line in enumerate(lines)]
 
 
@@ -172,7 +175,7 @@ def _node_texts(node: Node, parent: float, left: float, top: float) -> list[tupl
     if not node.children:
         spot, weight = left + BAR + 5, f"weight {rate(node.share / parent if parent else None)}"
         return [(spot, middle - 7, node.name, "left", "bold"), (spot, middle + 7, weight, "left", "normal")]
-    lines = [node.name, f"{rate(node.share)} ({count(node.rows)})", _accuracy_text(node)]
+    lines = [node.name, f"{rate(node.share)} ({count(node.rows)})", _score_text(node)]
     return [
         (left - 6, middle + LINE * (place - 1), line, "right", "normal" if place else "bold")
         for place, line in enumerate(lines)

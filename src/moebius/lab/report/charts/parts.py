@@ -36,6 +36,12 @@ def epoch_axis(frame: Frame, most: int) -> alt.X:
     return alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False))
 
 
+def score_limits(study: Study, values: Sequence[float], pad: float) -> tuple[float, float]:
+    """The ends of an axis of scores, `pad` beyond the smallest and the largest value; a share stays in 0 … 1."""
+    low, high = min(values) - pad, max(values) + pad
+    return (max(0.0, low), min(1.0, high)) if study.score.endswith("accuracy") else (low, high)
+
+
 def axis_steps(count: int, most: int = 10) -> list[int]:
     """Indices to label on an axis of `count` numbered things: every one, or every second, fifth, tenth …
 

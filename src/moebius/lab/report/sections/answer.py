@@ -64,14 +64,14 @@ def _unused_points(study: Study) -> list[tuple[str, str]]:
         seeds, names = experts["seed"].nunique(), expert_names(study, str(variant), str(gate))
         ignored = experts[experts["ignored"]]
         starved = experts[experts["starved"] & ~experts["ignored"]]
-        for state, unused in (("ignored", ignored), ("win under 2 % of the images", starved)):
+        for state, unused in (("ignored", ignored), ("win under 2 % of the rows", starved)):
             if len(unused):
                 points.append((lead, _describe_unused(unused, seeds, state, names)))
     order = {variant: place for place, variant in enumerate(study.variants)}
     points.sort(key=lambda point: order.get(point[0].split(",")[0].removesuffix(":"), 0))
     several = frame.groupby(["variant", "gate"])["expert"].max().gt(0).any()
     return points or (
-        [("No expert is unused:", "every expert of every gate wins 2 % of the test images.")] * bool(several)
+        [("No expert is unused:", "every expert of every gate wins 2 % of the test rows.")] * bool(several)
     )
 
 
@@ -102,5 +102,5 @@ def _weight_points(study: Study) -> list[tuple[str, str]]:
         for variant, seeds in frame.groupby("variant", sort=False)
         if len(seeds)
     ]
-    lead = "Does one image use one expert?"
-    return [(lead, f"Largest gate weight of the median test image: {', '.join(parts)}.")] if parts else []
+    lead = "Does one row use one expert?"
+    return [(lead, f"Largest gate weight of the median test row: {', '.join(parts)}.")] if parts else []

@@ -1,14 +1,14 @@
-"""Accuracy by epoch."""
+"""The score by epoch."""
 
 from typing import Any
 
 import altair as alt
 
 from moebius.lab.report.blocks import Block, Heading, Panels, Section
-from moebius.lab.report.charts.parts import epoch_axis, variant_colour
+from moebius.lab.report.charts.parts import epoch_axis, score_limits, variant_colour
 from moebius.lab.report.figures import HEIGHT, WIDTH, Figure, slug
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.numbers import rate
+from moebius.lab.report.numbers import capitalise, rate
 from moebius.lab.report.queries import curve_groups, over_seeds, split_untrained
 from moebius.lab.report.source import Study
 
@@ -18,7 +18,7 @@ SPLITS = ["test", "train"]
 
 def section(study: Study) -> Section | None:
     """For each group of curves in the recipe: the whole curves, and an enlargement of their second half."""
-    frame = study.table("epochs", measure="accuracy")
+    frame = study.table("epochs", measure=study.score)
     if frame.empty:
         return None
     frame = frame[frame["split"].isin(SPLITS)]
@@ -33,7 +33,7 @@ def section(study: Study) -> Section | None:
             blocks.append(Heading(title))
         name = slug(f"curves {title}" if len(groups) > 1 else "curves", taken)
         blocks.append(Panels(_curve_figures(study, curves, names, title, name)))
-    return Section("curves", "Accuracy by epoch", blocks) if blocks else None
+    return Section("curves", f"{capitalise(study.measure)} by epoch", blocks) if blocks else None
 
 
 def _curve_figures(study: Study, frame: Frame, names: list[str], title: str, name: str) -> list[Figure]:
@@ -48,14 +48,14 @@ def _curve_figures(study: Study, frame: Frame, names: list[str], title: str, nam
     late = curves[curves["epoch"] > last / 2] if len(curves) else flat
     pad = max(float((late["high"] - late["low"].min()).max()) * 0.06, 0.004)
     zoom = (float(late["low"].min()) - pad, float(late["high"].max()) + pad)
-    subject = f"{title}: accuracy" if title else "Accuracy"
+    subject = f"{title}: {study.measure}" if title else capitalise(study.measure)
     level = "; a line all across: never trained" if len(flat) and len(curves) else ""
     full = (float(frame["low"].min()), float(frame["high"].max()))
     pad = max((full[1] - full[0]) * 0.04, 0.004)
     return [
         Figure(
             name,
-            _curve_chart(study, frame, names, (max(0.0, full[0] - pad), min(1.0, full[1] + pad))),
+            _curve_chart(study, frame, names, score_limits(study, full, pad)),
             f"{subject} by epoch{band}. Solid: test, at the epoch's end; dashed: train, cumulative over the epoch"
             f"{level}.",
             f"{subject} by epoch {last}, at its end: {final}.",
@@ -81,10 +81,10 @@ def _curve_chart(study: Study, frame: Frame, names: list[str], limits: tuple[flo
     if epochs == 1:
         shape = alt.Shape("split:N", sort=SPLITS, legend=legend)
         points = alt.Chart(frame.assign(epoch=curves["epoch"].iloc[0])).mark_point(size=70, strokeWidth=2, clip=True)
-        y = alt.Y("mean:Q", scale=scale, title="accuracy")
+        y = alt.Y("mean:Q", scale=scale, title=study.measure)
         return alt.layer(points.encode(x, y, colour, shape)).properties(width=WIDTH, height=HEIGHT)
     dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=SPLITS, range=[[1, 0], [5, 4]]), legend=legend)
-    y = alt.Y("mean:Q", scale=scale, title="accuracy")
+    y = alt.Y("mean:Q", scale=scale, title=study.measure)
     layers: list[Any] = [base.mark_line(strokeWidth=2, clip=True).encode(x, y, colour, dash)]
     single_points = curves[curves.groupby(["variant", "split"])["epoch"].transform("count") == 1]
     if len(single_points):
@@ -95,7 +95,6 @@ def _curve_chart(study: Study, frame: Frame, names: list[str], limits: tuple[flo
         layers.append(alt.Chart(flat).mark_rule(strokeWidth=2, clip=True).encode(y, colour, dash))
     if int(curves["count"].max()) > 1:
         area = base.mark_area(opacity=0.15, clip=True)
-        layers.insert(
-            0, area.encode(x, alt.Y("low:Q", scale=scale, title="accuracy"), alt.Y2("high:Q"), colour, detail="split:N")
-        )
+        low = alt.Y("low:Q", scale=scale, title=study.measure)
+        layers.insert(0, area.encode(x, low, alt.Y2("high:Q"), colour, detail="split:N"))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)

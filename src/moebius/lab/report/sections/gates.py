@@ -19,7 +19,7 @@ from moebius.lab.report.queries import (
 from moebius.lab.report.source import Study
 
 ORDER = 70
-ENTROPIES = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of an image"}
+ENTROPIES = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of a row"}
 
 
 def section(study: Study) -> Section | None:
@@ -33,7 +33,7 @@ def section(study: Study) -> Section | None:
         return None
     blocks: list[Block] = [
         Text(
-            "On test images at each epoch's end. A gate that decides has a low entropy for an image; one that uses all "
+            "On test rows at each epoch's end. A gate that decides has a low entropy for a row; one that uses all "
             "its experts has a high entropy of the mean weights. When both are low, it has collapsed."
         )
     ]
@@ -46,7 +46,7 @@ def section(study: Study) -> Section | None:
     figures = [_entropy_figure(study, at_first, names, title, taken) for title, names in groups]
     blocks.append(Panels([figure for figure in figures if figure]))
     loads = [_load_figure(study, frame, pair, figure_name(study, "load", *pair)) for pair in pairs]
-    blocks += [Heading("Load: the share of images that each expert wins"), Panels([load for load in loads if load])]
+    blocks += [Heading("Load: the share of rows that each expert wins"), Panels([load for load in loads if load])]
     return Section("gates", "Gates over the epochs", blocks)
 
 
@@ -65,7 +65,7 @@ def _entropy_figure(study: Study, frame: Frame, names: list[str], title: str, ta
     y = alt.Y("mean:Q", title="entropy in nats", scale=alt.Scale(zero=True))
     colour = variant_colour(study, names)
     chart = alt.Chart(shown).mark_line(strokeWidth=2, point=point).encode(epoch_axis(shown, 12), y, colour, dash)
-    last = shown[(shown["epoch"] == shown["epoch"].max())]
+    last = shown[shown["epoch"] == shown.groupby("variant")["epoch"].transform("max")]
     final = "; ".join(f"{row['variant']} {row['entropy']} {row['mean']:.2f}" for _, row in last.iterrows())
     lead = f"{title}: entropy" if title else "Entropy"
     caption = f"{lead} of the gates by epoch{', means over seeds' if shown['count'].max() > 1 else ''}."
@@ -111,7 +111,8 @@ def _load_figure(study: Study, frame: Frame, pair: tuple[str, str], name: str) -
     chart = chart.properties(**size)
     if seeds > 1:
         chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
-    first = loads[(loads["seed"] == loads["seed"].iloc[0]) & (loads["epoch"] == loads["epoch"].max())]
+    first = loads[loads["seed"] == loads["seed"].iloc[0]]
+    first = first[first["epoch"] == first["epoch"].max()]
     final = "; ".join(f"{expert_label(names, row['expert'])} {rate(row['value'])}" for _, row in first.iterrows())
     title = title_of(study, *pair)
     return Figure(

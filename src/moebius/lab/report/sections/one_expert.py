@@ -1,4 +1,4 @@
-"""Accuracy and cost when exactly one expert runs for an image."""
+"""Score and cost when exactly one expert runs for a row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Scores:
     """The scores of a variant.
 
     Arguments:
-        trained, one_expert: seed → test accuracy as trained, and with exactly one expert; empty where that was not
+        trained, one_expert: seed → test score as trained, and with exactly one expert; empty where that was not
             measured.
-        active: mean number of experts that run for a test image as trained.
-        collapsed: number of seeds in which an expert wins under 2 % of the test images.
+        active: mean number of experts that run for a test row as trained.
+        collapsed: number of seeds in which an expert wins under 2 % of the test rows.
         effective: effective number of experts and their number, as text; None for a single expert.
     """
 
@@ -37,7 +37,7 @@ class Scores:
 
 
 def section(study: Study) -> Section | None:
-    """Accuracy as trained and with one expert, what it costs, and both against each other."""
+    """Score as trained and with one expert, what it costs, and both against each other."""
     ends = (study.recipe.get("report") or {}).get("one_expert") or {}
     scores = {name: of_variant for name in study.variants if (of_variant := _scores_of(study, name)) is not None}
     if not ends or not scores:
@@ -52,12 +52,12 @@ def section(study: Study) -> Section | None:
     explanation = (
         f"“Minus {ends['bound']}” and “gap closed” compare exactly one expert with {ends['bound']} as trained, seed by "
         f"seed; the gap is what {ends['bound']} has over {ends['floor']}. An expert is unused where it wins under 2 % "
-        "of the test images. The marked line has the best mean with one expert."
+        "of the test rows. The marked line has the best mean with one expert."
     )
     blocks: list[Block] = [
-        Panels([_active_figure(scores, ends)]),
+        Panels([_active_figure(study, scores, ends)]),
         Table(
-            "Test accuracy as trained, and with the one expert that each image's gate weighs most",
+            f"Test {study.measure} as trained, and with the one expert that each row's gate weighs most",
             columns,
             rows,
             marked=marked,
@@ -70,15 +70,15 @@ def section(study: Study) -> Section | None:
 
 
 COSTS = (
-    "Per test image, the gate's own work counted: multiply-adds of products and convolutions, and time in a batch of "
+    "Per test row, the gate's own work counted: multiply-adds of products and convolutions, and time in a batch of "
     "256, the median of nine rounds in which all models take turns. Running only the chosen expert is exact: nothing "
     "is approximated."
 )
 
 
 def _scores_of(study: Study, variant: str) -> Scores | None:
-    trained = measure_by_seed(study, variant, "accuracy", "test")
-    one_expert = measure_by_seed(study, variant, "one_expert", "accuracy")
+    trained = measure_by_seed(study, variant, study.score, "test")
+    one_expert = measure_by_seed(study, variant, "one_expert", study.score)
     first_gates = first_gate_by_seed(study, variant).values()
     active = [gate["active_experts"]["test"] for gate in first_gates]
     if not trained or not active:
@@ -129,10 +129,10 @@ def _cost_table(study: Study) -> Table:
             ]
         )
     columns = ["variant", "multiply-adds", "with one expert", "µs", "µs with one expert"]
-    return Table("What a test image costs", columns, rows)
+    return Table("What a test row costs", columns, rows)
 
 
-def _active_figure(scores: Mapping[str, Scores], ends: Mapping[str, str]) -> Figure:
+def _active_figure(study: Study, scores: Mapping[str, Scores], ends: Mapping[str, str]) -> Figure:
     points, descriptions = [], []
     for variant, of_variant in scores.items():
         trained = _mean(of_variant.trained)
@@ -142,11 +142,11 @@ def _active_figure(scores: Mapping[str, Scores], ends: Mapping[str, str]) -> Fig
             one_expert = _mean(of_variant.one_expert)
             points.append((variant, "exactly one expert", 1.0, one_expert))
             descriptions[-1] += f", {rate(one_expert)} with one"
-    frame = make_frame(points, ["variant", "way", "active", "accuracy"])
+    frame = make_frame(points, ["variant", "way", "active", "score"])
     caption = (
-        "Test accuracy against the mean number of experts that run for an image: filled = as trained, ring = the same "
-        f"model with exactly one expert. Dashed: {ends['floor']} and {ends['bound']} as trained. Means over seeds."
+        f"Test {study.measure} against the mean number of experts that run for a row: filled = as trained, ring = the "
+        f"same model with exactly one expert. Dashed: {ends['floor']} and {ends['bound']} as trained. Means over seeds."
     )
     levels = {name: _mean(scores[name].trained) for name in (ends["floor"], ends["bound"]) if name in scores}
-    alt_text = f"Test accuracy against active experts: {'; '.join(descriptions)}."
-    return Figure("one-expert", active_chart(frame, levels), caption, alt_text, tall=True)
+    alt_text = f"Test {study.measure} against active experts: {'; '.join(descriptions)}."
+    return Figure("one-expert", active_chart(frame, levels, f"test {study.measure}"), caption, alt_text, tall=True)

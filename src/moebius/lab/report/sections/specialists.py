@@ -1,4 +1,4 @@
-"""The accuracy of single experts, and of the best gate that could choose between them."""
+"""The score of single experts, and of the best gate that could choose between them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,18 @@ Leaves = Sequence[Mapping[str, Any]]
 
 
 def section(study: Study) -> Section | None:
-    """Each pool of experts once, then for every variant the accuracy that a perfect gate would add."""
+    """Each pool of experts once, then for every variant the score that a perfect gate would add."""
     leaves = {variant: by_seed for variant in study.variants if (by_seed := _leaves_by_seed(study, variant))}
     if not leaves:
         return None
     blocks: list[Block] = [
         Text(
-            "Every expert classifies all test images alone, without gate and mixture. “Own” are the images of the "
-            "classes that it was trained on, “outside” all others; confidence is the mean of its largest probability."
+            "Every expert does all test rows alone, without gate and mixture."
+            + " “Own” are the rows of the classes that it was trained on, “outside” all others; confidence is the mean "
+            "of its largest probability." * bool(study.classes)
         )
     ]
-    for group in _group_variants(leaves):
+    for group in _group_variants(study.score, leaves):
         by_seed = leaves[group[0]]
         pool = _pool_blocks(study, group, by_seed)
         trained_before = any(leaf_name(expert) or expert.get("frozen") for expert in _first_seed(by_seed))
@@ -48,14 +49,15 @@ def _first_seed(by_seed: Mapping[int, Leaves]) -> Leaves:
     return by_seed[min(by_seed)]
 
 
-def _group_variants(leaves: Mapping[str, Mapping[int, Leaves]]) -> list[list[str]]:
-    """Groups of variants whose experts have the same names and accuracies, wherever these are in the model."""
+def _group_variants(score: str, leaves: Mapping[str, Mapping[int, Leaves]]) -> list[list[str]]:
+    """Groups of variants whose experts have the same names and scores, wherever these are in the model."""
     groups: list[list[str]] = []
     for variant, by_seed in leaves.items():
         for group in groups:
             of_group = leaves[group[0]]
             common = by_seed.keys() & of_group.keys()
-            if common and all(_results_of(by_seed[seed]) == _results_of(of_group[seed]) for seed in common):
+            same = (_results_of(score, by_seed[seed]) == _results_of(score, of_group[seed]) for seed in common)
+            if common and all(same):
                 group.append(variant)
                 break
         else:
@@ -63,9 +65,9 @@ def _group_variants(leaves: Mapping[str, Mapping[int, Leaves]]) -> list[list[str
     return groups
 
 
-def _results_of(leaves: Leaves) -> list[tuple]:
+def _results_of(score: str, leaves: Leaves) -> list[tuple]:
     return [
-        (leaf_name(expert), round(expert["accuracy"], 6), *(_rounded(value) for value in expert.get("by_class") or ()))
+        (leaf_name(expert), round(expert[score], 6), *(_rounded(value) for value in expert.get("by_class") or ()))
         for expert in leaves
     ]
 
@@ -79,7 +81,7 @@ def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leave
     labels = [leaf_name(expert) or f"expert {place}" for place, expert in enumerate(experts)]
     labels = [f"{label} ({place})" if labels.count(label) > 1 else label for place, label in enumerate(labels)]
     measures = {
-        "all images": ("accuracy",),
+        "all rows": (study.score,),
         "own": ("own",),
         "outside": ("outside",),
         "confidence, own": ("confidence", "own"),
@@ -103,7 +105,8 @@ def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leave
         " They are frozen." if frozen == {True} else " They were trained with the gate." if frozen == {False} else ""
     )
     subject = f"The experts of {listing(list(group))}" + (", which are the same." if len(group) > 1 else ".")
-    caption = f"{subject}{state} Test accuracy and confidence of each alone{over}"
+    measured = f"{study.measure} and confidence" if study.classes else study.measure
+    caption = f"{subject}{state} Test {measured} of each alone{over}"
     blocks: list[Block] = [Table(caption, columns, rows, heads=2)]
     confidence = _confidence_text(means)
     blocks += [Text(confidence)] if confidence else []
@@ -129,7 +132,7 @@ def _confidence_text(means: Mapping[str, Sequence[float | None]]) -> str:
         return ""
     inside, outside = (statistics.fmean(part) for part in zip(*both, strict=True))
     return (
-        f"Shown an image of a class that it does not know, an expert still answers with a mean confidence of "
+        f"Shown a row of a class that it does not know, an expert still answers with a mean confidence of "
         f"{rate(outside)} ({rate(inside)} on its own classes): telling the two apart is what the gate is for."
     )
 
@@ -139,50 +142,53 @@ def _headroom_blocks(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -
         variant: {run["seed"]: run["oracle"] for run in study.runs if run["variant"] == variant and run.get("oracle")}
         for variant in leaves
     }
-    shown = [variant for variant in leaves if oracles[variant] and measure_by_seed(study, variant, "accuracy", "test")]
+    shown = [variant for variant in leaves if oracles[variant] and measure_by_seed(study, variant, study.score, "test")]
     if not shown:
         return []
     rows, chosen_on = [], set()
     for variant in shown:
-        accuracy = measure_by_seed(study, variant, "accuracy", "test")
-        name, best, split = _best_expert(leaves[variant])
+        of_variant = measure_by_seed(study, variant, study.score, "test")
+        name, best, split = _best_expert(study.score, leaves[variant])
         chosen_on.add(split)
-        gaps = [oracle - accuracy[seed] for seed, oracle in oracles[variant].items() if seed in accuracy]
+        gaps = [oracle - of_variant[seed] for seed, oracle in oracles[variant].items() if seed in of_variant]
         gap = interval(gaps) if gaps else None
-        scores = [interval(list(by_seed.values())) for by_seed in (accuracy, best, oracles[variant])]
+        scores = [interval(list(by_seed.values())) for by_seed in (of_variant, best, oracles[variant])]
         rows.append([variant, with_interval(scores[0]), name, with_interval(scores[1])])
         rows[-1] += [with_interval(scores[2]), signed_with_interval(gap) if gap else NONE]
-    columns = ["variant", "test accuracy", "best single expert", "its test accuracy", "oracle gate", "headroom"]
+    score = f"test {study.measure}"
+    columns = ["variant", score, "best single expert", f"its {score}", "oracle gate", "headroom"]
     choice = {
-        frozenset({"validation"}): "The best single expert is chosen on the validation images",
-        frozenset({"test"}): "The best single expert is chosen on the test images themselves, which flatters it",
+        frozenset({"validation"}): "The best single expert is chosen on the validation rows",
+        frozenset({"test"}): "The best single expert is chosen on the test rows themselves, which flatters it",
     }.get(
         frozenset(chosen_on),
-        "The best single expert is chosen on validation images where there are any, else on test images",
+        "The best single expert is chosen on validation rows where there are any, else on test rows",
     )
     text = (
-        f"{_summary_sentence(study, shown, leaves, oracles)} {choice}. The oracle gate always picks an expert that is "
-        "right, if there is one: with experts of few classes that is easy for whoever knows the label, so it is a "
-        "bound and no promise. A mixture can pass it, being right where no expert is."
+        f"{_summary_sentence(study, shown, leaves, oracles)} {choice}. The oracle gate always picks the expert that "
+        "does best, knowing the target, so it is a bound and no promise"
+        + (": with experts of few classes that is easy for whoever knows the label" if study.classes else "")
+        + ". A mixture can pass it, doing well where no expert does."
     )
     with_intervals = f", means with 95 % intervals over {len(study.seeds)} seeds" if len(study.seeds) > 1 else ""
     table = Table(
-        f"What is left to the gate{with_intervals}; headroom is the oracle's accuracy minus the variant's",
+        f"What is left to the gate{with_intervals}; headroom is the oracle's score minus the variant's",
         columns,
         rows,
     )
     return [Heading("Headroom"), table, Text(text)]
 
 
-def _best_expert(by_seed: Mapping[int, Leaves]) -> tuple[str, dict[int, float], str]:
-    """Name of the best single expert, its test accuracy by seed, and the split on which it was chosen."""
-    validated = all(expert.get("validation_accuracy") is not None for leaves in by_seed.values() for expert in leaves)
-    key = "validation_accuracy" if validated else "accuracy"
+def _best_expert(score: str, by_seed: Mapping[int, Leaves]) -> tuple[str, dict[int, float], str]:
+    """Name of the best single expert, its test score by seed, and the split on which it was chosen."""
+    held_out = f"validation_{score}"
+    validated = all(expert.get(held_out) is not None for leaves in by_seed.values() for expert in leaves)
+    key = held_out if validated else score
     names, scores = [], {}
     for seed, leaves in by_seed.items():
         place = max(range(len(leaves)), key=lambda place: leaves[place][key])
         names.append(leaf_name(leaves[place]) or f"expert {place}")
-        scores[seed] = float(leaves[place]["accuracy"])
+        scores[seed] = float(leaves[place][score])
     return names[0] if len(set(names)) == 1 else "differs by seed", scores, "validation" if validated else "test"
 
 
@@ -194,14 +200,19 @@ def _summary_sentence(
 ) -> str:
     variant, score = next((name, score) for name, score in ranking(study) if name in shown)
     oracle = statistics.fmean(oracles[variant].values())
-    single = statistics.fmean(_best_expert(leaves[variant])[1].values())
+    single = statistics.fmean(_best_expert(study.score, leaves[variant])[1].values())
     left = oracle - score.mean
+    if study.score != "accuracy":
+        return (
+            f"{variant} has a test {study.measure} of {rate(score.mean)}, its best expert alone {rate(single)} and an "
+            f"oracle gate over its experts {rate(oracle)}."
+        )
     end = (
         f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
         if left > 0
         else "the mixture does better than any choice of one expert could"
     )
     return (
-        f"{variant} classifies {rate(score.mean)} of the test images right, its best expert alone {rate(single)} and "
+        f"{variant} classifies {rate(score.mean)} of the test rows right, its best expert alone {rate(single)} and "
         f"an oracle gate over its experts {rate(oracle)}: {end}."
     )

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.charts.parts import score_limits
 from moebius.lab.report.expert_names import class_list
 from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
@@ -20,7 +21,7 @@ GAP = 16
 
 
 def section(study: Study) -> Section | None:
-    """A line for every stage with its classes and its accuracy on them, and its accuracy by epoch."""
+    """A line for every stage with its classes and its score on them, and its score by epoch."""
     if not study.stages:
         return None
     names = list(dict.fromkeys(stage["stage"] for stage in study.stages))
@@ -28,23 +29,23 @@ def section(study: Study) -> Section | None:
     seeds = max(map(len, runs.values()))
     columns = ["stage", "classes", "train rows", "epoch kept", "validation", "test", "time"]
     text = (
-        "Trained before the variants, which take them as they are. Accuracies are on a stage's own rows, those of its "
-        "classes, so stages of unlike classes are not to be compared."
+        "Trained before the variants, which take them as they are. Scores are on a stage's own rows, those of its "
+        "classes or data sets, so stages of unlike rows are not to be compared."
     )
     over = f"means over {seeds} seeds with 95 % intervals" if seeds > 1 else "one seed"
-    rows = [[name, *_stage_cells(runs[name], study.classes)] for name in names]
+    rows = [[name, *_stage_cells(study, runs[name])] for name in names]
     blocks: list[Block] = [Text(text), Table(f"Stages, {over}", columns, rows, heads=2)]
     figure = _epoch_figure(study, names)
     return Section("stages", "What was trained first", [*blocks, *([Panels([figure])] if figure else [])])
 
 
-def _stage_cells(runs: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[str]:
+def _stage_cells(study: Study, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     first = runs[0]
     return [
-        _class_cell(first, classes),
+        _class_cell(first, study.classes),
         count((first.get("rows") or {}).get("train")),
         f"{_range([run.get('epoch') for run in runs])} of {_range([len(run.get('epochs') or ()) for run in runs])}",
-        *(_accuracy_cell(runs, split) for split in ("validation", "test")),
+        *(_score_cell(study, runs, split) for split in ("validation", "test")),
         _mean_time(runs),
     ]
 
@@ -66,10 +67,10 @@ def _range(values: Sequence[int | None]) -> str:
     return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]}–{numbers[-1]}"
 
 
-def _accuracy_cell(runs: Sequence[Mapping[str, Any]], split: str) -> str:
-    values = [(run.get("accuracy") or {}).get(split) for run in runs]
-    accuracies = [float(value) for value in values if value is not None]
-    return with_interval(interval(accuracies)) if accuracies else NONE
+def _score_cell(study: Study, runs: Sequence[Mapping[str, Any]], split: str) -> str:
+    values = [(run.get(study.score) or {}).get(split) for run in runs]
+    scores = [float(value) for value in values if value is not None]
+    return with_interval(interval(scores)) if scores else NONE
 
 
 def _mean_time(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -78,7 +79,7 @@ def _mean_time(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _epoch_figure(study: Study, names: Sequence[str]) -> Figure | None:
-    frame = study.table("stage_epochs", measure="accuracy")
+    frame = study.table("stage_epochs", measure=study.score)
     split = next((split for split in ("validation", "test") if (frame["split"] == split).any()), None)
     if split is None:
         return None
@@ -93,21 +94,21 @@ def _epoch_figure(study: Study, names: Sequence[str]) -> Figure | None:
         f"{name} {rate(values.mean())}" for name, values in kept.groupby("stage", sort=False)["value"]
     )
     lines = f"; a thin line for each of {seeds} seeds" if seeds > 1 else ""
-    chart = _small_multiples(frame, kept, shown) if len(shown) <= MANY else _shared_chart(frame)
+    chart = _small_multiples(study, frame, kept, shown) if len(shown) <= MANY else _shared_chart(study, frame)
     dots = ", the dot is the epoch kept" if len(shown) <= MANY else ""
-    caption = f"{split.capitalize()} accuracy by epoch of every stage, on its own rows{lines}{dots}."
+    caption = f"{split.capitalize()} {study.measure} by epoch of every stage, on its own rows{lines}{dots}."
     return Figure("stages", chart, caption, f"{caption} At the epoch kept: {kept_means or listing(shown)}.")
 
 
-def _scales(frame: Frame) -> tuple[alt.Scale, alt.Scale]:
+def _scales(study: Study, frame: Frame) -> tuple[alt.Scale, alt.Scale]:
     low, high, last = float(frame["value"].min()), float(frame["value"].max()), int(frame["epoch"].max())
     pad = max((high - low) * 0.06, 0.004)
-    upward = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + pad)], nice=False, zero=False)
+    upward = alt.Scale(domain=list(score_limits(study, (low, high), pad)), nice=False, zero=False)
     return alt.Scale(domain=[min(1, int(frame["epoch"].min())), max(2, last)], nice=False), upward
 
 
-def _small_multiples(frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelMixin:
-    along, upward = _scales(frame)
+def _small_multiples(study: Study, frame: Frame, kept: Frame, names: Sequence[str]) -> alt.TopLevelMixin:
+    along, upward = _scales(study, frame)
     columns = 2 if len(names) in (2, 4) else 3 if len(names) in (3, 5, 6, 9) else min(4, len(names))
     width = (WIDTH - GAP * (columns - 1)) / columns
     last = int(frame["epoch"].max())
@@ -145,10 +146,10 @@ def _bare_axis(grid: bool = False) -> alt.Axis:
     return alt.Axis(labels=False, ticks=False, grid=grid, tickCount=3)
 
 
-def _shared_chart(frame: Frame) -> alt.TopLevelMixin:
-    along, upward = _scales(frame)
+def _shared_chart(study: Study, frame: Frame) -> alt.TopLevelMixin:
+    along, upward = _scales(study, frame)
     x = alt.X("epoch:Q", scale=along, axis=alt.Axis(grid=False, format="d", tickMinStep=1))
-    y = alt.Y("value:Q", scale=upward, title="accuracy")
+    y = alt.Y("value:Q", scale=upward, title=study.measure)
     lines = alt.Chart(frame.assign(line=frame["stage"] + frame["seed"].astype(str))).mark_line(
         strokeWidth=1, opacity=0.4
     )

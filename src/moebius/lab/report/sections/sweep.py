@@ -1,11 +1,11 @@
-"""Accuracy against the number of experts of the first gate."""
+"""The score against the number of experts of the first gate."""
 
 import altair as alt
 
 from moebius.lab.report.blocks import Panels, Section, Table
 from moebius.lab.report.figures import HEIGHT, INK, WIDTH, Figure
 from moebius.lab.report.frames import Frame, make_frame
-from moebius.lab.report.numbers import rate, with_interval
+from moebius.lab.report.numbers import capitalise, rate, with_interval
 from moebius.lab.report.queries import first_gate_by_seed, measure_by_seed
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
@@ -22,14 +22,14 @@ def section(study: Study) -> Section | None:
     for variant in [name for name in names if name in study.variants] if sweep else ():
         x = next((gate["experts"] for gate in first_gate_by_seed(study, variant).values()), None)
         for split in ("test", "train"):
-            by_seed = measure_by_seed(study, variant, "accuracy", split)
+            by_seed = measure_by_seed(study, variant, study.score, split)
             if x is not None and by_seed:
                 score = interval(list(by_seed.values()))
                 lines.append((x, variant, split, score.mean, score.low, score.high, with_interval(score)))
     if not lines:
         return None
     frame = make_frame(lines, columns=["x", "variant", "split", "mean", "low", "high", "text"]).sort_values("x")
-    marks = [(name, measure_by_seed(study, name, "accuracy", "test")) for name in sweep.get("marks") or ()]
+    marks = [(name, measure_by_seed(study, name, study.score, "test")) for name in sweep.get("marks") or ()]
     rules = make_frame(
         [{"mark": name, "mean": interval(list(by_seed.values())).mean} for name, by_seed in marks if by_seed],
         columns=["mark", "mean"],
@@ -38,17 +38,18 @@ def section(study: Study) -> Section | None:
     heads = [split for split in ("test", "train") if split in wide]
     rows = [[f"{row['x']:g}", str(row["variant"]), *(str(row[head]) for head in heads)] for _, row in wide.iterrows()]
     rows += [["–", str(row["mark"]), rate(row["mean"]), *([""] * (len(heads) - 1))] for _, row in rules.iterrows()]
-    table = Table(f"Accuracy against {TITLE}, means with 95 % intervals", [TITLE, "variant", *heads], rows)
+    against = f"{study.measure} against {TITLE}"
+    table = Table(f"{capitalise(against)}, means with 95 % intervals", [TITLE, "variant", *heads], rows)
     tested = frame[frame["split"] == "test"]
     points = "; ".join(f"{row['x']:g}: {row['text']}" for _, row in tested.iterrows())
     with_marks = "; horizontal lines are other variants' mean on test" if len(rules) else ""
     bars = ", with 95 % intervals of test over seeds (cut where they leave the picture)" if len(study.seeds) > 1 else ""
-    caption = f"Accuracy against {TITLE}{bars}{with_marks}."
-    figure = Figure("sweep", _sweep_chart(frame, rules), caption, f"Test accuracy against {TITLE}: {points}.")
-    return Section("sweep", f"Accuracy against {TITLE}", [Panels([figure]), table])
+    caption = f"{capitalise(against)}{bars}{with_marks}."
+    figure = Figure("sweep", _sweep_chart(study, frame, rules), caption, f"Test {against}: {points}.")
+    return Section("sweep", capitalise(against), [Panels([figure]), table])
 
 
-def _sweep_chart(frame: Frame, rules: Frame) -> alt.TopLevelMixin:
+def _sweep_chart(study: Study, frame: Frame, rules: Frame) -> alt.TopLevelMixin:
     tested = frame[(frame["split"] == "test") & frame["low"].notna()]
     ends = [*frame["mean"], *rules["mean"]]
     low, high, reach = min(ends), max(ends), max(max(ends) - min(ends), 0.02)
@@ -57,7 +58,7 @@ def _sweep_chart(frame: Frame, rules: Frame) -> alt.TopLevelMixin:
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
     integers = alt.Axis(tickMinStep=1, grid=False, format="~g")
     x = alt.X("x:Q", title=TITLE, axis=integers, scale=alt.Scale(zero=False, nice=False, padding=14))
-    y = alt.Y("mean:Q", title="accuracy", scale=scale)
+    y = alt.Y("mean:Q", title=study.measure, scale=scale)
     splits = alt.Scale(domain=["test", "train"], range=["#0072B2", "#D55E00"])
     colour = alt.Color("split:N", scale=splits, legend=alt.Legend(title=None, symbolType="stroke"))
     dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=["test", "train"], range=[[1, 0], [5, 4]]), legend=None)

@@ -1,0 +1,151 @@
+"""Studies of tasks other than classification, from recipe to report and prediction."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import moebius as mb
+from moebius.kit.errors import ArgumentError, StudyError
+from moebius.lab.cli import app
+from moebius.lab.predict_rows import predict_rows
+
+TRAINING = {"epochs": 15, "batch_size": 32, "optimizer": {"kind": "adam", "lr": 0.01}}
+MODEL = {"gate": {"kind": "table", "hidden": [8]}, "experts": {"kind": "table", "count": 3, "hidden": [16]}}
+
+
+@pytest.fixture(scope="module")
+def regimes(tmp_path_factory):
+    recipe = {
+        "name": "regimes",
+        "data": {"sets": [{"kind": "regimes", "rows": 1500, "regimes": 3}], "validation": 0.1},
+        "task": {"kind": "regression", "loss": "huber"},
+        "training": {**TRAINING, "losses": [{"kind": "best_expert", "weight": 0.5}]},
+        "model": MODEL,
+        "variants": {
+            "one": {"gate": {"kind": "uniform"}, "experts": {"count": 1}, "training": {"losses": []}},
+            "soft": {},
+            "told": {"gate": {"kind": "domain"}},
+        },
+        "seeds": 2,
+        "report": {"one_expert": {"floor": "one", "bound": "told"}},
+    }
+    return mb.lab.run(recipe, tmp_path_factory.mktemp("regimes") / "study", workers=2)
+
+
+def test_results_are_of_the_tasks_score(regimes):
+    results = json.loads((regimes / "results.json").read_text())
+    scores = {(run["variant"], run["seed"]): run["r2"]["test"] for run in results["runs"]}
+    assert scores["told", 0] > 0.9 > scores["one", 0]
+    soft = next(run for run in results["runs"] if run["variant"] == "soft")
+    assert soft["metrics"]["test"]["squared_error"] == pytest.approx(1 - soft["r2"]["test"], rel=0.2)
+    # A gate that picks the best expert for each row is no worse than any of them.
+    assert soft["oracle"] >= max(expert["r2"] for expert in soft["experts_alone"])
+    assert soft["experts_alone"][0]["by_class"] == []
+    assert soft["one_expert"]["r2"] <= soft["oracle"]
+    table = pd.read_csv(regimes / "results.csv")
+    assert {"train_r2", "test_r2", "test_r2:regime 1", "test_absolute_error"} <= set(table.columns)
+
+
+def test_rows_are_in_the_units_of_the_table(regimes):
+    rows = pq.read_table(regimes / "soft" / "seed-0" / "routing.parquet").to_pandas()
+    test = rows[rows["split"] == "test"]
+    spread = np.square(test["label"] - test["label"].mean()).mean()
+    r2 = 1 - np.square(test["label"] - test["prediction"]).mean() / spread
+    run = json.loads((regimes / "soft" / "seed-0" / "result.json").read_text())
+    assert r2 == pytest.approx(run["r2"]["test"], abs=0.02)
+    assert test["x:x"].between(-1, 1).all()
+    assert test["score"].mean() == pytest.approx(run["r2"]["test"], abs=1e-5)
+
+
+def test_the_page_says_what_was_learned(regimes):
+    page = (regimes / "report.html").read_text()
+    for text in (
+        "R² by epoch",
+        "Functions",
+        "Do experts follow the data sets?",
+        "Further metrics",
+        "mean squared error",
+    ):
+        assert text in page
+    assert "accuracy" not in page.split('id="files"')[0].replace("accuracy_", "")
+    assert "Confusion" not in page
+    agreement = pd.read_csv(regimes / "tables" / "agreement.csv")
+    told = agreement[(agreement["variant"] == "told") & (agreement["split"] == "test")]
+    assert told["adjusted_information"].tolist() == pytest.approx([1, 1])
+
+
+def test_predictions_are_those_of_the_run(regimes):
+    run = regimes / "told" / "seed-0"
+    rows = pq.read_table(run / "routing.parquet").to_pandas()
+    rows = rows[rows["split"] == "test"].head(20)
+    frame = pd.DataFrame({"x": rows["x:x"], "regime": [f"regime {number}" for number in rows["domain"]]})
+    predicted = predict_rows(run, frame)
+    assert predicted["y"].to_numpy() == pytest.approx(rows["prediction"].to_numpy(), abs=1e-4)
+    assert predicted.index.equals(frame.index)
+    assert predicted["expert"].tolist() == rows["domain"].tolist()
+    with pytest.raises(ArgumentError, match="must name the domain of the rows") as caught:
+        predict_rows(run, frame[["x"]])
+    assert caught.value.fix == "--domain 'regime 0'    # or a column regime"
+    with pytest.raises(ArgumentError, match="needs one of regime 0, regime 1, regime 2, got 'regime 9'"):
+        predict_rows(run, frame, "regime 9")
+
+
+def test_the_command_predicts_rows_of_files(regimes, tmp_path):
+    pd.DataFrame({"x": np.linspace(-1, 1, 30)}).to_csv(tmp_path / "x.csv", index=False)
+    pd.DataFrame({"x": [0.5]}).to_parquet(tmp_path / "x.parquet")
+    run, out = str(regimes / "soft" / "seed-0"), tmp_path / "out.csv"
+    result = CliRunner().invoke(app, ["predict", run, str(tmp_path / "x.csv"), "--out", str(out)])
+    assert (result.exit_code, "10 more rows" in result.output) == (0, True)
+    assert pd.read_csv(out).columns.tolist() == ["row", "y", "expert", "weight"]
+    both = CliRunner().invoke(app, ["predict", run, str(tmp_path / "x.csv"), str(tmp_path / "x.parquet")])
+    assert (both.exit_code, "11 more rows" in both.output) == (0, True)
+
+
+def test_another_task_is_another_study(regimes):
+    recipe = json.loads((regimes / "study.json").read_text())["recipe"]
+    with pytest.raises(StudyError, match=r"holds another study.*task.*huber"):
+        mb.lab.run({**recipe, "task": {"kind": "regression", "loss": "mse"}}, regimes, workers=1)
+
+
+def test_a_study_of_labels(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.random((400, 2))
+    labels = {"big": x.sum(1) > 1, "left": x[:, 0] < 0.5}
+    pd.DataFrame({"a": x[:, 0], "b": x[:, 1], **labels}).to_csv(tmp_path / "t.csv", index=False)
+    recipe = {
+        "name": "labels",
+        "data": {"sets": [{"kind": "csv", "path": str(tmp_path / "t.csv"), "target": ["big", "left"]}]},
+        "task": "multi_label",
+        "training": TRAINING,
+        "model": MODEL,
+        "variants": {"soft": {}},
+    }
+    folder = mb.lab.run(recipe, tmp_path / "study", workers=1)
+    (run,) = json.loads((folder / "results.json").read_text())["runs"]
+    assert run["label_accuracy"]["test"] > 0.9
+    predicted = predict_rows(folder / "soft" / "seed-0", pd.DataFrame({"a": [0.1, 0.9], "b": [0.2, 0.9]}))
+    assert predicted[["big", "left"]].to_numpy().tolist() == [["False", "True"], ["True", "False"]]
+    assert (predicted["left probability"] > 0.5).tolist() == [True, False]
+    assert "label accuracy by epoch" in (folder / "report.html").read_text().lower()
+
+
+def test_stages_of_a_regression_choose_rows_by_domain(tmp_path):
+    stages = {f"r{number}": {"domains": [number], "network": {"kind": "table", "hidden": [16]}} for number in range(3)}
+    experts = [{"kind": "stage", "stage": name} for name in stages]
+    recipe = {
+        "name": "pretrained",
+        "data": {"sets": [{"kind": "regimes", "rows": 900, "regimes": 3}]},
+        "task": "regression",
+        "training": TRAINING,
+        "stages": stages,
+        "model": {"gate": {"kind": "domain"}, "experts": experts},
+        "variants": {"told": {}},
+    }
+    folder = mb.lab.run(recipe, tmp_path / "study", workers=1)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["runs"][0]["r2"]["test"] > 0.9
+    assert {stage["stage"]: stage["classes"] for stage in results["stages"]} == {"r0": [], "r1": [], "r2": []}
