@@ -142,6 +142,16 @@ def test_a_mixture_of_positions_gets_another_number_of_experts(stack, tmp_path):
     torch.testing.assert_close(exchanged(x), model.experts[1](x))
 
 
+def test_a_gate_of_pixels_gets_a_score_more_and_one_less(tmp_path):
+    gate, experts = mb.gates.UNet(1, 2, filters=[3]), [mb.experts.UNet(1, 3, filters=[2]) for _ in range(2)]
+    model, x = mb.layers.PositionMixture(gate, experts, channel_axis=1).eval(), torch.rand(2, 1, 4, 4)
+    wider = mb.add_expert(model, mb.experts.UNet(1, 3, filters=[2]))
+    torch.testing.assert_close(wider.gate(x)[:, :2], gate(x))
+    torch.testing.assert_close(mb.drop_expert(wider, 2)(x), model(x))
+    mb.save(wider, tmp_path)
+    assert torch.equal(mb.load(tmp_path)(x), wider(x))
+
+
 @pytest.mark.parametrize("make", [several_gates, level])
 def test_a_gate_for_each_task_is_not_edited(make):
     name = make().__class__.__name__
