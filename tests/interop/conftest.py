@@ -69,10 +69,13 @@ def same(one: nn.Module, other: nn.Module, rtol: float = 0.0, atol: float = 0.0)
 
 
 def unused(name: str, seed: int = 0) -> nn.Module:
-    """A mixture whose gate gets no gradient: "attentive", or a "list" or "stack" whose last expert gets no row."""
+    """A mixture whose gate gets no gradient: "attentive", or one whose last expert gets no row, as "several" gates."""
     if name == "attentive":
         torch.manual_seed(seed)
         return _attentive()
+    if name == "several":
+        torch.manual_seed(seed)
+        return _several()
     model = build(name, seed)
     model.router = mb.routers.Argmax()
     with torch.no_grad():
@@ -92,6 +95,27 @@ def _attentive() -> nn.Module:
     bodies = [nn.Sequential(nn.Linear(FEATURES, 12), nn.GELU()) for _ in range(EXPERTS)]
     heads = [nn.Linear(12, CLASSES) for _ in range(EXPERTS)]
     return mb.layers.AttentiveMixture(nn.Linear(FEATURES, 6), bodies, heads, 6, 12, router=mb.routers.Argmax())
+
+
+class Summed(nn.Module):
+    """The sum of the outputs of several tasks."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(self.layer(x).values())  # type: ignore[return-value]
+
+
+def _several() -> nn.Module:
+    gates = {task: mb.gates.Linear(FEATURES, EXPERTS) for task in ("first", "second")}
+    towers = {task: nn.Linear(CLASSES, CLASSES) for task in gates}
+    layer = mb.layers.MultiGateMixture(gates, [_expert() for _ in range(EXPERTS)], towers, mb.routers.Argmax())
+    with torch.no_grad():
+        for gate in gates.values():
+            gate.linear.bias[-1] = -100.0
+    return Summed(layer)
 
 
 def _list() -> nn.Module:

@@ -19,7 +19,7 @@ def test_it_trains_what_one_process_trains(result, rank, model, name, other, tra
     same(model, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["list", "stack", "attentive"])
+@pytest.mark.parametrize("pool", ["list", "stack", "attentive", "several"])
 def test_a_gate_without_gradient_and_an_expert_without_rows(result, pool, unused, adam, train, same):
     """Neither needs find_unused_parameters. The gate has gradients of zero, so that AdamW lets it decay."""
     model, other = unused(pool), unused(pool, seed=1)

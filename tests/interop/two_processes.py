@@ -23,6 +23,7 @@ import moebius as mb
 from conftest import NAMES, adam, batch, build, unused
 
 STEPS, PIECES = 3, 2
+UNUSED = ("list", "stack", "attentive", "several")
 
 
 def pieces(step: int, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -50,7 +51,7 @@ def ddp(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         return model.state_dict()
 
     yield from ((name, partial(state, build(name))) for name in NAMES)
-    yield from ((f"unused {pool}", partial(state, unused(pool))) for pool in ("list", "stack", "attentive"))
+    yield from ((f"unused {pool}", partial(state, unused(pool))) for pool in UNUSED)
 
 
 def fsdp2(rank: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -53,6 +53,37 @@ def vgg():
     return mb.experts.VGG(2, 8, C, filters=[[4], [4]], dropout=0.1)
 
 
+def position_mixture():
+    gate = mb.gates.UNet(3, 2, filters=[4])
+    experts = [mb.experts.UNet(3, C, filters=[4, 4]) for _ in range(2)]
+    return mb.layers.PositionMixture(gate, experts, mb.routers.TopK(1), channel_axis=1)
+
+
+def several_gates(router=None):
+    gates = {task: mb.gates.Linear(D, E) for task in ("click", "price")}
+    towers = {"click": mb.experts.Linear(8, 2), "price": mb.experts.Linear(8, 1)}
+    return mb.layers.MultiGateMixture(gates, mb.Stack([linear_expert() for _ in range(E)]), towers, router)
+
+
+def linear_expert(features=D):
+    return mb.experts.Linear(features, 8)
+
+
+def level(features=D, is_last=True):
+    gates = {task: mb.gates.Linear(features, 3) for task in ("click", "price")}
+    gates |= {} if is_last else {"shared": mb.gates.Linear(features, 4)}
+    own = {task: [linear_expert(features)] for task in ("click", "price")}
+    towers = {task: mb.experts.Linear(8, 1) for task in ("click", "price")} if is_last else None
+    shared = [linear_expert(features) for _ in range(2)]
+    return mb.layers.CGC(gates, own, shared, towers, mb.routers.TopK(2))
+
+
+SEVERAL = {
+    "several gates": several_gates,
+    "several sparse gates": lambda: several_gates(mb.routers.TopK(1)),
+    "own experts": level,
+    "levels": lambda: mb.layers.PLE([level(is_last=False), level(8)]),
+}
 MODELS = {
     "linear": lambda: (mixture(experts=[mb.experts.Linear(D, C) for _ in range(E)]), (D,)),
     "mlp_stack": lambda: (mixture("switch", mb.Stack([mlp() for _ in range(E)])), (D,)),
@@ -62,6 +93,7 @@ MODELS = {
     "log_mixture": lambda: (mixture(combine=mb.LogMixture()), (D,)),
     "nested": lambda: (mixture("argmax", [mixture(), mlp(), mlp(), mixture("soft")]), (D,)),
     "sparse_ffn": lambda: (mb.layers.SparseFFN(8, 16, experts=E, k=2, shared=1), (8,)),
+    "positions": lambda: (position_mixture(), (3, 8, 8)),
     "tokens": lambda: (mb.layers.SparseFFN(8, 16, experts=E, k=1, activation="swiglu"), (5, 8)),
 }
 
@@ -111,7 +143,7 @@ def test_torch_exports_every_router(kind):
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", ["mlp_stack", "conv_stack", "vgg", "log_mixture", "nested", "sparse_ffn"])
+@pytest.mark.parametrize("name", ["mlp_stack", "conv_stack", "vgg", "log_mixture", "nested", "sparse_ffn", "positions"])
 def test_onnx_holds_every_expert(name, tmp_path):
     import onnx
 
@@ -126,6 +158,49 @@ def test_onnx_holds_every_expert(name, tmp_path):
     held = [torch.tensor(tensor.dims).prod() for tensor in onnx.load(tmp_path / "moe.onnx").graph.initializer]
     # Biases and scales may become parts of other tensors.
     assert sum(held) >= sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+
+
+@quiet
+@pytest.mark.parametrize("name", SEVERAL)
+def test_torch_exports_several_outputs(name):
+    model = SEVERAL[name]()
+    graph = graph_of(model, (D,)).module()
+    with torch.no_grad():
+        for count in BATCHES:
+            x = rows((D,), count)
+            assert_close(graph(x), model(x))
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SEVERAL)
+def test_onnx_has_an_output_for_each_task(name, tmp_path):
+    import onnxruntime
+
+    model, path = SEVERAL[name](), tmp_path / "moe.onnx"
+    assert mb.export(model, rows((D,), 2), path) < 1e-5
+    session = onnxruntime.InferenceSession(path)
+    assert [output.name for output in session.get_outputs()] == ["click", "price"]
+    with torch.no_grad():
+        for count in BATCHES:
+            x = rows((D,), count)
+            for task, y in model.eval()(x).items():
+                assert_close(torch.from_numpy(session.run([task], {"x": x.numpy()})[0]), y)
+
+
+@needs_onnx
+def test_an_output_needs_a_name_of_its_own(tmp_path):
+    gates = {task: mb.gates.Linear(D, 2) for task in ("x", "y")}
+    model = mb.layers.MultiGateMixture(gates, [linear_expert() for _ in range(2)])
+    with pytest.raises(ArgumentError, match=r"^model: has an output called x") as caught:
+        mb.export(model, rows((D,), 2), tmp_path / "moe.onnx")
+    assert caught.value.fix is not None
+    with pytest.raises(ArgumentError, match=r"^model: needs one tensor as its output, or several by name"):
+        mb.export(Twice(), rows((D,), 2), tmp_path / "moe.onnx")
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return x, x
 
 
 @needs_onnx

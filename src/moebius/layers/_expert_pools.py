@@ -79,7 +79,7 @@ class _PoolRun:
     def __call__(self, experts: Any, x: Tensor) -> Tensor:
         pool = Pool(experts)
         # Executions read the selection alone.
-        unused = torch.zeros(len(x), len(pool), device=x.device)
+        unused = torch.zeros(x.shape[0], len(pool), device=x.device)
         routing = Routing(unused, unused, unused, unused, self.selection)
         if self.selection is not None and is_distributed():
             check_not_sharded(pool)
@@ -91,7 +91,7 @@ class _PoolRun:
 
 def _unite(demands: Sequence[Selection], x: Tensor, count: int) -> tuple[Selection, Tensor | None]:
     """Each pair of row and expert that a selection keeps, once; and the place of each pair among them."""
-    pairs, rows = len(x) * count, len(x)
+    rows, pairs = x.shape[0], x.shape[0] * count
     pair_A = torch.cat([demand.row_A * count + demand.expert_A for demand in demands])
     kept_A = torch.cat([demand.kept_A for demand in demands])
     used = torch.zeros(pairs, dtype=torch.long, device=x.device).index_add(0, pair_A, kept_A.long()) > 0
@@ -102,11 +102,13 @@ def _unite(demands: Sequence[Selection], x: Tensor, count: int) -> tuple[Selecti
     else:
         used_pairs = used.nonzero().squeeze(1)
         kept = torch.ones_like(used_pairs, dtype=torch.bool)
-        if rows and not len(used_pairs):
+        if rows and not used_pairs.shape[0]:
             # A pair that does not run: the shape of an output is needed, and gradients of zero.
             used_pairs, kept = all_pairs[:1], used[:1]
-        places = torch.zeros_like(all_pairs).index_copy(0, used_pairs, torch.arange(len(used_pairs), device=x.device))
-    weights = torch.ones(len(used_pairs), device=x.device)
+        places = torch.zeros_like(all_pairs).index_copy(
+            0, used_pairs, torch.arange(used_pairs.shape[0], device=x.device)
+        )
+    weights = torch.ones(used_pairs.shape[0], device=x.device)
     return Selection(used_pairs // count, used_pairs % count, weights, kept), places
 
 

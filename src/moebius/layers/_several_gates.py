@@ -264,6 +264,6 @@ def _select_outputs(parts: Sequence[PoolOutputs], selection: Selection) -> Tenso
         expert_A = selection.expert_A - first
         inside = (expert_A >= 0) & (expert_A < part.count)
         index_A = torch.where(inside, place + part.locate(selection.row_A, expert_A.clamp(0, part.count - 1)), index_A)
-        first, place = first + part.count, place + len(flat)
+        first, place = first + part.count, place + flat.shape[0]
     values = (torch.cat(flats) if len(flats) > 1 else flats[0]).index_select(0, index_A)
     return torch.where(selection.kept_A.view(-1, *[1] * (values.ndim - 1)), values, 0)

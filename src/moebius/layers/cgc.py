@@ -159,7 +159,7 @@ class CGC(nn.Module):
         if SHARED in scored:
             return scored[SHARED].x
         shared_rows = rows.take_rows(x)
-        if len(shared_rows) != len(rows.x):
+        if shared_rows.shape[0] != rows.x.shape[0]:
             rule = f"needs the batch axes of the tasks' inputs, which have {len(rows.x)} rows"
             raise ArgumentError(f"x.{SHARED}", rule, tuple(x.shape), "inputs with one entry for each row")
         return shared_rows

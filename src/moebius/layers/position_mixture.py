@@ -142,7 +142,7 @@ class PositionMixture(nn.Module):
         """
         experts, width = self.count, self.router.gate_outputs(self.count)
         axes = "(B, positions…, {})" if self.channel_axis == -1 else "(B, {}, positions…)"
-        if scores.ndim < 3 or len(scores) != len(inputs.x):
+        if scores.ndim < 3 or scores.shape[0] != inputs.x.shape[0]:
             rule = f"must give scores for each position of {len(inputs.x)} inputs, {axes.format(width)}"
             fix = "mb.Mixture(gate, experts), where the gate weighs whole inputs"
             raise ArgumentError("gate", rule, tuple(scores.shape), fix)
@@ -157,7 +157,7 @@ class PositionMixture(nn.Module):
                 MASK_NAME, rule, tuple(inputs.mask.shape), "a mask of inputs (B,), or of these positions"
             )
         indices = None if inputs.mask is None else inputs.mask.flatten().nonzero().squeeze(1)
-        return _Positions(len(scores), shape, indices, self._numbers(inputs, prod(shape), indices))
+        return _Positions(scores.shape[0], shape, indices, self._numbers(inputs, prod(shape), indices))
 
     @staticmethod
     def _numbers(inputs: "_Inputs", positions: int, indices: Tensor | None) -> Tensor | None:
@@ -254,7 +254,7 @@ class _Positions:
         numbers: of the real positions in the outermost batch, (T,); None where these are 0, 1, 2 …
     """
 
-    inputs: int
+    inputs: int | torch.SymInt
     shape: torch.Size
     indices: Int[Tensor, " T"] | None
     numbers: Int[Tensor, " T"] | None

@@ -1,10 +1,11 @@
-"""Networks that gates and experts share: dense layers, convolutions followed by dense layers, and rows of tables."""
+"""Networks that gates and experts share: of dense layers, of convolutions, and of the columns of tables."""
 
 from moebius.networks.activations import ACTIVATIONS, MONOTONE, Activation, activation_named
 from moebius.networks.conv_net import ConvNet
 from moebius.networks.dense import Dense
 from moebius.networks.table_encoder import TableEncoder
 from moebius.networks.table_net import TableNet
+from moebius.networks.unet import UNet
 from moebius.networks.vgg import VGG
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Dense",
     "TableEncoder",
     "TableNet",
+    "UNet",
     "activation_named",
 ]

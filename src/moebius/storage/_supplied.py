@@ -108,12 +108,16 @@ def _place(name: str, unknown: Mapping[str, str]) -> str:
 
 def _complete_call(path: str, unknown: Mapping[str, str]) -> str:
     """The call of `load` that supplies all that has to be."""
-    plain = [f"{place or 'model'}={_constructor(name)}" for place, name in unknown.items() if place in ARGUMENTS]
-    inner = [(place, name) for place, name in unknown.items() if place not in ARGUMENTS]
-    keys = [place.removeprefix("experts.").removesuffix(".network") for place, _ in inner]
-    keys = [key if key.isdigit() else repr(place) for key, (place, _) in zip(keys, inner, strict=True)]
-    entries = ", ".join(f"{key}: {_constructor(name)}" for key, (_, name) in zip(keys, inner, strict=True))
-    return f"mb.load({', '.join([repr(path), *plain, *([f'experts={{{entries}}}'] if entries else [])])})"
+    inner = [place for place in unknown if place not in ARGUMENTS]
+    # Experts that are one stack are an entry of the mapping where it is needed for other parts.
+    plain = [place for place in unknown if place in ARGUMENTS and not (inner and place == "experts")]
+    arguments = [f"{place or 'model'}={_constructor(unknown[place])}" for place in plain]
+    entries = []
+    for place in (place for place in unknown if place not in plain):
+        key = place.removeprefix("experts.").removesuffix(".network")
+        entries.append(f"{key if key.isdigit() else repr(place)}: {_constructor(unknown[place])}")
+    mapping = ", ".join(entries)
+    return f"mb.load({', '.join([repr(path), *arguments, *([f'experts={{{mapping}}}'] if entries else [])])})"
 
 
 def _constructor(name: str) -> str:

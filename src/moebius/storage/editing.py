@@ -1,6 +1,7 @@
 """Another number of experts: a mixture that exists, with one more, one less, or one exchanged.
 
-Each gives a new mixture, or a new module around one; the old one stays as it is and works. What stays is shared, not
+Each gives a new mixture, or a new module around one; the old one stays as it is and works. A `PositionMixture` is such
+a mixture too; a layer with a gate for each task is not, for all its gates would change. What stays is shared, not
 copied: the other experts, the combine, the gate but for its last layer. Training the one trains these parts of the
 other too (`copy.deepcopy` beforehand makes them two). The experts of a `Stack` are copied: their new number needs
 another stack, which they form where all are still equal.
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 from moebius.core.routing import Router
 from moebius.core.stack import Stack, unstackable_reason
 from moebius.kit.errors import ArgumentError
+from moebius.layers.cgc import CGC
 from moebius.layers.mixture import Mixture
+from moebius.layers.multi_gate_mixture import MultiGateMixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.routers.dselect_k import DSelectK
 from moebius.storage.spec import build, describe, room_of
 
 Model = TypeVar("Model", bound=nn.Module)
+AnyMixture = TypeVar("AnyMixture", bound=Mixture | PositionMixture)
 # Maps the old experts' rows of a tensor, (E, …), to those of the new experts. The flag: a new row is zero.
 Rows = Callable[[Tensor, bool], Tensor]
 
@@ -115,11 +120,21 @@ def replace_expert(model: Model, index: int, expert: nn.Module, at: str | None =
     return _with_part(model, moe, _mixture(moe, moe.gate, experts, moe.router))
 
 
-def _mixture_at(model: nn.Module, at: str | None) -> Mixture:
+def _mixture_at(model: nn.Module, at: str | None) -> Mixture | PositionMixture:
     """The mixture at a path; the model itself, or the only one inside it, where no path is named."""
-    if at is None and isinstance(model, Mixture):
+    if at is None and isinstance(model, Mixture | PositionMixture):
         return model
-    mixtures = {path: part for path, part in model.named_modules() if isinstance(part, Mixture)}
+    mixtures = {path: part for path, part in model.named_modules() if isinstance(part, Mixture | PositionMixture)}
+    layers = {path: part for path, part in model.named_modules() if isinstance(part, MultiGateMixture | CGC)}
+    if at in layers or (layers and not mixtures):
+        path = at if at in layers else next(iter(layers))
+        rule = "has a gate for each task, and another expert needs a new one of each"
+        fix = (
+            "a new layer with the experts, gates and towers of this one: mb.layers.CGC(gates, experts, shared, towers)"
+        )
+        if isinstance(layers[path], MultiGateMixture):
+            fix = fix.replace("CGC(gates, experts, shared, towers)", "MultiGateMixture(gates, experts, towers)")
+        raise ArgumentError(path or "model", rule, type(layers[path]).__name__, fix)
     if not mixtures:
         raise ArgumentError("model", "holds no mixture", type(model).__name__, "mb.Mixture(gate, experts)")
     if at in mixtures:
@@ -130,7 +145,7 @@ def _mixture_at(model: nn.Module, at: str | None) -> Mixture:
     raise ArgumentError("at", rule, at, " or ".join(f"at={path!r}" for path in mixtures))
 
 
-def _check_index(moe: Mixture, index: int) -> None:
+def _check_index(moe: Mixture | PositionMixture, index: int) -> None:
     if isinstance(index, bool) or index not in range(len(moe.experts)):
         rule = f"needs one of the {len(moe.experts)} experts, 0 … {len(moe.experts) - 1}"
         raise ArgumentError("index", rule, index, "index=0")
@@ -153,12 +168,12 @@ def _copied_around(model: Model, part: nn.Module, memo: dict[int, Any]) -> Model
     return copy.deepcopy(model, memo)
 
 
-def _experts(moe: Mixture) -> list[nn.Module]:
+def _experts(moe: Mixture | PositionMixture) -> list[nn.Module]:
     """The experts as modules that another mixture can hold."""
     return moe.experts.unstacked() if isinstance(moe.experts, Stack) else list(moe.experts)
 
 
-def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> Mixture:
+def _mixture(moe: AnyMixture, gate: nn.Module, experts: list[nn.Module], router: Router) -> AnyMixture:
     """The mixture with another gate, other experts and another router."""
     stacks = isinstance(moe.experts, Stack) and unstackable_reason(experts) is None
     # A subclass may have another constructor: copy its object, with other parts.
@@ -171,7 +186,7 @@ def _mixture(moe: Mixture, gate: nn.Module, experts: list[nn.Module], router: Ro
     return copied
 
 
-def _with_experts_and_gate(moe: Mixture, experts: list[nn.Module], rows: Rows, gate: nn.Module | None) -> Mixture:
+def _with_experts_and_gate(moe: AnyMixture, experts: list[nn.Module], rows: Rows, gate: nn.Module | None) -> AnyMixture:
     """The mixture with these experts, and a gate and a router for their number."""
     old_count, count = len(moe.experts), len(experts)
     router = _router_for(moe.router, count, rows)

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +14,12 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from moebius import __version__
+from moebius.core.routing import Router
 from moebius.execution.auto import Auto
 from moebius.kit.errors import ArgumentError, MissingExtraError, MoebiusError
 from moebius.kit.files import atomic_path
 from moebius.kit.modes import evaluation_mode
-from moebius.layers.mixture import Mixture, executed_by
+from moebius.layers.mixture import executed_by
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
@@ -35,15 +36,16 @@ def export(
 
     The graph is the model in evaluation mode with every expert: each expert runs on every row, and the router selects
     among their outputs. So the graph costs E / k times what the selected experts alone cost, whatever the mixture's
-    execution is. The file's input is `x`, its output `y`, and its opset 20; weights keep their names of the state
-    dict where the graph uses them as they are.
+    execution is. The file's input is `x`, its output `y`, or the names of several outputs (tasks), and its opset 20;
+    weights keep their names of the state dict where the graph uses them as they are.
 
     Before the file gets its name, onnxruntime runs it on the example and on 1, 3 and 64 rows like it, and its outputs
     are compared with the model's. An existing file is replaced by a complete one or not at all. Weights of 2 GiB and
     more go into a second file beside it, `path` with `.data` at the end, which has to be moved with it.
 
     Arguments:
-        model: a module of one input and one output, both tensors, in float32 or float64; it does not change.
+        model: a module of one input, a tensor, and of one output or a mapping of names to outputs, in float32 or
+            float64; it does not change.
         example: some rows, first axis the batch's; their number does not matter, and the file fixes their other axes.
             Real rows are best: the comparison uses rows close to them.
         path: the file; missing folders are created.
@@ -81,7 +83,8 @@ def export(
     ):
         file = Path(folder) / path.name
         # From an example of one row torch would write a graph for one row only.
-        program = _program(model, example if len(example) > 1 else torch.cat([example, example]))
+        example_rows = example if len(example) > 1 else torch.cat([example, example])
+        program = _program(model, example_rows, list(_named_outputs(model(example_rows))))
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         program.save(file, external_data=weights >= LARGEST)
         difference = _largest_difference(model, example, file, tolerance)
@@ -101,9 +104,10 @@ def _check(model: nn.Module, example: Tensor, path: Path) -> None:
         rule = "needs numbers in float32 or float64, in which onnxruntime has all operations"
         raise ArgumentError("model", rule, next(iter(unable)), "mb.export(model.float(), example.float(), path)")
     for name, part in model.named_modules():
-        if isinstance(part, Mixture) and part.router.needs_keys:
+        if isinstance(part, Router) and part.needs_keys:
             rule = "has a router that hashes rows, and ONNX lacks the whole numbers for it"
-            raise ArgumentError(name or "model", rule, type(part.router).__name__, "torch.export.export")
+            layer = name.partition("router")[0].strip(".")
+            raise ArgumentError(layer or "model", rule, type(part).__name__, "torch.export.export")
     if path.is_dir():
         raise ArgumentError("path", "needs the name of a file, and a folder is there", str(path), f"{path}/model.onnx")
 
@@ -124,7 +128,23 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _program(model: nn.Module, example: Tensor) -> Any:
+def _named_outputs(y: Any) -> dict[str, Tensor]:
+    """The outputs of a model by their names in the file.
+
+    Raises:
+        ArgumentError: they are no tensors, or one is called as the input is.
+    """
+    outputs = dict(y) if isinstance(y, Mapping) else {"y": y}
+    if not outputs or not all(isinstance(name, str) and isinstance(output, Tensor) for name, output in outputs.items()):
+        rule = "needs one tensor as its output, or several by name"
+        raise ArgumentError("model", rule, type(y).__name__, "a module that returns one of them")
+    if "x" in outputs:
+        rule = "has an output called x, which is the name of the file's input"
+        raise ArgumentError("model", rule, list(outputs), "another name for the output: x_task")
+    return outputs
+
+
+def _program(model: nn.Module, example: Tensor, names: list[str]) -> Any:
     try:
         program: Any = torch.onnx.export(
             model,
@@ -132,7 +152,7 @@ def _program(model: nn.Module, example: Tensor) -> Any:
             dynamo=True,
             dynamic_shapes=({0: "batch"},),
             input_names=["x"],
-            output_names=["y"],
+            output_names=names,
             opset_version=OPSET,
             verbose=False,
         )
@@ -142,9 +162,6 @@ def _program(model: nn.Module, example: Tensor) -> Any:
         rule = f"cannot be written as a graph ({type(cause).__name__}: {message})"
         fix = "find the module with torch.export.export: forwards must not branch on values or on the number of rows"
         raise MoebiusError(f"model: {rule}", fix) from error
-    outputs = len(program.model.graph.outputs)
-    if outputs != 1:
-        raise ArgumentError("model", "needs one tensor as its output", outputs, "a module that returns one of them")
     for node in program.model.graph.all_nodes():
         # The other entries are source lines and paths of the machine that writes the file.
         namespace = node.metadata_props.get("namespace")
@@ -164,24 +181,29 @@ def _largest_difference(model: nn.Module, example: Tensor, path: Path, tolerance
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     worst = 0.0
     for x in (example, *(_rows_like(example, rows) for rows in ROWS)):
-        expected = model(x).cpu()
+        expected = _named_outputs(model(x))
         try:
-            (array,) = session.run(None, {"x": x.cpu().numpy()})
+            arrays = session.run(list(expected), {"x": x.cpu().numpy()})
         except Exception as error:  # onnxruntime's errors have no common class
             rule = f"onnxruntime cannot run its graph on {len(x)} rows ({error})"
             raise MoebiusError(f"model: {rule}", "torch.export.export, for programs with torch") from error
-        output = torch.from_numpy(array)
-        if output.shape != expected.shape:
-            shapes = f"{tuple(output.shape)}, not {tuple(expected.shape)}"
-            fix = "a forward in which no shape depends on the number of rows by other means than x.shape[0]"
-            raise MoebiusError(f"model: for {len(x)} rows the file's output has the shape {shapes}", fix)
-        difference = _difference(output.double(), expected.double())
-        if not difference <= tolerance:
-            rule = f"outputs of the file differ from the model's by {difference:.1e} on {len(x)} rows, not {tolerance}"
-            fix = "a larger tolerance; where two experts' scores nearly tie, rounding alone makes another choice"
-            raise MoebiusError(f"model: {rule}", fix)
-        worst = max(worst, difference)
+        for array, values in zip(arrays, expected.values(), strict=True):
+            worst = max(worst, _checked_difference(torch.from_numpy(array), values.cpu(), len(x), tolerance))
     return worst
+
+
+def _checked_difference(output: Tensor, expected: Tensor, rows: int, tolerance: float | int) -> float:
+    """The difference between an output of the file and the model's; refuse one above the tolerance."""
+    if output.shape != expected.shape:
+        shapes = f"{tuple(output.shape)}, not {tuple(expected.shape)}"
+        fix = "a forward in which no shape depends on the number of rows by other means than x.shape[0]"
+        raise MoebiusError(f"model: for {rows} rows the file's output has the shape {shapes}", fix)
+    difference = _difference(output.double(), expected.double())
+    if not difference <= tolerance:
+        rule = f"outputs of the file differ from the model's by {difference:.1e} on {rows} rows, not {tolerance}"
+        fix = "a larger tolerance; where two experts' scores nearly tie, rounding alone makes another choice"
+        raise MoebiusError(f"model: {rule}", fix)
+    return difference
 
 
 def _rows_like(example: Tensor, rows: int) -> Tensor:

@@ -14,9 +14,11 @@ from torch import nn
 
 from moebius.core.row_context import call_with_context, context
 from moebius.experts.linear import Linear as LinearExpert
+from moebius.experts.unet import UNet
 from moebius.gates.linear import Linear as LinearGate
 from moebius.kit.registry import kind_of, summary
 from moebius.layers.mixture import Mixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.storage.load import load
 from moebius.storage.save import save
 from moebius.storage.spec import ROOMS, build, describe, unknown_parts
@@ -141,13 +143,16 @@ def _respond(subject: Subject, part: nn.Module) -> Any:
     return y[0] if isinstance(y, tuple) else y
 
 
-def _mixture_with(subject: Subject, arguments: dict[str, Any]) -> Mixture:
+def _mixture_with(subject: Subject, arguments: dict[str, Any]) -> nn.Module:
     features, classes = subject.sample.facts["features"], subject.sample.classes
     part = subject.make(**arguments)
     count = 2 if subject.room == "experts" else subject.sample.experts
     experts = [LinearExpert(features, classes) for _ in range(count)]
     if subject.room == "experts":
         return Mixture(LinearGate(features, 2), [part, subject.make(1, **arguments)])
+    if subject.room == "gates" and getattr(subject.component, "by_position", False):
+        channels = subject.sample.rows(1).shape[1]
+        return PositionMixture(part, [UNet(channels, classes) for _ in range(count)], channel_axis=1)
     if subject.room == "gates":
         return Mixture(part, experts)
     if subject.room == "routers":

@@ -1,4 +1,7 @@
-"""The contract of experts: rows → one output for each row."""
+"""The contract of experts: rows → one output for each row.
+
+An expert that declares `by_position = True` gives an output for each pixel of images, (T, C, height, width).
+"""
 
 from collections.abc import Callable
 from itertools import product
@@ -19,6 +22,7 @@ from moebius.testing._contract import (
     require_loadable,
     require_refusal,
     require_repeatable,
+    require_shape,
     require_true_gradients,
 )
 from moebius.testing._run import run_checks
@@ -59,9 +63,13 @@ def gives_one_output_for_each_row(subject: Subject) -> None:
     for count, dtype in product((7, 1, 0), DTYPES):
         y = subject.make().to(dtype)(subject.sample.rows(count, dtype))
         require(isinstance(y, Tensor), f"gives a {type(y).__name__}, needs one tensor")
-        width = _width(subject, y)
-        rule = f"gives outputs of shape {tuple(y.shape)} for {count} rows, needs ({count}, {width})"
-        require(y.shape[:1] == (count,) and y.shape[-1] == width, rule)
+        if getattr(subject.component, "by_position", False):
+            positions = tuple(subject.sample.rows(1).shape[2:])
+            require_shape(y, (count, _width(subject, y, axis=1), *positions), "outputs")
+        else:
+            width = _width(subject, y)
+            rule = f"gives outputs of shape {tuple(y.shape)} for {count} rows, needs ({count}, {width})"
+            require(y.shape[:1] == (count,) and y.shape[-1] == width, rule)
         require_dtype(y, dtype, "outputs")
 
 
@@ -153,11 +161,11 @@ def _stacked(pool: Any, x: Tensor) -> Tensor:
     return Stacked()(pool, Soft()(torch.zeros(len(x), len(pool))), x)
 
 
-def _width(subject: Subject, y: Tensor) -> int:
-    """What the last axis has to be: an argument says, else it is free."""
+def _width(subject: Subject, y: Tensor, axis: int = -1) -> int:
+    """What the axis of the outputs has to be: an argument says, else it is free."""
     facts = subject.sample.facts
     named = [name for name in ("classes", "outputs", "features") if subject.takes(name)]
-    return facts[named[0]] if named else y.shape[-1]
+    return facts[named[0]] if named else y.shape[axis]
 
 
 CHECKS = (

@@ -1,4 +1,7 @@
-"""The contract of gates: rows → one score for each row and expert."""
+"""The contract of gates: rows → one score for each row and expert.
+
+A gate that declares `by_position = True` scores each pixel of images, (T, E, height, width).
+"""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -66,17 +69,18 @@ def scores_every_row_for_every_expert(subject: Subject) -> None:
     """Scores are (T, E), in the precision of the rows and never NaN, for 7 rows, one and none."""
     for count, dtype in product((7, 1, 0), DTYPES):
         scores, _ = _score(subject.make().to(dtype), subject, count, dtype)
-        require_shape(scores, (count, subject.sample.experts), "scores")
+        require_shape(scores, (count, subject.sample.experts, *_positions(subject)), "scores")
         require_dtype(scores, dtype, "scores")
         require(not scores.isnan().any(), "gives scores that are NaN")
 
 
 def scores_a_single_expert(subject: Subject) -> None:
-    """A gate for one expert scores (T, 1); for gates whose number of experts is an argument."""
+    """A gate for one expert scores (T, 1), or (T, 1, …); for gates whose number of experts is an argument."""
     if subject.takes("experts"):
         gate = subject.make(experts=1, domains=1)
         side = {name: torch.zeros_like(value) for name, value in subject.sample.side_information(4).items()}
-        require_shape(score_rows(gate, subject.sample.rows(4), side)[0], (4, 1), "scores of a single expert")
+        scores, _ = score_rows(gate, subject.sample.rows(4), side)
+        require_shape(scores, (4, 1, *_positions(subject)), "scores of a single expert")
 
 
 def scores_the_same_in_bfloat16(subject: Subject) -> None:
@@ -178,6 +182,12 @@ def score_rows(gate: nn.Module, x: Tensor, side: Mapping[str, Tensor]) -> tuple[
     with context(**side):
         scores = call_with_context(gate, x)
     return scores if getattr(gate, "gives_aux", False) else (scores, {})
+
+
+def _positions(subject: Subject) -> tuple[int, ...]:
+    """The positions that a gate scores; none for one that scores rows."""
+    by_position = getattr(subject.component, "by_position", False)
+    return tuple(subject.sample.rows(1).shape[2:]) if by_position else ()
 
 
 def _score(

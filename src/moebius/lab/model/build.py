@@ -10,7 +10,7 @@ from torch import nn
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.lab.model.resolve import Resolver
-from moebius.storage.spec import Spec, build, join_path
+from moebius.storage.spec import NAMED, Spec, build, join_path
 
 
 @dataclass
@@ -62,11 +62,11 @@ def build_model(part: Mapping[str, Any], facts: Mapping[str, Any], stages: Stage
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, or `layers`, as in a recipe's `model`.
         facts: `features`, `classes` and `domains` of the data; of images `channels` and `size` (pixels); of a table
-            `cardinalities`.
+            `cardinalities`; of several tasks `outputs` (task → number of outputs).
         stages: the networks for parts of kind `stage`.
 
     Returns:
-        A `Mixture`; for `layers` an `nn.Sequential`.
+        A `Mixture`; for `layers` an `nn.Sequential`, or the part where there is one.
 
     Raises:
         ArgumentError: a component refuses a value; `argument` is the value's path inside `part`.
@@ -100,6 +100,9 @@ def _adapters(spec: Any, place: str = "") -> Iterator[tuple[str, Spec]]:
             yield place, spec
         elif spec.get("kind") == "sequential":
             yield from _adapters(spec["parts"], place)
+        elif NAMED in spec:
+            for name, value in spec[NAMED].items():
+                yield from _adapters(value, join_path(place, name))
         else:
             for name, value in spec.items():
                 yield from _adapters(value, join_path(place, name))

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from moebius.core.stack import unstackable_reason
-from moebius.execution._pool import Pool
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find, kinds
+from moebius.lab.model.equal_experts import are_equal_and_dense
+from moebius.lab.model.expert_layers import EXPERT_LAYERS, ROOM, resolve_expert_layer
 from moebius.lab.model.shapes import output_facts
 from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
 
@@ -33,12 +32,12 @@ def resolve(
     its defaults. `experts` is the number of experts of the mixture; for gates it is the number of scores that the
     router takes. Equal experts of dense layers become a stack: sparse executions need it, and steps are faster. A part
     of `layers` gets as `features` the number of outputs of the part before it; a kind of room `layers` gets it as its
-    width `dim`, too.
+    width `dim`, too. A single part of `layers` is the model itself.
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe; or `layers`, a list.
         facts: `features`, `classes` and `domains` of the data; of images `channels` and `size` (pixels); of a table
-            `cardinalities`.
+            `cardinalities`; of several tasks `outputs` (task → number of outputs).
         stages: for each stage, by name: `model` (the model part that it trains), `part` (path of the network that it
             hands on), `facts` (of its data), `classes` (positions of the classes that the network has outputs for,
             among all classes; None = all), and `labels` (positions, among all classes, of the classes that its labels
@@ -108,47 +107,77 @@ class Resolver:
         return ArgumentError(f"{path}.{rest}".strip("."), error.rule, error.value, error.fix)
 
     def _layers(self, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+        if len(entries) == 1:
+            return self.network(entries[0], facts, "", "layers.0")
         parts: list[dict[str, Any]] = []
-        inner_facts = {name: value for name, value in facts.items() if name != "classes"}
+        goals = {name: facts[name] for name in ("classes", "outputs", "positions") if name in facts}
+        inner_facts = {name: value for name, value in facts.items() if name not in goals}
         for number, entry in enumerate(entries):
             if number:
-                inner_facts = {"domains": facts["domains"], **output_facts(parts, facts, number - 1)}
-            is_last = number == len(entries) - 1
-            own_facts = {**inner_facts, **({"classes": facts["classes"]} if is_last else {})}
-            parts.append(self._network(entry, own_facts, str(number), f"layers.{number}"))
+                whole = {"kind": "sequential", "parts": list(parts)}
+                inner_facts = {"domains": facts["domains"], **output_facts(whole, facts, str(number - 1))}
+            own_facts = {**inner_facts, **(goals if number == len(entries) - 1 else {})}
+            parts.append(self.network(entry, own_facts, str(number), f"layers.{number}"))
         return {"kind": "sequential", "parts": parts}
 
     def _mixture(self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str) -> dict[str, Any]:
         self.origins[place] = path
         places = {name: (join_path(place, name), join_path(path, name)) for name in PARTS}
-        experts = self._experts(part["experts"], facts, *places["experts"])
+        experts = self.experts(part["experts"], facts, *places["experts"])
         count = len(experts)
         facts = {**facts, "experts": count}
-        router_spec = self._component("routers", part.get("router", {"kind": "soft"}), facts, *places["router"])
-        router = _try_router(router_spec, places["router"][0])
+        router_spec, router = self.router(part.get("router", {"kind": "soft"}), facts, *places["router"])
         if part["gate"]["kind"] == "stage":
-            gate = self._adapter(part["gate"], facts, *places["gate"], "gates")
+            gate = self.adapter(part["gate"], facts, *places["gate"], "gates")
         else:
             gate_facts = {**facts, "experts": router.gate_outputs(count)}
-            gate = self._component("gates", part["gate"], gate_facts, *places["gate"])
-        combine = self._component("combine", part.get("combine", {"kind": "weighted_sum"}), facts, *places["combine"])
-        can_stack = _are_equal_and_dense(experts)
-        if can_stack:
-            self.origins[join_path(places["experts"][0], "expert")] = self.origins[join_path(places["experts"][0], "0")]
+            gate = self.component("gates", part["gate"], gate_facts, *places["gate"])
+        combine = self.component("combine", part.get("combine", {"kind": "weighted_sum"}), facts, *places["combine"])
         return {
             "kind": "mixture",
-            "experts": {"kind": "stack", "count": count, "expert": experts[0]} if can_stack else experts,
+            "experts": self.pool(experts, places["experts"][0]),
             "router": router_spec,
             "gate": gate,
             "combine": combine,
             "execution": part.get("execution", "auto"),
         }
 
-    def _experts(
-        self, part: Mapping[str, Any] | Sequence[Mapping[str, Any]], facts: Mapping[str, Any], place: str, path: str
+    def router(
+        self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str = ""
+    ) -> tuple[dict[str, Any], Any]:
+        """The Spec of a router, and the router, which says how many numbers it takes."""
+        spec = self.component("routers", part, facts, place, path, around)
+        try:
+            with torch.random.fork_rng(devices=()):
+                return spec, build(spec, "routers")
+        except ArgumentError as error:
+            raise error.inside(place) from None
+
+    def pool(self, experts: list[dict[str, Any]], place: str) -> Any:
+        """The experts as a stack where they are equal and dense, else as the list."""
+        if not are_equal_and_dense(experts):
+            return experts
+        self.origins[join_path(place, "expert")] = self.origins[join_path(place, "0")]
+        return {"kind": "stack", "count": len(experts), "expert": experts[0]}
+
+    def expert_output_facts(self, part: Any, facts: Mapping[str, Any], place: str, path: str) -> dict[str, int]:
+        """The facts of what the experts of an entry, or of a list of entries, give for a row of the data."""
+        # By themselves: in the model an expert may be the same module as another part.
+        first = Resolver(self.stages, self.labels).experts(part, facts, "", path)[0]
+        return output_facts(first, facts, place)
+
+    def experts(
+        self,
+        part: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        facts: Mapping[str, Any],
+        place: str,
+        path: str,
+        around: str = "experts",
     ) -> list[dict[str, Any]]:
         """The experts of one entry, or of a list of entries, each with its `count`."""
         entries = {path: part} if isinstance(part, Mapping) else {f"{path}.{n}": entry for n, entry in enumerate(part)}
+        for entry_path in entries:  # errors name entries; then each expert has its entry
+            self.origins.setdefault(entry_path, entry_path)
         counts = {path: positive_integer(f"{path}.count", entry.get("count", 1)) for path, entry in entries.items()}
         if not counts:
             raise ArgumentError(path, "needs at least one expert", [], "experts: {kind: linear, count: 2}")
@@ -160,18 +189,23 @@ class Resolver:
                 raise ArgumentError(f"{entry_path}.count", rule, counts[entry_path], "count: 1")
             inner = {name: value for name, value in entry.items() if name != "count"}
             for _ in range(counts[entry_path]):
-                experts.append(self._network(inner, facts, join_path(place, str(len(experts))), entry_path))
+                experts.append(self.network(inner, facts, join_path(place, str(len(experts))), entry_path, around))
         return experts
 
-    def _network(self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str) -> dict[str, Any]:
-        """An expert, or a part of `layers`."""
+    def network(
+        self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str = "experts"
+    ) -> dict[str, Any]:
+        """An expert, a tower, or a part of `layers`."""
         if part["kind"] == "mixture":
             return self._mixture(part, facts, place, path)
         if part["kind"] == "stage":
-            return self._adapter(part, facts, place, path, "experts")
-        return self._component(layer_room(part["kind"]), part, facts, place, path, "experts")
+            return self.adapter(part, facts, place, path, around)
+        room = layer_room(part["kind"])
+        if room == ROOM and part["kind"] in EXPERT_LAYERS:
+            return resolve_expert_layer(self, part, facts, place, path)
+        return self.component(room, part, facts, place, path, around)
 
-    def _adapter(
+    def adapter(
         self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str
     ) -> dict[str, Any]:
         """The adapter around a stage's network, frozen by default; the same one where its options are the same."""
@@ -183,7 +217,7 @@ class Resolver:
         stage = self.stages[name]
         classes = self._stage_classes(name, stage["classes"], path) if inner is None else None
         inner = stage["part"] if inner is None else inner
-        arguments = {"classes": classes, "total": facts["classes"] if classes else None, "frozen": True, **options}
+        arguments = {"classes": classes, "total": facts.get("classes") if classes else None, "frozen": True, **options}
         use, source = json.dumps([name, inner, arguments], sort_keys=True), f"{name}/{inner}"
         if use in self.places:
             return {"same_as": self.places[use]}
@@ -195,7 +229,7 @@ class Resolver:
             of = resolve(stage["model"], stage["facts"], self.stages, stage.get("labels"))
             network = {"kind": "part", "stage": name, "part": inner, "of": of}
         adapter = {"kind": "adapter", "network": network, **arguments}
-        return self._component("experts", adapter, {}, place, path, around)
+        return self.component("experts", adapter, {}, place, path, around)
 
     def _stage_classes(self, name: str, classes: Sequence[int] | None, path: str) -> list[int] | None:
         """Positions of the classes of a stage's network among the outputs of the model; None = all, in order."""
@@ -206,7 +240,7 @@ class Resolver:
             raise ArgumentError(join_path(path, "stage"), rule, name, "outputs: all")
         return [list(self.labels).index(label) for label in classes]
 
-    def _component(
+    def component(
         self, room: str, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str, around: str = ""
     ) -> dict[str, Any]:
         """The component that a part names.
@@ -243,7 +277,7 @@ class Resolver:
         """The value of a keyword; a part where it names a kind, such as a router around another one."""
         place, path = join_path(place, name), join_path(path, name)
         if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":
-            return self._component(PARTS.get(name, "experts"), value, facts, place, path, room)
+            return self.component(PARTS.get(name, "experts"), value, facts, place, path, room)
         return plain_value(value)
 
 
@@ -251,27 +285,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _try_router(spec: Spec, place: str) -> Any:
-    """The router of a Spec, to ask it how many numbers it takes."""
-    try:
-        with torch.random.fork_rng(devices=()):
-            return build(spec, "routers")
-    except ArgumentError as error:
-        raise error.inside(place) from None
-
-
-def _are_equal_and_dense(experts: Sequence[Spec]) -> bool:
-    """Whether several experts are equal and made of dense layers, of which a product for all exists."""
-    first = experts[0]
-    if len(experts) == 1 or first.get("kind") not in kinds("experts") or first["kind"] == "adapter":
-        return False
-    if any(expert != first for expert in experts):
-        return False
-    try:
-        with torch.random.fork_rng(devices=()), torch.device("meta"):
-            pair: list[nn.Module] = [build(first) for _ in range(2)]
-        return Pool(pair).product_obstacle is None and unstackable_reason(pair) is None
-    except Exception:  # a component can raise anything; the model's build then says what and where
-        return False

@@ -1,6 +1,6 @@
 """The shapes of rows, and of what parts of a model give, found by running them on one row without values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,25 +23,32 @@ def row_shape(facts: Mapping[str, Any]) -> tuple[int, ...]:
     return (facts["channels"], facts["size"], facts["size"]) if "size" in facts else (facts["features"],)
 
 
-def output_facts(parts: Sequence[Spec], facts: Mapping[str, Any], number: int) -> dict[str, int]:
-    """The facts of what parts give for a row, of which the last is at the place `number`."""
-    shape = output_shape({"kind": "sequential", "parts": list(parts)}, facts, str(number))
+def output_facts(spec: Spec, facts: Mapping[str, Any], place: str) -> dict[str, int]:
+    """The facts of what a model gives for a row; arguments as for `output_shape`.
+
+    Raises:
+        ArgumentError: as in `output_shape`, or it gives several outputs by name.
+    """
+    shape = output_shape(spec, facts, place)
+    if not isinstance(shape, torch.Size):
+        rule = "gives an output for each task, and only the last part can"
+        raise ArgumentError(place, rule, sorted(shape), "what follows as `towers`, a network for each task")
     if len(shape) == 4:
         _, channels, height, width = shape
         return {"features": channels * height * width, "channels": channels, "size": width}
     return {"features": shape[-1]}
 
 
-def output_shape(spec: Spec, facts: Mapping[str, Any], place: str) -> torch.Size:
-    """The shape of a model's output for one row.
+def output_shape(spec: Spec, facts: Mapping[str, Any], place: str) -> torch.Size | dict[str, torch.Size]:
+    """The shape of a model's output for one row, or the shapes of its outputs by name.
 
     Arguments:
-        spec: of the model, a sequence.
+        spec: of the model.
         facts: of the data.
-        place: of the last part, for the error.
+        place: of its last part, for the error.
 
     Raises:
-        ArgumentError: it does not run, or gives no tensor.
+        ArgumentError: it does not run, or gives no tensors.
     """
     error: Exception | None = None
     # Parts that read values cannot run on the meta device, where there are none.
@@ -52,11 +59,12 @@ def output_shape(spec: Spec, facts: Mapping[str, Any], place: str) -> torch.Size
             context = current_context().with_values({"domain": torch.zeros(1, dtype=torch.long)})
             try:
                 with evaluation_mode(model), executed_by(model, Auto()), row_context(context):
-                    return model(x).shape
+                    y = model(x)
+                return {name: output.shape for name, output in y.items()} if isinstance(y, Mapping) else y.shape
             except Exception as problem:  # a component can raise anything
                 error = problem
     lines = str(error).strip().splitlines() or [type(error).__name__]
     rows = "images" if "size" in facts else "rows"
     rule = f"does not run on what it gets, {rows} or the outputs of the part before it ({lines[0]})"
     fix = "such as {kind: linear, classes: 64} before it"
-    raise ArgumentError(place, rule, spec["parts"][-1]["kind"], fix) from error
+    raise ArgumentError(place, rule, spec.get("parts", [spec])[-1]["kind"], fix) from error

@@ -11,8 +11,8 @@ from moebius.lab.checks.problems import Problem, parse_path
 from moebius.lab.model.resolve import Resolver
 from moebius.lab.model.shapes import row_shape
 from moebius.lab.training.call_model import call_model
+from moebius.lab.training.mixture_parts import MixtureLayer
 from moebius.lab.training.precision import autocast
-from moebius.layers.mixture import Mixture
 from moebius.storage.spec import build
 
 # Rows of the trial.
@@ -70,7 +70,7 @@ def _enter_mixtures(model: nn.Module) -> list[str]:
         places.pop()
 
     for place, module in model.named_modules():
-        if isinstance(module, Mixture):
+        if isinstance(module, MixtureLayer):
             module.register_forward_pre_hook(lambda *_, place=place: places.append(place))
             module.register_forward_hook(leave)
     return places

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from moebius.experts.adapter import Adapter
-from moebius.kit.registry import kinds
+from moebius.kit.registry import find, kinds, summary
 from moebius.lab.checks.keywords import read_keywords
 from moebius.lab.checks.strict import PLACE
 from moebius.lab.recipe import schema
@@ -21,6 +21,7 @@ from moebius.lab.recipe.kind_schemas import (
     reference_to,
     room_schema,
 )
+from moebius.lab.recipe.layer_keys import LAYER_KEYS, LayerKey
 from moebius.lab.recipe.model import ADAPTING
 from moebius.lab.training.gate_losses import GateLoss
 from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
@@ -175,6 +176,8 @@ def _mixture_definitions() -> dict[str, Schema]:
         "layer": {
             "oneOf": [
                 *room_schema("layers")["oneOf"],
+                *(_expert_layer(kind) for kind in LAYER_KEYS if kind != "ple"),
+                named_schema("ple", summary(find("layers", "ple")), {"levels": _levels()}, ["levels"]),
                 *room_schema("experts")["oneOf"],
                 named_schema("mixture", "A mixture as a part.", parts, ["gate", "experts"]),
                 named_schema("stage", text, stage, ["stage"]),
@@ -193,6 +196,30 @@ def _mixture_definitions() -> dict[str, Schema]:
             "additionalProperties": False,
         },
     }
+
+
+def _expert_layer(kind: str) -> Schema:
+    """A layer whose parts a recipe names."""
+    keys = LAYER_KEYS[kind]
+    properties = {key.name: {**_layer_value(key), "description": key.text} for key in keys}
+    return named_schema(kind, summary(find("layers", kind)), properties, [key.name for key in keys if key.example])
+
+
+def _layer_value(key: LayerKey) -> Schema:
+    if key.form == "axis":
+        return {"enum": [1, -1]}
+    # A network for a tower has no count, which the checks say; the definition is that of an expert.
+    value = reference_to({"network": "expert"}.get(key.form, key.form))
+    if not key.by_name:
+        return value
+    not_an_entry = {"properties": {"kind": {"not": {"type": "string"}}}, "minProperties": 1}
+    by_name = {"type": "object", "additionalProperties": value, **not_an_entry}
+    return {"anyOf": [value, by_name, *([] if key.example else [NULL])]}
+
+
+def _levels() -> Schema:
+    level = {**_expert_layer("cgc"), "title": "a level"}
+    return {"type": "array", "minItems": 1, "items": {**level, "required": [*level["required"]][1:]}}
 
 
 def _list_of(definition: str) -> Schema:

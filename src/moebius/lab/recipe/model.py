@@ -1,27 +1,21 @@
-"""Checks the model part of a recipe: first names and types, then a dry build on the meta device."""
+"""Checks names and types in the model part of a recipe; the dry build then checks values."""
 
 import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-
-from moebius.core.row_context import takes_context
 from moebius.experts.adapter import Adapter
-from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component, check_keywords, suggest_kind
-from moebius.lab.checks.problems import ABSENT, Path, Problem, from_argument_error
-from moebius.lab.model.build import StageNetworks, build_model
-from moebius.lab.model.resolve import Resolver, layer_room
-from moebius.lab.model.shapes import output_shape, row_shape
+from moebius.lab.checks.problems import ABSENT, Path, Problem
+from moebius.lab.model.expert_layers import is_by_name
+from moebius.lab.model.resolve import layer_room
+from moebius.lab.recipe.dry_build import DEFAULTS as DEFAULTS
+from moebius.lab.recipe.dry_build import KEYS
+from moebius.lab.recipe.dry_build import dry_build as dry_build
 from moebius.lab.recipe.kind_schemas import writable_kinds
-from moebius.layers.mixture import Mixture
+from moebius.lab.recipe.layer_keys import LAYER_KEYS, LayerKey
 
-DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
-# A part with problems is replaced by one of these, so that the other parts can be built.
-STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
-KEYS = ("gate", "router", "experts", "combine", "execution")
 # Keywords of the adapter around a stage's network that a recipe may set; the stage itself sets its classes.
 ADAPTING = ("size", "channels", "fill", "activation", "frozen")
 STAGE_EXAMPLE = "stages: {NAME: {network: {kind: vgg}}}"
@@ -90,8 +84,10 @@ def _check_layer(part: Any, path: Path, stages: Collection[str]) -> list[Problem
     if kind is None or kind in ("mixture", "stage") or kind in kinds("experts"):
         problems = [] if kind is None or "count" not in part else [_no_count(part, path)]
         return problems + _check_expert(part, path, stages)
+    if kind in LAYER_KEYS:
+        return _check_expert_layer(part, path, stages)
     if kind not in layer_kinds:
-        fix = did_you_mean(str(kind), (*kinds("experts"), *layer_kinds, "mixture", "stage"))
+        fix = did_you_mean(str(kind), (*kinds("experts"), *layer_kinds, *LAYER_KEYS, "mixture", "stage"))
         return [Problem((*path, "kind"), "no such kind", kind, fix)]
     # What is before the layer gives its width.
     width = {"dim": 1} if "dim" in inspect.signature(find("layers", kind)).parameters else {}
@@ -99,90 +95,55 @@ def _check_layer(part: Any, path: Path, stages: Collection[str]) -> list[Problem
     return [*problems, *(_check_execution_kind(part, path) if "execution" in part else ())]
 
 
-def _no_count(part: Mapping[str, Any], path: Path) -> Problem:
-    return Problem((*path, "count"), "is for experts, and this is one part", part["count"], "the part once more")
-
-
-def dry_build(
-    spec: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    wrong: Collection[str] = (),
-    stages: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Problem]:
-    """The problems that the components' constructors report for a mixture's spec.
-
-    The mixture is built on the meta device, where tensors have shapes but no memory, and the gate scores one image. A
-    part with a problem is replaced by a valid part, and the mixture is built again: so every part is checked.
-
-    Arguments:
-        spec: the spec of a mixture.
-        facts: of the data, as for `build_model`.
-        wrong: keys of the spec with problems in names or types.
-        stages: specs of the stages that the spec may use.
-    """
-    if "layers" in spec:
-        return [] if wrong else _build_layers(spec, facts, stages or {})
-    spec = {key: STAND_INS[key] if key in wrong else spec[key] for key in KEYS if key in spec or key in wrong}
-    problems: list[Problem] = []
-    while part_problems := _build_once(spec, facts, stages or {}):
-        problems += part_problems
-        key = str(part_problems[0].path[0])
-        if spec.get(key) == STAND_INS.get(key):
-            break
-        spec[key] = STAND_INS[key]
+def _check_expert_layer(part: Mapping[str, Any], path: Path, stages: Collection[str]) -> list[Problem]:
+    """The problems of a layer whose parts the recipe names."""
+    kind, keys = part.get("kind", "cgc"), {key.name: key for key in LAYER_KEYS[part.get("kind", "cgc")]}
+    problems = [
+        Problem((*path, name), f"{kind} has no such keyword", value, did_you_mean(name, keys))
+        for name, value in part.items()
+        if name not in keys and name != "kind"
+    ]
+    for name, key in keys.items():
+        value, place = part.get(name), (*path, name)
+        if value is None and (key.example is None or name not in part):
+            problems += [] if key.example is None else [_missing(path, name, key.example)]
+        elif key.by_name and is_by_name(value) and value:
+            problems += [problem for task in value for problem in _check_form(key, value[task], (*place, task), stages)]
+        else:
+            problems += _check_form(key, value, place, stages)
     return problems
 
 
-def _build_once(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
-    """The problems of the first part that cannot be built."""
-    place: Path = ()
-    try:
-        with torch.device("meta"), torch.no_grad():
-            mixture = build_model(spec, facts, StageNetworks(stages))
-            assert isinstance(mixture, Mixture)
-            place = ("gate",)
-            network = mixture.gate.network if isinstance(mixture.gate, Adapter) else None
-            if network is not None and (getattr(network, "gives_aux", False) or takes_context(type(network))):
-                rule = "takes or gives more than rows and scores, which does not come through a stage"
-                return [Problem(place, rule, spec["gate"])]
-            if takes_context(type(mixture.gate)):
-                # Such a gate reads values, and tensors on the meta device have none.
-                return []
-            scores = mixture.gate(torch.zeros(1, *row_shape(facts)))
-            if getattr(mixture.gate, "gives_aux", False):
-                scores, _ = scores
-    except ArgumentError as error:
-        return [from_argument_error(error, place)]
-    except RuntimeError as error:
-        if not place:
-            raise
-        noun = "images" if "size" in facts else "rows"
-        return [Problem(place, f"does not take {noun} of shape {row_shape(facts)} ({error})", spec["gate"])]
-    if spec["experts"] is STAND_INS["experts"]:
-        return []
-    experts = len(mixture.experts)
-    needed_scores = mixture.router.gate_outputs(experts)
-    if scores.shape[-1] != needed_scores:
-        rule = f"gives {scores.shape[-1]} scores where the mixture has experts: {experts}"
-        if needed_scores != experts:
-            rule = f"gives {scores.shape[-1]} scores a row where {spec['router']['kind']} needs {needed_scores}"
-        return [Problem(("gate",), rule, spec["gate"], "leave `experts` out of the gate, it is filled in")]
-    return []
+def _check_form(key: LayerKey, value: Any, path: Path, stages: Collection[str]) -> list[Problem]:
+    """The problems of one value under a layer's key."""
+    if key.form == "experts":
+        return check_experts(value, path, stages)
+    if key.form == "network":
+        count = [_no_count(value, path)] if isinstance(value, Mapping) and "count" in value else []
+        return [*count, *_check_expert(value, path, stages)]
+    if key.form == "gate" and _is_stage(value):
+        return _check_stage(value, path, stages)
+    if key.form in ("gate", "router", "combine"):
+        room = {"gate": "gates", "router": "routers"}.get(key.form, key.form)
+        return check_component(room, value, path)
+    if key.form == "execution":
+        return _check_execution_kind({"execution": value}, path[:-1])
+    if key.form == "axis":
+        is_axis = value in (1, -1) and not isinstance(value, bool)
+        return [] if is_axis else [Problem(path, "needs 1 or -1", value, "channel_axis: 1")]
+    if not isinstance(value, list) or not value:
+        return [Problem(path, "needs a list of levels", value, f"such as levels: {key.example}")]
+    problems = []
+    for number, level in enumerate(value):
+        if not isinstance(level, Mapping) or level.get("kind", "cgc") != "cgc":
+            problems.append(Problem((*path, number), "needs a mapping with the keys of a cgc", level))
+        else:
+            problems += _check_expert_layer(level, (*path, number), stages)
+    return problems
 
 
-def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
-    """The first problem of parts that cannot be built, or do not fit each other or the data."""
-    resolver = Resolver(stages, None)
-    try:
-        resolved = resolver.model(spec, facts)
-        shape = output_shape(resolved, facts, str(len(spec["layers"]) - 1))
-    except ArgumentError as error:
-        return [from_argument_error(resolver.at_origin(error))]
-    if tuple(shape) == (1, facts["classes"]):
-        return []
-    noun = "an image" if "size" in facts else "a row"
-    rule = f"gives {tuple(shape[1:])} for {noun} where the data have {facts['classes']} classes"
-    return [Problem(("layers", len(spec["layers"]) - 1), rule, spec["layers"][-1], "{kind: linear} after it")]
+def _no_count(part: Mapping[str, Any], path: Path) -> Problem:
+    return Problem((*path, "count"), "is for experts, and this is one part", part["count"], "the part once more")
 
 
 def check_experts(value: Any, path: Path, stages: Collection[str] = ()) -> list[Problem]:

@@ -15,6 +15,7 @@ from moebius.lab.checks.strict import PLACE
 from moebius.lab.checks.wording import describe_type
 from moebius.lab.recipe import schema
 from moebius.lab.recipe.kind_schemas import writable_kinds
+from moebius.lab.recipe.layer_keys import LAYER_KEYS, LayerKey
 from moebius.lab.recipe.model import ADAPTING
 from moebius.lab.training.gate_losses import GateLoss
 from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
@@ -81,6 +82,17 @@ MIXTURE = (
         " classes; at least one is a mixture. Not in {kind: mixture, …}.",
     ),
 )
+# What stands under the keys of the layers that a recipe gives parts.
+LAYER_FORMS = {
+    "gate": "a kind of room gates, or stage",
+    "router": "a kind of room routers",
+    "experts": "a kind of room experts, mixture or stage; or a list of them",
+    "network": "a kind of room experts, mixture or stage",
+    "combine": "a kind of room combine",
+    "execution": "a kind of room execution",
+    "axis": "1 or -1",
+    "levels": "a list of mappings",
+}
 ROOMS = (
     ("gates", "Gates", "In `gate`; also `{kind: stage, …}`."),
     ("routers", "Routers", "In `router`, and in the routers that take another."),
@@ -90,7 +102,11 @@ ROOMS = (
         "In `experts`; each kind also takes `count`, the number of such experts (default 1). Also `{kind: stage, …}`,"
         " and `{kind: mixture, …}` with the keys of a mixture.",
     ),
-    ("layers", "Layers", "In `layers`."),
+    (
+        "layers",
+        "Layers",
+        "In `layers`. Those with gates for several tasks are the last part, and the tasks are those of the data.",
+    ),
     ("combine", "Combine", "In `combine`."),
     (
         "losses",
@@ -121,6 +137,9 @@ def recipe_reference() -> str:
         for kind in writable_kinds(room):
             parts += [f"### {heading}: {kind}", _wrapped(summary(find(room, kind)))]
             parts.append(_bullets(map(keyword_line, list_keywords(room, kind))))
+        for kind in LAYER_KEYS if room == "layers" else ():
+            parts += [f"### {heading}: {kind}", _wrapped(summary(find(room, kind)))]
+            parts.append(_bullets(map(_layer_line, LAYER_KEYS[kind])))
     parts += ["## Optimizers", _wrapped("In `training.optimizer`, with `lr`; PyTorch documents their keywords.")]
     for kind, optimizer in OPTIMIZERS.items():
         keywords = read_keywords(optimizer, ("params", "lr"))
@@ -132,6 +151,11 @@ def recipe_reference() -> str:
 def keyword_line(keyword: Keyword) -> str:
     """A keyword with its type, its default and its text."""
     return _line(f"`{keyword.name}`", keyword.type, keyword.state, keyword.text)
+
+
+def _layer_line(key: LayerKey) -> str:
+    kind = LAYER_FORMS[key.form] + ("; or a mapping from tasks to such" if key.by_name else "")
+    return _line(f"`{key.name}`", kind, f"default {key.default}" if key.example is None else "required", key.text)
 
 
 def _field_lines(model: type[BaseModel]) -> Iterable[str]:

@@ -15,9 +15,9 @@ from moebius.lab.predict import load_run
 from moebius.lab.study.plan import Plan
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.call_model import call_model
+from moebius.lab.training.mixture_parts import gate_experts
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.precision import autocast
-from moebius.layers.mixture import Mixture
 
 ROWS = 256
 ROUNDS = 9
@@ -73,7 +73,7 @@ def _load(run: RunSpec, device: str) -> nn.Module:
 
 
 def _modes(model: nn.Module) -> list[str]:
-    several = any(isinstance(module, Mixture) and module.count > 1 for module in model.modules())
+    several = any(count > 1 for count in gate_experts(model).values())
     return ["as_trained", "one_expert"] if several else ["as_trained"]
 
 

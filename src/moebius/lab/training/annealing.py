@@ -8,7 +8,7 @@ from torch import nn
 
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.layers.mixture import Mixture
+from moebius.lab.training.mixture_parts import router_places
 from moebius.schedules import Schedule
 
 
@@ -19,7 +19,7 @@ class Annealing:
     router at the end of training, and a schedule describes the values on the way to it.
 
     Arguments:
-        model: its mixtures' routers, and routers inside those, that have the attribute.
+        model: its routers, each task's among them, and routers inside those, that have the attribute.
         schedules: attribute → value over epochs.
 
     Raises:
@@ -29,8 +29,7 @@ class Annealing:
     """
 
     def __init__(self, model: nn.Module, schedules: Mapping[str, Schedule]):
-        mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
-        routers = [router for mixture in mixtures for router in mixture.router.modules()]
+        routers = [router for holder, place in router_places(model) for router in getattr(holder, place).modules()]
         self.schedules = schedules
         self.routers = {name: [router for router in routers if name in numbers_of(router)] for name in schedules}
         for name, matches in self.routers.items():

@@ -22,9 +22,9 @@ from moebius.lab.diagnostics.load import load
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.metrics import Metric, compute_metric
-from moebius.lab.training.mixture_parts import MixtureLayer
+from moebius.lab.training.mixture_parts import MixtureLayer, gate_experts
 from moebius.lab.training.summary import html_summary
-from moebius.layers.mixture import Mixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
 
 # Rows at once. Fixed, so that a result does not depend on what memory happens to be free.
@@ -47,7 +47,7 @@ class Evaluation:
         shape: of the model's output for a row; () for several outputs by name.
         figures: numbers of all rows together, by name.
         gates: name of each gate (its module path, such as `gate` and `experts.0.gate`) → its weights for each row; NaN
-            for rows that did not reach it. For a mixture of tokens, the mean over the tokens of the row.
+            for rows that did not reach it. For a mixture of tokens, or of positions, the mean over those of the row.
     """
 
     labels: Any
@@ -170,11 +170,10 @@ def evaluate(
     outputs: list[Any] = []
     # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
-        path: torch.full((runs, len(split), len(module.experts)), torch.nan, device=split.device)
-        for path, module in call.model.named_modules()
-        if isinstance(module, Mixture)
+        path: torch.full((runs, len(split), experts), torch.nan, device=split.device)
+        for path, experts in gate_experts(call.model).items()
     }
-    recorder = Recorder(call.model)
+    recorder, layers = Recorder(call.model), dict(call.model.named_modules(remove_duplicate=False))
     with evaluation_mode(call.model), torch.inference_mode():
         for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
             x, labels, domains = map_nested((batch.x, batch.labels, batch.domains), lambda rows: _repeat(rows, runs))
@@ -194,18 +193,17 @@ def evaluate(
             for path, calls in log.items():
                 empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
                 table = gates.setdefault(path, empty)
-                tokens = _tokens_per_row(path, log, runs * len(batch))
+                tokens = _tokens_per_row(path, log, runs * len(batch), layers)
                 for routing in calls:
                     _store_weights(table, routing, batch.rows, runs, tokens)
     figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
     row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
     rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
-    modules = dict(call.model.named_modules(remove_duplicate=False))
     all_gates = {
         # A layer of several gates records the routings of each under the gate's own path.
-        gate_name(path) if isinstance(modules[path], MixtureLayer) else path: gates[path].cpu()
-        for path in sorted(gates, key=[*modules].index)
+        gate_name(path) if isinstance(layers[path], MixtureLayer) else path: gates[path].cpu()
+        for path in sorted(gates, key=[*layers].index)
     }
     return [
         Evaluation(
@@ -225,11 +223,19 @@ def evaluate(
     ]
 
 
-def _tokens_per_row(path: str, log: Log, rows: int) -> int:
+def _tokens_per_row(path: str, log: Log, rows: int, modules: Mapping[str, nn.Module]) -> int:
     """How many rows of the outermost mixture around the one at `path` are tokens of one of the batch's rows."""
-    outer_paths = [outer for outer in log if outer == "" or f"{path}.".startswith(f"{outer}.")]
-    outermost = [log[outer][0] for outer in outer_paths if log[outer][0].rows is None]
+    around = [log[gate][0] for gate in log if gate == path or _sends_rows(gate, path, modules)]
+    outermost = [routing for routing in around if routing.rows is None]
     return max((len(routing.weights) // rows for routing in outermost), default=1) or 1
+
+
+def _sends_rows(gate: str, path: str, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether the gate that records at a path is of a mixture around another path, which gets its rows."""
+    if isinstance(modules[gate], PositionMixture):
+        return False  # its experts get whole inputs
+    layer = gate if isinstance(modules[gate], MixtureLayer) else gate.rpartition("gates.")[0].removesuffix(".")
+    return layer == "" or f"{path}.".startswith(f"{layer}.")
 
 
 def _store_weights(

@@ -6,22 +6,25 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
-from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle
+from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle, position_oracle
 from moebius.lab.training.metrics import Metric
+from moebius.lab.training.mixture_parts import chooses_experts
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
-from moebius.layers.mixture import Mixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
+from moebius.tasks.tokens import Tokens
 
 # Name of a split → a run's evaluation on it.
 Evaluations = Mapping[str, Evaluation]
@@ -115,7 +118,9 @@ class Evaluator:
     ) -> Trained:
         """The outcome of a run's finished model.
 
-        What is measured with one expert at a time is left empty where the model is no mixture itself.
+        What is measured with one expert at a time is left empty where the model is no mixture itself, nor a layer of
+        several gates. Experts of such a layer are not measured alone: they give no task's output. The oracle picks an
+        expert for each row; for a `PositionMixture` that gives classes, for each position.
 
         Arguments:
             run: number of the run.
@@ -126,7 +131,7 @@ class Evaluator:
         """
         call = self.engine.calls[run]
         one_expert, alone, alone_held_out = None, (), ()
-        if isinstance(call.model, Mixture) and call.model.count > 1:
+        if chooses_experts(call.model):
             with cut_to_one_expert(call.model):
                 (one_expert,) = evaluate(call, self.task, self.splits["test"], self._cache_of("test"))
             shape = evaluations["test"].shape
@@ -146,9 +151,14 @@ class Evaluator:
             one_expert,
             alone,
             alone_held_out,
-            oracle(alone),
+            self._oracle(call.model, alone),
             used_cache,
         )
+
+    def _oracle(self, model: nn.Module, alone: tuple[ExpertAlone, ...]) -> float | None:
+        if isinstance(model, PositionMixture) and isinstance(self.task, Tokens):
+            return position_oracle(alone, self.task, self.splits["test"].labels)
+        return oracle(alone)
 
     def untrained_outcome(self, record: RunRecord) -> Trained:
         """The outcome of a model that has no parameters to train."""

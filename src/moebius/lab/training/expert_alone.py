@@ -13,7 +13,9 @@ from moebius.lab.data.split import Split
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
+from moebius.tasks.tokens import Tokens
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,11 +61,14 @@ class ExpertAlone:
 
 
 def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
-    """The experts that are no mixtures, with their paths; an expert at several places has several paths."""
+    """The experts that are no mixtures, with their paths; an expert at several places has several paths.
+
+    An expert of a layer with a gate for each task is not among them: by itself it gives no task's output.
+    """
     paths: dict[nn.Module, tuple[str, ...]] = {}
     for path, mixture in model.named_modules(remove_duplicate=False):
-        for number, expert in enumerate(mixture.experts if isinstance(mixture, Mixture) else ()):
-            if not isinstance(expert, Mixture):
+        for number, expert in enumerate(mixture.experts if isinstance(mixture, Mixture | PositionMixture) else ()):
+            if not isinstance(expert, Mixture | PositionMixture):
                 expert_path = f"{path}.experts.{number}".removeprefix(".")
                 paths[expert] = (*paths.get(expert, ()), expert_path)
     adapters = [module for module in paths if isinstance(module, Adapter)]
@@ -110,3 +115,20 @@ def oracle(experts: tuple[ExpertAlone, ...]) -> float | None:
     if not experts:
         return None
     return torch.stack([expert.scores for expert in experts]).amax(0).double().mean().item()
+
+
+def position_oracle(experts: tuple[ExpertAlone, ...], task: Tokens, target: Int[Tensor, "T ..."]) -> float | None:
+    """The mean score of a gate that picks the best expert for each position, as a `PositionMixture` may.
+
+    Arguments:
+        experts: each alone.
+        task: classes of positions.
+        target: of the rows.
+    """
+    if not experts:
+        return None
+    target = target.cpu()
+    is_right = torch.stack([expert.predictions == target for expert in experts]).any(0)
+    labelled = (target != task.ignore_index).flatten(1)
+    shares = (is_right.flatten(1) & labelled).sum(1) / labelled.sum(1).clamp(min=1)
+    return shares.double().mean().item()

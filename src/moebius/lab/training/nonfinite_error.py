@@ -1,6 +1,6 @@
 """The error for a loss that is NaN or infinite: it names the terms, and the experts or gates that they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import Batch
 from moebius.lab.training.call_model import call_model
+from moebius.layers.cgc import CGC
 from moebius.layers.mixture import Mixture, executed_by
+from moebius.layers.multi_gate_mixture import MultiGateMixture
+from moebius.layers.position_mixture import PositionMixture
 from moebius.storage.tensors import tensor_holders
 
 
@@ -45,17 +48,25 @@ def _find_bad_parameters(model: nn.Module) -> list[str]:
 
 def _find_bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
     """Experts and gates whose output is not finite on this batch: runs the model once more with hooks."""
-    modules_by_label = {}
-    stacks: dict[Mixture, Stack] = {}
-    for path, mixture in list(model.named_modules()):
-        if isinstance(mixture, Mixture):
-            prefix = f"{path}." if path else ""
-            if isinstance(mixture.experts, Stack):
+    modules_by_label: dict[str, Iterable[nn.Module]] = {}
+    stacks: list[tuple[nn.Module, str, Stack]] = []
+    for path, layer in list(model.named_modules()):
+        prefix = f"{path}." if path else ""
+        if isinstance(layer, MultiGateMixture | CGC):
+            modules_by_label |= {f"gate {prefix}gates.{name}": [gate] for name, gate in layer.gates.items()}
+            modules_by_label |= {
+                f"tower {prefix}towers.{task}": [tower] for task, tower in (layer.towers or {}).items()
+            }
+        elif isinstance(layer, Mixture | PositionMixture):
+            modules_by_label[f"gate {prefix}gate"] = [layer.gate]
+        for pool, holder, name in _pools(layer):
+            experts = getattr(holder, name)
+            if isinstance(experts, Stack):
                 # The experts of a stack share their hooks.
-                stacks[mixture] = mixture.experts
-                mixture.experts = nn.ModuleList(mixture.experts.unstacked())
-            modules_by_label[f"expert {prefix}experts."] = mixture.experts
-            modules_by_label[f"gate {prefix}gate"] = [mixture.gate]
+                stacks.append((holder, name, experts))
+                experts = nn.ModuleList(experts.unstacked())
+                setattr(holder, name, experts)
+            modules_by_label[f"expert {prefix}{pool}."] = experts
     bad: dict[str, None] = {}
     hooks = []
     for label, modules in modules_by_label.items():
@@ -74,8 +85,15 @@ def _find_bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
         with torch.no_grad(), executed_by(model, Loop()):
             call_model(model, batch.x, batch.domains)
     finally:
-        for mixture, stack in stacks.items():
-            mixture.experts = stack
+        for holder, name, stack in stacks:
+            setattr(holder, name, stack)
         for hook in hooks:
             hook.remove()
     return list(bad)
+
+
+def _pools(layer: nn.Module) -> list[tuple[str, nn.Module, str]]:
+    """The pools of a layer's experts: path inside the layer, and the module and its attribute that hold each."""
+    if isinstance(layer, CGC):
+        return [*((f"experts.{task}", layer.experts, task) for task in layer.tasks), ("shared", layer, "shared")]
+    return [("experts", layer, "experts")] if isinstance(layer, Mixture | MultiGateMixture | PositionMixture) else []

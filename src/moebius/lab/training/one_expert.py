@@ -6,26 +6,29 @@ from contextlib import contextmanager
 from torch import nn
 
 from moebius.execution.auto import Auto
-from moebius.layers.mixture import Mixture, executed_by
+from moebius.lab.training.mixture_parts import router_places
+from moebius.layers.mixture import executed_by
 from moebius.routers.cut import Cut
 
 
 @contextmanager
 def cut_to_one_expert(model: nn.Module) -> Iterator[None]:
-    """Inside the block every mixture of the model runs, for each row, only the expert with the largest weight.
+    """Inside the block each gate of the model leaves, for each row, only the expert with the largest weight.
 
-    Nothing is trained or copied; after the block the model has its routers again. The experts run by `auto`: an
-    execution that is made for every row through every expert refuses a selection.
+    A layer with a gate for each task then takes one expert for each task, of its own and the shared ones together; a
+    `PositionMixture` one for each position, so that several may run on an input. Nothing is trained or copied; after
+    the block the model has its routers again. The experts run by `auto`: an execution that is made for every row
+    through every expert refuses a selection.
 
     Reference: ours; study 5 asks what a mixture trained with several experts loses by it.
     """
-    mixtures = [module for module in model.modules() if isinstance(module, Mixture)]
-    routers = [mixture.router for mixture in mixtures]
+    places = router_places(model)
+    routers = [getattr(holder, name) for holder, name in places]
     try:
-        for mixture in mixtures:
-            mixture.router = Cut(mixture.router).train(mixture.router.training)
+        for (holder, name), router in zip(places, routers, strict=True):
+            setattr(holder, name, Cut(router).train(router.training))
         with executed_by(model, Auto()):
             yield
     finally:
-        for mixture, router in zip(mixtures, routers, strict=True):
-            mixture.router = router
+        for (holder, name), router in zip(places, routers, strict=True):
+            setattr(holder, name, router)
