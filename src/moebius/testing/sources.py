@@ -63,7 +63,9 @@ def reads_the_same_rows_again(subject: Subject) -> None:
 
 
 def labels_rows_by_its_classes(subject: Subject) -> None:
-    """A label is the place or the name of a class; classes are different texts; the test has no class of its own.
+    """A label is the place or the name of a class, or a place for each pixel; classes are different texts.
+
+    The test has no class of its own.
 
     The target of a table is in every row, and none of its features.
     """
@@ -77,8 +79,12 @@ def labels_rows_by_its_classes(subject: Subject) -> None:
     require(texts and len(set(classes)) == len(classes) > 0, f"has the classes {classes!r}, needs different texts")
     for split in (contents.train, contents.test):
         for row in split:
-            has_class = row.label in classes if isinstance(row.label, str) else row.label in range(len(classes))
-            require(has_class, f"gives the label {row.label!r}, which is none of its {len(classes)} classes")
+            label = row.label
+            if isinstance(label, np.ndarray):
+                has_class = bool(np.isin(label, [-100, *range(len(classes))]).all())
+            else:
+                has_class = label in classes if isinstance(label, str) else label in range(len(classes))
+            require(has_class, f"gives the label {label!r}, which is none of its {len(classes)} classes")
 
 
 def gives_images_and_their_places(subject: Subject) -> None:
@@ -115,8 +121,8 @@ def _is_table(contents: Any) -> bool:
 
 def _equal(first: Any, second: Any) -> bool:
     first_fields, second_fields = first._asdict(), second._asdict()
-    same_image = np.array_equal(first_fields.pop("image"), second_fields.pop("image"))
-    return same_image and first_fields == second_fields
+    same = [np.array_equal(first_fields.pop(name), second_fields.pop(name)) for name in ("image", "label")]
+    return all(same) and first_fields == second_fields
 
 
 CHECKS = (

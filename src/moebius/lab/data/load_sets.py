@@ -91,6 +91,9 @@ def load_sets(
         for name in decoded.classes
     )
     train, test = _combine_sets(sets, "train"), _combine_sets(sets, "test")
+    if train.labels.ndim > 1 and classes is not None:
+        rule = "must be null where each pixel has a class"
+        raise ArgumentError("classes", rule, list(classes), "classes: null")
     if classes is not None:
         names, train, test = keep_classes(names, domains, train, test, classes)
     validation_rows = count_validation_rows(len(train), validation, validation_rows)
@@ -108,8 +111,10 @@ def _combine_sets(sets: list[Decoded], split: str) -> Split:
     images, labels, domains, offset = [], [], [], 0
     for domain, decoded in enumerate(sets):
         images.append(decoded.tensors[f"{split}.images"])
-        labels.append(decoded.tensors[f"{split}.labels"] + offset)
-        domains.append(torch.full_like(labels[-1], domain))
+        of_set = decoded.tensors[f"{split}.labels"]
+        # A pixel without a class stays without one.
+        labels.append(torch.where(of_set < 0, of_set, of_set + offset))
+        domains.append(torch.full((len(of_set),), domain, dtype=torch.int64))
         offset += len(decoded.classes)
     # The images of a single set are not copied, and stay memory-mapped.
     return Split(images[0] if len(images) == 1 else torch.cat(images), torch.cat(labels), torch.cat(domains))

@@ -17,13 +17,14 @@ class RawRow(NamedTuple):
 
     Arguments:
         image: the bytes of an image file, its path, or a uint8 array (height, width[, 3]); None where it is missing.
-        label: position or name of the class; None where it is missing.
+        label: position or name of the class; or (height, width) positions, one for each pixel, −100 where a pixel has
+            no class; None where it is missing.
         file: name of the file that holds the row, for error messages.
         number: number of the row in that file, from 0; None where the file is the image itself.
     """
 
     image: bytes | Path | np.ndarray | None
-    label: int | str | None
+    label: int | str | np.ndarray | None
     file: str
     number: int | None = None
 

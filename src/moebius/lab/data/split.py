@@ -100,12 +100,15 @@ class Dataset:
         """What constructors of components take from the data: features, classes and domains.
 
         `classes` is the number of a model's outputs; for several targets there is also `outputs`, their number by name.
-        Images also have channels and size; a table has cardinalities, the number of codes of each category column.
+        Data with a class for each position of a row have `positions`, the axes of these. Images also have channels and
+        size; a table has cardinalities, the number of codes of each category column.
         These columns stand last in a row, so that features − len(cardinalities) columns hold numbers.
         """
         shape = self.train.images.shape[1:]
         outputs = len(self.classes) if self.outputs is None else self.outputs
         by_name = {"outputs": dict(outputs)} if isinstance(outputs, Mapping) else {}
+        if self.classes and self.train.labels.ndim > 1:
+            by_name = {"positions": list(self.train.labels.shape[1:])}
         count = outputs if isinstance(outputs, int) else sum(outputs.values())
         shared = {"features": prod(shape), "classes": count, "domains": len(self.domains), **by_name}
         if self.columns is not None:

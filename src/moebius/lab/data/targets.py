@@ -11,6 +11,7 @@ from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.data.split import Dataset, Split
 from moebius.tasks._task import Task
 from moebius.tasks.multi_task import MultiTask
+from moebius.tasks.tokens import Tokens
 
 
 def with_task(data: Dataset, task: Task) -> Dataset:
@@ -65,6 +66,13 @@ def _fit(data: Dataset, task: Task) -> Dataset:
             fix = f"task: {{kind: multi_task, tasks: {{{', '.join(f'{name}: …' for name in targets)}}}}}"
             raise StudyError(f"data.sets: {rule}", fix)
         _check_type(*next(iter(targets.items())), task)
+        labels = data.train.labels
+        by_position, needs_position = isinstance(labels, Tensor) and labels.ndim > 1, isinstance(task, Tokens)
+        if by_position != needs_position:
+            rule = "a class for each pixel" if by_position else "one class"
+            needed = "a class for each position" if needs_position else "one class"
+            fix = "task: {kind: tokens, channels: first}" if by_position else "task: classification"
+            raise StudyError(f"data.sets: rows have {rule}, and the task needs {needed} of a row", fix)
         return replace(data, outputs=task.count_outputs(data.classes))
     else:
         for name, names in targets.items():

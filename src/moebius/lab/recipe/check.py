@@ -19,6 +19,7 @@ from moebius.lab.recipe.task import check_task, count_outputs
 from moebius.lab.recipe.training import check_annealing, with_optimizer
 from moebius.lab.training.settings import Settings
 from moebius.tasks._task import Task
+from moebius.tasks.tokens import Tokens
 
 
 def check_recipe(
@@ -54,11 +55,11 @@ def check_recipe(
         for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
     problems += _check_watching(inner_mapping(raw, "data"), stages, variants)
-    if has_table(inner_mapping(raw, "data")) and any(part.training.augment for part in (*stages, *variants)):
+    fixed = "and the data are a table" if has_table(inner_mapping(raw, "data")) else None
+    fixed = "and not the classes of their pixels" if isinstance(task, Tokens) else fixed
+    if fixed is not None and any(part.training.augment for part in (*stages, *variants)):
         augment = training.get("augment") or "in a variant or a stage"
-        problems.append(
-            Problem(("training", "augment"), "changes images, and the data are a table", augment, "augment: []")
-        )
+        problems.append(Problem(("training", "augment"), f"changes images, {fixed}", augment, "augment: []"))
     return file, tuple(variants), tuple(stages), unique_problems(problems)
 
 
@@ -82,6 +83,8 @@ def guess_facts(data: Mapping[str, Any], task: Task | None = None) -> dict[str, 
         shared = {"classes": sum(outputs.values()), "domains": domains, "outputs": outputs}
     if has_table(data):
         return {"features": 10, "cardinalities": [4, 4], **shared}
+    if isinstance(task, Tokens):
+        shared = {**shared, "positions": [size, size], "class_axis": 1 if task.channels == "first" else -1}
     size = size if isinstance(size, int) and size > 0 else 32
     channels = 3 if data.get("color") == "rgb" else 1
     return {"features": channels * size**2, "channels": channels, "size": size, **shared}

@@ -136,7 +136,11 @@ def _output_rule(shape: torch.Size | Mapping[str, torch.Size], facts: Mapping[st
         return f"gives {outputs} for {noun} where the data have the tasks {tasks}"
     if "positions" in facts:
         positions = tuple(facts["positions"])
-        if outputs in ((classes, *positions), (*positions, classes)):
+        axes = {1: (classes, *positions), -1: (*positions, classes)}
+        axis = facts.get("class_axis")
+        if outputs in ([*axes.values()] if axis is None else [axes[axis]]):
             return None
+        if axis is not None and outputs == axes[-axis]:
+            return f"has its classes on another axis than the task says: {outputs}"
         return f"gives {outputs} for {noun} where the data have {classes} classes at each of {positions} positions"
     return None if outputs == (classes,) else f"gives {outputs} for {noun} where the data have {classes} classes"

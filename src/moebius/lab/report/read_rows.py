@@ -29,6 +29,7 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
         outcome = {
             name: table[name].to_numpy() if name in table.column_names else absent for name in ("label", "prediction")
         }
+        class_names = class_names if "label" in table.column_names else ()
         right = outcome["label"] == outcome["prediction"]
         scores = table["score"].to_numpy() if "score" in table.column_names else right
         columns = {
