@@ -213,4 +213,4 @@ def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
     path.write_text(whole, encoding="utf-8")
     assert load_recipe(str(path), preset="quick").training.epochs == 3
     path.write_text(re.sub(r"^variants:.*?^presets", f"{variant}presets", whole, flags=re.M | re.S), encoding="utf-8")
-    assert list(load_recipe(str(path)).resolved_variants()) == ["gumbel"]
+    assert list(load_recipe(str(path)).resolved_variants()) == ["gg-moe"]

@@ -91,6 +91,7 @@ MODELS = {
     "conv_stack": lambda: pictures(mb.Stack([mb.experts.Conv(2, 8, C, (4,), (8,)) for _ in range(E)])),
     "vgg": lambda: pictures([vgg() for _ in range(E)], "argmax"),
     "log_mixture": lambda: (mixture(combine=mb.LogMixture()), (D,)),
+    "components": lambda: (mixture(combine=mb.combine.Components()), (D,)),
     "nested": lambda: (mixture("argmax", [mixture(), mlp(), mlp(), mixture("soft")]), (D,)),
     "sparse_ffn": lambda: (mb.layers.SparseFFN(8, 16, experts=E, k=2, shared=1), (8,)),
     "positions": lambda: (position_mixture(), (3, 8, 8)),

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.combine._log_space import log, log_sum_exp
 from moebius.core.routing import Routing
-from moebius.core.transforms import transform_active
 
 
 class LogMixture:
@@ -55,12 +55,12 @@ class LogMixture:
     def _mix(log_probs: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
         selection, heads = routing.selection, routing.head_weights
         if selection is None:
-            log_weights = routing.log_weights.unsqueeze(-1) if heads is None else _log(heads.sum(1))
-            return _log_sum_exp(log_weights.to(log_probs.dtype) + log_probs)
+            log_weights = routing.log_weights.unsqueeze(-1) if heads is None else log(heads.sum(1))
+            return log_sum_exp(log_weights.to(log_probs.dtype) + log_probs)
         kept = selection.kept_A.nonzero().squeeze(1)
         row_A, expert_A = selection.row_A[kept], selection.expert_A[kept]
         weight_A = selection.weight_A[kept].unsqueeze(-1) if heads is None else heads.sum(1)[row_A, expert_A]
-        joint = _log(weight_A).to(log_probs.dtype) + log_probs[kept]
+        joint = log(weight_A).to(log_probs.dtype) + log_probs[kept]
         if len(row_A) == len(routing.weights) and routing.weights.count_nonzero(-1).eq(1).all():
             return torch.empty_like(joint).index_copy(0, row_A, joint)
         index = row_A.unsqueeze(-1).expand_as(joint)
@@ -88,38 +88,5 @@ def _mix_linear(log_probs: Float[Tensor, "T E C"], routing: Routing) -> Float[Te
 
 def _normalise(joint: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
     """Log-probabilities scaled to sum to 1 over the classes; a row of −inf for all classes does not change."""
-    total = _log_sum_exp(joint)
+    total = log_sum_exp(joint)
     return joint - torch.where(total > -torch.inf, total, 0).unsqueeze(1)
-
-
-def _log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log w; −inf with a gradient of zero, not NaN, for a weight of 0: one of a kept assignment may underflow."""
-    is_nonzero = weights != 0
-    return torch.where(is_nonzero, torch.where(is_nonzero, weights, 1).log(), -torch.inf)
-
-
-class _LogSumExp(torch.autograd.Function):
-    """logsumexp over axis 1, with gradients of zero where all values are −inf; those of torch.logsumexp are NaN."""
-
-    @staticmethod
-    def forward(ctx, joint):
-        total = joint.logsumexp(1)
-        ctx.save_for_backward(joint, total)
-        return total
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        joint, total = ctx.saved_tensors
-        shift = torch.where(total > -torch.inf, total, 0)
-        return gradients[0].unsqueeze(1) * (joint - shift.unsqueeze(1)).exp()
-
-
-def _log_sum_exp(joint: Float[Tensor, "T E *classes"]) -> Float[Tensor, "T *classes"]:
-    """logsumexp over axis 1 as in `_LogSumExp`; under transforms of torch.func in plain, slower operations."""
-    if not transform_active():
-        return _LogSumExp.apply(joint)  # type: ignore[return-value]
-    highest = joint.detach().amax(1)
-    is_possible = highest > -torch.inf
-    shift = torch.where(is_possible, highest, 0)
-    total = (joint - shift.unsqueeze(1)).exp().sum(1)
-    return torch.where(is_possible, torch.where(is_possible, total, 1).log() + shift, -torch.inf)

@@ -88,8 +88,17 @@ class Task:
         """What the output says of each row: name → a column of T entries, `predictions` first."""
         raise TypeError(f"{type(self).__name__} is a task without a method predict")
 
+    def accepts_expert(self, shape: tuple[int, ...], model_shape: tuple[int, ...]) -> bool:
+        """Whether an expert's outputs are read as a model's are, so that it does the whole task by itself.
+
+        Arguments:
+            shape: of an expert's output for a row.
+            model_shape: of the model's output for a row.
+        """
+        return shape == model_shape
+
     def expert_losses(self, outputs: Float[Tensor, "T E ..."], target: Any) -> Float[Tensor, "T E"]:
-        """Each expert's own loss on each row, in float32 at least; its outputs are of the model's shape."""
+        """Each expert's own loss on each row, in float32 at least, of outputs that `accepts_expert` accepts."""
         return torch.stack([self.row_losses(output, target) for output in outputs.unbind(1)], 1)
 
 

@@ -54,6 +54,10 @@ class Weighted(Task):
         """The task's columns."""
         return self.task.predict(output)
 
+    def accepts_expert(self, shape: tuple[int, ...], model_shape: tuple[int, ...]) -> bool:
+        """As the task does."""
+        return self.task.accepts_expert(shape, model_shape)
+
     def expert_losses(self, outputs: Float[Tensor, "T E ..."], target: Mapping[str, Any]) -> Float[Tensor, "T E"]:
         """The task's losses of each expert, times the row's weight."""
         losses = self.task.expert_losses(outputs, target["target"])

@@ -82,6 +82,16 @@ def gives_each_expert_the_loss_that_it_has_alone(subject: Subject) -> None:
     require_close(task.expert_losses(outputs, target), alone, "gives an expert another loss than it has alone")
 
 
+def accepts_experts_that_give_what_a_model_gives(subject: Subject) -> None:
+    """An expert whose outputs have the model's shape does the whole task, and one of no numbers does not."""
+    task = subject.make()
+    output, _ = _sample(task)
+    if isinstance(output, torch.Tensor):
+        shape = tuple(output.shape[1:])
+        require(task.accepts_expert(shape, shape), f"does not accept experts of the model's own shape {shape}")
+        require(not task.accepts_expert((0, *shape), shape), "accepts experts of a shape without numbers")
+
+
 def predicts_columns_of_rows(subject: Subject) -> None:
     """`predict` gives named columns with an entry for each row, `predictions` first."""
     task = subject.make()
@@ -112,6 +122,7 @@ CHECKS = (
     gives_a_loss_and_a_score_for_each_row,
     treats_rows_alone,
     gives_each_expert_the_loss_that_it_has_alone,
+    accepts_experts_that_give_what_a_model_gives,
     predicts_columns_of_rows,
     names_its_loss_and_its_score,
     has_losses_with_gradients,

@@ -53,6 +53,8 @@ def mixture(*parts, gate=None):
             **FLAT,
         },
         {"router": {"kind": "sparsemax"}},
+        {"combine": {"kind": "components"}},
+        {"router": {"kind": "top_k", "k": 1}, "combine": {"kind": "components"}},
         {"router": {"kind": "expert_choice"}},
         {"router": {"kind": "switch", "jitter": 0, "capacity": 1.25}},
     ],
@@ -68,6 +70,7 @@ def test_what_can_train_as_a_cohort(changes, build, small_data):
     ("changes", "message"),
     [
         ({"router": {"kind": "gumbel"}}, "draws random numbers while it trains"),
+        ({"router": {"kind": "gumbel_softmax"}}, "draws random numbers while it trains"),
         ({"router": {"kind": "noisy_top_k", "k": 1}}, "draws random numbers while it trains"),
         ({"router": {"kind": "top_k", "k": 1, "bias_rate": 0.01}}, "has a router with a state of its own"),
         ({"experts": {"kind": "mlp", "count": 2, "dropout": 0.5}}, "draws random numbers while it trains"),

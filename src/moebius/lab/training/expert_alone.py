@@ -79,7 +79,7 @@ def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
 def experts_alone(
     call: ModelCall, task: Task, split: Split, shape: tuple[int, ...], cache: OutputCache | None = None
 ) -> tuple[ExpertAlone, ...]:
-    """Run each expert on all rows of a split; empty where the outputs of an expert are not those of the model.
+    """Run each expert on all rows of a split; empty where an expert does not do the whole task.
 
     Arguments:
         call: the model that holds the experts; its mode is put back afterwards.
@@ -93,7 +93,7 @@ def experts_alone(
         for module, paths in leaf_experts(call.model).items():
             with torch.inference_mode():
                 outputs = torch.cat(list(part_outputs(module, split, call, cache))).float()
-            if outputs.shape != (len(split), *shape):
+            if len(outputs) != len(split) or not task.accepts_expert(tuple(outputs.shape[1:]), shape):
                 return ()
             columns = task.for_model(module).predict(outputs)
             known_classes = module.classes if isinstance(module, Adapter) else None

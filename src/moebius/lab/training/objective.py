@@ -126,10 +126,10 @@ def expert_losses(task: Task, log: Log, target: Any, shape: tuple[int, ...]) -> 
         task: what is learned.
         log: its routings have the outputs (T, E, …) of all experts.
         target: of the rows of the outermost batch.
-        shape: of the model's output for a row, which the experts' have to have, too.
+        shape: of the model's output for a row.
 
     Raises:
-        ArgumentError: a routing holds no outputs, outputs of another shape, or not one row for each target.
+        ArgumentError: a routing holds no outputs, outputs that the task does not read, or not one row for each target.
     """
     routings = [routing for calls in log.values() for routing in calls]
     for routing in routings:
@@ -137,7 +137,7 @@ def expert_losses(task: Task, log: Log, target: Any, shape: tuple[int, ...]) -> 
             rule = "a loss that compares experts needs the outputs of all of them"
             raise ArgumentError("losses", rule, None, "with mb.record(model, outputs=True) as log: …")
         own_shape, rows = tuple(routing.outputs.shape[2:]), len(routing.outputs)
-        does_rows = own_shape == shape and (routing.rows is not None or rows == len(target))
+        does_rows = task.accepts_expert(own_shape, shape) and (routing.rows is not None or rows == len(target))
         does_positions = own_shape == shape[-1:] and isinstance(target, Tensor) and rows == target.numel()
         if not (does_rows or does_positions):
             rule = f"a loss that compares experts needs outputs of shape (rows, experts, {', '.join(map(str, shape))})"
