@@ -1,7 +1,7 @@
 """The distribution of quantities for each row: a mixture of normal distributions."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +57,7 @@ class Gaussian(Task):
 
     loss_name: ClassVar[str] = "negative_log_likelihood"
     score_name: ClassVar[str] = "information_gain"
+    target_type: ClassVar = "numbers"
 
     def __init__(self, floor: float | int = 1e-3):
         self.floor = positive_number("floor", floor)
@@ -81,6 +82,10 @@ class Gaussian(Task):
             values = values.flatten(1) if values.ndim > 1 else values.unsqueeze(1)
             task._mean, task._scale = values.mean(0), values.std(0, correction=0).clamp(min=self.floor)
         return task
+
+    def count_outputs(self, names: Sequence[str]) -> int:
+        """A mean and a raw scale for each quantity."""
+        return 2 * len(names)
 
     def check(self, output: Any, target: Any) -> None:
         """Targets are finite numbers, for each of which the model gives a mean and a scale."""

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import moebius as mb
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.cli import app
-from moebius.lab.predict_rows import predict_rows
+from moebius.lab.predict import predict_rows
 
 TRAINING = {"epochs": 15, "batch_size": 32, "optimizer": {"kind": "adam", "lr": 0.01}}
 MODEL = {"gate": {"kind": "table", "hidden": [8]}, "experts": {"kind": "table", "count": 3, "hidden": [16]}}

@@ -70,7 +70,7 @@ def _predict_tables(run: Path, files: list[Path], domain: str | None, out: Path 
     import pandas as pd
 
     from moebius.lab.data.tables.read_file import find_file, read_csv, read_parquet_table
-    from moebius.lab.predict_rows import predict_rows
+    from moebius.lab.predict import predict_rows
 
     parts = []
     for file in files:

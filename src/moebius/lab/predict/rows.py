@@ -15,7 +15,7 @@ from moebius.core.row_context import current_context, row_context
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
-from moebius.lab.predict import load_run
+from moebius.lab.predict.images import load_run
 from moebius.lab.training.precision import autocast
 from moebius.tasks._choice import as_task
 from moebius.tasks.multi_label import MultiLabel
