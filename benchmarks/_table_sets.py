@@ -12,7 +12,7 @@ import sklearn.datasets
 import torch
 from sklearn.model_selection import train_test_split
 
-from moebius.lab.data.tables.columns import TableColumns, encode_target
+from moebius.lab.data.tables.columns import TableColumns
 from moebius.lab.data.tables.hold_out import HoldOut
 from moebius.lab.data.tables.table import Table
 
@@ -109,8 +109,12 @@ def load_set(name: str, seed: int, most_rows: int) -> TableSet:
     features, target = READERS[name]()
     kind = "numbers" if name in NUMBERS else "classes"
     categories = tuple(str(column) for column in features if not pd.api.types.is_numeric_dtype(features[column]))
-    table = Table(features, categories, target, kind, HoldOut(), 0.25, name)
-    labels, _ = encode_target(table)
+    table = Table(features, categories, pd.DataFrame({"target": target}), (kind,), HoldOut(), 0.25, name)
+    if kind == "classes":
+        (column,) = TableColumns.fit(table).targets
+        labels = column.encode(table.targets["target"], name).numpy()
+    else:
+        labels = np.asarray(target, dtype=np.float32)
     stratum = labels if kind == "classes" else None
     rows = np.arange(len(labels))
     if len(rows) > most_rows:

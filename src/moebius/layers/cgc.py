@@ -51,7 +51,8 @@ class CGC(nn.Module):
         gates: task → any module x → scores (…, own + shared), and "shared" → scores (…, all experts) for an output of
             the shared path; a module of its own for each.
         experts: task → its own experts, a list or an `mb.Stack`.
-        shared: the shared experts, a list or an `mb.Stack`. All experts return rows of equal shapes.
+        shared: the shared experts, a list or an `mb.Stack`; without any, each task is learned by experts of its own
+            alone. All experts return rows of equal shapes.
         towers: task → any module from the task's combined rows (T, …) to its output (T, …); None: the combined rows
             are the outputs.
         router: scores (T, E) → Routing, of which each gate has a copy; or gate → router. By default `Soft`.
@@ -84,7 +85,7 @@ class CGC(nn.Module):
         self,
         gates: Modules,
         experts: Mapping[str, Iterable[nn.Module] | Stack] | nn.ModuleDict,
-        shared: Iterable[nn.Module] | Stack,
+        shared: Iterable[nn.Module] | Stack = (),
         towers: Modules | None = None,
         router: Router | Mapping[str, Router] | nn.ModuleDict | None = None,
         combine: Callable[..., Tensor] | None = None,
@@ -97,7 +98,8 @@ class CGC(nn.Module):
         pools = check_names("experts", experts)
         check_same_names("experts", pools, self.tasks, "gates")
         self.experts = nn.ModuleDict({task: make_pool(f"experts.{task}", pools[task]) for task in self.tasks})
-        self.shared = make_pool(SHARED, shared)
+        shared = shared if isinstance(shared, Stack) else [*shared]
+        self.shared = make_pool(SHARED, shared) if len(shared) else nn.ModuleList()
         self.router = make_routers(router, self.gates)
         self.towers = make_towers(towers, self.tasks)
         self.combine = WeightedSum() if combine is None else combine
@@ -150,7 +152,8 @@ class CGC(nn.Module):
             for name in scored
         }
         with row_context(rows.context):
-            pools[SHARED] = (self.shared, self._shared_rows(x[SHARED], scored, rows))
+            if len(self.shared):
+                pools[SHARED] = (self.shared, self._shared_rows(x[SHARED], scored, rows))
             values = mix_pools(calls, pools, self.combine, self.execution, self.training)
             outputs = apply_towers(self.towers, values)
         return {name: rows.restore_batch(y) for name, y in outputs.items()}
@@ -167,7 +170,7 @@ class CGC(nn.Module):
     def _pools(self, gate: str) -> list[str]:
         """The names of the pools that a gate scores."""
         tasks = self.tasks if gate == SHARED else (gate,)
-        return [*(f"experts.{task}" for task in tasks), SHARED]
+        return [*(f"experts.{task}" for task in tasks), *([SHARED] if len(self.shared) else [])]
 
     def _count(self, pool: str) -> int:
         return len(find_pool(self.shared if pool == SHARED else self.experts[pool.removeprefix("experts.")]))

@@ -16,13 +16,16 @@ from moebius.tasks._targets import class_indices
 from moebius.tasks._task import ABSENT, Task, at_least_float32
 
 CHANNELS = ("last", "first")
+# Of the metric that has a table of positions and classes.
+MOST_CLASSES = 256
 
 
 class Tokens(Task):
     """Each position of a row is of one of C classes; a row's loss is the mean cross-entropy of its positions, in nats.
 
     The score is the share of its positions that are right. Positions whose target is `ignore_index` (padding, pixels
-    without a label) count nowhere; a row of such positions alone has a loss of 0. Every row counts the same, however
+    without a label) count nowhere; a row of such positions alone has a loss of 0. The metric `mean_iou` is the mean
+    intersection over union of the classes that a row has or is predicted to have. Every row counts the same, however
     many positions it has: the mean over all positions of a batch differs from the mean over rows.
 
     Arguments:
@@ -94,6 +97,24 @@ class Tokens(Task):
     def row_scores(self, output: Float[Tensor, "T ..."], target: Int[Tensor, "T ..."]) -> Float[Tensor, " T"]:
         """The share of each row's positions that are right; 0 without any."""
         return self._row_means((self._by_class(output).argmax(-1) == target).float(), target)
+
+    def row_metrics(self, output: Float[Tensor, "T ..."], target: Int[Tensor, "T ..."]) -> Mapping[str, Tensor]:
+        """`mean_iou`: intersection over union of each class that a row has or is predicted to have, and their mean.
+
+        Left out above 256 classes, whose tables would be large.
+        """
+        scores = self._by_class(output)
+        if scores.shape[-1] > MOST_CLASSES:
+            return {}
+        mask = (target != self.ignore_index).flatten(1).unsqueeze(-1)
+        classes = torch.arange(scores.shape[-1], device=scores.device)
+        is_true = (target.flatten(1).unsqueeze(-1) == classes) & mask
+        is_predicted = (scores.argmax(-1).flatten(1).unsqueeze(-1) == classes) & mask
+        union = (is_true | is_predicted).sum(1)
+        ratios = (is_true & is_predicted).sum(1) / union.clamp(min=1)
+        present = (union > 0).sum(1)
+        means = ratios.sum(1) / present.clamp(min=1)
+        return {"mean_iou": torch.where(present > 0, means, torch.nan)}
 
     def predict(self, output: Float[Tensor, "T ..."]) -> Mapping[str, Tensor]:
         """`predictions`, the most probable class at each position, and `probabilities`, that of this class."""

@@ -179,14 +179,24 @@ def _cgc(layer: _Layer, tasks: Mapping[str, int] | None = None, is_last: bool = 
     task_experts = {
         task: layer.experts(entry[0], classes, *entry[1:]) for task, entry in layer.entries("experts", tasks).items()
     }
-    shared, shared_count = layer.experts(layer.part["shared"], classes, *layer.at("shared"))
+    shared, shared_count = [], 0
+    if layer.part.get("shared"):
+        shared, shared_count = layer.experts(layer.part["shared"], classes, *layer.at("shared"))
     counts = {task: count + shared_count for task, (_, count) in task_experts.items()}
     if not is_last:
         counts[SHARED] = sum(count for _, count in task_experts.values()) + shared_count
     experts = {"experts": {NAMED: {task: spec for task, (spec, _) in task_experts.items()}}, "shared": shared}
-    towers = layer.towers(tasks, layer.part["shared"], layer.at("shared")[1]) if is_last else {"towers": None}
+    towers = layer.towers(tasks, *_any_experts(layer, tasks)) if is_last else {"towers": None}
     names = ("gates", "experts", "shared", "towers", "router", "combine", "execution")
     return _in_order(names, experts, layer.gates(counts), towers, layer.rest())
+
+
+def _any_experts(layer: _Layer, tasks: Mapping[str, int]) -> tuple[Any, str]:
+    """An entry of experts of a CGC, and its path: all of them give rows of one shape."""
+    if layer.part.get("shared"):
+        return layer.part["shared"], layer.at("shared")[1]
+    entry, _, path = next(iter(layer.entries("experts", tasks).values()))
+    return entry, path
 
 
 def _ple(layer: _Layer) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _ple(layer: _Layer) -> dict[str, Any]:
             raise ArgumentError(join_path(level.place, "towers"), rule, part["towers"], "towers: null")
         levels.append({"kind": "cgc", **_cgc(level, tasks, is_last)})
         if not is_last:
-            facts = level.features_after(part["shared"], level.at("shared")[1])
+            facts = level.features_after(*_any_experts(level, tasks))
     return {"levels": levels}
 
 

@@ -46,7 +46,7 @@ _GATES = LayerKey("gates", "gate", "a gate for each task.", "{kind: linear}", by
 _CGC = (
     replace(_GATES, text="a gate for each task; before a PLE's last level also one called shared."),
     LayerKey("experts", "experts", "experts of each task alone.", "{kind: mlp, classes: 32}", by_name=True),
-    LayerKey("shared", "experts", "experts of all tasks.", "{kind: mlp, classes: 32, count: 2}"),
+    LayerKey("shared", "experts", "experts of all tasks, such as {kind: mlp, classes: 32, count: 2}.", default="none"),
     _TOWERS,
     _ROUTER,
     *_MIX,

@@ -15,7 +15,23 @@ from moebius.lab.report.gate_names import outer_gates
 # Of study.json and results.json.
 SCHEMA = 2
 # Scores whose names are no words.
-MEASURES = {"r2": "R²", "d2_absolute": "D² of the absolute error", "d2_pinball": "D² of the pinball loss"}
+MEASURES = {
+    "r2": "R²",
+    "d2_absolute": "D² of the absolute error",
+    "d2_pinball": "D² of the pinball loss",
+    "mean_iou": "mean IoU",
+}
+
+
+def measure_words(name: str) -> str:
+    """A measure in words; one of several tasks begins with the name of its task.
+
+    Example:
+        >>> measure_words("token_accuracy"), measure_words("price_r2")
+        ('token accuracy', 'price R²')
+    """
+    end = next((each for each in MEASURES if name == each or name.endswith(f"_{each}")), "")
+    return name.removesuffix(end).replace("_", " ") + MEASURES.get(end, "")
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ class Study:
     @property
     def measure(self) -> str:
         """The score in words, such as token accuracy or R²."""
-        return MEASURES.get(self.score, self.score.replace("_", " "))
+        return measure_words(self.score)
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from moebius.lab.report.numbers import NONE, bracket, count, duration, rate
-from moebius.lab.report.source import MEASURES
+from moebius.lab.report.numbers import NONE, bracket, capitalise, count, duration, rate
+from moebius.lab.report.source import measure_words
 from moebius.lab.statistics.interval import Estimate, interval
 
 
@@ -15,7 +15,7 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
 
     Arguments:
         runs: the runs of results.json, in the order in which the variants appear.
-        title: line above the table.
+        title: line above the table; None for the score, where it is no accuracy.
         score: name of the task's score.
 
     Returns:
@@ -34,10 +34,11 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
     several = any(len(variant_runs) > 1 for variant_runs in runs_by_variant.values())
     scores = {variant: _estimates(variant_runs, score) for variant, variant_runs in runs_by_variant.items()}
     best = max((test.mean for _, test in scores.values() if test), default=None)
+    if title is None and score != "accuracy":
+        title = capitalise(measure_words(score))
     table = Table(title=title, title_justify="left")
-    table.add_column("variant")
-    test_head = "test" if score == "accuracy" else f"test {MEASURES.get(score, score.replace('_', ' '))}"
-    for head in [test_head, "95 % interval"] if several else [test_head]:
+    table.add_column("variant", overflow="fold")
+    for head in ["test", "95 % interval"] if several else ["test"]:
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("train", "seeds", "parameters", "time"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -73,7 +74,7 @@ def describe_stages(stages: Sequence[Mapping[str, Any]], score: str = "accuracy"
     ends = list(dict.fromkeys(rate(end) for end in (scores[0], scores[-1]))) if scores else []
     seeds = len({stage["seed"] for stage in stages})
     with_seeds = f" with {seeds} seeds" if seeds > 1 else ""
-    with_score = f", own-test {score.replace('_', ' ')} {' – '.join(ends)}" if ends else ""
+    with_score = f", own-test {measure_words(score)} {' – '.join(ends)}" if ends else ""
     return f"stages: {len({stage['stage'] for stage in stages})} finished{with_seeds}{with_score}"
 
 

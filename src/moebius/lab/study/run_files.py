@@ -12,6 +12,7 @@ from moebius.kit.files import read_json, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import resolve
 from moebius.lab.study.entries import run_entry, stage_entry
+from moebius.lab.study.example_file import write_examples
 from moebius.lab.study.routing_file import write_routing
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Trained
@@ -30,6 +31,7 @@ def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mappin
     _write_model(run, rows, trained)
     if run.rows is None:
         write_routing(run.folder / "routing.parquet", rows, trained)
+        write_examples(run.folder / "examples.safetensors", rows, trained)
         write_json(run.result_path, run_entry(run.folder, run, rows, trained, stage_names))
     else:
         write_json(run.result_path, stage_entry(run.folder, run, rows, trained))

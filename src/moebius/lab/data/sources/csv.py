@@ -33,6 +33,7 @@ class CSV(TableFile):
             by it. The model sees it only where `columns` names it.
         separator: text between two values.
         missing: texts that stand for a missing value, beside an empty one, NA, NaN, null and such.
+        package: name of an installed package that ships the file, in whose folder `path` is; null = none.
         name: short name of the table; null = the name of the file.
 
     Raises:
@@ -62,16 +63,17 @@ class CSV(TableFile):
         domain: str | None = None,
         separator: str = ",",
         missing: Sequence[str] = (),
+        package: str | None = None,
         name: str | None = None,
     ):
-        self.path = check_text("path", path)
+        self.path, self.package = check_text("path", path), package
         names = (None if columns is None else tuple(columns), tuple(drop), tuple(categories), tuple(numbers))
         targets = target if isinstance(target, str) else tuple(target)
         self.options = TableOptions(targets, *names, target_type, test, group, time, seed, domain)
         if len(separator) != 1:
             raise ArgumentError("separator", "needs one character", separator, 'separator: ";"')
         self.separator, self.missing = separator, tuple(missing)
-        self.name, self.form = name or Path(path).stem, ("csv", separator, tuple(missing))
+        self.name, self.form = name or Path(path).name.split(".")[0], ("csv", separator, tuple(missing))
 
     def read_frame(self, path: Path) -> Any:
         """The columns of the file."""

@@ -29,6 +29,7 @@ class Parquet(TableFile):
         seed: of the random choice of test rows, at least 0.
         domain: name of a column: rows with one value are a domain, as a set of images is, and the gate `domain` routes
             by it. The model sees it only where `columns` names it.
+        package: name of an installed package that ships the file, in whose folder `path` is; null = none.
         name: short name of the table; null = the name of the file.
 
     Raises:
@@ -56,13 +57,14 @@ class Parquet(TableFile):
         time: str | None = None,
         seed: int = 0,
         domain: str | None = None,
+        package: str | None = None,
         name: str | None = None,
     ):
-        self.path = check_text("path", path)
+        self.path, self.package = check_text("path", path), package
         names = (None if columns is None else tuple(columns), tuple(drop), tuple(categories), tuple(numbers))
         targets = target if isinstance(target, str) else tuple(target)
         self.options = TableOptions(targets, *names, target_type, test, group, time, seed, domain)
-        self.name, self.form = name or Path(path).stem, ("parquet",)
+        self.name, self.form = name or Path(path).name.split(".")[0], ("parquet",)
 
     def read_frame(self, path: Path) -> Any:
         """The columns of the file."""

@@ -1,5 +1,6 @@
 """Files of tables: finding them, and reading them as a pandas DataFrame."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,28 @@ import pyarrow.parquet as pq
 from moebius.kit.errors import DataError
 
 
-def find_file(path: str, data_dir: Path | None) -> Path:
+def find_file(path: str, data_dir: Path | None, package: str | None = None) -> Path:
     """The file at `path`; a relative path is searched in the current folder, then in the data folder.
 
+    Arguments:
+        path: of the file.
+        data_dir: the data folder; None = none.
+        package: name of an installed package, in whose folder the file is; None = in none.
+
     Raises:
-        DataError: there is no such file; the message names the places.
+        DataError: there is no such file, or no such package; the message names the places.
     """
+    if package is not None:
+        # The package is found and not imported: it may take long, and have needs of its own.
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.submodule_search_locations is None:
+            raise DataError(
+                f"{path}: the package {package!r}, which ships it, is not installed", f"pip install {package}"
+            )
+        file = Path(next(iter(spec.submodule_search_locations)), path)
+        if not file.is_file():
+            raise DataError(f"{path}: the package {package!r} ships no such file ({file})", "path: FILE OF THE PACKAGE")
+        return file
     # Where the path is absolute, joining it to data_dir gives the path itself.
     candidates = [Path(path).expanduser()]
     candidates += [data_dir / candidates[0]] if data_dir is not None else []

@@ -90,11 +90,13 @@ class TableFile(TableSource):
         path: the file, absolute, or relative to the current folder or the data folder.
         options: what the recipe says about columns and rows.
         form: the kind of file, and what its content is read by: a part of the fingerprint.
+        package: name of an installed package, in whose folder the file is; None = in none.
     """
 
     path: str
     options: "TableOptions"
     form: tuple[Any, ...]
+    package: str | None = None
 
     @property
     def domain_count(self) -> int | None:
@@ -106,10 +108,10 @@ class TableFile(TableSource):
         """The columns of the file, as a pandas DataFrame."""
 
     def open(self, data_dir: Path | None = None) -> Raw:
-        """Find the file, in the current folder or in `data_dir`."""
+        """Find the file, in the current folder, in `data_dir` or in a package."""
         from moebius.lab.data.tables.read_file import find_file
 
-        path, (kind, *reading) = find_file(self.path, data_dir), self.form
+        path, (kind, *reading) = find_file(self.path, data_dir, self.package), self.form
 
         def read() -> Table:
             from moebius.lab.data.tables.make_table import make_table

@@ -5,7 +5,7 @@ from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.numbers import NONE, bracket, capitalise, count, duration, rate, signed, with_interval
 from moebius.lab.report.queries import measure_by_seed, ranking
-from moebius.lab.report.source import Study
+from moebius.lab.report.source import Study, measure_words
 from moebius.lab.statistics.interval import interval
 
 ORDER = 20
@@ -74,7 +74,7 @@ def _metric_table(study: Study) -> Table | None:
         for variant, by_name in values.items()
     ]
     with_intervals = " with 95 % intervals over seeds" if len(study.seeds) > 1 else ""
-    columns = ["variant", *(name.replace("_", " ") for name in names)]
+    columns = ["variant", *map(measure_words, names)]
     return Table(f"Further metrics of the test rows{with_intervals}", columns, rows)
 
 

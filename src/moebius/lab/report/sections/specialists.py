@@ -26,7 +26,7 @@ def section(study: Study) -> Section | None:
         Text(
             "Every expert does all test rows alone, without gate and mixture."
             + " “Own” are the rows of the classes that it was trained on, “outside” all others; confidence is the mean "
-            "of its largest probability." * bool(study.classes)
+            "of its largest probability." * (study.score == "accuracy")
         )
     ]
     for group in _group_variants(study.score, leaves):

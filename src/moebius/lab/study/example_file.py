@@ -1,0 +1,48 @@
+"""The file `examples.safetensors` of a run: what it makes of a few rows that have a class for each pixel."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from moebius.core.recording import record
+from moebius.kit.files import atomic_path
+from moebius.kit.modes import evaluation_mode
+from moebius.lab.data.split import Dataset
+from moebius.lab.training.call_model import call_model
+from moebius.lab.training.outcome import Trained
+
+# Rows of the file.
+EXAMPLES = 6
+
+
+def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
+    """Write images, classes, predictions, and the expert with the largest weight at each pixel, of the first test rows.
+
+    Nothing is written for other data. `experts` is left out for a model that weighs no pixels.
+
+    Arguments:
+        path: of the file.
+        data: the rows.
+        trained: the outcome.
+    """
+    rows = data.test.take(slice(0, EXAMPLES))
+    labels = rows.labels
+    if not isinstance(labels, Tensor) or labels.ndim != 3 or rows.images.dtype != torch.uint8:
+        return
+    device = next(trained.model.parameters()).device
+    with evaluation_mode(trained.model), torch.inference_mode(), record(trained.model) as log:
+        call_model(trained.model, rows.images.to(device).float() / 255, rows.domains.to(device))
+    tensors = {
+        "images": rows.images.cpu(),
+        "classes": labels.cpu(),
+        "predictions": trained.test.predictions[: len(rows)].cpu(),
+    }
+    for calls in log.values():
+        weights = calls[0].weights
+        if calls[0].rows is None and len(weights) == labels.numel() and weights.shape[1] > 1:
+            tensors["experts"] = weights.argmax(1).view(labels.shape).cpu()
+            break
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
