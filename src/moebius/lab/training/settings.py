@@ -88,7 +88,8 @@ class Settings(Strict):
 
     Arguments:
         epochs: number of passes over the training rows, at least 1.
-        batch_size: rows in a step, at least 1.
+        batch_size: rows in a batch, at least 1.
+        accumulate: batches in a step, at least 1: their gradients add up to that of one batch of all their rows.
         optimizer: what updates the parameters.
         gate: what applies to the gates and routers alone.
         experts: what applies to the experts alone.
@@ -119,6 +120,7 @@ class Settings(Strict):
 
     epochs: AtLeastOne = 20
     batch_size: AtLeastOne = 128
+    accumulate: AtLeastOne = 1
     optimizer: Annotated[OptimizerChoice, place_of("optimizer")] = OptimizerChoice()
     gate: Part = Part()
     experts: Part = Part()
@@ -160,6 +162,7 @@ class TrainingKeywords(TypedDict, total=False):
 
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: OptimizerLike | OptimizerChoice
     lr: AmountLike | None
     gate: Mapping[str, Any] | Part
