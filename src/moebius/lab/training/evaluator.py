@@ -13,6 +13,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle
+from moebius.lab.training.measure import check_metric_names, resolve_watch
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.one_expert import cut_to_one_expert
@@ -20,6 +21,7 @@ from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
+from moebius.lab.training.settings import Watch
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
 
@@ -57,6 +59,22 @@ class Evaluator:
             self.splits["test"] = data.test
         # The splits that are evaluated after every epoch, the final rows first.
         self.of_epoch = [name for name in ("test", "validation") if name in self.splits] or ["train"]
+
+    def resolve_watch(self, watch: Watch) -> Watch | None:
+        """The rules by which held-out rows decide, with the measure's name and mode; None without such rows.
+
+        Raises:
+            ArgumentError: there is no such measure, or nothing tells its mode; or one of the user's metrics has the
+                name of a figure that is reported anyway.
+        """
+        names = [self.task.score_name, "loss"]
+        if self.metrics or watch.measure not in ("score", *names):
+            (first, *_) = evaluate(self.engine.call, self.task, self.data.train.take(slice(0, 1)))
+            names += first.metrics
+        check_metric_names(self.metrics, names)
+        if "validation" not in self.splits:
+            return None
+        return resolve_watch(watch, self.task.score_name, [*names, *self.metrics], self.metrics)
 
     def evaluate(self, *names: str) -> list[Evaluations]:
         """Each run's evaluations on those of the splits "train", "validation" and "test" that the data have."""

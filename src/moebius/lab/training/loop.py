@@ -24,6 +24,7 @@ from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
+from moebius.lab.training.settings import Watch
 from moebius.lab.training.step_figures import NotFinite
 from moebius.lab.training.updater import Updater
 from moebius.tasks import Classification
@@ -83,7 +84,8 @@ class Loop:
         caches = OutputCaches(engine.call, store)
         self.evaluator = Evaluator(engine, self.task, data, caches, settings.remember, metrics)
         self.steps_per_epoch = math.ceil(len(data.train) / self.rows_per_step)
-        facts = (self.steps_per_epoch, self.task.score_name, data.validation is not None)
+        watch = self.evaluator.resolve_watch(settings.watch or Watch())
+        facts = (self.steps_per_epoch, self.task.score_name, watch)
         self.records = [
             RunRecord(member.folder, member.settings, *facts, member.listen, member.callbacks) for member in members
         ]

@@ -12,6 +12,7 @@ from torch import nn
 from moebius.kit.files import write_text
 from moebius.lab.training.callbacks import Callbacks, Moment, flat_metrics
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
+from moebius.lab.training.measure import read_measure
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings, Watch
 from moebius.lab.training.step_figures import Figures
@@ -27,7 +28,7 @@ class RunRecord:
         settings: how the run is trained.
         steps_per_epoch: steps over all training rows.
         score_name: of the task's score, in metrics.
-        has_validation: whether held-out rows decide which epoch is best.
+        watch: how held-out rows decide which epoch is best; None where there are none.
         listen: receives the events.
         callbacks: of the run's user.
 
@@ -41,13 +42,13 @@ class RunRecord:
         settings: Settings,
         steps_per_epoch: int,
         score_name: str,
-        has_validation: bool,
+        watch: Watch | None,
         listen: Callable[[Event], None] = lambda event: None,
         callbacks: Callbacks | None = None,
     ):
         self.folder, self.settings, self.steps_per_epoch = folder, settings, steps_per_epoch
-        self.score_name, self.has_validation, self.listen = score_name, has_validation, listen
-        self.watch = settings.watch or Watch()
+        self.score_name, self.has_validation, self.listen = score_name, watch is not None, listen
+        self.watch = watch or settings.watch or Watch()
         self.best_path = folder / "state" / "best.safetensors"
         self.timing = Timing(folder)
         self.progress = Progress()
@@ -182,5 +183,5 @@ class RunRecord:
     def _compute_watch_state(self) -> WatchState:
         if not self.has_validation:
             return WatchState()
-        measure = "loss" if self.watch.measure == "loss" else self.score_name
-        return watch_state([entry["validation"][measure] for entry in self.progress.metrics], self.watch)
+        values = [read_measure(entry["validation"], self.watch.measure) for entry in self.progress.metrics]
+        return watch_state(values, self.watch)
