@@ -1,6 +1,7 @@
 """The progress of one training: a bar on a terminal, a line that changes in a notebook, the log elsewhere."""
 
 import logging
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -44,7 +45,9 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
                 TimeRemainingColumn(),
                 TextColumn("left", style="dim"),
             )
-            self.bar = Progress(*columns, console=self.console, transient=True)
+            # What callbacks print appears above the bar; into a file it goes as it would without one.
+            redirects = sys.stdout.isatty()
+            self.bar = Progress(*columns, console=self.console, transient=True, redirect_stdout=redirects)
 
     def __enter__(self) -> "ProgressDisplay":
         if self.bar is not None:
