@@ -207,6 +207,13 @@ def test_the_python_of_a_document_of_the_lab_runs(document, tmp_path):
     run_blocks(blocks(ROOT / document, "python"), tmp_path)
 
 
+def test_the_page_on_training_runs_to_the_trackers(tmp_path):
+    """Those run where they are installed: tests/lab/training/test_trackers.py."""
+    python = [block for block in blocks(ROOT / "docs/training.md", "python") if block.startswith(NEEDS_LAB)]
+    assert python
+    run_blocks(python, tmp_path)
+
+
 def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
     whole, variant = blocks(ROOT / "docs/tables.md", "yaml")
     path = tmp_path / "tumours.yaml"

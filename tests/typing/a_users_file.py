@@ -39,6 +39,8 @@ assert_type(stack[0], nn.Module)
 fitted = mb.fit(moe, (x, labels), epochs=1)
 assert_type(fitted.test.accuracy, float)
 mb.fit(moe, (x, labels), epochs=1, lr=lambda epoch: 0.1, l2={"weight": 1e-4}, losses=[(mb.losses.z_loss, 0.1)])
+mb.fit(moe, (x, labels), epochs=1, on_epoch=lambda moment: moment.metrics["train/loss"] < 0.1, progress=False)
+mb.fit(moe, (x, labels), epochs=1, on_epoch=lambda moment: moment.metric)  # wrong
 mb.fit(moe, (x, labels), epoch=1)  # wrong
 mb.fit(moe, (x, labels), epochs="1")  # wrong
 assert_type(mb.lab.run({"name": "mine"}, preset="quick", seeds=2), Path)

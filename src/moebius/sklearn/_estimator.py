@@ -95,6 +95,7 @@ class MoEEstimator(BaseEstimator):
             lr=self.lr,
             losses=self.losses,
             patience=self.patience,
+            progress=False,
         )
         self.model_.cpu()
 

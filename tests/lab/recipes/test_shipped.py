@@ -197,6 +197,7 @@ def test_pairwise_cifar10_is_study_3():
         assert stage.rows["outputs"] == "all"
         assert stage.training.watch.model_dump() == {
             "measure": "accuracy",
+            "mode": None,
             "patience": 10,
             "plateau": {"patience": 2, "factor": 0.5, "least": 1e-6},
             "above": None,

@@ -82,7 +82,7 @@ def test_remembered_experts_train_the_same_gate(router):
     (gate, first), (second_gate, second) = trained
     for name, tensor in gate.items():
         torch.testing.assert_close(tensor, second_gate[name], rtol=0, atol=1e-10)
-    torch.testing.assert_close(first.test.losses, second.test.losses, rtol=0, atol=1e-10)
+    torch.testing.assert_close(first.validation.losses, second.validation.losses, rtol=0, atol=1e-10)
 
 
 def test_remembering_is_faster_in_calls():
@@ -128,7 +128,7 @@ def test_learns_to_choose_between_experts_that_know_different_classes():
     ]
     moe = mb.Mixture(mb.gates.Linear(4, 2), experts, combine=mb.LogMixture())
     result = fit(moe, (x, y), trains="gate", epochs=30, lr=0.03)
-    assert result.test.accuracy > 0.9
+    assert result.final.accuracy > 0.9
     assert result.oracle > 0.9
     assert [expert.classes for expert in result.alone] == [(0, 1), (2,)]
 
@@ -151,16 +151,16 @@ def test_goes_on_from_its_folder(tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(event):
-        if event.kind == "epoch" and event.epoch == 2:
+    def stop(moment):
+        if moment.epoch == 2:
             raise Stop
 
     with pytest.raises(Stop):
-        fit(interrupted, blobs(), epochs=4, folder=tmp_path, listen=stop)
+        fit(interrupted, blobs(), epochs=4, folder=tmp_path, on_epoch=stop)
     resumed = mixture()
-    events = []
-    fit(resumed, blobs(), epochs=4, folder=tmp_path, listen=events.append)
-    assert events[0].kind == "resumed"
+    epochs = []
+    fit(resumed, blobs(), epochs=4, folder=tmp_path, on_epoch=epochs.append)
+    assert [moment.epoch for moment in epochs] == [3, 4]
     assert equal_states(copy_state(resumed), copy_state(uninterrupted))
     assert all(parameter.requires_grad for parameter in interrupted.parameters())
 

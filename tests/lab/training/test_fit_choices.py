@@ -129,11 +129,11 @@ def test_plateaus_lower_the_rates_of_an_optimizer_object_for_the_time_of_trainin
     )
     rates = []
 
-    def look(event):
-        if event.kind == "epoch":
-            rates.append([group["lr"] for group in optimizer.param_groups])
+    def look(moment):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        assert [*moment.learning_rates.values()] == rates[-1]
 
-    fit(model, rows, optimizer=optimizer, plateau=1, epochs=8, batch_size=50, listen=look)
+    fit(model, rows, optimizer=optimizer, plateau=1, epochs=8, batch_size=50, on_epoch=look)
     assert rates[0] == [30.0, 20.0]
     assert rates[-1][0] < 30.0
     assert all(rate[0] == 1.5 * rate[1] for rate in rates)
@@ -195,12 +195,12 @@ def test_an_interrupted_training_with_a_factory_ends_in_the_same_bits(rows, tmp_
     class Stop(Exception):
         pass
 
-    def stop(event):
-        if event.kind == "epoch" and event.epoch == 2:
+    def stop(moment):
+        if moment.epoch == 2:
             raise Stop
 
     with pytest.raises(Stop):
-        fitted(rows, epochs=4, folder=tmp_path, listen=stop, **options)
-    events = []
-    assert_same_bits(fitted(rows, epochs=4, folder=tmp_path, listen=events.append, **options)[0], expected)
-    assert events[0].kind == "resumed"
+        fitted(rows, epochs=4, folder=tmp_path, on_epoch=stop, **options)
+    epochs = []
+    assert_same_bits(fitted(rows, epochs=4, folder=tmp_path, on_epoch=epochs.append, **options)[0], expected)
+    assert [moment.epoch for moment in epochs] == [3, 4]

@@ -108,10 +108,10 @@ def test_learns_and_reports(name, rows):
     model = build(name)
     result = fit(model, rows, epochs=12, batch_size=30, lr=0.01, losses=[(mb.losses.batch_entropy, 0.01)])
     assert result.train.accuracy > 0.5
-    assert set(result.test.gates) == {
+    assert set(result.final.gates) == {
         gate_name(path) for path, part in model.named_modules() if part in mixture_layers(model)
     }
-    for weights in result.test.gates.values():
+    for weights in result.final.gates.values():
         torch.testing.assert_close(weights.sum(1), torch.ones(24))
     with torch.no_grad():
         output = model(rows[0])
@@ -128,7 +128,7 @@ def test_weights_of_tokens_are_their_mean_over_a_row(rows):
     with mb.record(model) as log, torch.no_grad():
         model(rows[0])
     expected = log["block.mixture"][0].weights.unflatten(0, (240, 8)).mean(1)
-    torch.testing.assert_close(result.test.gates["block.mixture.gate"], expected)
+    torch.testing.assert_close(result.final.gates["block.mixture.gate"], expected)
 
 
 class Halves(nn.Module):
@@ -150,7 +150,7 @@ def test_tokens_that_reach_a_mixture_inside_a_mixture_are_averaged_by_row(rows):
     with mb.record(model) as log, torch.no_grad(), mb.context(domain=torch.zeros(240, dtype=torch.long)):
         model(rows[0])
     to_inner = log["outer"][0].weights[:, 0].unflatten(0, (240, 8)) > 0
-    weights = result.test.gates["outer.experts.0.gate"]
+    weights = result.final.gates["outer.experts.0.gate"]
     assert torch.equal(weights.isnan().any(1), ~to_inner.any(1))
     torch.testing.assert_close(weights[to_inner.any(1)].sum(1), torch.ones(int(to_inner.any(1).sum())))
 
@@ -163,7 +163,7 @@ def test_a_mixture_around_which_nothing_stands_trains_as_the_mixture_itself(rows
     alone, inside = mixture(), nn.Sequential(mixture())
     expected = fit(alone, rows, epochs=3, lr=0.01)
     result = fit(inside, rows, epochs=3, lr=0.01)
-    assert torch.equal(result.test.losses, expected.test.losses)
+    assert torch.equal(result.final.losses, expected.final.losses)
     for value, other in zip(inside.parameters(), alone.parameters(), strict=True):
         assert torch.equal(value, other)
     assert (expected.oracle is None, result.oracle is None) == (False, True)
@@ -177,8 +177,8 @@ def test_log_probabilities_of_a_mixture_inside_are_logits(rows):
         return mb.Mixture(mb.gates.Linear(64, 2), [nn.Linear(64, 10) for _ in range(2)], combine=mb.LogMixture())
 
     expected, result = fit(mixture(), rows, epochs=3), fit(nn.Sequential(mixture()), rows, epochs=3)
-    torch.testing.assert_close(result.test.losses, expected.test.losses)
-    torch.testing.assert_close(result.test.probabilities, expected.test.probabilities)
+    torch.testing.assert_close(result.final.losses, expected.final.losses)
+    torch.testing.assert_close(result.final.probabilities, expected.final.probabilities)
 
 
 def test_mixtures_inside_find_the_domain(small_data):
@@ -186,7 +186,7 @@ def test_mixtures_inside_find_the_domain(small_data):
     experts = [nn.Sequential(nn.Flatten(), nn.Linear(64, 20)) for _ in range(2)]
     model = nn.Sequential(nn.Identity(), mb.Mixture(mb.gates.Domain(2, 2), experts, mb.routers.Argmax()))
     result = fit(model, data, epochs=1)
-    assert torch.equal(result.test.gates["1.gate"].argmax(1), result.test.domains)
+    assert torch.equal(result.final.gates["1.gate"].argmax(1), result.final.domains)
 
 
 def test_parameters_frozen_by_hand_stay_as_they_are(rows):

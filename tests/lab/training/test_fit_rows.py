@@ -58,7 +58,7 @@ def test_every_form_gives_the_same_rows_and_trains(form):
     data = FORMS[form][0] if form != "iterator of batches" else FORMS[form][0]()
     torch.manual_seed(0)
     moe = mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, 2), nn.Linear(2, 2)])
-    assert mb.fit(moe, data, epochs=20, lr=0.1, **names).test.accuracy > 0.6
+    assert mb.fit(moe, data, epochs=20, lr=0.1, **names).validation.accuracy > 0.6
 
 
 def test_inputs_of_several_parts_go_to_the_model_by_name():
@@ -75,7 +75,7 @@ def test_inputs_of_several_parts_go_to_the_model_by_name():
     named = mb.fit(Two(), data, target="y", epochs=2, validation=0.2)
     torch.manual_seed(0)
     in_turn = mb.fit(Two(), ((torch.arange(30) % 3, X), Y), epochs=2, validation=0.2)
-    assert len(named.test.scores) == len(in_turn.test.scores) == 6
+    assert len(named.validation.scores) == len(in_turn.validation.scores) == 6
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_gates_of_a_layer_of_several_tasks_have_their_own_paths():
     layer = mb.layers.MultiGateMixture(gates, [nn.Linear(2, 4) for _ in range(3)], towers)
     task = LEARNED["multi_task"][0]
     trained = mb.fit(layer, (X, {"kind": Y, "price": X[:, 1]}), task=task, epochs=60, lr=0.05, validation=0)
-    assert set(trained.test.gates) == {"gates.kind", "gates.price"}
-    assert trained.test.metric("kind_accuracy") > 0.9
-    assert trained.test.metric("price_r2") > 0.9
+    assert set(trained.train.gates) == {"gates.kind", "gates.price"}
+    assert trained.train.metric("kind_accuracy") > 0.9
+    assert trained.train.metric("price_r2") > 0.9
 
 
 def moe(width):
@@ -182,7 +182,7 @@ def test_every_task_is_learned(name):
     trained = mb.fit(make(), (X, targets), task=task, epochs=60, lr=0.1, batch_size=10, validation=0)
     losses = [entry["train"]["loss"] for entry in trained.metrics]
     assert losses[-1] < 0.4 * losses[0]
-    assert trained.test.score > trained.metrics[0]["test"][trained.test.score_name]
+    assert trained.train.score > trained.metrics[0]["train"][trained.train.score_name]
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ def test_losses_that_compare_experts_the_oracle_and_the_one_expert_cut_work_for_
     scores = torch.stack([expert.scores.double() for expert in trained.alone])
     assert trained.oracle == pytest.approx(scores.amax(0).mean().item())
     assert trained.one_expert is not None
-    assert trained.one_expert.score_name == trained.test.score_name
-    assert trained.metrics[-1]["validation"][trained.test.score_name] is not None
+    assert trained.one_expert.score_name == trained.validation.score_name
+    assert trained.metrics[-1]["validation"][trained.validation.score_name] is not None

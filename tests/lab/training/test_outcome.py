@@ -35,19 +35,26 @@ def test_a_finished_training_is_a_few_lines(trained):
     assert lines[4] == "  experts used per row: 2.00 of 2"
 
 
-def test_held_out_rows_that_are_the_test_rows_are_named_once():
+def test_held_out_rows_are_no_test_rows():
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     moe = mb.Mixture(mb.gates.Linear(4, 2), [nn.Linear(4, 2) for _ in range(2)], mb.routers.Argmax())
     result = fit(nn.Sequential(moe), (x, (x[:, 0] > 0).long()), epochs=1)
     lines = repr(result).splitlines()
     assert lines[0] == "Trained Sequential, epoch 1 of 1"
-    assert lines[1] == f"  accuracy: train {result.train.accuracy:.3f}, held out {result.test.accuracy:.3f}"
+    assert lines[1] == f"  accuracy: train {result.train.accuracy:.3f}, validation {result.validation.accuracy:.3f}"
+    assert (result.final_name, result.final) == ("validation", result.validation)
+    assert {*result.metrics[0]} == {"epoch", "train", "validation", "gates"}
+    with pytest.raises(AttributeError, match=r"no test rows were given: mb\.fit\(.*\); fitted\.validation"):
+        _ = result.test
+    alone = fit(nn.Sequential(moe), (x, (x[:, 0] > 0).long()), validation=0.0, epochs=1)
+    assert (alone.final_name, alone.final, alone.validation) == ("train", alone.train, None)
+    assert {*alone.metrics[0]} == {"epoch", "train", "gates"}
     assert lines[2:] == ["  experts used per row: 1.00 of 2"]  # no mixture itself: nothing of single experts
 
 
 def test_many_mixtures_are_counted(trained):
     gates = {f"blocks.{number}.gate": trained.test.gates["gate"] for number in range(9)}
-    text = repr(replace(trained, test=replace(trained.test, gates=gates)))
+    text = repr(replace(trained, evaluations={**trained.evaluations, "test": replace(trained.test, gates=gates)}))
     assert text.endswith("2.00 of 2 (blocks.0.gate), 2.00 of 2 (blocks.1.gate), 2.00 of 2 (blocks.2.gate), and 6 more")
     assert len(text) < 500
 

@@ -91,6 +91,11 @@ class Dataset:
         return replace(self, train=splits[id(self.train)], validation=validation, test=splits[id(self.test)])
 
     @property
+    def has_test(self) -> bool:
+        """Whether there are test rows; False where the held-out or the training rows stand for them."""
+        return self.test is not self.validation and self.test is not self.train
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups of rows in figures by domain: the domains, or "all" where there is one domain."""
         return self.domains if len(self.domains) > 1 else ("all",)

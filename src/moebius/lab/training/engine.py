@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from moebius.core.recording import Log, Recorder
 from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.callbacks import Callbacks
 from moebius.lab.training.cohort_model import CohortModel
 from moebius.lab.training.mixture_parts import trainable_parts
 from moebius.lab.training.outcome import Event
@@ -27,6 +28,7 @@ class Member:
         seed: of the initialisation, the order of rows and everything random in the model.
         folder: where `state/`, `metrics.jsonl` and `timing.jsonl` go.
         listen: receives the events.
+        callbacks: of the user who trains one run.
     """
 
     build: Callable[[], nn.Module]
@@ -34,6 +36,7 @@ class Member:
     seed: int
     folder: Path
     listen: Callable[[Event], None] = lambda event: None
+    callbacks: Callbacks | None = None
 
 
 class Engine:

@@ -14,6 +14,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle, position_oracle
+from moebius.lab.training.measure import check_metric_names, resolve_watch
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import chooses_experts
 from moebius.lab.training.nonfinite_error import nonfinite_error
@@ -22,6 +23,7 @@ from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
+from moebius.lab.training.settings import Watch
 from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
 from moebius.tasks.tokens import Tokens
@@ -53,24 +55,44 @@ class Evaluator:
     ):
         self.engine, self.task, self.data, self.metrics = engine, task, data, metrics
         self.caches, self.use_caches = caches, use_caches
-        splits = {"training": data.train, "validation": data.validation, "test": data.test}
-        self.splits = {name: split for name, split in splits.items() if split is not None}
+        self.splits = {"train": data.train}
+        if data.validation is not None:
+            self.splits["validation"] = data.validation
+        if data.has_test:
+            self.splits["test"] = data.test
+        # The splits that are evaluated after every epoch, the final rows first.
+        self.of_epoch = [name for name in ("test", "validation") if name in self.splits] or ["train"]
+
+    def resolve_watch(self, watch: Watch) -> Watch | None:
+        """The rules by which held-out rows decide, with the measure's name and mode; None without such rows.
+
+        Raises:
+            ArgumentError: there is no such measure, or nothing tells its mode; or one of the user's metrics has the
+                name of a figure that is reported anyway.
+        """
+        names = [self.task.score_name, "loss"]
+        if self.metrics or watch.measure not in ("score", *names):
+            (first, *_) = evaluate(self.engine.call, self.task, self.data.train.take(slice(0, 1)))
+            names += first.metrics
+        check_metric_names(self.metrics, names)
+        if "validation" not in self.splits:
+            return None
+        return resolve_watch(watch, self.task.score_name, [*names, *self.metrics], self.metrics)
 
     def evaluate(self, *names: str) -> list[Evaluations]:
-        """Each run's evaluations on those of the splits "training", "validation" and "test" that the data have.
-
-        Where the held-out rows are also the test rows, they are evaluated once.
-        """
-        by_split: dict[int, list[Evaluation]] = {}
-        for name in (name for name in names if name in self.splits):
-            split = self.splits[name]
-            if id(split) not in by_split:
-                metrics = {} if name == "training" else self.metrics
-                by_split[id(split)] = evaluate(self.engine.call, self.task, split, self._cache_of(name), metrics)
-        return [
-            {name: by_split[id(self.splits[name])][run] for name in names if name in self.splits}
-            for run in range(self.engine.runs)
-        ]
+        """Each run's evaluations on those of the splits "train", "validation" and "test" that the data have."""
+        by_split = {
+            name: evaluate(
+                self.engine.call,
+                self.task,
+                self.splits[name],
+                self._cache_of(name),
+                {} if name == "train" else self.metrics,
+            )
+            for name in names
+            if name in self.splits
+        }
+        return [{name: of_runs[run] for name, of_runs in by_split.items()} for run in range(self.engine.runs)]
 
     def check_finite(self, run: int, evaluations: Evaluations, epoch: int, step: int) -> None:
         """Whether all rows have a finite loss: the last update of an epoch may be the one that broke a model.
@@ -87,17 +109,18 @@ class Evaluator:
             if not math.isfinite(evaluation.loss):
                 rows = torch.nonzero(~evaluation.losses.isfinite()).squeeze(1)[:ROWS_AT_ONCE]
                 batch = next(ordered_batches(self.splits[name].take(rows.to(self.engine.device)), ROWS_AT_ONCE))
-                terms = {f"{name} {self.task.loss_name}": evaluation.losses.sum()}
+                noun = "training" if name == "train" else name
+                terms = {f"{noun} {self.task.loss_name}": evaluation.losses.sum()}
                 raise nonfinite_error(self.engine.models[run], batch, terms, epoch, step)
 
     def epoch_entry(self, epoch: int, training_figures: Mapping[str, Any], evaluations: Evaluations) -> dict[str, Any]:
         """The metrics of an epoch; `training_figures` were measured in its steps."""
-        test = evaluations["test"]
+        final = evaluations[self.of_epoch[0]]
         return {
             "epoch": epoch,
             "train": training_figures,
-            "test": self.summary(test),
-            "gates": {gate: test.gate_summary(gate) for gate in test.gates},
+            **({"test": self.summary(evaluations["test"])} if "test" in evaluations else {}),
+            "gates": {gate: final.gate_summary(gate) for gate in final.gates},
             **({"validation": self.summary(evaluations["validation"])} if "validation" in evaluations else {}),
         }
 
@@ -131,23 +154,20 @@ class Evaluator:
         """
         call = self.engine.calls[run]
         one_expert, alone, alone_held_out = None, (), ()
+        final = self.of_epoch[0]
         if chooses_experts(call.model):
             with cut_to_one_expert(call.model):
-                (one_expert,) = evaluate(call, self.task, self.splits["test"], self._cache_of("test"))
-            shape = evaluations["test"].shape
-            alone = self._evaluate_alone(run, "test", shape)
-            held_out = self.splits.get("validation")
-            if held_out is not None:
-                alone_held_out = (
-                    alone if held_out is self.splits["test"] else self._evaluate_alone(run, "validation", shape)
-                )
+                (one_expert,) = evaluate(call, self.task, self.splits[final], self._cache_of(final))
+            shape = evaluations[final].shape
+            alone = self._evaluate_alone(run, final, shape)
+            if "validation" in self.splits:
+                is_final = final == "validation"
+                alone_held_out = alone if is_final else self._evaluate_alone(run, "validation", shape)
         return Trained(
             call.model,
             epoch,
             metrics,
-            evaluations["training"],
-            evaluations["test"],
-            evaluations.get("validation"),
+            {name: evaluations[name] for name in self.splits},
             one_expert,
             alone,
             alone_held_out,
@@ -157,14 +177,14 @@ class Evaluator:
 
     def _oracle(self, model: nn.Module, alone: tuple[ExpertAlone, ...]) -> float | None:
         if isinstance(model, PositionMixture) and isinstance(self.task, Tokens):
-            return position_oracle(alone, self.task, self.splits["test"].labels)
+            return position_oracle(alone, self.task, self.splits[self.of_epoch[0]].labels)
         return oracle(alone)
 
     def untrained_outcome(self, record: RunRecord) -> Trained:
         """The outcome of a model that has no parameters to train."""
-        (evaluations,) = self.evaluate("training", "test", "validation")
+        (evaluations,) = self.evaluate("train", "test", "validation")
         self.check_finite(0, evaluations, 0, 0)
-        record.progress.metrics.append(self.epoch_entry(0, self.summary(evaluations["training"]), evaluations))
+        record.progress.metrics.append(self.epoch_entry(0, self.summary(evaluations["train"]), evaluations))
         record.write_metrics()
         return self.outcome(0, record.progress.metrics, 0, evaluations)
 
@@ -197,8 +217,9 @@ class Evaluator:
     def _cache_of(self, name: str) -> OutputCache | None:
         if not self._caches:
             return None
-        name = next(each for each in ("test", name) if self.splits[each] is self.splits[name])
-        return self.caches.cache_of(self.splits[name], f"{self.data.fingerprint}/{name}")
+        return self.caches.cache_of(
+            self.splits[name], f"{self.data.fingerprint}/{'training' if name == 'train' else name}"
+        )
 
     def _evaluate_alone(self, run: int, name: str, shape: tuple[int, ...]) -> tuple[ExpertAlone, ...]:
         call, split = self.engine.calls[run], self.splits[name]

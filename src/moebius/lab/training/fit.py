@@ -1,7 +1,6 @@
 """Training from Python: the gates over experts that exist, the experts, or both."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,22 +9,21 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset
+from moebius.lab.training.callbacks import CallbackLike, Callbacks, as_callbacks
 from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_data import build_dataset
 from moebius.lab.training.fit_rows import Names
 from moebius.lab.training.fit_settings import fit_settings
+from moebius.lab.training.frozen_experts import FrozenExperts
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.metrics import Metric
-from moebius.lab.training.mixture_parts import MixtureLayer, mixture_layers, trainable_parts
-from moebius.lab.training.outcome import Event, Trained
+from moebius.lab.training.mixture_parts import mixture_layers, trainable_parts
+from moebius.lab.training.outcome import Trained
+from moebius.lab.training.progress import ProgressDisplay
 from moebius.lab.training.settings import Settings, TrainingKeywords
-from moebius.layers.mixture import Mixture
 from moebius.tasks._choice import TaskLike, as_task
-
-log = logging.getLogger("moebius")
 
 
 def fit(
@@ -42,7 +40,9 @@ def fit(
     seed: int = 0,
     folder: Path | str | None = None,
     device: str = "auto",
-    listen: Callable[[Event], None] | None = None,
+    on_epoch: CallbackLike = None,
+    on_step: CallbackLike = None,
+    progress: bool = True,
     settings: Settings | Mapping[str, Any] | None = None,
     **training: Unpack[TrainingKeywords],
 ) -> Trained:
@@ -73,14 +73,18 @@ def fit(
             0 for none: then the last epoch's weights are kept. A `moebius.lab.data` set brings its own.
         task: what is learned: a kind of room `tasks`, such as "regression", a mapping of it with keywords, an object,
             or a function (output, target) → loss of each row.
-        test: test rows, which decide nothing; the outcome's `test` are the held-out rows without them.
+        test: test rows, which decide nothing.
         inputs, target: names of columns, for data that have some: one, several, or a mapping of own names to them.
         metrics: name → function (outputs of all rows, targets) → a number, such as an object of torchmetrics; computed
             on held-out and test rows after every epoch.
         seed: of the order of rows and everything random in training.
         folder: where checkpoints go: the same call goes on from them. None keeps nothing.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        listen: receives the events; without it epochs go to the logger "moebius".
+        on_epoch, on_step: functions that receive a `Moment` (epoch, step, metrics by name, model, learning rates)
+            after every epoch and for every step, or several. One that returns True ends the training: the epoch under
+            way is evaluated as it is. Figures of steps are read a few times a second, so that no step waits for them:
+            `on_step` then hears of all steps since the last time, in order, with the model as it is.
+        progress: whether a terminal or a notebook shows the progress; epochs go to the logger "moebius" either way.
         settings: how to train, as in a recipe's `training`: a mapping or a `Settings`.
         training: fields of `moebius.lab.training.settings.Settings`, laid over `settings`: epochs, batch_size,
             optimizer, losses, augment, gate, experts, watch and more. Short forms are `lr` for the optimizer's, a
@@ -89,9 +93,10 @@ def fit(
             is "fp32".
 
     Returns:
-        The outcome: `test` (predictions, losses, gate weights of the test rows), `metrics` by epoch, which `frame()`
-        gives as a DataFrame, each expert by itself (`alone`), and the score of a perfect choice among them (`oracle`).
-        The last two, and `one_expert`, are empty where the model is no mixture itself.
+        The outcome: `train`, `validation` and, where test rows are given, `test` (predictions, losses, gate weights of
+        the rows); `metrics` by epoch, which `frame()` gives as a DataFrame; each expert by itself (`alone`), and the
+        score of a perfect choice among them (`oracle`), on the test rows, or else on the held-out ones. The last two,
+        and `one_expert`, are empty where the model is no mixture itself.
 
     Raises:
         ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
@@ -104,7 +109,7 @@ def fit(
         >>> experts = [nn.Linear(4, 2), nn.Linear(4, 2)]
         >>> moe = mb.Mixture(mb.gates.Linear(4, 2), experts, combine=mb.LogMixture())
         >>> fitted = fit(moe, (x, (x[:, 0] > 0).long()), epochs=30, lr=0.03, losses=[(mb.losses.batch_entropy, 0.01)])
-        >>> fitted.test.accuracy > 0.8
+        >>> fitted.validation.accuracy > 0.8
         True
 
     Reference: ours.
@@ -122,17 +127,20 @@ def fit(
         rule = "must hold rows out, for patience, plateau and watch decide by them"
         raise ArgumentError("validation", rule, validation, "validation=0.1")
     devices = range(torch.cuda.device_count()) if device == "cuda" else ()
+    frozen = FrozenExperts(model, trains == "gate")
+    callbacks = Callbacks(as_callbacks("on_epoch", on_epoch), as_callbacks("on_step", on_step), frozen.unwrapped)
     with (
         torch.random.fork_rng(devices),
         TemporaryDirectory() as temporary,
         _restored(model, checked.optimizer.kind),
-        _frozen_experts(model, trains),
+        frozen.wrapped(),
+        ProgressDisplay(checked.epochs, progress) as display,
     ):
         if not any(values for name, values in trainable_parts(model).items() if not getattr(checked, name).freeze):
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         run_folder = Path(temporary if folder is None else folder)
-        member = Member(lambda: model, checked, seed, run_folder, listen or _log_event)
+        member = Member(lambda: model, checked, seed, run_folder, display.show, callbacks)
         path = run_folder / "state" / "checkpoint.safetensors"
         ((_, trained),) = Loop([member], dataset, path, device, task=learned, metrics=metrics or {}).train()
     model.eval()
@@ -158,32 +166,3 @@ def _restored(model: nn.Module, optimizer: object) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for group, rate in zip((group for group in groups if "lr" in group), rates, strict=True):
             group["lr"] = rate
-
-
-@contextmanager
-def _frozen_experts(model: nn.Module, trains: str) -> Iterator[None]:
-    """With trains="gate", experts stand in frozen adapters inside the block, so that their outputs can be cached."""
-    mixtures = [layer for layer in mixture_layers(model) if isinstance(layer, Mixture)]
-    wrapped: list[tuple[nn.ModuleList, int, nn.Module]] = []
-    try:
-        for mixture in mixtures if trains == "gate" else ():
-            if not isinstance(mixture.experts, nn.ModuleList):
-                continue  # a stack's experts compute as one, which costs less than looking them up one by one
-            for number, expert in enumerate(mixture.experts):
-                if not any(isinstance(module, Adapter | MixtureLayer) for module in expert.modules()):
-                    wrapped.append((mixture.experts, number, expert))
-        adapters = {expert: Adapter(expert, frozen=True) for _, _, expert in wrapped}
-        for experts, number, expert in wrapped:
-            experts[number] = adapters[expert]
-        yield
-    finally:
-        for experts, number, expert in wrapped:
-            experts[number] = expert
-
-
-def _log_event(event: Event) -> None:
-    if event.kind == "note":
-        log.info("%s", event.text)
-    elif event.kind == "epoch":
-        figures = (event.epoch, event.score_name, event.score, event.loss, event.test_score)
-        log.info("epoch %d: training %s %.3f, loss %.3f; held out %.3f", *figures)

@@ -28,7 +28,7 @@ def build_dataset(
 ) -> Dataset:
     """The data set of rows in any form that `read_rows` takes.
 
-    Without test rows the held-out rows are also the test rows, or the training rows where none are.
+    Without test rows the held-out rows stand for them (`has_test` is false), or the training rows where none are.
 
     Arguments:
         model: its outputs tell whether targets fit.

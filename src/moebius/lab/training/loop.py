@@ -3,34 +3,30 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from moebius.core.routing import Router
 from moebius.kit.errors import TrainingError
-from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch, Batches
-from moebius.lab.data.nested import map_nested
-from moebius.lab.data.split import Dataset
-from moebius.lab.training.annealing import Annealing
+from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.checkpoint import restore, save
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.evaluator import Evaluations, Evaluator
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.nonfinite_error import nonfinite_error
-from moebius.lab.training.objective import Objective
-from moebius.lab.training.optimizer import PartSchedule, build_optimizer, set_modes
+from moebius.lab.training.optimizer import learning_rates, set_modes
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
-from moebius.lab.training.penalty import kernels
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
-from moebius.lab.training.step_figures import NotFinite, StepFigures
+from moebius.lab.training.settings import Watch
+from moebius.lab.training.step_figures import NotFinite
+from moebius.lab.training.updater import Updater
 from moebius.tasks import Classification
 from moebius.tasks._task import Task
 
@@ -79,28 +75,23 @@ class Loop:
         self.engine = engine = Engine(members, device)
         first = engine.models[0]
         self.task = (Classification() if task is None else task).for_model(first).for_data(data.train.labels)
-        penalised = [] if settings.l2 is None else kernels(first, settings.l2.layers)
-        stacked = [engine.stacked(kernel) for kernel in penalised]  # type: ignore[arg-type]
-        self.objective = Objective(self.task, [member.settings for member in members], stacked)
-        self.annealing = Annealing(engine.call.model, settings.router)
-        is_trainable = any(engine.trained.values())
-        self.optimizer = build_optimizer(first, settings, engine.trained) if is_trainable else None
-        self.part_schedule = None
-        if self.optimizer is not None:
-            self.part_schedule = PartSchedule(self.optimizer, engine.trained, settings)
-        self.leaves = list(engine.parameters.values())
-        self.routers = [module for module in engine.call.model.modules() if isinstance(module, Router)]
+        hears_steps = any(each.callbacks and each.callbacks.on_step for each in self.members)
+        self.updater = Updater(engine, members, self.task, hears_steps)
+        self.optimizer, self.part_schedule = self.updater.optimizer, self.updater.part_schedule
+        self.leaves, self.figures = self.updater.leaves, self.updater.figures
         data = data.to(engine.device)
-        self.rows = TrainingRows(data.train, settings, members[0].seed, is_trainable)
+        self.rows = TrainingRows(data.train, settings, members[0].seed, self.optimizer is not None)
         caches = OutputCaches(engine.call, store)
         self.evaluator = Evaluator(engine, self.task, data, caches, settings.remember, metrics)
-        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
-        facts = (self.steps_per_epoch, self.task.score_name, data.validation is not None)
-        self.records = [RunRecord(member.folder, member.settings, *facts, member.listen) for member in members]
+        self.steps_per_epoch = math.ceil(len(data.train) / self.rows_per_step)
+        watch = self.evaluator.resolve_watch(settings.watch or Watch())
+        facts = (self.steps_per_epoch, self.task.score_name, watch)
+        self.records = [
+            RunRecord(member.folder, member.settings, *facts, member.listen, member.callbacks) for member in members
+        ]
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
         self.active_runs = list(range(len(members)))
-        self.figures = StepFigures()
         # Up to this step figures are read before the update: there is no checkpoint to go back to.
         self.careful_until = 1
         self.evaluations: list[Evaluations] = []  # at the end of the last epoch
@@ -141,7 +132,7 @@ class Loop:
             return
         epochs = {run: self.records[run].restore_reported_epoch(self.engine.models[run]) for run in self.active_runs}
         last_evaluations = self.evaluations if set(epochs.values()) == {self.clock.progress.epoch} else []
-        evaluations = self.evaluator.evaluate("training", *(() if last_evaluations else ("test", "validation")))
+        evaluations = self.evaluator.evaluate("train", *(() if last_evaluations else ("test", "validation")))
         uses_cache = bool(self.evaluator.training_cache(self.rows).tables)
         for run in reported:
             of_run = {**(last_evaluations[run] if last_evaluations else {}), **evaluations[run]}
@@ -159,25 +150,28 @@ class Loop:
         clock, settings, runs = self.clock.progress, self.settings, len(self.members)
         split, first_row = self.rows.of(clock.epoch)
         cache = self.evaluator.training_cache(self.rows)
-        seeds = [member.seed for member in self.members]
-        batches = Batches(
-            split, settings.batch_size, seeds, clock.epoch, clock.batch, channels_last=self.engine.call.channels_last
-        )
+        batches = self._batches(split)
         begun = last_save = last_event = time.monotonic()
         rows_before = clock.rows
         seconds_before = self.clock.timing.before(clock.epoch + 1) if clock.batch else 0.0
         modes = None
-        for batch in batches:
+        while clock.batch < self.steps_per_epoch and not self.clock.is_stopped:
             epoch = clock.epoch + clock.batch / self.steps_per_epoch
             if (new_modes := (settings.gate.trains(epoch), settings.experts.trains(epoch))) != modes:
                 set_modes(self.engine.call.model, settings, epoch)
                 modes = new_modes
-            with cache.serve_rows(batch.rows + first_row):
-                self._step(batch, epoch)
+            rows = min(self.rows_per_step, len(split) - clock.batch * self.rows_per_step)
+            check = self._check_batch if clock.step < self.careful_until else None
+
+            def serve(batch: Batch) -> AbstractContextManager[None]:
+                return cache.serve_rows(batch.rows + first_row)
+
+            step_batches = islice(batches, settings.accumulate)
+            self.updater.update(step_batches, rows, epoch, self.clock, self.active_runs, serve, check)
             if not self.active_runs:
                 return
             for run in self.active_runs:
-                self.records[run].count_step(len(batch) // runs)
+                self.records[run].count_step(rows)
             clock = self.clock.progress
             now = time.monotonic()
             # The first step is saved at once: whoever saw a run train finds it resumable.
@@ -191,58 +185,48 @@ class Loop:
                     last_save = now
                 for run in self.active_runs:  # so that a listener hears of every checkpoint
                     self.records[run].notify("step", rate)
+                if self._call_step_callbacks():
+                    modes = None  # a callback may have changed them
                 last_event = now
         self._read_figures()
+        self._call_step_callbacks()
         seconds = time.monotonic() - begun
         self.rate = runs * (clock.rows - rows_before) / seconds
         # A run's share of the time: the shares of all runs add up to the time that has passed.
         self._log_time(clock.epoch + 1, seconds_before + seconds / runs, self.rate)
 
-    def _step(self, batch: Batch, epoch: float) -> None:
-        """One update of every run that has not failed."""
-        assert self.optimizer is not None
-        assert self.part_schedule is not None
-        settings, record, runs = self.settings, self.clock, len(self.members)
-        plateau = record.watch.plateau
-        self.part_schedule.apply(epoch, record.watch_state.scale, plateau.least if plateau is not None else 0.0)
-        if settings.augment and settings.views is None:
-            batch = replace(batch, x=apply_augmentations(batch.x, settings.augment))
-        recorder, objective = self.engine.recorder, self.objective
-        recording = recorder.recording(objective.needs_outputs) if objective.needs_routings else nullcontext({})
-        with self.annealing.at(epoch), recording as log:
-            output = self.engine.call(batch.x, batch.domains)
-        terms = objective(output, batch.labels, self.engine.run_logs(log), epoch)
-        scores = self.task.row_scores(map_nested(output, Tensor.detach), batch.labels).view(runs, -1).sum(1)
-        step = record.progress.step + 1
-        self.figures.add(step, len(batch) // runs, terms, scores)
-        if step <= self.careful_until:
-            self._check_step(batch, terms)
-        for parameter in self.leaves:
-            parameter.grad = None
-        losses = [terms[run]["loss"] for run in self.active_runs]
-        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum() if losses else None
-        if total is not None and total.requires_grad:  # not so before any part's start_epoch
-            total.backward()
-            if settings.clip_norm is not None:
-                self.engine.clip_gradients(settings.clip_norm)
-            self.optimizer.step()
-        # Also where nothing trains yet: a checkpoint holds no counts.
-        with self.annealing.at(epoch):
-            for router in self.routers:
-                router.step()
+    def _batches(self, split: Split) -> Iterator[Batch]:
+        """The batches of the epoch under way that no finished step had."""
+        clock, size = self.clock.progress, self.settings.batch_size
+        seeds = [member.seed for member in self.members]
+        done = min(clock.batch * self.settings.accumulate, math.ceil(len(split) / size))
+        return iter(Batches(split, size, seeds, clock.epoch, done, channels_last=self.engine.call.channels_last))
 
-    def _check_step(self, batch: Batch, terms: Sequence[dict[str, Tensor]]) -> None:
-        """Read the figures of a step before its update: runs of which one is not finite fail."""
-        (figures,) = self.figures.take()
+    def _call_step_callbacks(self) -> bool:
+        """Tell callbacks of the steps that were read; whether there are any callbacks."""
         for run in self.active_runs:
-            record = self.records[run]
-            if figures.are_finite(run):
-                record.count_figures(run, figures)
-                continue
-            rows = batch.of_run(run, len(self.members))
-            parts = {name: term for name, term in terms[run].items() if name != "loss"}
-            moment = (record.progress.epoch + 1, figures.step)
-            self._fail(run, nonfinite_error(self.engine.models[run], rows, parts, *moment))
+            self.records[run].call_step_callbacks(self.engine.device)
+        return any(self.records[run].callbacks.on_step for run in self.active_runs)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one run in a step, but for the last of an epoch."""
+        return self.settings.batch_size * self.settings.accumulate
+
+    def _check_batch(self, batch: Batch, terms: Sequence[dict[str, Tensor]]) -> Sequence[int]:
+        """Read the terms of a batch before its backward pass: runs of which one is not finite fail.
+
+        Returns:
+            The runs that have not failed.
+        """
+        for run in self.active_runs:
+            if not torch.stack([value.detach() for value in terms[run].values()]).isfinite().all():
+                rows = batch.of_run(run, len(self.members))
+                parts = {name: term for name, term in terms[run].items() if name != "loss"}
+                progress = self.records[run].progress
+                moment = (progress.epoch + 1, progress.step + 1)
+                self._fail(run, nonfinite_error(self.engine.models[run], rows, parts, *moment))
+        return self.active_runs
 
     def _read_figures(self) -> None:
         """Add the figures of the steps since the last reading to the progress.
@@ -254,12 +238,13 @@ class Loop:
             for run in self.active_runs:
                 if not figures.are_finite(run):
                     raise NotFinite(figures.step)
-                self.records[run].count_figures(run, figures)
+                self.records[run].count_figures(run, figures, self.engine.models[run])
 
     def _end_epoch(self) -> None:
+        assert self.optimizer is not None
         if not self.active_runs:
             return
-        self.evaluations = self.evaluator.evaluate("test", "validation")
+        self.evaluations = self.evaluator.evaluate(*self.evaluator.of_epoch)
         for run in self.active_runs:
             record, evaluations = self.records[run], self.evaluations[run]
             epoch = record.progress.epoch + 1
@@ -271,6 +256,10 @@ class Loop:
                 entry = self.evaluator.epoch_entry(epoch, record.training_figures(), evaluations)
                 record.close_epoch(entry, self.engine.models[run], self.rate)
         self._save()
+        for run in self.active_runs:
+            record, model = self.records[run], self.engine.models[run]
+            if record.callbacks.on_epoch:
+                record.call_epoch_callbacks(model, learning_rates(self.optimizer), self.engine.device)
 
     def _fail(self, run: int, error: TrainingError) -> None:
         self.failures[run] = error

@@ -159,6 +159,17 @@ class PartSchedule:
                     parameter.grad = None
 
 
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rate that each parameter group has now, by the group's name, or its number where it has none.
+
+    Example:
+        >>> learning_rates(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5))
+        {'0': 0.5}
+    """
+    groups = enumerate(optimizer.param_groups)
+    return {str(group.get("name", number)): float(group["lr"]) for number, group in groups if "lr" in group}
+
+
 def set_modes(model: nn.Module, settings: Settings, epoch: float | int) -> None:
     """Training mode, but evaluation mode for the parts that are not updated at `epoch`.
 

@@ -1,6 +1,7 @@
 """The events of a training that goes on, and the outcome of one that is finished."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import nn
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.summary import html_summary, text_summary
+
+_NOUNS = {"validation": "held-out", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Event:
         step: finished steps of all epochs; `steps`: how many there are, if training does not end earlier.
         score, loss: of the epoch so far, measured before each update.
         images_per_second: of this session so far.
-        test_score: at an epoch's end.
+        test_score, validation_score: at an epoch's end, where there are such rows.
         score_name: what the score is: "accuracy", or that of another task.
         text: of a note.
     """
@@ -35,23 +38,25 @@ class Event:
     test_score: float | None = None
     score_name: str = "accuracy"
     text: str = ""
+    validation_score: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
 class Trained:
     """A finished run: the model of the reported epoch, and its outputs for the rows of all splits.
 
+    The *final rows* are the test rows; where there are none, the held-out rows, and without these the training rows.
+
     Arguments:
         model: of the reported epoch.
         epoch: the reported epoch; 0 where there was nothing to train.
         metrics: one entry per epoch.
-        train, test: the training rows and the test rows.
-        validation: the held-out rows, if there are any.
-        one_expert: the test rows, each with exactly one expert; None for a single expert, and for a model that is no
+        evaluations: "train", "validation" if rows are held out, and "test" if there are test rows.
+        one_expert: the final rows, each with exactly one expert; None for a single expert, and for a model that is no
             mixture itself.
-        alone: each expert by itself on the test rows; empty where `one_expert` is None.
+        alone: each expert by itself on the final rows; empty where `one_expert` is None.
         alone_held_out: each expert by itself on the held-out rows.
-        oracle: mean over test rows of the best expert's score: for classes, the share that at least one expert
+        oracle: mean over the final rows of the best expert's score: for classes, the share that at least one expert
             classifies right by itself; None where `alone` is empty.
         remembered: whether the outputs of frozen experts for the training rows were computed once.
     """
@@ -59,9 +64,7 @@ class Trained:
     model: nn.Module
     epoch: int
     metrics: list[dict[str, Any]]
-    train: Evaluation
-    test: Evaluation
-    validation: Evaluation | None = None
+    evaluations: Mapping[str, Evaluation]
     one_expert: Evaluation | None = None
     alone: tuple[ExpertAlone, ...] = ()
     alone_held_out: tuple[ExpertAlone, ...] = ()
@@ -72,6 +75,38 @@ class Trained:
     def reported(self) -> dict[str, Any]:
         """The metrics of the reported epoch."""
         return next(entry for entry in self.metrics if entry["epoch"] == self.epoch)
+
+    @property
+    def train(self) -> Evaluation:
+        """The training rows."""
+        return self.evaluations["train"]
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """The held-out rows, which decide which epoch is reported; None where there are none."""
+        return self.evaluations.get("validation")
+
+    @property
+    def test(self) -> Evaluation:
+        """The test rows, which decide nothing.
+
+        Raises:
+            AttributeError: there are none.
+        """
+        if "test" not in self.evaluations:
+            rows = f"; fitted.{self.final_name} are the {_NOUNS[self.final_name]} rows"
+            raise AttributeError(f"no test rows were given: mb.fit(…, test=(x, y)){rows}")
+        return self.evaluations["test"]
+
+    @property
+    def final_name(self) -> str:
+        """Which rows are the final ones: "test", "validation" or "train"."""
+        return next(name for name in ("test", "validation", "train") if name in self.evaluations)
+
+    @property
+    def final(self) -> Evaluation:
+        """The final rows, of which `one_expert`, `alone` and `oracle` are."""
+        return self.evaluations[self.final_name]
 
     def frame(self) -> Any:
         """The epochs as a DataFrame: loss, score and metrics of each split, and the terms of the loss."""
@@ -89,16 +124,13 @@ class Trained:
         return f"Trained {type(self.model).__name__}, epoch {self.epoch} of {self.metrics[-1]['epoch']}"
 
     def _figures(self) -> list[tuple[str, str]]:
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        if self.validation is self.test:
-            splits = {"train": self.train, "held out": self.test}
-        scores = [f"{name} {rows.score:.3f}" for name, rows in splits.items() if rows is not None]
-        figures = [(self.test.score_name, ", ".join(scores))]
+        scores = [f"{name} {rows.score:.3f}" for name, rows in self.evaluations.items()]
+        figures = [(self.final.score_name, ", ".join(scores))]
         if self.alone:
             best = max(self.alone, key=lambda expert: expert.score)
             figures.append(("best single expert", f"{best.score:.3f} ({' and '.join(best.paths[:2])})"))
         if self.oracle is not None:
             figures.append(("oracle", f"{self.oracle:.3f}"))
-        if self.test.gates:
-            figures.append(("experts used per row", self.test.describe_gates()))
+        if self.final.gates:
+            figures.append(("experts used per row", self.final.describe_gates()))
         return figures

@@ -2,14 +2,17 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from moebius.kit.files import write_text
+from moebius.lab.training.callbacks import Callbacks, Moment, flat_metrics
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
+from moebius.lab.training.measure import read_measure
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings, Watch
 from moebius.lab.training.step_figures import Figures
@@ -25,8 +28,12 @@ class RunRecord:
         settings: how the run is trained.
         steps_per_epoch: steps over all training rows.
         score_name: of the task's score, in metrics.
-        has_validation: whether held-out rows decide which epoch is best.
+        watch: how held-out rows decide which epoch is best; None where there are none.
         listen: receives the events.
+        callbacks: of the run's user.
+
+    Attributes:
+        is_stopped: whether a callback has ended the training.
     """
 
     def __init__(
@@ -35,34 +42,65 @@ class RunRecord:
         settings: Settings,
         steps_per_epoch: int,
         score_name: str,
-        has_validation: bool,
+        watch: Watch | None,
         listen: Callable[[Event], None] = lambda event: None,
+        callbacks: Callbacks | None = None,
     ):
         self.folder, self.settings, self.steps_per_epoch = folder, settings, steps_per_epoch
-        self.score_name, self.has_validation, self.listen = score_name, has_validation, listen
-        self.watch = settings.watch or Watch()
+        self.score_name, self.has_validation, self.listen = score_name, watch is not None, listen
+        self.watch = watch or settings.watch or Watch()
         self.best_path = folder / "state" / "best.safetensors"
         self.timing = Timing(folder)
         self.progress = Progress()
         self.watch_state = WatchState()
+        self.callbacks, self.is_stopped = callbacks or Callbacks(), False
+        # The steps of which callbacks have not heard, and the last one of which they have.
+        self.unheard: list[Moment] = []
+        self.last_heard = 0
 
     def resume(self, progress: Progress) -> None:
         """Go on from a checkpoint's progress."""
         self.progress = progress
         self.watch_state = self._compute_watch_state()
 
-    def count_figures(self, run: int, figures: Figures) -> None:
-        """Add the figures that a step has for the run of this number."""
+    def count_figures(self, run: int, figures: Figures, model: nn.Module) -> None:
+        """Add the figures that a step has for the run of this number; `model` is what callbacks receive."""
         sums = self.progress.terms
         self.progress.score += figures.scores[run]
         self.progress.terms = {
             name: sums.get(name, 0.0) + figures.rows * term for name, term in figures.terms[run].items()
         }
+        # A step that is repeated, to find what broke it, is told once.
+        if self.callbacks.on_step and figures.step > self.last_heard:
+            terms = {name: term for name, term in figures.terms[run].items() if name != "loss"}
+            loss, score = figures.terms[run]["loss"], figures.scores[run] / figures.rows
+            entry = {"train": {self.score_name: score, "loss": loss, "terms": terms}}
+            self.unheard.append(self._moment(model, entry, figures.rates, figures.step))
+            self.last_heard = figures.step
+
+    def _moment(
+        self, model: nn.Module, entry: Mapping[str, Any], rates: Mapping[str, float], step: int, finished: bool = False
+    ) -> Moment:
+        epochs, epoch = self.settings.epochs, self.progress.epoch + (not finished)
+        return Moment(model, epoch, step, epochs, epochs * self.steps_per_epoch, flat_metrics(entry), rates)
+
+    def call_step_callbacks(self, device: torch.device) -> None:
+        """Tell the callbacks of all steps that were counted since the last call."""
+        moments, self.unheard = self.unheard, []
+        if self.callbacks.call(moments, self.callbacks.on_step, device):
+            self.is_stopped = True
+
+    def call_epoch_callbacks(self, model: nn.Module, rates: Mapping[str, float], device: torch.device) -> None:
+        """Tell the callbacks of the epoch that was closed last."""
+        progress = self.progress
+        moments = [self._moment(model, progress.metrics[-1], rates, progress.step, finished=True)]
+        if self.callbacks.call(moments, self.callbacks.on_epoch, device):
+            self.is_stopped = True
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last epoch is finished."""
-        return self.progress.epoch >= self.settings.epochs or self.watch_state.ends
+        """Whether the last epoch is finished, or training ends earlier."""
+        return self.progress.epoch >= self.settings.epochs or self.watch_state.ends or self.is_stopped
 
     def count_step(self, rows: int) -> None:
         """Count a finished step of so many rows."""
@@ -97,7 +135,8 @@ class RunRecord:
                 save_weights(self.best_path, model)
             elif progress.best is not None and self.watch.restart:
                 restore_weights(self.best_path, model)
-        self.notify("epoch", rate, entry["test"][self.score_name])
+        scores = {f"{name}_score": entry[name][self.score_name] for name in ("test", "validation") if name in entry}
+        self.notify("epoch", rate, **scores)
         progress.batch = progress.rows = 0
         progress.score, progress.terms = 0, {}
         self.write_metrics()
@@ -114,7 +153,14 @@ class RunRecord:
         lines = "".join(f"{json.dumps(entry)}\n" for entry in self.progress.metrics)
         write_text(self.folder / "metrics.jsonl", lines)
 
-    def notify(self, kind: str, rate: float = math.nan, test_score: float | None = None, text: str = "") -> None:
+    def notify(
+        self,
+        kind: str,
+        rate: float = math.nan,
+        test_score: float | None = None,
+        validation_score: float | None = None,
+        text: str = "",
+    ) -> None:
         """Send the listener an event with the run's progress."""
         progress = self.progress
         rows = max(progress.rows, 1)
@@ -130,11 +176,12 @@ class RunRecord:
                 test_score=test_score,
                 score_name=self.score_name,
                 text=text,
+                validation_score=validation_score,
             )
         )
 
     def _compute_watch_state(self) -> WatchState:
         if not self.has_validation:
             return WatchState()
-        measure = "loss" if self.watch.measure == "loss" else self.score_name
-        return watch_state([entry["validation"][measure] for entry in self.progress.metrics], self.watch)
+        values = [read_measure(entry["validation"], self.watch.measure) for entry in self.progress.metrics]
+        return watch_state(values, self.watch)

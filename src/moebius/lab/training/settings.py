@@ -53,14 +53,17 @@ class Watch(Strict):
     """What the held-out rows decide at the end of each epoch: the weights of the best epoch are kept.
 
     Arguments:
-        measure: what makes an epoch better, accuracy or loss.
+        measure: what makes an epoch better: loss, score, or any other figure of the held-out rows by its name, such as
+            accuracy or a metric of the task.
+        mode: whether more or less of it is better, max or min; null for what its name tells.
         patience: training ends after this many epochs without a better one; null trains all epochs.
         plateau: how learning rates fall without progress; null to leave them.
         above: only an epoch with a measure above this counts as the best; null for any.
         restart: whether every epoch begins from the best weights so far; the optimizer's state stays as it is.
     """
 
-    measure: Literal["accuracy", "score", "loss"] = "accuracy"
+    measure: str = Field(default="score", min_length=1)
+    mode: Literal["max", "min"] | None = None
     patience: AtLeastOne | None = None
     plateau: Plateau | None = None
     above: float | None = None
@@ -88,7 +91,8 @@ class Settings(Strict):
 
     Arguments:
         epochs: number of passes over the training rows, at least 1.
-        batch_size: rows in a step, at least 1.
+        batch_size: rows in a batch, at least 1.
+        accumulate: batches in a step, at least 1: their gradients add up to that of one batch of all their rows.
         optimizer: what updates the parameters.
         gate: what applies to the gates and routers alone.
         experts: what applies to the experts alone.
@@ -119,6 +123,7 @@ class Settings(Strict):
 
     epochs: AtLeastOne = 20
     batch_size: AtLeastOne = 128
+    accumulate: AtLeastOne = 1
     optimizer: Annotated[OptimizerChoice, place_of("optimizer")] = OptimizerChoice()
     gate: Part = Part()
     experts: Part = Part()
@@ -160,6 +165,7 @@ class TrainingKeywords(TypedDict, total=False):
 
     epochs: int
     batch_size: int
+    accumulate: int
     optimizer: OptimizerLike | OptimizerChoice
     lr: AmountLike | None
     gate: Mapping[str, Any] | Part

@@ -29,8 +29,8 @@ def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
     anew; after `patience` training ends.
 
     Arguments:
-        values: score or loss on the held-out rows, one per epoch.
-        watch: the rules.
+        values: the measure on the held-out rows, one per epoch.
+        watch: the rules; without a mode, less is better of "loss" alone.
 
     Example:
         >>> from moebius.lab.training.settings import Plateau
@@ -39,7 +39,8 @@ def watch_state(values: Sequence[float], watch: Watch) -> WatchState:
 
     Reference: the rules of study 3; Keras' ReduceLROnPlateau, EarlyStopping and ModelCheckpoint.
     """
-    sign = -1.0 if watch.measure == "loss" else 1.0
+    mode = watch.mode or ("min" if watch.measure == "loss" else "max")
+    sign = -1.0 if mode == "min" else 1.0
     least = -float("inf") if watch.above is None else sign * watch.above
     best, top, scale, idle, flat = None, -float("inf"), 1.0, 0, 0
     for epoch, value in enumerate(values, 1):
