@@ -6,6 +6,7 @@ import torch
 from moebius.core.recording import record
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.resolve import resolve
+from moebius.lab.model.shapes import row_shape
 from moebius.lab.recipe.check import guess_facts
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.schema import Variant
@@ -18,7 +19,8 @@ from moebius.lab.training.settings import Settings
 from moebius.lab.yaml_text import write_yaml
 from moebius.storage.spec import describe
 from moebius.storage.tensors import stored_tensors
-from moebius.tasks import Classification
+from moebius.tasks._choice import as_task
+from moebius.tasks.multi_task import MultiTask
 
 NAMES = (
     *("cnn-experts", "expert-count", "linear-experts", "one-active", "quickstart", "unlike-experts"),
@@ -57,10 +59,10 @@ def test_a_resolved_recipe_says_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_variant_is_built_and_run_for_a_step(name):
     recipe = load_recipe(name)
-    facts = guess_facts(recipe.data.model_dump())
+    task = as_task(recipe.task)
+    facts = guess_facts(recipe.data.model_dump(), task)
     torch.manual_seed(0)
-    x = torch.rand(2, facts["channels"], facts["size"], facts["size"])
-    labels = torch.tensor([0, facts["classes"] - 1])
+    x = torch.rand(2, *row_shape(facts))
     domain = torch.tensor([0, facts["domains"] - 1])
     specs = stage_specs(recipe.stages, facts)
     for variant in (*recipe.stages, *recipe.variants):
@@ -68,17 +70,28 @@ def test_every_variant_is_built_and_run_for_a_step(name):
         model = build_model(variant.model, own, StageNetworks(specs))
         assert without_stages(describe(model)) == without_stages(resolve(variant.model, own, specs))
         settings = Settings.model_validate(variant.training.model_dump())
-        objective = Objective(Classification().for_model(model), [settings])
+        objective = Objective(task.for_model(model), [settings])
         with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
             output = model(x, {"domain": domain})
-        total = objective(output, labels % own["classes"], [log], 0.0)[0]["loss"]
-        assert output.shape == (2, own["classes"])
+        target = make_target(task, own)
+        task.check(output, target)
+        total = objective(output, target, [log], 0.0)[0]["loss"]
         assert total.isfinite()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         assert total.requires_grad == bool(trained)
         if trained:
             total.backward()
             assert all(parameter.grad.isfinite().all() for parameter in trained if parameter.grad is not None)
+
+
+def make_target(task, facts):
+    """Targets of two rows, the first and the last class among them."""
+    if isinstance(task, MultiTask):
+        return {name: make_target(each, {"classes": facts["outputs"][name]}) for name, each in task.tasks.items()}
+    if task.target_type == "numbers":
+        return torch.randn(2)
+    labels = torch.tensor([0, facts["classes"] - 1])
+    return labels.view(2, 1, 1).expand(2, *facts["positions"]) if "positions" in facts else labels
 
 
 def without_stages(spec):
