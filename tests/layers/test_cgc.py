@@ -183,7 +183,6 @@ def test_a_folder_saved_is_the_layer_loaded(tmp_path):
         ({"gates": {"shared": nn.Linear(4, 4)}}, "gates: needs at least one task"),
         ({"experts": {"click": [nn.Linear(4, 6)]}}, "experts: needs an entry for each of click, price"),
         ({"experts": {"click": [nn.Linear(4, 6)], "price": []}}, r"experts\.price: needs at least one expert"),
-        ({"shared": []}, "shared: needs at least one expert"),
         (
             {"towers": {"click": nn.Identity(), "price": nn.Identity(), "shared": nn.Identity()}},
             "towers: needs an entry for each of click, price",
@@ -216,3 +215,17 @@ def test_what_a_call_refuses():
         wide(random_rows(30, 4))
     with pytest.raises(ArgumentError, match=r"^gates\.price: must give one score for each of its 4 experts"):
         CGC({**layer.gates, "price": nn.Linear(4, 9).double()}, layer.experts, layer.shared)(random_rows(30, 4))
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_without_shared_experts_each_task_is_a_mixture_of_its_own(router):
+    torch.manual_seed(0)
+    gates = {task: nn.Linear(4, 2).double() for task in TASKS}
+    own = {task: [make_body().double() for _ in range(2)] for task in TASKS}
+    layer = CGC(gates, own, router=ROUTERS[router]())
+    assert layer.expert_paths("click") == ["experts.click.0", "experts.click.1"]
+    x = random_rows(30, 4)
+    outputs = layer(x)
+    for task in TASKS:
+        alone = mb.Mixture(gates[task], own[task], router=ROUTERS[router]())
+        torch.testing.assert_close(outputs[task], alone(x))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from moebius.kit.errors import DataError
 from moebius.lab.data.decode import decode_rows
@@ -55,3 +56,29 @@ def test_a_bad_row_is_refused_with_file_row_and_reason(image, label, reason):
 def test_a_truncated_image_is_refused(make_png):
     with pytest.raises(DataError, match=r"^f.parquet: row 7: the image cannot be decoded"):
         decode_rows(make_rows(RawRow(make_png(0, 32)[:-25], 0, "f.parquet", 7)), ("no",), 2, "grey")
+
+
+def test_a_class_for_each_pixel_is_that_of_the_nearest_one():
+    pixels = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [-100, -100, 2, 2], [-100, -100, 2, 2]])
+    rows = make_rows(RawRow(np.zeros((4, 4), np.uint8), pixels, "f", 0))
+    for size in (2, 4, 8):
+        _, labels = decode_rows(rows, ("a", "b", "c"), size, "grey")
+        assert labels.shape == (1, size, size)
+        assert labels[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 1, -100, 2]
+    assert torch.equal(decode_rows(rows, ("a", "b", "c"), 4, "grey")[1][0], torch.from_numpy(pixels))
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (np.full((2, 2), 2), "the label of pixels holds 2, needs .* numbers 0 … 1, or -100 for none"),
+        (np.full((2, 2, 1), 0), "the label of pixels has shape"),
+        (1, "has a class for each pixel, and rows before it one for the image, or the other way round"),
+    ],
+)
+def test_bad_classes_of_pixels_are_refused(label, reason):
+    first, second = (
+        RawRow(grey_image(0), each, "f", place) for place, each in enumerate((np.zeros((2, 2), int), label))
+    )
+    with pytest.raises(DataError, match=f"^f: row 1: {reason}"):
+        decode_rows(make_rows(first, second), ("no", "yes"), 2, "grey")

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import moebius as mb
-from moebius.kit.errors import ArgumentError, StudyError
+from moebius.kit.errors import ArgumentError, RecipeError, StudyError
 from moebius.lab.cli import app
-from moebius.lab.predict import predict_rows
+from moebius.lab.predict import predict, predict_rows
 
 TRAINING = {"epochs": 15, "batch_size": 32, "optimizer": {"kind": "adam", "lr": 0.01}}
 MODEL = {"gate": {"kind": "table", "hidden": [8]}, "experts": {"kind": "table", "count": 3, "hidden": [16]}}
@@ -149,3 +150,97 @@ def test_stages_of_a_regression_choose_rows_by_domain(tmp_path):
     results = json.loads((folder / "results.json").read_text())
     assert results["runs"][0]["r2"]["test"] > 0.9
     assert {stage["stage"]: stage["classes"] for stage in results["stages"]} == {"r0": [], "r1": [], "r2": []}
+
+
+def test_a_study_of_two_tasks_that_rows_may_lack(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.random((500, 2))
+    frame = pd.DataFrame(
+        {"a": x[:, 0], "b": x[:, 1], "kind": np.where(x[:, 0] > 0.5, "high", "low"), "size": 9 * x[:, 1]}
+    )
+    frame.loc[::7, "kind"], frame.loc[1::7, "size"] = None, np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    layer = {"kind": "multi_gate_mixture", "gates": {"kind": "linear"}, "towers": {"kind": "linear"}}
+    cgc = {**layer, "kind": "cgc", "experts": {"kind": "table", "classes": 4}}
+    recipe = {
+        "name": "two",
+        "data": {"sets": [{"kind": "csv", "path": str(tmp_path / "t.csv"), "target": ["kind", "size"]}]},
+        "task": {"kind": "multi_task", "tasks": {"kind": "classification", "size": "regression"}},
+        "training": {**TRAINING, "losses": [{"kind": "batch_entropy", "weight": 0.01}]},
+        "variants": {
+            "pooled": {"layers": [{**layer, "experts": {"kind": "table", "classes": 4, "count": 3}}]},
+            "apart": {"layers": [cgc], "training": {"losses": []}},
+        },
+    }
+    folder = mb.lab.run(recipe, tmp_path / "study", workers=1)
+    runs = json.loads((folder / "results.json").read_text())["runs"]
+    for run in runs:
+        assert run["metrics"]["test"]["kind_accuracy"] > 0.9
+        assert run["metrics"]["test"]["size_r2"] > 0.9
+    assert list(runs[0]["gates"]) == ["gates.kind", "gates.size"]
+    assert runs[0]["one_expert"]["mean_score"] <= 1
+    page = (folder / "report.html").read_text()
+    assert "pooled, gate gates.size" in page
+    assert "size R²" in page
+    predicted = predict_rows(folder / "pooled" / "seed-0", pd.DataFrame({"a": [0.1, 0.9], "b": [0.5, 1.0]}))
+    assert predicted["kind"].tolist() == ["low", "high"]
+    assert predicted["size"].to_numpy() == pytest.approx([4.5, 9], abs=1)
+    with pytest.raises(RecipeError, match="where the data have the tasks kind with 10, size with 1"):
+        mb.lab.run({**recipe, "variants": {"plain": MODEL}}, tmp_path / "other", workers=1)
+
+
+def test_a_study_of_pixels_leaves_pictures(tmp_path):
+    layer = {"kind": "position_mixture", "gate": {"kind": "unet", "filters": [4]}}
+    recipe = {
+        "name": "pixels",
+        "data": {"sets": [{"kind": "scenes", "scenes": 120}], "size": 16, "validation": 0.1},
+        "task": {"kind": "tokens", "channels": "first"},
+        "training": {**TRAINING, "epochs": 2},
+        "variants": {"by-pixel": {"layers": [{**layer, "experts": {"kind": "unet", "filters": [8], "count": 2}}]}},
+    }
+    folder = mb.lab.run(recipe, tmp_path / "study", workers=1)
+    (run,) = json.loads((folder / "results.json").read_text())["runs"]
+    assert 0 < run["metrics"]["test"]["mean_iou"] < run["token_accuracy"]["test"]
+    assert run["oracle"] >= max(expert["token_accuracy"] for expert in run["experts_alone"])
+    examples = load_file(folder / "by-pixel" / "seed-0" / "examples.safetensors")
+    assert {name: tuple(array.shape) for name, array in examples.items()} == {
+        "images": (6, 1, 16, 16),
+        **dict.fromkeys(("classes", "predictions", "experts"), (6, 16, 16)),
+    }
+    page = (folder / "report.html").read_text()
+    assert "winning experts" in page
+    assert "data:image/png;base64," in page
+    with pytest.raises(StudyError, match="learned tokens, and only a class of each image is printed here"):
+        predict(folder / "by-pixel" / "seed-0", [tmp_path / "a.png"])
+    for task, message in ((None, "rows have a class for each pixel"), ("regression", "has 11 classes")):
+        wrong = {**recipe, "variants": {"plain": {"gate": {"kind": "linear"}, "experts": {"kind": "linear"}}}}
+        wrong = {**wrong, **({"task": task} if task else {})}
+        if task is None:
+            wrong = {name: value for name, value in wrong.items() if name != "task"}
+        with pytest.raises(StudyError, match=message):
+            mb.lab.run(wrong, tmp_path / "wrong", workers=1)
+    last = {**recipe, "task": {"kind": "tokens", "channels": "last"}}
+    with pytest.raises(RecipeError, match="has its classes on another axis than the task says"):
+        mb.lab.run(last, tmp_path / "wrong", workers=1)
+    augmented = {**recipe["training"], "augment": [{"kind": "flip"}]}
+    with pytest.raises(RecipeError, match="changes images, and not the classes of their pixels"):
+        mb.lab.run({**recipe, "training": augmented}, tmp_path / "wrong", workers=1)
+
+
+def test_a_study_of_densities(tmp_path):
+    recipe = {
+        "name": "densities",
+        "data": {"sets": [{"kind": "regimes", "rows": 1500, "regimes": 3}]},
+        "task": "gaussian",
+        "training": TRAINING,
+        "model": {**MODEL, "combine": {"kind": "components"}},
+        "variants": {"one": {"gate": {"kind": "uniform"}, "experts": {"count": 1}}, "soft": {}},
+    }
+    folder = mb.lab.run(recipe, tmp_path / "study", workers=1)
+    runs = {run["variant"]: run for run in json.loads((folder / "results.json").read_text())["runs"]}
+    assert runs["soft"]["information_gain"]["test"] > runs["one"]["information_gain"]["test"] > 0
+    assert runs["soft"]["metrics"]["test"]["coverage_90"] == pytest.approx(0.9, abs=0.08)
+    predicted = predict_rows(folder / "soft" / "seed-0", pd.DataFrame({"x": [0.5, -0.5]}))
+    assert (predicted["y lower"] < predicted["y"]).all()
+    assert (predicted["y"] < predicted["y upper"]).all()
+    assert (predicted["y scale"] > 0).all()

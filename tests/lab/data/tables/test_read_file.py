@@ -86,3 +86,13 @@ def test_files_are_searched_here_and_then_in_the_data_folder(tmp_path, monkeypat
     assert str(here / "none.csv") in caught.value.message
     assert str(data / "none.csv") in caught.value.message
     assert caught.value.fix
+
+
+def test_a_file_of_an_installed_package_is_found_without_importing_it():
+    path = find_file("datasets/data/iris.csv", None, "sklearn")
+    assert path.read_text().startswith("150,4,setosa")
+    with pytest.raises(DataError, match="the package 'sklearn' ships no such file"):
+        find_file("nothing.csv", None, "sklearn")
+    with pytest.raises(DataError, match="the package 'no_such_package', which ships it, is not installed") as caught:
+        find_file("a.csv", None, "no_such_package")
+    assert caught.value.fix == "pip install no_such_package"
