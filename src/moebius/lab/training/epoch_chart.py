@@ -11,7 +11,7 @@ from moebius.kit.registry import did_you_mean
 from moebius.lab.report.figures import COLOURS, HEIGHT, THEME, WIDTH
 from moebius.lab.training.callbacks import flat_metrics
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
 def draw_epochs(metrics: Sequence[Mapping[str, Any]], names: Sequence[str], reported: int) -> Any:
