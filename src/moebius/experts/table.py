@@ -77,7 +77,7 @@ class Table(nn.Module):
         self.residual, self.activation, self.dropout = residual, activation, self.network.dense.dropout
 
     def fit_rows(self, rows: Float[Tensor, "T D"]) -> None:
-        """Make the bins of piecewise numbers those of these rows, which a study does with its training rows."""
+        """Make the bins of piecewise numbers those of these rows; studies and `mb.fit` do it with training rows."""
         self.network.encoder.fit_rows(rows)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:

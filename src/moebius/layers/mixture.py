@@ -27,6 +27,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.html import html_table
 from moebius.kit.registry import find, kinds
 from moebius.layers._expert_pools import drop_selection, find_pool, is_callable_pool
+from moebius.layers._part_inputs import part_inputs
 from moebius.routers.soft import Soft
 
 
@@ -52,11 +53,15 @@ class Mixture(nn.Module):
 
     A gate or an expert whose `forward` has a parameter `context` receives the side information of its rows in it.
 
+    Gate and experts may read different inputs of a row: `moe({"gate": meta, "experts": image})`. A mapping with other
+    names gives the gate, and the experts, the input that their `forward` has a parameter of the name of.
+
     Shapes: x (batch…, features…) → (batch…, outputs…).
 
     Raises:
-        ArgumentError: there are no experts; the gate's scores are not one per row and expert, or its aux is not per
-            row; an expert returns something else than one tensor with its rows, or another shape than the others.
+        ArgumentError: there are no experts; nothing tells which of several inputs is whose; the gate's scores are not
+            one per row and expert, or its aux is not per row; an expert returns something else than one tensor with its
+            rows, or another shape than the others.
 
     Example:
         >>> import torch, moebius as mb
@@ -102,22 +107,21 @@ class Mixture(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "..."],
+        x: Float[Tensor, "..."] | Mapping[str, Any],
         context: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> Any:
         """Run the mixture.
 
         Arguments:
-            x: rows.
+            x: rows, or those of the gate and those of the experts by name.
             context: side information for gates and experts whose forward takes a context: tensors with x's first axis;
                 also `with mb.context(…)`.
             mask: True for real rows, with the batch axes; also `with mb.context(mask=…)`. Padding goes to no expert and
                 counts in no capacity, loss, load or record; its outputs are 0. The gate receives the real rows with one
                 batch axis.
         """
-        rows = self._score_rows(x, context, mask)
-        routing = rows.route(self.router, rows.scores)
+        rows, routing = self._route_rows(x, context, mask)
         with row_context(rows.context):
             # A stack is called like any module, so that its wrappers and hooks act.
             run = _ExpertRun(self, routing)
@@ -130,7 +134,7 @@ class Mixture(nn.Module):
     @torch.no_grad()
     def chosen(
         self,
-        x: Float[Tensor, "..."],
+        x: Float[Tensor, "..."] | Mapping[str, Any],
         context: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> Choice:
@@ -145,8 +149,7 @@ class Mixture(nn.Module):
             >>> moe.chosen(torch.zeros(5, 4))
             Choice(name='stacked', reason='equal experts all run: one product')
         """
-        rows = self._score_rows(x, context, mask)
-        routing = rows.route(self.router, rows.scores)
+        rows, routing = self._route_rows(x, context, mask)
 
         def choose(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)
@@ -154,13 +157,20 @@ class Mixture(nn.Module):
 
         return self.experts(rows.x, choose) if is_callable_pool(self.experts) else choose(self.experts, rows.x)
 
-    def _score_rows(self, x: Tensor, context: Mapping[str, Tensor] | None, mask: Tensor | None) -> ScoredRows:
+    def _route_rows(
+        self, x: Tensor | Mapping[str, Any], context: Mapping[str, Tensor] | None, mask: Tensor | None
+    ) -> tuple[ScoredRows, Routing]:
+        """The experts' rows, and where they go."""
+        gate_x, expert_x = part_inputs(self.gate, self.experts, x) if isinstance(x, Mapping) else (x, x)
         experts = self.count
         width = self.router.gate_outputs(experts)
         rule = f"must give one score for each of the {experts} experts"
         if width != experts:
             rule = f"must give {width} numbers a row, which {type(self.router).__name__} needs for its experts"
-        return score_rows(self.gate, x, context, mask, width, rule, f"gate=mb.gates.Linear(features, experts={width})")
+        fix = f"gate=mb.gates.Linear(features, experts={width})"
+        rows = score_rows(self.gate, gate_x, context, mask, width, rule, fix)
+        routing = rows.route(self.router, rows.scores)
+        return rows if expert_x is gate_x else replace(rows, x=rows.take_rows(expert_x)), routing
 
 
 class _ExpertRun:

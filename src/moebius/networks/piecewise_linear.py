@@ -33,6 +33,8 @@ class PiecewiseLinear(nn.Module):
         >>> encoding.fit_rows(torch.tensor([[0.0], [1.0], [3.0]]))
         >>> encoding.edges
         tensor([[0., 1., 3.]])
+        >>> encoding.is_fitted
+        True
         >>> encoding(torch.tensor([[-1.0], [0.5], [2.0]])).tolist()
         [[-1.0, 0.0], [0.5, 0.0], [1.0, 0.5]]
 
@@ -46,9 +48,17 @@ class PiecewiseLinear(nn.Module):
         super().__init__()
         self.columns, self.bins = positive_integer("columns", columns), positive_integer("bins", bins)
         self.outputs = columns * bins
-        inner = [NormalDist().inv_cdf(place / bins) for place in range(1, bins)]
-        edges = torch.tensor([-3.0, *inner, 3.0])
-        self.register_buffer("edges", edges.repeat(columns, 1))
+        self.register_buffer("edges", self._normal_edges().repeat(columns, 1))
+
+    def _normal_edges(self) -> Float[Tensor, " edges"]:
+        inner = [NormalDist().inv_cdf(place / self.bins) for place in range(1, self.bins)]
+        return torch.tensor([-3.0, *inner, 3.0])
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the edges are those of rows, and no longer those that every encoding begins with."""
+        first = self._normal_edges().to(self.edges).expand_as(self.edges)
+        return not torch.equal(self.edges, first)
 
     @torch.no_grad()
     def fit_rows(self, rows: Float[Tensor, "T columns"]) -> None:

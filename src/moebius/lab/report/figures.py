@@ -85,11 +85,12 @@ def _themed_specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     # altair validates every part when it is built. Validating the whole again would take a tenth of the drawing time.
     specification = chart.to_dict(validate=False)
     specification["background"] = "white"
-    specification["config"] = _THEME
+    specification["config"] = THEME
     return specification
 
 
-_THEME: dict[str, Any] = {
+# The look of all drawings, as a configuration of Vega-Lite.
+THEME: dict[str, Any] = {
     # The page labels every figure as a whole: a label on each mark would double the page's size.
     "aria": False,
     "font": FONT,

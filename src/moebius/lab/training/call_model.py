@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from moebius.core.row_context import current_context, row_context, takes_context
 from moebius.lab.data.nested import map_nested
 from moebius.lab.training.precision import autocast
+from moebius.layers._part_inputs import part_inputs
 from moebius.layers.mixture import Mixture
 
 
@@ -51,9 +52,9 @@ class ModelCall:
 def call_model(model: nn.Module, x: Any, domains: Int[Tensor, " T"]) -> Any:
     """The model's output for a batch.
 
-    A mixture receives {"domain": domains} as its context. Any other module is called with `x` alone (a tuple of inputs
-    in turn, a mapping by its names), and mixtures inside it find the domains as if `mb.context(domain=domains)` stood
-    around the call.
+    A mixture receives {"domain": domains} as its context, and a mapping of inputs as it is: its gate and its experts
+    read theirs. Any other module is called with `x` alone (a tuple of inputs in turn, a mapping by its names), and
+    mixtures inside it find the domains as if `mb.context(domain=domains)` stood around the call.
 
     Arguments:
         model: of any class.
@@ -61,12 +62,31 @@ def call_model(model: nn.Module, x: Any, domains: Int[Tensor, " T"]) -> Any:
         domains: (T,), the data set that each row comes from.
     """
     context = {"domain": domains}
-    if isinstance(model, Mixture) and isinstance(x, Tensor) and takes_context(type(model)):
+    if isinstance(model, Mixture) and (isinstance(x, Tensor) or splits_inputs(model, x)) and takes_context(type(model)):
         return model(x, context)
     with row_context(current_context().with_values(context)):
         if isinstance(x, Tensor):
             return model(x)
         return model(**x) if isinstance(x, Mapping) else model(*x)
+
+
+def splits_inputs(model: nn.Module, x: Any) -> bool:
+    """Whether `x` is a mapping of inputs that a mixture's gate and experts share out among them."""
+    return type(model).forward is Mixture.forward and isinstance(x, Mapping) and set(x) != {"x"}
+
+
+def part_input(model: nn.Module, part: nn.Module, x: Any) -> Any:
+    """What a gate or an expert of the outermost mixture gets of the inputs of a batch.
+
+    Arguments:
+        model: that holds the part.
+        part: a module inside the gate, or else of the experts.
+        x: inputs of the model.
+    """
+    if not (isinstance(model, Mixture) and splits_inputs(model, x)):
+        return x
+    gate_x, expert_x = part_inputs(model.gate, model.experts, x)
+    return gate_x if any(module is part for module in model.gate.modules()) else expert_x
 
 
 def _widen(output: Tensor) -> Tensor:

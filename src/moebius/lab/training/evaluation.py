@@ -20,7 +20,7 @@ from moebius.lab.data.split import Split
 from moebius.lab.diagnostics.entropy import entropy
 from moebius.lab.diagnostics.load import load
 from moebius.lab.report.gate_names import gate_name
-from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.call_model import ModelCall, part_input
 from moebius.lab.training.metrics import Metric, compute_metric
 from moebius.lab.training.mixture_parts import MixtureLayer, gate_experts
 from moebius.lab.training.summary import html_summary
@@ -277,6 +277,6 @@ def part_outputs(
     cache = cache or OutputCache()
     for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
         context = row_context(current_context().with_values({"domain": batch.domains}))
-        with call.autocast(batch.x.device), cache.serve_rows(batch.rows), context:
-            piece = module(batch.x)
+        with call.autocast(batch.domains.device), cache.serve_rows(batch.rows), context:
+            piece = module(part_input(call.model, module, batch.x))
         yield piece

@@ -10,7 +10,7 @@ from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.split import Split
-from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.call_model import ModelCall, splits_inputs
 from moebius.lab.training.evaluation import part_outputs
 from moebius.layers.mixture import Mixture
 from moebius.layers.position_mixture import PositionMixture
@@ -79,7 +79,10 @@ def leaf_experts(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
 def experts_alone(
     call: ModelCall, task: Task, split: Split, shape: tuple[int, ...], cache: OutputCache | None = None
 ) -> tuple[ExpertAlone, ...]:
-    """Run each expert on all rows of a split; empty where an expert does not do the whole task.
+    """Run each expert on all rows of a split.
+
+    Empty where an expert does not do the whole task, and where the model takes several inputs by itself, so that
+    nothing tells which of them an expert gets.
 
     Arguments:
         call: the model that holds the experts; its mode is put back afterwards.
@@ -88,6 +91,8 @@ def experts_alone(
         shape: of the model's output for a row.
         cache: outputs of frozen experts for the rows of the split.
     """
+    if not isinstance(split.images, Tensor) and not splits_inputs(call.model, split.images):
+        return ()
     experts = []
     with evaluation_mode(call.model):
         for module, paths in leaf_experts(call.model).items():

@@ -14,6 +14,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.training.callbacks import CallbackLike, Callbacks, as_callbacks
 from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_data import build_dataset
+from moebius.lab.training.fit_parts import fit_parts
 from moebius.lab.training.fit_rows import Names
 from moebius.lab.training.fit_settings import fit_settings
 from moebius.lab.training.frozen_experts import FrozenExperts
@@ -74,7 +75,9 @@ def fit(
         task: what is learned: a kind of room `tasks`, such as "regression", a mapping of it with keywords, an object,
             or a function (output, target) → loss of each row.
         test: test rows, which decide nothing.
-        inputs, target: names of columns, for data that have some: one, several, or a mapping of own names to them.
+        inputs, target: names of columns, for data that have some: one, several, or a mapping of own names to one or
+            several. A mixture takes `inputs={"gate": "meta", "experts": "image"}`; inputs by other names go to the gate
+            and to the experts whose forward has a parameter of the name.
         metrics: name → function (outputs of all rows, targets) → a number, such as an object of torchmetrics; computed
             on held-out and test rows after every epoch.
         seed: of the order of rows and everything random in training.
@@ -139,6 +142,7 @@ def fit(
         if not any(values for name, values in trainable_parts(model).items() if not getattr(checked, name).freeze):
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
+        fit_parts(model, dataset.train, [part for part in ("gate", "experts") if not getattr(checked, part).freeze])
         run_folder = Path(temporary if folder is None else folder)
         member = Member(lambda: model, checked, seed, run_folder, display.show, callbacks)
         path = run_folder / "state" / "checkpoint.safetensors"

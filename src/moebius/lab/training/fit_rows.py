@@ -12,8 +12,8 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.data.nested import map_nested, tensors_of
 
-# Names of columns: one, several, or the names that they are to have → one each.
-Names = str | Sequence[str] | Mapping[str, str]
+# Names of columns: one, several, or the names that they are to have → one or several each.
+Names = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 # Rows of a map-style data set that are read at once.
 _AT_ONCE = 256
@@ -30,7 +30,8 @@ def read_rows(
             columns, a DataFrame or a Hugging Face data set, with `target`; or a `DataLoader`, a torch data set or any
             iterable of batches, which are pairs or mappings. Iterables are read to their end, once, into memory.
         inputs: names of the input columns; all but those of `target` unless given. One name gives one tensor; several
-            give a mapping for mappings, and one tensor (T, columns) for a DataFrame.
+            give a mapping for mappings, and one tensor (T, columns) for a DataFrame. Inputs that have names already
+            are chosen among, too.
         target: name of the target column, or of several.
         dtype: of numbers that come as float64 from NumPy or pandas.
 
@@ -43,6 +44,8 @@ def read_rows(
         x, y = data
         if isinstance(y, str):
             x, y = _split_columns(name, _columns(x), inputs, y)
+        elif inputs is not None:
+            x = _choose(x, inputs)
     elif isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names"):
         x, y = _split_columns(name, _columns(data), inputs, target, joins=hasattr(data, "columns"))
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
@@ -75,8 +78,19 @@ def _split_columns(
     return _pick(columns, inputs, "inputs", joins), _pick(columns, target, "target", False)
 
 
+def _choose(x: Any, inputs: Names) -> Any:
+    """The inputs of these names, of those that stand in a pair with the targets."""
+    if isinstance(x, Mapping) or hasattr(x, "columns"):
+        return _pick(_columns(x), inputs, "inputs", joins=hasattr(x, "columns"))
+    rule = "names columns, and the inputs have no names"
+    raise ArgumentError("inputs", rule, inputs, 'data=({"image": image, "meta": meta}, y)')
+
+
 def _listed(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else [*(names.values() if isinstance(names, Mapping) else names)]
+    if isinstance(names, str):
+        return [names]
+    values = names.values() if isinstance(names, Mapping) else names
+    return [column for value in values for column in ([value] if isinstance(value, str) else value)]
 
 
 def _pick(columns: Mapping[str, Any], names: Names, argument: str, joins: bool) -> Any:
@@ -86,10 +100,19 @@ def _pick(columns: Mapping[str, Any], names: Names, argument: str, joins: bool) 
     if isinstance(names, str):
         return columns[names]
     if isinstance(names, Mapping):
-        return {name: columns[column] for name, column in names.items()}
+        return {
+            # One column of several axes as it is; columns of a number each side by side.
+            name: columns[chosen[0]] if _is_alone(columns, chosen) else _pick(columns, chosen, argument, joins=True)
+            for name, chosen in names.items()
+        }
     if joins and all(np.ndim(columns[column]) == 1 for column in names):
         return np.stack([_numbers(argument, column, columns[column]) for column in names], 1)
     return {column: columns[column] for column in names}
+
+
+def _is_alone(columns: Mapping[str, Any], names: str | Sequence[str]) -> bool:
+    """Whether a list names one column, and that has several axes."""
+    return not isinstance(names, str) and len(names) == 1 and np.ndim(columns[names[0]]) > 1
 
 
 def _read_batches(name: str, data: Any, inputs: Names | None, target: Names | None) -> tuple[Any, Any]:
@@ -97,12 +120,14 @@ def _read_batches(name: str, data: Any, inputs: Names | None, target: Names | No
     batches = DataLoader(cast(Any, data), _AT_ONCE) if is_map_style else data
     pairs: list[tuple[Any, Any]] = []
     for batch in batches:
-        if isinstance(batch, Mapping):
+        is_mapping = isinstance(batch, Mapping)
+        if is_mapping:
             batch = _split_columns(name, batch, inputs, target, joins=False)
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             rule = "needs batches that are pairs of inputs and targets, or mappings"
             raise ArgumentError(name, rule, type(batch).__name__, "((x, y) for x, y, *_ in batches)")
-        pairs.append((batch[0], batch[1]))
+        x = batch[0] if is_mapping or inputs is None else _choose(batch[0], inputs)
+        pairs.append((x, batch[1]))
     if not pairs:
         rule = "gives no batch; an iterator that was read to its end gives none again"
         raise ArgumentError(name, rule, type(data).__name__, "DataLoader(dataset, batch_size=64)")

@@ -114,6 +114,23 @@ class Trained:
 
         return pd.json_normalize([{**entry, "gates": None} for entry in self.metrics]).drop(columns="gates")
 
+    def plot(self, *names: str) -> Any:
+        """The figures of the epochs as a drawing: those of training rows dashed, and a line at the reported epoch.
+
+        Arguments:
+            names: of the figures, such as "loss", "accuracy", or a metric; the loss and the score unless given.
+
+        Returns:
+            A chart of altair, which a notebook shows; `chart.save("epochs.svg")` writes it (or .png, .html, .json).
+
+        Raises:
+            ArgumentError: no epoch has a figure of this name.
+        """
+        # The import takes a quarter of a second.
+        from moebius.lab.training.epoch_chart import draw_epochs
+
+        return draw_epochs(self.metrics, names or ("loss", self.final.score_name), self.epoch)
+
     def __repr__(self) -> str:
         return text_summary(self._title(), self._figures())
 

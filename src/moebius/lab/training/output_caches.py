@@ -17,7 +17,7 @@ from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
 from moebius.kit.files import atomic_path
 from moebius.lab.data.split import Split
-from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.call_model import ModelCall, splits_inputs
 from moebius.lab.training.evaluation import part_outputs
 from moebius.lab.training.mixture_parts import expert_pools, gate_modules, towers_of
 from moebius.layers.cgc import CGC
@@ -53,7 +53,9 @@ class OutputCaches:
     def cache_of(self, split: Split, name: str) -> OutputCache:
         """The outputs of the frozen parts for a split; `name` tells it from every other one, also between runs."""
         if name not in self.caches:
-            cache, waiting = OutputCache(), deque(self.parts)
+            # A model that takes several inputs by itself tells nobody what its parts get of them.
+            is_shared = isinstance(split.images, Tensor) or splits_inputs(self.call.model, split.images)
+            cache, waiting = OutputCache(), deque(self.parts if is_shared else ())
             deferrals = 0
             while waiting:
                 part = waiting.popleft()
