@@ -24,6 +24,11 @@ def test_every_check_of_every_kind_is_a_case_but_for_exemptions(room):
     every = [f"{kind}.{check.__name__}" for kind in kinds(room) for check in checks(room)]
     assert [name for name, _ in cases(room)] == [name for name in every if name not in exempt]
     expected = {
+        "combine": [
+            "components.gives_one_output_for_each_row",
+            "components.does_not_depend_on_the_order_of_experts",
+            "components.gives_equal_outputs_whatever_their_weights",
+        ],
         "losses": ["distillation.has_the_gradients_of_finite_differences"],
         "tasks": ["multi_task.gives_each_expert_the_loss_that_it_has_alone"],
     }

@@ -69,7 +69,7 @@ def test_the_keys_are_arguments_of_the_layer(kind):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("kind: cgc, gates: {kind: linear}", ["experts: is missing", "shared: is missing"]),
+        ("kind: cgc, gates: {kind: linear}", ["experts: is missing"]),
         (
             VALID["several"].replace("towers", "heads"),
             ["heads: multi_gate_mixture has no such keyword"],

@@ -25,7 +25,10 @@ RECIPE = {
     ],
 )
 def test_a_task_is_a_kind_or_a_mapping(task):
-    recipe = load_recipe({**RECIPE, "task": task})
+    pool = {"kind": "mlp", "classes": 4, "count": 2}
+    layer = {"kind": "multi_gate_mixture", "gates": {"kind": "linear"}, "experts": pool, "towers": {"kind": "linear"}}
+    model = {"layers": [layer]} if "tasks" in task else RECIPE["model"]
+    recipe = load_recipe({**RECIPE, "task": task, "model": model})
     assert recipe.task == ({"kind": task} if isinstance(task, str) else task)
     again = load_recipe(recipe.resolved())
     assert again.task == recipe.task

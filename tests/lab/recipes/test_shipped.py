@@ -14,6 +14,7 @@ from moebius.lab.recipe.shipped import find_recipe, read_recipe, shipped_recipes
 from moebius.lab.recipe.sizes import sizes
 from moebius.lab.recipe.stages import stage_specs
 from moebius.lab.training.annealing import Annealing
+from moebius.lab.training.call_model import call_model
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.settings import Settings
 from moebius.lab.yaml_text import write_yaml
@@ -68,11 +69,12 @@ def test_every_variant_is_built_and_run_for_a_step(name):
     for variant in (*recipe.stages, *recipe.variants):
         own = facts if isinstance(variant, Variant) else specs[variant.name]["facts"]
         model = build_model(variant.model, own, StageNetworks(specs))
-        assert without_stages(describe(model)) == without_stages(resolve(variant.model, own, specs))
+        resolved = {name: value for name, value in resolve(variant.model, own, specs).items() if name != "room"}
+        assert without_stages(describe(model)) == without_stages(resolved)
         settings = Settings.model_validate(variant.training.model_dump())
         objective = Objective(task.for_model(model), [settings])
         with Annealing(model, settings.router).at(0.0), record(model, outputs=objective.needs_outputs) as log:
-            output = model(x, {"domain": domain})
+            output = call_model(model, x, domain)
         target = make_target(task, own)
         task.check(output, target)
         total = objective(output, target, [log], 0.0)[0]["loss"]

@@ -121,7 +121,8 @@ def _kind_definitions() -> dict[str, Schema]:
         "schedule": room_schema("schedules"),
         "source": room_schema("data.sources"),
         "augmentation": room_schema("data.augmentation"),
-        "task": _task_definition(),
+        # The kind alone stands for the mapping.
+        "task": {"oneOf": [*room_schema("tasks")["oneOf"], {"enum": list(kinds("tasks"))}]},
         "loss": room_schema("losses", {"weight": {**reference_to("amount"), "default": 1.0}}),
         "router": room_schema("routers"),
         "combine": room_schema("combine"),
@@ -133,15 +134,6 @@ def _kind_definitions() -> dict[str, Schema]:
             "propertyNames": {"pattern": rf"^({'|'.join(places)})([.\[]|$)"},
         },
     }
-
-
-def _task_definition() -> Schema:
-    """A task: its kind alone, or with keywords; the tasks of several are tasks themselves."""
-    options = room_schema("tasks")["oneOf"]
-    for option in (option for option in options if option["title"] == "multi_task"):
-        tasks = {**option["properties"]["tasks"], "type": "object", "additionalProperties": reference_to("task")}
-        option["properties"]["tasks"] = tasks
-    return {"oneOf": [*options, {"enum": list(kinds("tasks"))}]}
 
 
 def _mixture_definitions() -> dict[str, Schema]:

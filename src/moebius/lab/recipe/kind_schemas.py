@@ -15,6 +15,7 @@ from torch import nn
 from moebius.core.routing import Router
 from moebius.kit.registry import find, kinds, summary
 from moebius.lab.checks.keywords import REQUIRED, Keyword, list_keywords
+from moebius.tasks._task import Task
 
 Schema = dict[str, Any]
 
@@ -100,6 +101,8 @@ def value_schema(annotation: Any) -> Schema:
     """The values of a type; {}, which takes everything, for a type that YAML cannot write."""
     if annotation is Router:
         return reference_to("router")
+    if annotation == Mapping[str, Task]:
+        return {"type": "object", "additionalProperties": reference_to("task")}
     if annotation in (Any, typing.Callable):
         return {}
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -43,6 +44,8 @@ class Scenes(Source):
     """
 
     name = "scenes"
+    # Conformance checks fill in the facts of smaller images.
+    example: ClassVar = {"size": 2 * HEIGHT, "scenes": 40}
 
     def __init__(self, scenes: int = 2500, size: int = 16, digits: int = 2, seed: int = 0):
         if positive_integer("scenes", scenes) < 10:
