@@ -108,7 +108,9 @@ def _header_facts(study: Study) -> list[tuple[str, str]]:
 
 
 def _run_command(study: Study) -> str:
-    """The command line that runs the study again."""
+    """The command line that runs the study again; an empty text where none does."""
+    if study.about.get("reference") == "mb.fit":
+        return ""
     words = ["moebius", "run", str(study.about.get("reference") or study.name)]
     words += ["--preset", str(study.about["preset"])] if study.about.get("preset") else []
     words += [str(override) for override in study.about.get("overrides") or ()]

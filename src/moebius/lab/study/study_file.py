@@ -115,7 +115,7 @@ def describe_study(
         runs: stages and variants at all seeds.
         plugins: the plugin files that are loaded.
     """
-    packages, task = ("torch", "datasets", "numpy"), as_task(recipe.task)
+    task = as_task(recipe.task)
     return {
         "schema": SCHEMA,
         "study": recipe.name,
@@ -133,11 +133,7 @@ def describe_study(
             ]
             for run in runs
         },
-        "versions": {
-            "moebius": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "versions": describe_versions(),
         "data": {
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
@@ -149,6 +145,12 @@ def describe_study(
             "facts": data.facts,
         },
     }
+
+
+def describe_versions() -> dict[str, str]:
+    """Package → version."""
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "datasets", "numpy")}
+    return {"moebius": __version__, "python": platform.python_version(), **packages}
 
 
 def describe_hardware(device: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -21,7 +22,7 @@ from moebius.lab.training.frozen_experts import FrozenExperts
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import mixture_layers, trainable_parts
-from moebius.lab.training.outcome import Trained
+from moebius.lab.training.outcome import Origin, Trained
 from moebius.lab.training.progress import ProgressDisplay
 from moebius.lab.training.settings import Settings, TrainingKeywords
 from moebius.tasks._choice import TaskLike, as_task
@@ -148,7 +149,8 @@ def fit(
         path = run_folder / "state" / "checkpoint.safetensors"
         ((_, trained),) = Loop([member], dataset, path, device, task=learned, metrics=metrics or {}).train()
     model.eval()
-    return trained
+    precision = "fp32" if checked.precision == "auto" else checked.precision
+    return replace(trained, origin=Origin(dataset, learned, seed, precision))
 
 
 def _device(name: str) -> str:

@@ -1,15 +1,19 @@
 """The events of a training that goes on, and the outcome of one that is finished."""
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from moebius.lab.data.split import Dataset
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.summary import html_summary, text_summary
+from moebius.tasks._task import Task
 
 _NOUNS = {"validation": "held-out", "train": "training"}
 
@@ -41,6 +45,23 @@ class Event:
     validation_score: float | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What `mb.fit` trained with.
+
+    Arguments:
+        data: the rows.
+        task: what was learned.
+        seed: of the training.
+        precision: number format of the products.
+    """
+
+    data: Dataset
+    task: Task
+    seed: int
+    precision: str
+
+
 @dataclass(frozen=True, repr=False)
 class Trained:
     """A finished run: the model of the reported epoch, and its outputs for the rows of all splits.
@@ -59,6 +80,7 @@ class Trained:
         oracle: mean over the final rows of the best expert's score: for classes, the share that at least one expert
             classifies right by itself; None where `alone` is empty.
         remembered: whether the outputs of frozen experts for the training rows were computed once.
+        origin: what `mb.fit` trained with; None for a run of a study.
     """
 
     model: nn.Module
@@ -70,6 +92,7 @@ class Trained:
     alone_held_out: tuple[ExpertAlone, ...] = ()
     oracle: float | None = None
     remembered: bool = False
+    origin: Origin | None = None
 
     @property
     def reported(self) -> dict[str, Any]:
@@ -130,6 +153,23 @@ class Trained:
         from moebius.lab.training.epoch_chart import draw_epochs
 
         return draw_epochs(self.metrics, names or ("loss", self.final.score_name), self.epoch)
+
+    def report(self, folder: Path | str, title: str = "") -> Path:
+        """Write the page that a recipe's study has, with its figures, tables and files, for this model alone.
+
+        Arguments:
+            folder: of the report, created; a report of this method that it holds is written anew.
+            title: heading of the page; the class of the model unless given.
+
+        Returns:
+            The path of report.html.
+
+        Raises:
+            ArgumentError: there are no test rows, whose figures the page shows.
+            StudyError: the folder holds something else.
+        """
+        # Studies are made of trainings. By name, because a training knows nothing of studies when it is imported.
+        return importlib.import_module("moebius.lab.study.fitted_report").write_report(self, folder, title)
 
     def __repr__(self) -> str:
         return text_summary(self._title(), self._figures())
