@@ -154,7 +154,7 @@ def test_stages_of_a_regression_choose_rows_by_domain(tmp_path):
 
 def test_a_study_of_two_tasks_that_rows_may_lack(tmp_path):
     random = np.random.default_rng(0)
-    x = random.random((500, 2))
+    x = random.random((350, 2))
     frame = pd.DataFrame(
         {"a": x[:, 0], "b": x[:, 1], "kind": np.where(x[:, 0] > 0.5, "high", "low"), "size": 9 * x[:, 1]}
     )
@@ -230,9 +230,9 @@ def test_a_study_of_pixels_leaves_pictures(tmp_path):
 def test_a_study_of_densities(tmp_path):
     recipe = {
         "name": "densities",
-        "data": {"sets": [{"kind": "regimes", "rows": 1500, "regimes": 3}]},
+        "data": {"sets": [{"kind": "regimes", "rows": 900, "regimes": 3}]},
         "task": "gaussian",
-        "training": TRAINING,
+        "training": {**TRAINING, "epochs": 8},
         "model": {**MODEL, "combine": {"kind": "components"}},
         "variants": {"one": {"gate": {"kind": "uniform"}, "experts": {"count": 1}}, "soft": {}},
     }

@@ -8,7 +8,7 @@ from moebius.testing import cases, check_source
 from moebius.testing.sources import CHECKS
 
 # What these read does not come with the package: here they are held to what holds for all components.
-SKIP = [f"{kind}.{check.__name__}" for kind in ("csv", "folder", "hub", "parquet") for check in CHECKS]
+SKIP = [f"{kind}.{check.__name__}" for kind in ("csv", "folder", "hub", "hub_table", "parquet") for check in CHECKS]
 
 
 @pytest.mark.parametrize(("name", "check"), cases("data.sources", SKIP))
