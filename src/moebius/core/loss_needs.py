@@ -17,6 +17,7 @@ class LossNeeds:
         aux: keys of `Routing.aux` that the loss reads; a router or a gate must set them.
         expert_losses: whether the loss has an argument `expert_losses`, each expert's loss on each row (T, E). Then all
             experts run on all rows, whatever the router selects.
+        classes: whether the experts' outputs must be logits of classes.
 
     Example:
         >>> LossNeeds(aux=("load",)).aux
@@ -26,13 +27,16 @@ class LossNeeds:
     distribution: bool = False
     aux: tuple[str, ...] = ()
     expert_losses: bool = False
+    classes: bool = False
 
 
-def needs(distribution: bool = False, aux: tuple[str, ...] = (), expert_losses: bool = False) -> Callable[[Loss], Loss]:
+def needs(
+    distribution: bool = False, aux: tuple[str, ...] = (), expert_losses: bool = False, classes: bool = False
+) -> Callable[[Loss], Loss]:
     """Decorate a gate loss to declare what it needs.
 
     Arguments:
-        distribution, aux, expert_losses: as in `LossNeeds`.
+        distribution, aux, expert_losses, classes: as in `LossNeeds`.
 
     Example:
         >>> @needs(aux=("load",))
@@ -45,7 +49,7 @@ def needs(distribution: bool = False, aux: tuple[str, ...] = (), expert_losses: 
     """
 
     def decorate(loss: Loss) -> Loss:
-        loss.needs = LossNeeds(distribution, aux, expert_losses)  # type: ignore[attr-defined]
+        loss.needs = LossNeeds(distribution, aux, expert_losses, classes)  # type: ignore[attr-defined]
         return loss
 
     return decorate

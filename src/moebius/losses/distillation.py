@@ -12,7 +12,7 @@ from moebius.losses._targets import expert_targets
 from moebius.routers._normalisation import at_least_float32
 
 
-@needs(expert_losses=True)
+@needs(expert_losses=True, classes=True)
 def distillation(
     routing: Routing,
     expert_losses: Float[Tensor, "T E"],

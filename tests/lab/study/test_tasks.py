@@ -156,16 +156,16 @@ def test_a_study_of_two_tasks_that_rows_may_lack(tmp_path):
     random = np.random.default_rng(0)
     x = random.random((350, 2))
     frame = pd.DataFrame(
-        {"a": x[:, 0], "b": x[:, 1], "kind": np.where(x[:, 0] > 0.5, "high", "low"), "size": 9 * x[:, 1]}
+        {"a": x[:, 0], "b": x[:, 1], "kind": np.where(x[:, 0] > 0.5, "high", "low"), "kind_2": 9 * x[:, 1]}
     )
-    frame.loc[::7, "kind"], frame.loc[1::7, "size"] = None, np.nan
+    frame.loc[::7, "kind"], frame.loc[1::7, "kind_2"] = None, np.nan
     frame.to_csv(tmp_path / "t.csv", index=False)
     layer = {"kind": "multi_gate_mixture", "gates": {"kind": "linear"}, "towers": {"kind": "linear"}}
     cgc = {**layer, "kind": "cgc", "experts": {"kind": "table", "classes": 4}}
     recipe = {
         "name": "two",
-        "data": {"sets": [{"kind": "csv", "path": str(tmp_path / "t.csv"), "target": ["kind", "size"]}]},
-        "task": {"kind": "multi_task", "tasks": {"kind": "classification", "size": "regression"}},
+        "data": {"sets": [{"kind": "csv", "path": str(tmp_path / "t.csv"), "target": ["kind", "kind_2"]}]},
+        "task": {"kind": "multi_task", "tasks": {"kind": "classification", "kind_2": "regression"}},
         "training": {**TRAINING, "losses": [{"kind": "batch_entropy", "weight": 0.01}]},
         "variants": {
             "pooled": {"layers": [{**layer, "experts": {"kind": "table", "classes": 4, "count": 3}}]},
@@ -176,16 +176,17 @@ def test_a_study_of_two_tasks_that_rows_may_lack(tmp_path):
     runs = json.loads((folder / "results.json").read_text())["runs"]
     for run in runs:
         assert run["metrics"]["test"]["kind_accuracy"] > 0.9
-        assert run["metrics"]["test"]["size_r2"] > 0.9
-    assert list(runs[0]["gates"]) == ["gates.kind", "gates.size"]
+        assert run["metrics"]["test"]["kind_2_r2"] > 0.9
+    assert list(runs[0]["gates"]) == ["gates.kind", "gates.kind_2"]
     assert runs[0]["one_expert"]["mean_score"] <= 1
     page = (folder / "report.html").read_text()
-    assert "pooled, gate gates.size" in page
-    assert "size R²" in page
+    assert "pooled, gate gates.kind_2" in page
+    assert "kind 2 R²" in page
     predicted = predict_rows(folder / "pooled" / "seed-0", pd.DataFrame({"a": [0.1, 0.9], "b": [0.5, 1.0]}))
     assert predicted["kind"].tolist() == ["low", "high"]
-    assert predicted["size"].to_numpy() == pytest.approx([4.5, 9], abs=1)
-    with pytest.raises(RecipeError, match="where the data have the tasks kind with 10, size with 1"):
+    assert predicted.columns.tolist() == ["kind", "kind probability", "kind_2"]
+    assert predicted["kind_2"].to_numpy() == pytest.approx([4.5, 9], abs=1)
+    with pytest.raises(RecipeError, match="where the data have the tasks kind with 10, kind_2 with 1"):
         mb.lab.run({**recipe, "variants": {"plain": MODEL}}, tmp_path / "other", workers=1)
 
 

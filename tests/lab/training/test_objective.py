@@ -13,9 +13,10 @@ from moebius.lab.training.objective import Objective, expert_losses
 from moebius.lab.training.settings import Settings
 from moebius.layers.mixture import Mixture
 from moebius.losses.batch_entropy import batch_entropy
+from moebius.losses.distillation import distillation
 from moebius.losses.sample_entropy import sample_entropy
 from moebius.routers.soft import Soft
-from moebius.tasks import Classification
+from moebius.tasks import Classification, Regression
 
 EVEN = torch.zeros(2, 2)
 LABELS = torch.tensor([0, 1])
@@ -166,3 +167,11 @@ def test_options_of_a_loss_follow_schedules():
     for epoch, value in ((0.0, 1.0), (2.0, 0.2), (5.0, 0.04)):
         total, _ = compute(output, labels, log, epoch)
         torch.testing.assert_close(total, best_loss(None, each, value))
+
+
+def test_a_loss_on_logits_of_classes_is_refused_where_none_are_learned():
+    settings = Settings(losses=(gate_loss(1.0, distillation),))
+    Objective(Classification(), [settings])
+    with pytest.raises(ArgumentError, match=r"losses\.distillation: reads the experts' outputs as logits") as caught:
+        Objective(Regression(), [settings])
+    assert caught.value.fix

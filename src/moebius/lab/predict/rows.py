@@ -18,6 +18,7 @@ from moebius.lab.data.tables.columns import TableColumns, TargetColumn
 from moebius.lab.predict.images import load_run
 from moebius.lab.training.precision import autocast
 from moebius.tasks._choice import as_task
+from moebius.tasks._task import Task
 from moebius.tasks.multi_label import MultiLabel
 from moebius.tasks.multi_task import MultiTask
 
@@ -60,8 +61,7 @@ def predict_rows(run: Path, rows: pd.DataFrame, domain: str | None = None) -> pd
         context = context.with_values({"domain": torch.from_numpy(numbers)})
     with torch.inference_mode(), record(model) as log, autocast(data["precision"]), row_context(context):
         output = model(x)
-    read = {name: values.float().numpy() for name, values in task.predict(_as_float(output)).items()}
-    result = pd.DataFrame(_named(task, columns, read), index=rows.index)
+    result = pd.DataFrame(_named(task, columns, output), index=rows.index)
     calls = [call for call in log.values() if call[0].rows is None and len(call[0].weights) == len(rows)]
     if len(calls) == 1:
         weights = calls[0][-1].weights.float().numpy()
@@ -69,20 +69,19 @@ def predict_rows(run: Path, rows: pd.DataFrame, domain: str | None = None) -> pd
     return result
 
 
-def _as_float(output: Any) -> Any:
-    return output.float() if isinstance(output, Tensor) else {name: values.float() for name, values in output.items()}
+def _read(task: Task, output: Tensor) -> dict[str, np.ndarray]:
+    return {name: values.float().numpy() for name, values in task.predict(output.float()).items()}
 
 
-def _named(task: Any, columns: TableColumns, read: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _named(task: Task, columns: TableColumns, output: Any) -> dict[str, np.ndarray]:
     """The columns that a task reads, under the names of the table's targets."""
     by_name = {target.name: target for target in columns.targets}
     if isinstance(task, MultiTask):
         named: dict[str, np.ndarray] = {}
-        for name in task.tasks:
-            lead = f"{name}_"
-            parts = {key.removeprefix(lead): values for key, values in read.items() if key.startswith(lead)}
-            named |= _of_target(by_name[name], parts)
+        for name, each in task.tasks.items():
+            named |= _of_target(by_name[name], _read(each, output[name]))
         return named
+    read = _read(task, output)
     if len(by_name) == 1 and not isinstance(task, MultiLabel):
         return _of_target(columns.targets[0], read)
     # One column of each array for each of several targets, in their order.

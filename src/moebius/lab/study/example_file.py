@@ -9,6 +9,7 @@ from torch import Tensor
 from moebius.core.recording import record
 from moebius.kit.files import atomic_path
 from moebius.kit.modes import evaluation_mode
+from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.call_model import call_model
 from moebius.lab.training.outcome import Trained
@@ -33,7 +34,8 @@ def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
         return
     device = next(trained.model.parameters()).device
     with evaluation_mode(trained.model), torch.inference_mode(), record(trained.model) as log:
-        call_model(trained.model, rows.images.to(device).float() / 255, rows.domains.to(device))
+        batch = next(ordered_batches(rows, EXAMPLES, device))
+        call_model(trained.model, batch.x, batch.domains)
     tensors = {
         "images": rows.images.cpu(),
         "classes": labels.cpu(),

@@ -18,7 +18,7 @@ from moebius.lab.study.entries import run_entry
 from moebius.lab.study.example_file import write_examples
 from moebius.lab.study.routing_file import write_routing
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.study.study_file import describe_hardware, describe_versions
+from moebius.lab.study.study_file import describe_data, describe_hardware, describe_versions
 from moebius.lab.training.outcome import Trained
 from moebius.tasks._task import Task
 
@@ -100,13 +100,5 @@ def _with_classes(data: Dataset, task: Task) -> Dataset:
 def _describe(data: Dataset) -> dict[str, Any]:
     inputs = data.train.images
     are_images = isinstance(inputs, Tensor) and inputs.ndim == 4
-    return {
-        "classes": list(data.classes),
-        "targets": {},
-        "domains": list(data.domains),
-        "train_rows": len(data.train),
-        "validation_rows": 0 if data.validation is None else len(data.validation),
-        "test_rows": len(data.test),
-        # Rows of a table have the lengths of their category columns here, images have none.
-        "facts": {} if are_images else {"cardinalities": []},
-    }
+    # By these facts the page tells rows of a table from images.
+    return {**describe_data(data), "facts": {} if are_images else {"cardinalities": []}}

@@ -134,16 +134,19 @@ def describe_study(
             for run in runs
         },
         "versions": describe_versions(),
-        "data": {
-            "fingerprint": data.fingerprint,
-            "classes": list(data.classes),
-            "targets": {name: list(names) for name, names in data.targets.items()},
-            "domains": list(data.domains),
-            "train_rows": len(data.train),
-            "validation_rows": 0 if data.validation is None else len(data.validation),
-            "test_rows": len(data.test),
-            "facts": data.facts,
-        },
+        "data": {"fingerprint": data.fingerprint, **describe_data(data), "facts": data.facts},
+    }
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """Names of classes, targets and domains, and the number of rows of each split."""
+    return {
+        "classes": list(data.classes),
+        "targets": {name: list(names) for name, names in data.targets.items()},
+        "domains": list(data.domains),
+        "train_rows": len(data.train),
+        "validation_rows": 0 if data.validation is None else len(data.validation),
+        "test_rows": len(data.test),
     }
 
 

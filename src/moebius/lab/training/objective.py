@@ -34,6 +34,10 @@ class Objective:
 
     def __init__(self, task: Task, settings: Sequence[Settings], kernels: Sequence[Tensor] = ()):
         self.task, self.settings, self.kernels = task, tuple(settings), tuple(kernels)
+        for loss in (loss for each in settings for loss in each.losses):
+            if loss_needs(loss.function).classes and task.target_type in ("numbers", "labels"):
+                rule = f"reads the experts' outputs as logits of classes, and the task learns {task.target_type}"
+                raise ArgumentError(f"losses.{loss.name}", rule, type(task).__name__, "losses: [best_fit]")
         self.comparing = {
             id(loss) for each in settings for loss in each.losses if loss_needs(loss.function).expert_losses
         }

@@ -96,8 +96,8 @@ class Settings(Strict):
         optimizer: what updates the parameters.
         gate: what applies to the gates and routers alone.
         experts: what applies to the experts alone.
-        losses: gate losses, added to the cross-entropy.
-        cross_entropy: factor of the cross-entropy of the mixture's output, at least 0.
+        losses: gate losses, added to the loss of the task.
+        cross_entropy: factor of the task's loss of the mixture's output (for classes the cross-entropy), at least 0.
         router: numbers of the router that follow a schedule while training, by keyword.
         clip_norm: largest norm of all gradients together, above 0; null for no limit.
         l2: a penalty on kernels; null for none.

@@ -76,7 +76,9 @@ def load_table(
         columns = replace(columns, targets=(replace(target, classes=tuple(target.classes[at] for at in positions)),))
     labels = {column.name: column.encode(table.targets[column.name], table.where) for column in columns.targets}
     labels = labels if len(labels) > 1 else next(iter(labels.values()))
-    codes, domains = ([0] * len(table), [source.name]) if table.domain is None else read_categories(table.domain, "")
+    codes, domains = [0] * len(table), [source.name]
+    if table.domain is not None:
+        codes, domains = read_categories(table.domain, table.where)
 
     def make_split(rows: np.ndarray) -> Split:
         index, domain = torch.from_numpy(rows), torch.tensor(codes, dtype=torch.int64)

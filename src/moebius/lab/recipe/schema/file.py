@@ -30,7 +30,7 @@ class DataSpec(Strict):
 
     Arguments:
         sets: the data sets, at least one; each is a domain, and their classes are counted one after another. A table
-            (csv, parquet, sklearn) stands alone.
+            stands alone.
         size: height and width that images are scaled to, in pixels, at least 1.
         color: grey or rgb, of images.
         classes: names or numbers of the classes to keep; null for all.
