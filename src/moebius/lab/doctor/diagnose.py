@@ -1,0 +1,108 @@
+"""What a model's gates and experts suffer from, told from rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data.split import Dataset, Split
+from moebius.lab.doctor.diagnosis import Diagnosis, Subject
+from moebius.lab.doctor.examination import Examiner
+from moebius.lab.illnesses._find import find_illnesses
+from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.fit_data import build_dataset
+from moebius.lab.training.fit_rows import Names
+from moebius.lab.training.mixture_parts import mixture_layers
+from moebius.tasks._choice import TaskLike, as_task
+from moebius.tasks._task import Task
+
+# Rows that are looked at: a share is then known to about a hundredth.
+ROWS = 5000
+
+
+def diagnose(
+    model: nn.Module,
+    data: Any,
+    *,
+    task: TaskLike = "classification",
+    inputs: Names | None = None,
+    target: Names | None = None,
+    rows: int = ROWS,
+    seed: int = 0,
+) -> Diagnosis:
+    """Examine the gates and experts of a model, and say what is wrong with them and what to try.
+
+    Every test of the room `moebius.lab.illnesses` is made for every gate. A finding names the null that its figure was
+    tested against, and the interval of the figure at 99 %; figures that differ from their null by chance, or by too
+    little to matter, are no finding. The model is left as it is: parameters, statistics and counters.
+
+    Arguments:
+        model: a mixture, or any module with mixtures inside.
+        data: rows that the model was not trained on, in any form that `mb.fit` takes; of a `moebius.lab.data` set the
+            held-out rows, or else the test rows.
+        task: what was learned, as for `mb.fit`.
+        inputs, target: names of columns, as for `mb.fit`.
+        rows: how many rows are looked at, drawn by `seed`.
+        seed: of the draw.
+
+    Returns:
+        The diagnosis: `findings`, most serious first by code, `tables()` of all measures, and `try_remedies()`.
+
+    Raises:
+        ArgumentError: there is no mixture, or inputs, targets, task and model do not fit.
+
+    Example:
+        >>> import moebius as mb
+        >>> gate = mb.gates.Linear(2, 2)
+        >>> with torch.no_grad():
+        ...     gate.linear.weight.zero_(), gate.linear.bias.copy_(torch.tensor([9.0, -9.0]))  # doctest: +SKIP
+        >>> x = torch.randn(400, 2)
+        >>> moe = mb.Mixture(gate, [nn.Linear(2, 2), nn.Linear(2, 2)])
+        >>> isinstance(diagnose(moe, (x, (x[:, 0] > 0).long())).findings, tuple)
+        True
+
+    Reference: ours.
+    """
+    if not mixture_layers(model):
+        rule = "must be a mixture, or have one inside"
+        raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(gate, [model, another])")
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else build_dataset(model, as_task(task), data, 0.0, seed, None, inputs, target)
+    )
+    learned = as_task(task).for_model(model).for_data(dataset.train.labels)
+    split = dataset.train if not isinstance(data, Dataset) else dataset.validation or dataset.test
+    names = {"class": dataset.classes, "domain": dataset.domains}
+    return diagnose_split(ModelCall(model), learned, split, names, rows, seed)
+
+
+def diagnose_split(
+    call: ModelCall,
+    task: Task,
+    split: Split,
+    names: Mapping[str, Sequence[str]],
+    rows: int = ROWS,
+    seed: int = 0,
+) -> Diagnosis:
+    """`diagnose` for rows that are read already.
+
+    Arguments:
+        call: the model.
+        task: what is learned, for this model.
+        split: rows.
+        names: of the groups "class" and "domain".
+        rows, seed: as for `diagnose`.
+    """
+    device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
+    if len(split) > rows:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(split), rows, replace=False))
+        sample = split.take(torch.from_numpy(chosen).to(split.device))
+    else:
+        sample = split
+    examinations = tuple(Examiner(call, task, sample.to(device), names).examine())
+    findings = tuple(finding for gate in examinations for finding in find_illnesses(gate))
+    return Diagnosis(findings, examinations, Subject(call, task, split, names))

@@ -1,0 +1,192 @@
+"""Examining every gate of a model that holds mixtures of ours: how it routes, and what other routes would give."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moebius.core.recording import Recorder
+from moebius.experts.adapter import Adapter
+from moebius.gates.uniform import Uniform
+from moebius.kit.modes import evaluation_mode
+from moebius.lab.data.batches import ordered_batches
+from moebius.lab.data.split import Split
+from moebius.lab.doctor.recorded import GateRecorder, RecordedGate
+from moebius.lab.doctor.rerouting import gate_places, rerouted, swapped_rows, training_routers, uniform_weights
+from moebius.lab.illnesses._examination import Examination, Outcome
+from moebius.lab.report.gate_names import gate_name
+from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.evaluation import ROWS_AT_ONCE, evaluate
+from moebius.lab.training.mixture_parts import MixtureLayer
+from moebius.layers.cgc import CGC
+from moebius.layers.mixture import Mixture
+from moebius.layers.position_mixture import PositionMixture
+from moebius.tasks._task import Task
+from moebius.tasks.regression import Regression
+
+# The second time, rows come in batches of this size: no divisor of the first, so that no batch stays as it was.
+OTHER_SIZE = 181
+# Rows of the backward pass.
+GRADIENT_ROWS = 256
+
+
+class Examiner:
+    """Examines the gates of one model on the rows of a split.
+
+    Arguments:
+        call: the model.
+        task: what is learned, for this model.
+        split: rows, on the model's device.
+        names: of the groups "class" and "domain".
+    """
+
+    def __init__(self, call: ModelCall, task: Task, split: Split, names: Mapping[str, Sequence[str]]):
+        self.call, self.task, self.split, self.names = call, task, split, names
+        self.modules = dict(call.model.named_modules(remove_duplicate=False))
+        self.places = gate_places(call.model)
+
+    def examine(self) -> Iterator[Examination]:
+        """Each gate with more than one expert that a row reached, the outer ones first."""
+        recorder = GateRecorder(self.call, self.task, self.names)
+        recorded = recorder.record(self.split, ROWS_AT_ONCE)
+        (as_is,) = evaluate(self.call, self.task, self.split)
+        moved, drops, gradients = self._moved(recorder, recorded), self._drops(), self._gradients()
+        for path in sorted(recorded, key=[*self.modules].index):
+            gate = recorded[path]
+            if gate.rows.experts < 2:
+                continue
+            reached = torch.unique(gate.origin)
+            rows, is_whole = gate.rows, len(reached) == len(gate.origin)
+            if is_whole:
+                columns = {"losses": as_is.losses, "scores": as_is.scores, "confidence": as_is.probabilities}
+                columns = {name: values for name, values in columns.items() if values is not None and values.ndim == 1}
+                rows = replace(rows, **{name: values[gate.origin] for name, values in columns.items()})
+            gate_module, router = self._parts(path)
+            yield Examination(
+                self._name(path),
+                rows,
+                outputs=gate.outputs,
+                decides=not isinstance(gate_module, Uniform),
+                learns=router.trains_gate and any(p.requires_grad for p in gate_module.parameters()),
+                outermost=path == "",
+                gradient=gradients.get(path),
+                as_is=Outcome(as_is.losses[reached], as_is.scores[reached]),
+                **self._other_routes(path, reached),
+                moved=moved.get(path),
+                training_drops=drops.get(path),
+                tasks_experts=self._tasks_experts(path),
+                expert_classes=self._classes(path),
+                targets=self._targets(gate, is_whole),
+            )
+
+    def _name(self, path: str) -> str:
+        return gate_name(path) if isinstance(self.modules[path], MixtureLayer) else path
+
+    def _parts(self, path: str) -> tuple[nn.Module, Any]:
+        """The gate and its router."""
+        holder, name = self.places[path]
+        layer = self.modules[path]
+        gate = layer.gate if isinstance(layer, Mixture | PositionMixture) else layer
+        return gate, getattr(holder, name)  # type: ignore[return-value]
+
+    def _other_routes(self, path: str, reached: Tensor) -> dict[str, Outcome]:
+        outcomes = {}
+        for name, change in (("uniform", uniform_weights), ("permuted", swapped_rows)):
+            with rerouted(self.call.model, path, change):
+                (evaluation,) = evaluate(self.call, self.task, self.split)
+            outcomes[name] = Outcome(evaluation.losses[reached], evaluation.scores[reached])
+        return outcomes
+
+    def _moved(self, recorder: GateRecorder, recorded: Mapping[str, RecordedGate]) -> dict[str, Tensor]:
+        """Which rows go elsewhere when all come again, in another order and other batches."""
+        order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(1))
+        again = recorder.record(self.split.take(order.to(self.split.device)), OTHER_SIZE, experts=False)
+        moved = {}
+        for path, gate in recorded.items():
+            if path not in again or len(again[path].rows) != len(gate.rows):
+                continue
+            other = again[path]
+            first, second = (torch.argsort(origin, stable=True) for origin in (gate.origin, order[other.origin]))
+            if not torch.equal(gate.origin[first], order[other.origin][second]):
+                continue
+            kept = (gate.rows.kept[first] != other.rows.kept[second]).any(1)
+            weights = (gate.rows.weights[first] - other.rows.weights[second]).abs().amax(1) > 0.05
+            moved[path] = kept | weights
+        return moved
+
+    def _drops(self) -> dict[str, Tensor]:
+        """The share of each row's assignments that the capacity refuses in training."""
+        limited = {path for path, place in self.places.items() if "dropped" in getattr(*place).aux_names}
+        parts: dict[str, list[Tensor]] = {}
+        if not limited:
+            return {}
+        recorder = Recorder(self.call.model)
+        with evaluation_mode(self.call.model), torch.no_grad(), training_routers(self.call.model):
+            for batch in ordered_batches(self.split, ROWS_AT_ONCE, channels_last=self.call.channels_last):
+                with recorder.recording() as log:
+                    self.call(batch.x, batch.domains)
+                for path in limited & log.keys():
+                    for routing in log[path]:
+                        if routing.selection is not None:
+                            parts.setdefault(path, []).append(_dropped_share(routing.selection, len(routing.weights)))
+        return {path: torch.cat(shares) for path, shares in parts.items()}
+
+    def _gradients(self) -> dict[str, float]:
+        """RMS of the loss's gradient at each gate's scores, of that at the model's output."""
+        recorder = Recorder(self.call.model)
+        part = self.split.take(torch.arange(min(len(self.split), GRADIENT_ROWS), device=self.split.device))
+        batch = next(ordered_batches(part, GRADIENT_ROWS, channels_last=self.call.channels_last))
+        with evaluation_mode(self.call.model), torch.enable_grad(), training_routers(self.call.model):
+            with recorder.recording() as log:
+                output = self.call(batch.x, batch.domains)
+            if not isinstance(output, Tensor) or not output.requires_grad:
+                return {}
+            paths = [path for path, routings in log.items() if routings[0].scores.requires_grad]
+            scores = [log[path][0].scores for path in paths]
+            loss = self.task.row_losses(output, batch.labels).mean()
+            at_output, *at_scores = torch.autograd.grad(loss, [output, *scores], allow_unused=True)
+        size = _rms(at_output)
+        if not size:
+            return {}
+        gradients = dict.fromkeys(log, 0.0)
+        gradients |= {
+            path: 0.0 if gradient is None else _rms(gradient) / size
+            for path, gradient in zip(paths, at_scores, strict=True)
+        }
+        return gradients
+
+    def _tasks_experts(self, path: str) -> tuple[int, ...]:
+        """The numbers of the experts that a task's gate of a CGC has for itself."""
+        around, _, task = path.rpartition("gates.")
+        layer = self.modules.get(around.removesuffix("."))
+        if not isinstance(layer, CGC) or task not in layer.experts:
+            return ()
+        return tuple(range(len(layer.experts[task])))  # type: ignore[arg-type]
+
+    def _classes(self, path: str) -> tuple[tuple[int, ...] | None, ...]:
+        layer = self.modules[path]
+        if not isinstance(layer, Mixture):
+            return ()
+        experts = [layer.experts[number] for number in range(layer.count)]
+        return tuple(each.classes if isinstance(each, Adapter) else None for each in experts)
+
+    def _targets(self, gate: RecordedGate, is_whole: bool) -> Tensor | None:
+        labels = self.split.labels
+        if not is_whole or not isinstance(self.task, Regression) or not isinstance(labels, Tensor):
+            return None
+        return labels.cpu()[gate.origin].flatten() if prod(labels.shape[1:]) == 1 else None
+
+
+def _dropped_share(selection: Any, rows: int) -> Tensor:
+    counts, dropped = torch.zeros(rows), torch.zeros(rows)
+    row_A = selection.row_A.cpu()
+    counts.index_add_(0, row_A, torch.ones(len(row_A)))
+    dropped.index_add_(0, row_A, (~selection.kept_A.cpu()).float())
+    return dropped / counts.clamp(min=1)
+
+
+def _rms(values: Tensor | None) -> float:
+    return 0.0 if values is None or not values.numel() else float(values.double().square().mean().sqrt())

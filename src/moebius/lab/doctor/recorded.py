@@ -1,0 +1,151 @@
+"""The routings of a model for all rows of a split, gate by gate, as measures read them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from moebius.core.recording import Log, Recorder
+from moebius.core.routing import Routing
+from moebius.kit.modes import evaluation_mode
+from moebius.lab.data.batches import Batch, ordered_batches
+from moebius.lab.data.split import Split
+from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.doctor.rerouting import gate_places
+from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.mixture_parts import chooses_experts, gate_experts
+from moebius.tasks._task import Task
+from moebius.tasks.classification import Classification
+
+# Rows of which every expert's output is kept, to compare experts with each other; and how many numbers they may be.
+OUTPUT_ROWS = 2000
+MOST_NUMBERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class RecordedGate:
+    """What one gate did with the rows that reached it.
+
+    Arguments:
+        rows: the split's rows in turn, or their tokens.
+        origin: the row of the split that each of them is, or is a token of.
+        outputs: each expert's output for the first of the rows, flat.
+    """
+
+    rows: RoutedRows
+    origin: Int[Tensor, " T"]
+    outputs: Float[Tensor, "R E D"] | None
+
+
+class GateRecorder:
+    """Runs a model over rows and keeps what its gates did; and what every expert does by itself.
+
+    All experts run on all rows only where the model is itself a mixture, so that its experts may do the whole task;
+    those of mixtures inside a network run on the first rows alone.
+
+    Arguments:
+        call: the model.
+        task: what is learned.
+        names: of the groups "class" and "domain".
+    """
+
+    def __init__(self, call: ModelCall, task: Task, names: Mapping[str, Sequence[str]]):
+        self.call, self.task, self.names = call, task, names
+        self.recorder = Recorder(call.model)
+        counts, places = gate_experts(call.model), gate_places(call.model)
+        self.most_active = {path: getattr(*places[path]).max_active(counts[path]) for path in places}
+        self.pieces: dict[str, list[RecordedGate]] = {}
+
+    def record(self, split: Split, size: int, experts: bool = True) -> dict[str, RecordedGate]:
+        """Path of each gate that a row reached → its rows.
+
+        Arguments:
+            split: rows.
+            size: rows at once.
+            experts: whether experts are run by themselves.
+        """
+        self.pieces = {}
+        compares_all = chooses_experts(self.call.model)
+        with evaluation_mode(self.call.model), torch.inference_mode():
+            for batch in ordered_batches(split, size, channels_last=self.call.channels_last):
+                with self.recorder.recording() as log:
+                    output = self.call(batch.x, batch.domains)
+                every: Log = {}
+                if experts and (compares_all or not self._have_outputs()):
+                    with self.recorder.recording(outputs=True) as every:
+                        self.call(batch.x, batch.domains)
+                for path, routings in log.items():
+                    self._keep(path, routings, every.get(path, []), batch, output, _tokens(path, log, len(batch)))
+        return {path: self._joined(pieces) for path, pieces in self.pieces.items()}
+
+    def _have_outputs(self) -> bool:
+        counts = [sum(len(p.rows) for p in pieces if p.outputs is not None) for pieces in self.pieces.values()]
+        return bool(counts) and min(counts) >= OUTPUT_ROWS
+
+    def _keep(
+        self, path: str, routings: list[Routing], every: list[Routing], batch: Batch, output: Any, tokens: int
+    ) -> None:
+        for place, routing in enumerate(routings):
+            count = len(routing.weights)
+            numbers = torch.arange(count) if routing.rows is None else routing.rows.cpu()
+            local = numbers // tokens
+            groups: dict[str, Tensor] = {"domain": batch.domains.cpu()[local]}
+            if isinstance(self.task, Classification) and isinstance(batch.labels, Tensor) and batch.labels.ndim == 1:
+                groups["class"] = batch.labels.cpu()[local]
+            if tokens > 1:
+                groups["position"] = numbers % tokens
+            outputs = _outputs_of(routing, every[place]) if place < len(every) else None
+            known = {} if outputs is None or tokens > 1 else self._expert_columns(outputs, batch, local, output)
+            rows = RoutedRows.from_routing(routing, self.most_active.get(path, 0), groups=groups, **known)
+            kept = sum(len(piece.outputs) for piece in self.pieces.get(path, []) if piece.outputs is not None)
+            if outputs is not None:
+                outputs = outputs.flatten(2) if outputs.ndim > 2 else outputs.unsqueeze(2)
+                most = min(OUTPUT_ROWS, max(MOST_NUMBERS // (outputs.shape[1] * outputs.shape[2]), 2))
+                outputs = outputs[: max(most - kept, 0)].float().cpu()
+            self.pieces.setdefault(path, []).append(RecordedGate(rows, batch.rows.cpu()[local], outputs))
+
+    def _expert_columns(self, outputs: Tensor, batch: Batch, local: Tensor, output: Any) -> dict[str, Any]:
+        """Losses, scores and predictions of each expert by itself, where it does the whole task."""
+        if not isinstance(batch.labels, Tensor) or not isinstance(output, Tensor):
+            return {}
+        if not self.task.accepts_expert(tuple(outputs.shape[2:]), tuple(output.shape[1:])):
+            return {}
+        labels = batch.labels[local.to(batch.labels.device)]
+        said = [self.task.predict(values.float()) for values in outputs.unbind(1)]
+        columns = {
+            "expert_losses": self.task.expert_losses(outputs, labels),
+            "expert_scores": torch.stack([self.task.row_scores(values, labels) for values in outputs.unbind(1)], 1),
+            "expert_predictions": torch.stack([each["predictions"] for each in said], 1),
+        }
+        if all("probabilities" in each and each["probabilities"].ndim == 1 for each in said):
+            columns["expert_confidence"] = torch.stack([each["probabilities"] for each in said], 1)
+        return {name: values.cpu() for name, values in columns.items()}
+
+    def _joined(self, pieces: list[RecordedGate]) -> RecordedGate:
+        outputs = [piece.outputs for piece in pieces if piece.outputs is not None]
+        rows = replace(RoutedRows.join([piece.rows for piece in pieces]), names=self.names)
+        origin = torch.cat([piece.origin for piece in pieces])
+        return RecordedGate(rows, origin, torch.cat(outputs) if outputs else None)
+
+
+def _tokens(path: str, log: Log, rows: int) -> int:
+    """How many rows of the outermost mixture around a gate are tokens of one row of the batch."""
+    around = [log[gate][0] for gate in log if gate in (path, "") or f"{path}.".startswith(f"{gate}.")]
+    return max((len(each.weights) // rows for each in around if each.rows is None), default=1) or 1
+
+
+def _outputs_of(routing: Routing, every: Routing) -> Tensor | None:
+    """The experts' outputs for a routing's rows, of a recording in which mixtures inside others get all rows."""
+    outputs = every.outputs
+    if outputs is None or len(outputs) == len(routing.weights):
+        return outputs
+    if routing.rows is None:
+        return None
+    if every.rows is None:
+        return outputs[routing.rows]
+    places = torch.full((int(every.rows.max()) + 1,), -1, dtype=torch.long, device=every.rows.device)
+    places[every.rows] = torch.arange(len(every.rows), device=every.rows.device)
+    return outputs[places[routing.rows]]

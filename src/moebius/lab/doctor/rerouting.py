@@ -1,0 +1,121 @@
+"""The same model with the routes of one gate changed, for as long as a block lasts."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from moebius.core.routing import Router, Routing
+from moebius.execution.auto import Auto
+from moebius.lab.training.mixture_parts import gate_experts, router_places
+from moebius.layers.mixture import executed_by
+
+Change = Callable[[Routing], Routing]
+
+
+class Rerouting(Router):
+    """A router whose routing is changed before anything reads it.
+
+    Arguments:
+        router: the other router.
+        change: of its routing.
+    """
+
+    rows_sum_to = None
+    trains_gate = False
+
+    def __init__(self, router: Router, change: Change):
+        super().__init__()
+        self.router, self.change = router, change
+        self.needs_keys, self.aux_names = router.needs_keys, router.aux_names
+
+    def gate_outputs(self, experts: int) -> int:
+        """The number that the other router takes."""
+        return self.router.gate_outputs(experts)
+
+    def max_active(self, experts: int) -> int:
+        """All experts may run."""
+        return experts
+
+    def forward(self, scores: Tensor, keys: Tensor | None = None) -> Routing:
+        """Route as the other router does, then change the routing."""
+        return self.change(self.router(scores, keys) if self.needs_keys else self.router(scores))
+
+
+def uniform_weights(routing: Routing) -> Routing:
+    """The routing with the weight 1/E for all experts of every row."""
+    weights = torch.full_like(routing.weights, 1 / routing.experts)
+    return replace(routing, weights=weights, log_weights=weights.log(), selection=None, straight_through=False)
+
+
+def swapped_rows(routing: Routing) -> Routing:
+    """The routing in which each row has the routes of another one of its batch, drawn by a fixed seed."""
+    generator = torch.Generator().manual_seed(len(routing.weights))
+    order = torch.randperm(len(routing.weights), generator=generator).to(routing.weights.device)
+    selection = routing.selection
+    if selection is not None:
+        # Row r gives its routes to row order[r].
+        selection = replace(selection, row_A=order[selection.row_A])
+    moved = {
+        name: torch.empty_like(values).index_copy(0, order, values)
+        for name in ("weights", "log_weights")
+        if (values := getattr(routing, name)) is not None
+    }
+    return replace(routing, **moved, selection=selection, straight_through=False)
+
+
+def without_expert(expert: int) -> Change:
+    """A change that gives an expert's weights to the others of its row, in proportion; a row of its alone gets none."""
+
+    def change(routing: Routing) -> Routing:
+        weights = routing.weights.clone()
+        weights[:, expert] = 0
+        total = routing.weights.sum(1, keepdim=True)
+        left = weights.sum(1, keepdim=True)
+        weights = torch.where(left > 0, weights * total / left, weights)
+        return replace(routing, weights=weights, log_weights=weights.log(), selection=None, straight_through=False)
+
+    return change
+
+
+def gate_places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The path that each gate records under → the module that holds its router, and the attribute of it."""
+    return dict(zip(gate_experts(model), router_places(model), strict=True))
+
+
+@contextmanager
+def rerouted(model: nn.Module, path: str, change: Change) -> Iterator[None]:
+    """Inside the block the gate at a path has its routings changed; after it the model has its router again.
+
+    Arguments:
+        model: with the gate.
+        path: that it records under.
+        change: of its routings.
+    """
+    holder, name = gate_places(model)[path]
+    router = getattr(holder, name)
+    try:
+        setattr(holder, name, Rerouting(router, change).train(router.training))
+        with executed_by(model, Auto()):
+            yield
+    finally:
+        setattr(holder, name, router)
+
+
+@contextmanager
+def training_routers(model: nn.Module) -> Iterator[None]:
+    """Inside the block routers do what they do in training, by copies: what they count and draw leaves no trace."""
+    places = router_places(model)
+    routers = [getattr(holder, name) for holder, name in places]
+    devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices):
+        try:
+            for (holder, name), router in zip(places, routers, strict=True):
+                setattr(holder, name, copy.deepcopy(router).train())
+            yield
+        finally:
+            for (holder, name), router in zip(places, routers, strict=True):
+                setattr(holder, name, router)

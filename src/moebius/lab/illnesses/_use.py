@@ -1,0 +1,62 @@
+"""How much each expert is used, relative to an even share."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.illnesses._intervals import share_interval
+
+# An expert under this part of an even share takes no part in the mixture, unless it has a group of its own.
+FLOOR = 0.05
+# The share of an even one that the use of such an expert must be shown to stay under.
+BOUND = 0.5
+
+
+def use_shares(rows: RoutedRows) -> Float[Tensor, " E"]:
+    """The part of all use that each expert has; Σ = 1.
+
+    Where a router selects experts, use is the number of rows that they run on; where all run, it is their weight.
+    """
+    used = rows.kept if bool((~rows.kept).any()) else rows.weights.abs()
+    sums = used.double().sum(0)
+    return sums / sums.sum().clamp(min=torch.finfo(sums.dtype).tiny)
+
+
+def idle_experts(rows: RoutedRows) -> Bool[Tensor, " E"]:
+    """Which experts have almost no use: under a twentieth of an even share, and shown to have under half of one.
+
+    An expert is not idle that has most of the rows of a class or a domain, however rare: it does what it is for.
+    """
+    shares = use_shares(rows)
+    experts, assignments = len(shares), float(rows.kept.sum()) if bool((~rows.kept).any()) else float(len(rows))
+    idle = shares * experts < FLOOR
+    for expert in idle.nonzero().flatten().tolist():
+        share = share_interval(float(shares[expert]) * assignments, assignments, experts)
+        idle[expert] = share.high * experts < BOUND
+    return idle & ~_has_group(rows)
+
+
+def _has_group(rows: RoutedRows) -> Bool[Tensor, " E"]:
+    """Which experts get at least half of the weight of some class or domain."""
+    result = torch.zeros(rows.experts, dtype=torch.bool)
+    weights = rows.weights.abs().double()
+    for name, group in rows.groups.items():
+        if name in ("split", "position"):
+            continue
+        real = group >= 0
+        count = int(group.max()) + 1 if bool(real.any()) else 0
+        sums = torch.zeros(count, rows.experts, dtype=torch.float64).index_add(0, group[real].long(), weights[real])
+        if count > 1:
+            result |= (sums >= 0.5 * sums.sum(1, keepdim=True).clamp(min=1e-300)).any(0)
+    return result
+
+
+def active_count(rows: RoutedRows) -> int:
+    """How many experts a row has that count: the router's k, or 1 where all run and the weights decide."""
+    return rows.k if rows.k < rows.experts else 1
+
+
+def chosen_experts(rows: RoutedRows) -> Tensor:
+    """The expert with the largest weight of each row, (T,)."""
+    return rows.weights.argmax(1)

@@ -1,0 +1,64 @@
+"""Expert overconfident outside its classes: it gets rows of classes that it cannot know, and is certain of them."""
+
+import torch
+
+from moebius.lab.illnesses._examination import Examination
+from moebius.lab.illnesses._illness import Symptom, illness
+from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, percent, share_interval
+from moebius.lab.illnesses._use import chosen_experts
+
+CERTAIN = 0.8
+# The share of an expert's rows that are of other classes, and that it is certain of.
+FLOOR = 0.05
+
+
+@illness("MB012", "share of an expert's rows that it is wrongly certain of", remedies=("refit_gate",))
+def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | None:
+    """An expert that knows some classes gets rows of others, and gives them a probability of .8 or more.
+
+    Its classes are those of its adapter. Where it gives none, they are those of which it gets at least one row in ten
+    right (of 20 rows or more).
+
+    Null: an expert that gets rows of its classes, or is uncertain of others: 0.
+
+    Reference: ours; studies 3 and 4 combine experts that know some classes each.
+    """
+    rows = gate.rows
+    if rows.expert_confidence is None or rows.expert_scores is None or "class" not in rows.groups:
+        return None
+    labels, chosen = rows.groups["class"], chosen_experts(rows)
+    found: dict[int, tuple[float, float, float]] = {}
+    for expert in range(rows.experts):
+        index = (chosen == expert).nonzero().flatten()
+        if len(index) < FEWEST_ROWS:
+            continue
+        outside = ~torch.isin(labels[index], _known_classes(gate, expert))
+        wrongly = outside & (rows.expert_confidence[index, expert] >= CERTAIN)
+        share = share_interval(float(torch.count_nonzero(wrongly)), len(index), rows.experts)
+        if share.low >= FLOOR:
+            found[expert] = share.value, share.low, share.high
+    if not found:
+        return None
+    worst = max(found.values())
+    evidence = (
+        f"{list_experts([*found])} {'gets' if len(found) == 1 else 'get'} rows of classes that "
+        f"{'it does' if len(found) == 1 else 'they do'} not know, and "
+        f"{'is' if len(found) == 1 else 'are'} certain of {percent(worst[0])} of the rows in spite of it"
+    )
+    remedy = (
+        "train the gate anew, on rows of all classes; an expert that is shown rows of other classes, with an answer of "
+        "its own for them, can say that it does not know"
+    )
+    return Symptom(evidence, *worst, 0.0, "an expert with rows of its classes", remedy, tuple(found))
+
+
+def _known_classes(gate: Examination, expert: int) -> torch.Tensor:
+    known = gate.expert_classes[expert] if gate.expert_classes else None
+    if known is not None:
+        return torch.tensor(known)
+    assert gate.rows.expert_scores is not None
+    labels, scores = gate.rows.groups["class"], gate.rows.expert_scores[:, expert].double()
+    count = int(labels.max()) + 1
+    rows = torch.bincount(labels.clamp(min=0), minlength=count)
+    right = torch.zeros(count, dtype=torch.float64).index_add(0, labels.clamp(min=0).long(), scores)
+    return ((rows < FEWEST_ROWS) | (right >= 0.1 * rows)).nonzero().flatten()

@@ -1,0 +1,81 @@
+"""Experts too weak for their rows: on the rows that an expert gets, it is hardly better than a constant."""
+
+import torch
+from torch import Tensor
+
+from moebius.lab.illnesses._examination import Examination
+from moebius.lab.illnesses._illness import Symptom, illness
+from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, mean_interval
+from moebius.lab.illnesses._use import chosen_experts
+
+# The part of a constant's errors that an expert has to avoid.
+FLOOR = 0.1
+# Where a constant has less error than this, of the rows, there is nothing to learn.
+EASY = 0.1
+
+
+@illness("MB010", "errors that a weak expert avoids, of a constant's", remedies=("add_expert", "refit_gate"))
+def experts_too_weak(gate: Examination) -> Symptom | None:
+    """On the rows that an expert gets it is hardly better than the best constant answer for them.
+
+    For classes the constant is the most frequent class of these rows, and skill = (score − its share) / (1 − its share);
+    for numbers it is their mean, and skill = 1 − error² / variance. An expert is weak where its skill is shown to be under
+    .1, while the constant itself is not nearly right.
+
+    Null: the best constant: 0.
+
+    Reference: ours; the skill score of forecast verification (Murphy 1988).
+    """
+    errors = _errors(gate)
+    if errors is None:
+        return None
+    chosen = chosen_experts(gate.rows)
+    weak: dict[int, tuple[float, float, float]] = {}
+    for expert in range(gate.rows.experts):
+        rows = (chosen == expert).nonzero().flatten()
+        if len(rows) < FEWEST_ROWS:
+            continue
+        own, constant = errors(expert, rows)
+        base = float(constant.double().mean())
+        if base < EASY:
+            continue
+        skill = mean_interval(1 - own.double() / base, gate.rows.experts)
+        if skill.high < FLOOR:
+            weak[expert] = skill.value, skill.low, skill.high
+    if not weak:
+        return None
+    worst = min(weak.values())
+    served = float(torch.isin(chosen, torch.tensor([*weak])).double().mean())
+    evidence = (
+        f"{list_experts([*weak])} {'serves' if len(weak) == 1 else 'serve'} {served:.0%} of the rows and "
+        f"{'avoids' if len(weak) == 1 else 'avoid'} {worst[0]:.2g} of the errors that a constant answer makes there"
+    ).replace("%", " %")
+    remedy = (
+        "train them longer, or on the rows that they get; make them larger; or add an expert for these rows (mb.add_expert) "
+        "and train the gate anew"
+    )
+    return Symptom(evidence, *worst, 0.0, "the best constant answer", remedy, tuple(weak))
+
+
+def _errors(gate: Examination):
+    """(expert, rows) → its errors and those of the best constant there; None where neither is known."""
+    rows = gate.rows
+    if "class" in rows.groups and rows.expert_scores is not None:
+        labels, scores = rows.groups["class"], rows.expert_scores
+
+        def of_classes(expert: int, index: Tensor) -> tuple[Tensor, Tensor]:
+            of_rows = labels[index]
+            return 1 - scores[index, expert].double(), (of_rows != of_rows.mode().values).double()
+
+        return of_classes
+    if gate.targets is not None and rows.expert_predictions is not None and rows.expert_predictions.ndim == 2:
+        targets, predictions = gate.targets.double(), rows.expert_predictions.double()
+        scale = float(targets.var().clamp(min=1e-12))
+
+        def of_numbers(expert: int, index: Tensor) -> tuple[Tensor, Tensor]:
+            of_rows = targets[index]
+            constant = (of_rows - of_rows.mean()).square() / scale
+            return (predictions[index, expert] - of_rows).square() / scale, constant
+
+        return of_numbers
+    return None
