@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset, Split
@@ -30,6 +30,7 @@ def diagnose(
     task: TaskLike = "classification",
     inputs: Names | None = None,
     target: Names | None = None,
+    mask: Tensor | None = None,
     rows: int = ROWS,
     seed: int = 0,
 ) -> Diagnosis:
@@ -43,10 +44,9 @@ def diagnose(
         model: a mixture, or any module with mixtures inside.
         data: rows that the model was not trained on, in any form that `mb.fit` takes; of a `moebius.lab.data` set the
             held-out rows, or else the test rows.
-        task: what was learned, as for `mb.fit`.
-        inputs, target: names of columns, as for `mb.fit`.
-        rows: how many rows are looked at, drawn by `seed`.
-        seed: of the draw.
+        task: what was learned, as for `mb.fit`. inputs, target: names of columns, as for `mb.fit`. mask: False for
+        padding: (T,), or for tokens (T, S); it is not given to the model, which may have one of its own. rows: how many
+        rows are looked at, drawn by `seed`. seed: of the draw.
 
     Returns:
         The diagnosis: `findings`, most serious first by code, `tables()` of all measures, and `try_remedies()`.
@@ -77,7 +77,7 @@ def diagnose(
     learned = as_task(task).for_model(model).for_data(dataset.train.labels)
     split = dataset.train if not isinstance(data, Dataset) else dataset.validation or dataset.test
     names = {"class": dataset.classes, "domain": dataset.domains}
-    return diagnose_split(ModelCall(model), learned, split, names, rows, seed)
+    return diagnose_split(ModelCall(model), learned, split, names, rows, seed, mask)
 
 
 def diagnose_split(
@@ -87,6 +87,7 @@ def diagnose_split(
     names: Mapping[str, Sequence[str]],
     rows: int = ROWS,
     seed: int = 0,
+    mask: Tensor | None = None,
 ) -> Diagnosis:
     """`diagnose` for rows that are read already.
 
@@ -95,14 +96,15 @@ def diagnose_split(
         task: what is learned, for this model.
         split: rows.
         names: of the groups "class" and "domain".
-        rows, seed: as for `diagnose`.
+        rows, seed, mask: as for `diagnose`.
     """
     device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
     if len(split) > rows:
         chosen = np.sort(np.random.default_rng(seed).choice(len(split), rows, replace=False))
         sample = split.take(torch.from_numpy(chosen).to(split.device))
+        mask = None if mask is None else mask[torch.from_numpy(chosen)]
     else:
         sample = split
-    examinations = tuple(Examiner(call, task, sample.to(device), names).examine())
+    examinations = tuple(Examiner(call, task, sample.to(device), names, mask).examine())
     findings = tuple(finding for gate in examinations for finding in find_illnesses(gate))
     return Diagnosis(findings, examinations, Subject(call, task, split, names))

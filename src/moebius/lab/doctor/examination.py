@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.doctor.recorded import GateRecorder, RecordedGate
-from moebius.lab.doctor.rerouting import gate_places, rerouted, swapped_rows, training_routers, uniform_weights
+from moebius.lab.doctor.rerouting import Change, gate_places, rerouted, swapped_rows, training_routers, uniform_weights
 from moebius.lab.illnesses._examination import Examination, Outcome
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
@@ -29,6 +30,8 @@ from moebius.tasks.regression import Regression
 
 # The second time, rows come in batches of this size: no divisor of the first, so that no batch stays as it was.
 OTHER_SIZE = 181
+# How often rows are given each other's routes: the mean of several hides less by chance.
+SWAPS = 3
 # Rows of the backward pass.
 GRADIENT_ROWS = 256
 
@@ -41,10 +44,18 @@ class Examiner:
         task: what is learned, for this model.
         split: rows, on the model's device.
         names: of the groups "class" and "domain".
+        real: False for padding, of rows or of their tokens; None where all is real.
     """
 
-    def __init__(self, call: ModelCall, task: Task, split: Split, names: Mapping[str, Sequence[str]]):
-        self.call, self.task, self.split, self.names = call, task, split, names
+    def __init__(
+        self,
+        call: ModelCall,
+        task: Task,
+        split: Split,
+        names: Mapping[str, Sequence[str]],
+        real: Tensor | None = None,
+    ):
+        self.call, self.task, self.split, self.names, self.real = call, task, split, names, real
         self.modules = dict(call.model.named_modules(remove_duplicate=False))
         self.places = gate_places(call.model)
 
@@ -58,6 +69,10 @@ class Examiner:
             gate = recorded[path]
             if gate.rows.experts < 2:
                 continue
+            real = self._real(gate)
+            padding = None if real is None else (float(gate.rows.kept[~real].sum()), float(gate.rows.kept.sum()))
+            if real is not None:
+                gate = replace(gate, rows=gate.rows.take(real), origin=gate.origin[real], outputs=None)
             reached = torch.unique(gate.origin)
             rows, is_whole = gate.rows, len(reached) == len(gate.origin)
             if is_whole:
@@ -75,12 +90,24 @@ class Examiner:
                 gradient=gradients.get(path),
                 as_is=Outcome(as_is.losses[reached], as_is.scores[reached]),
                 **self._other_routes(path, reached),
-                moved=moved.get(path),
-                training_drops=drops.get(path),
+                moved=moved.get(path) if real is None else None,
+                training_drops=drops.get(path) if real is None else None,
+                padding=padding,
                 tasks_experts=self._tasks_experts(path),
                 expert_classes=self._classes(path),
                 targets=self._targets(gate, is_whole),
             )
+
+    def _real(self, gate: RecordedGate) -> Tensor | None:
+        """Which of a gate's rows are real; None where no mask was given, or the gate gets no padding."""
+        if self.real is None:
+            return None
+        if self.real.ndim == 1:
+            return self.real[gate.origin]
+        places = gate.rows.groups.get("position")
+        if places is None or len(gate.rows) != self.real.numel():
+            return None
+        return self.real.flatten(1)[gate.origin, places]
 
     def _name(self, path: str) -> str:
         return gate_name(path) if isinstance(self.modules[path], MixtureLayer) else path
@@ -93,12 +120,16 @@ class Examiner:
         return gate, getattr(holder, name)  # type: ignore[return-value]
 
     def _other_routes(self, path: str, reached: Tensor) -> dict[str, Outcome]:
-        outcomes = {}
-        for name, change in (("uniform", uniform_weights), ("permuted", swapped_rows)):
-            with rerouted(self.call.model, path, change):
-                (evaluation,) = evaluate(self.call, self.task, self.split)
-            outcomes[name] = Outcome(evaluation.losses[reached], evaluation.scores[reached])
-        return outcomes
+        swaps = [self._rerouted(path, partial(swapped_rows, seed=seed), reached) for seed in range(SWAPS)]
+        losses, scores = (
+            torch.stack([getattr(swap, name).double() for swap in swaps]).mean(0) for name in ("losses", "scores")
+        )
+        return {"uniform": self._rerouted(path, uniform_weights, reached), "permuted": Outcome(losses, scores)}
+
+    def _rerouted(self, path: str, change: Change, reached: Tensor) -> Outcome:
+        with rerouted(self.call.model, path, change):
+            (evaluation,) = evaluate(self.call, self.task, self.split)
+        return Outcome(evaluation.losses[reached], evaluation.scores[reached])
 
     def _moved(self, recorder: GateRecorder, recorded: Mapping[str, RecordedGate]) -> dict[str, Tensor]:
         """Which rows go elsewhere when all come again, in another order and other batches."""

@@ -51,9 +51,14 @@ def uniform_weights(routing: Routing) -> Routing:
     return replace(routing, weights=weights, log_weights=weights.log(), selection=None, straight_through=False)
 
 
-def swapped_rows(routing: Routing) -> Routing:
-    """The routing in which each row has the routes of another one of its batch, drawn by a fixed seed."""
-    generator = torch.Generator().manual_seed(len(routing.weights))
+def swapped_rows(routing: Routing, seed: int = 0) -> Routing:
+    """The routing in which each row has the routes of another one of its batch.
+
+    Arguments:
+        routing: of a batch.
+        seed: of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(routing.weights), generator=generator).to(routing.weights.device)
     selection = routing.selection
     if selection is not None:

@@ -27,7 +27,8 @@ class Examination:
 
     Arguments:
         gate: its name, as in `Evaluation.gates`: "gate", "experts.0.gate".
-        rows: as it routes them; all rows are real but for those of an illness that is about padding.
+        rows: as it routes them, without padding.
+        padding: assignments of padding, and all assignments; None without a mask.
         decides: False for a gate that is made to weigh all rows alike, or by their domain, and learns nothing.
         learns: whether the gate has parameters to train, and its router says that it trains them.
         outermost: whether the model is itself the mixture of this gate.
@@ -57,6 +58,7 @@ class Examination:
     network: Outcome | None = None
     moved: Bool[Tensor, " T"] | None = None
     training_drops: Float[Tensor, " T"] | None = None
+    padding: tuple[float, float] | None = None
     tasks_experts: tuple[int, ...] = ()
     expert_classes: tuple[tuple[int, ...] | None, ...] = ()
     targets: Float[Tensor, " T"] | None = None

@@ -5,12 +5,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from moebius.lab.diagnostics._rows import RoutedRows
-from moebius.lab.illnesses._intervals import share_interval
+from moebius.lab.illnesses._intervals import mean_interval, share_interval
 
 # An expert under this part of an even share takes no part in the mixture, unless it has a group of its own.
 FLOOR = 0.05
-# The share of an even one that the use of such an expert must be shown to stay under.
-BOUND = 0.5
 
 
 def use_shares(rows: RoutedRows) -> Float[Tensor, " E"]:
@@ -24,16 +22,22 @@ def use_shares(rows: RoutedRows) -> Float[Tensor, " E"]:
 
 
 def idle_experts(rows: RoutedRows) -> Bool[Tensor, " E"]:
-    """Which experts have almost no use: under a twentieth of an even share, and shown to have under half of one.
+    """Which experts have almost no use: under a twentieth of an even share, and shown to have less than an even one.
+
+    Where a router selects experts, this takes about 11 E/k rows: with fewer, chance may leave an expert out.
 
     An expert is not idle that has most of the rows of a class or a domain, however rare: it does what it is for.
     """
     shares = use_shares(rows)
-    experts, assignments = len(shares), float(rows.kept.sum()) if bool((~rows.kept).any()) else float(len(rows))
+    experts, selects = len(shares), bool((~rows.kept).any())
+    assignments = float(rows.kept.sum())
     idle = shares * experts < FLOOR
     for expert in idle.nonzero().flatten().tolist():
-        share = share_interval(float(shares[expert]) * assignments, assignments, experts)
-        idle[expert] = share.high * experts < BOUND
+        if selects:
+            share = share_interval(float(shares[expert]) * assignments, assignments, experts)
+        else:
+            share = mean_interval(rows.weights[:, expert].abs() / rows.weights.abs().sum(1).clamp(min=1e-30), experts)
+        idle[expert] = share.high * experts < 1
     return idle & ~_has_group(rows)
 
 

@@ -16,6 +16,8 @@ from moebius.lab.illnesses._use import chosen_experts, use_shares
 EVEN = 0.5
 # The part of the mixture's loss, or of the groups' entropy, that routing has to be worth.
 FLOOR = 0.02
+# What chance may hide of it: with few rows nothing can be said.
+MOST = 0.1
 
 
 @illness("MB004", "loss that the routes save, of the loss", remedies=("refit_gate", "average"))
@@ -45,7 +47,7 @@ def balanced_but_unspecialised(gate: Examination) -> Symptom | None:
         size = float(gate.as_is.losses.abs().mean().clamp(min=1e-12))
         saved = mean_interval((gate.permuted.losses - gate.as_is.losses) / size)
         gain = mean_interval(gate.as_is.scores.double() - gate.permuted.scores.double())
-        if saved.high >= FLOOR or gain.high > FLOOR:
+        if saved.value >= FLOOR or gain.value >= FLOOR or max(saved.high, gain.high) >= MOST:
             return None
         evidence = f"{balance}, yet rows that swap their routes lose {saved.value:.2g} of the loss"
         return Symptom(evidence, saved.value, saved.low, saved.high, 0.0, "a permuted gate", remedy)
@@ -66,7 +68,7 @@ def _without_losses(rows: RoutedRows, balance: str, remedy: str) -> Symptom | No
 
 
 def _information(experts_T: Int[Tensor, " T"], group: Int[Tensor, " T"], experts: int) -> tuple[float, float] | None:
-    """Mutual information of expert and group above chance, of the group's entropy, and the half-width of its interval."""
+    """Mutual information of expert and group above chance, of the group's entropy, and half its interval."""
     real = group >= 0
     experts_T, group = experts_T[real], group[real].long()
     count = int(group.max()) + 1 if len(group) else 0

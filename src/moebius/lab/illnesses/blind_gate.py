@@ -24,8 +24,8 @@ FLOOR = 0.01
 def blind_gate(gate: Examination) -> Symptom | None:
     """All rows get nearly the same weights, before and after the selection of experts.
 
-    I = H(mean_t p_t) − mean_t H(p_t) = mean_t KL(p_t ‖ mean p), in nats; the larger one of the gate's distribution and of
-    the weights. Blind is a gate whose I is shown to be under ln E / 100.
+    I = H(mean_t p_t) − mean_t H(p_t) = mean_t KL(p_t ‖ mean p), in nats; the larger one of the gate's distribution and
+    of the weights. Blind is a gate whose I is shown to be under ln E / 100.
 
     Null: a gate that decides: it would have I up to ln E. Balance says nothing here: a blind gate may be as even as one
     likes.
@@ -45,8 +45,8 @@ def blind_gate(gate: Examination) -> Symptom | None:
         "every row gets nearly the same ones"
     )
     remedy = (
-        "look at what the gate gets: an input that varies between rows, scaled to about unit variance; then train it anew"
-        ", with more steps or a larger learning rate of its own. If it stays blind, equal weights are simpler"
+        "look at what the gate gets: an input that varies between rows, scaled to about unit variance; then train it "
+        "anew, with more steps or a larger learning rate of its own. If it stays blind, equal weights are simpler"
     )
     return Symptom(
         evidence, dependence.value, max(dependence.low, 0.0), dependence.high, 1.0, "a gate that decides", remedy

@@ -16,7 +16,7 @@ from moebius.lab.illnesses._use import active_count, idle_experts, use_shares
 def collapsed_gate(gate: Examination) -> Symptom | None:
     """Hardly more experts are in use than a single row takes, so that the gate decides nothing.
 
-    An expert is idle where its use is under a twentieth of an even share (and shown to be under half of one), and no
+    An expert is idle where its use is under a twentieth of an even share (and shown to be under one), and no
     class or domain is mostly its. The gate has collapsed where no more than max(k, E/4) experts are not idle, with k
     the experts of a row (1 where all run).
 
@@ -38,8 +38,9 @@ def collapsed_gate(gate: Examination) -> Symptom | None:
         f"{'has' if len(unused) == 1 else 'have'} {percent(float(shares[idle].mean()) * experts)} of an even share"
     )
     remedy = (
-        "train the gate with a loss that balances the experts over the whole batch (batch_entropy, switch_balance), and "
-        "scale the gate's input: large inputs saturate the softmax before anything is learned (z_loss keeps scores small)"
+        "train the gate with a loss that balances the experts over the whole batch (batch_entropy, switch_balance), "
+        "and scale the gate's input: large inputs saturate the softmax before anything is learned (z_loss keeps "
+        "scores small)"
     )
     null, model = active / experts, "a balanced random router"
     return Symptom(evidence, top.value, top.low, top.high, null, model, remedy, tuple(unused))

@@ -18,9 +18,9 @@ EASY = 0.1
 def experts_too_weak(gate: Examination) -> Symptom | None:
     """On the rows that an expert gets it is hardly better than the best constant answer for them.
 
-    For classes the constant is the most frequent class of these rows, and skill = (score − its share) / (1 − its share);
-    for numbers it is their mean, and skill = 1 − error² / variance. An expert is weak where its skill is shown to be under
-    .1, while the constant itself is not nearly right.
+    For classes the constant is the most frequent class of these rows, and skill = (score − its share) / (1 − its
+    share); for numbers it is their mean, and skill = 1 − error² / variance. An expert is weak where its skill is shown
+    to be under .1, while the constant itself is not nearly right.
 
     Null: the best constant: 0.
 
@@ -39,7 +39,7 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
         base = float(constant.double().mean())
         if base < EASY:
             continue
-        skill = mean_interval(1 - own.double() / base, gate.rows.experts)
+        skill = mean_interval((constant.double() - own.double()) / base, gate.rows.experts)
         if skill.high < FLOOR:
             weak[expert] = skill.value, skill.low, skill.high
     if not weak:
@@ -51,8 +51,8 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
         f"{'avoids' if len(weak) == 1 else 'avoid'} {worst[0]:.2g} of the errors that a constant answer makes there"
     ).replace("%", " %")
     remedy = (
-        "train them longer, or on the rows that they get; make them larger; or add an expert for these rows (mb.add_expert) "
-        "and train the gate anew"
+        "train them longer, or on the rows that they get; make them larger; or add an expert for these rows "
+        "(mb.add_expert) and train the gate anew"
     )
     return Symptom(evidence, *worst, 0.0, "the best constant answer", remedy, tuple(weak))
 
@@ -68,8 +68,9 @@ def _errors(gate: Examination):
             return 1 - scores[index, expert].double(), (of_rows != of_rows.mode().values).double()
 
         return of_classes
-    if gate.targets is not None and rows.expert_predictions is not None and rows.expert_predictions.ndim == 2:
-        targets, predictions = gate.targets.double(), rows.expert_predictions.double()
+    predictions = rows.expert_predictions
+    if gate.targets is not None and predictions is not None and predictions[0, 0].numel() == 1:
+        targets, predictions = gate.targets.double(), predictions.flatten(1).double()
         scale = float(targets.var().clamp(min=1e-12))
 
         def of_numbers(expert: int, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,11 @@ def gate_worse_than_its_network(gate: Examination) -> Symptom | None:
         return None
     score = float(gate.network.scores.double().mean())
     evidence = (
-        f"a network of the gate's architecture learns the task to a score of {score:.3f} by itself, {gain.value:.3f} above "
-        "the mixture that it chooses experts for"
+        f"a network of the gate's architecture learns the task to a score of {score:.3f} by itself, {gain.value:.3f} "
+        "above the mixture that it chooses experts for"
     )
     remedy = (
-        "use that network alone, or give the mixture better experts: add the network as one (mb.add_expert) and train the "
-        "gate anew"
+        "use that network alone, or give the mixture better experts: add the network as one (mb.add_expert) and train "
+        "the gate anew"
     )
     return Symptom(evidence, gain.value, gain.low, gain.high, 0.0, "a mixture that pays", remedy)

@@ -47,8 +47,8 @@ def misrouted_rows(gate: Examination) -> Symptom | None:
     saved, expert, other, low, high = worst
     part = float((chosen == expert).double().mean())
     evidence = (
-        f"expert {other} is better than expert {expert} on the rows of expert {expert} ({part:.0%} of all): it would save "
-        f"{saved:.0%} of the loss"
+        f"expert {other} is better than expert {expert} on the rows of expert {expert} ({part:.0%} of all): it would "
+        f"save {saved:.0%} of the loss"
     ).replace("%", " %")
     remedy = (
         "train the gate anew with the experts as they are; if it cannot tell these rows apart, give it a better input"

@@ -1,7 +1,5 @@
 """Padding routed: experts compute rows that are padding."""
 
-import torch
-
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
 from moebius.lab.illnesses._intervals import percent, share_interval
@@ -19,11 +17,9 @@ def padding_routed(gate: Examination) -> Symptom | None:
 
     Reference: ours.
     """
-    rows = gate.rows
-    if rows.real is None:
+    if gate.padding is None:
         return None
-    padding = float(torch.count_nonzero(rows.kept[~rows.real]))
-    share = share_interval(padding, max(float(torch.count_nonzero(rows.kept)), 1.0))
+    share = share_interval(gate.padding[0], max(gate.padding[1], 1.0))
     if share.low < FLOOR:
         return None
     evidence = f"{percent(share.value)} of what the experts compute is padding"

@@ -18,8 +18,8 @@ MOST_ROWS = 2000
 def redundant_experts(gate: Examination) -> Symptom | None:
     """Two experts have nearly the same outputs for every row, whoever gets it.
 
-    ρ_ij = 1 − E‖f_i − f_j‖² / (E‖f_i − μ_i‖² + E‖f_j − μ_j‖² + ‖μ_i − μ_j‖²): 1 for equal outputs, about 0 for independent
-    ones. The experts are redundant where ρ > .98.
+    ρ_ij = 1 − E‖f_i − f_j‖² / (E‖f_i − μ_i‖² + E‖f_j − μ_j‖² + ‖μ_i − μ_j‖²): 1 for equal outputs, about 0 for
+    independent ones. The experts are redundant where ρ > .98.
 
     Null: independent experts: 0.
 
@@ -35,12 +35,12 @@ def redundant_experts(gate: Examination) -> Symptom | None:
     experts = sorted({expert for pair in pairs for expert in pair})
     values = torch.tensor([float(agreement[first, second]) for first, second in pairs])
     evidence = (
-        f"{list_experts(experts)} give nearly the same outputs for every row ({len(pairs)} pair{'s' * (len(pairs) > 1)}, "
-        f"concordance {float(values.min()):.3f} or more)"
+        f"{list_experts(experts)} give nearly the same outputs for every row ({len(pairs)} "
+        f"pair{'s' * (len(pairs) > 1)}, concordance {float(values.min()):.3f} or more)"
     )
     remedy = (
-        "drop all but one of them (mb.drop_expert): the others cost memory and decide nothing; or start experts apart and "
-        "train them on different rows (best_fit, best_expert)"
+        "drop all but one of them (mb.drop_expert): the others cost memory and decide nothing; or start experts apart "
+        "and train them on different rows (best_fit, best_expert)"
     )
     low, high = float(values.min()), float(values.max())
     return Symptom(

@@ -25,8 +25,8 @@ def task_ignores_its_experts(gate: Examination) -> Symptom | None:
         return None
     verb = "is" if len(own) == 1 else "are"
     evidence = (
-        f"{list_experts(own)}, which {verb} the task's alone, {'gets' if len(own) == 1 else 'get'} {percent(share.value)} of "
-        "an even share: the shared experts do all"
+        f"{list_experts(own)}, which {verb} the task's alone, {'gets' if len(own) == 1 else 'get'} "
+        f"{percent(share.value)} of an even share: the shared experts do all"
     )
     remedy = (
         "drop the task's experts, which cost and give nothing; or give its loss more weight, so that its needs show in "

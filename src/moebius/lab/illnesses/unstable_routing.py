@@ -11,10 +11,10 @@ FLOOR = 0.02
 
 @illness("MB015", "share of rows that change experts")
 def unstable_routing(gate: Examination) -> Symptom | None:
-    """At least a fiftieth of the rows goes to other experts when all rows come again, in another order and other batches.
+    """At least a fiftieth of the rows goes to other experts when all come again, in another order and other batches.
 
-    The reasons: a router that draws or adds noise in evaluation, one whose rows compete for the experts of a batch, batch
-    statistics in the gate, or scores so near to each other that rounding decides.
+    The reasons: a router that draws or adds noise in evaluation, one whose rows compete for the experts of a batch,
+    batch statistics in the gate, or scores so near to each other that rounding decides.
 
     Null: a gate that is a function of the row: 0.
 
@@ -29,7 +29,7 @@ def unstable_routing(gate: Examination) -> Symptom | None:
         f"{percent(share.value)} of the rows go to other experts when they come in another order and other batches"
     )
     remedy = (
-        "evaluate without noise; use a router that takes each row by itself (mb.routers.TopK) where a prediction must not "
-        "depend on the rows beside it"
+        "evaluate without noise; use a router that takes each row by itself (mb.routers.TopK) where a prediction must "
+        "not depend on the rows beside it"
     )
     return Symptom(evidence, share.value, share.low, share.high, 0.0, "a gate that is a function of the row", remedy)

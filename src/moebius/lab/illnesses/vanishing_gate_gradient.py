@@ -2,7 +2,7 @@
 
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
-from moebius.lab.illnesses._regret import share_of_wrong_choices
+from moebius.lab.illnesses._regret import gain_of_right_choices
 
 # The gradient at the gate's scores, of that at the output, under which training does not reach it.
 FLOOR = 1e-6
@@ -12,8 +12,8 @@ FLOOR = 1e-6
 def vanishing_gate_gradient(gate: Examination) -> Symptom | None:
     """The RMS of the gate's gradient is under 1e-6 of that of the output, though it sends rows to wrong experts.
 
-    A gate that makes no mistakes has no gradient either: so at least a fiftieth of the rows has to have a clearly better
-    expert. Typical reasons: the weight of a single chosen expert is renormalised to 1; scores are detached; a
+    A gate that makes no mistakes has no gradient either: so at least a fiftieth of the rows has to have a clearly
+    better expert. Typical reasons: the weight of a single chosen expert is renormalised to 1; scores are detached; a
     normalisation is flat where the scores are.
 
     Null: a gate that learns at the pace of its experts: about 1.
@@ -22,15 +22,16 @@ def vanishing_gate_gradient(gate: Examination) -> Symptom | None:
     """
     if gate.gradient is None or not gate.learns or gate.gradient >= FLOOR:
         return None
-    wrong = share_of_wrong_choices(gate)
-    if wrong is None or wrong.low < 0.02:
+    lost = gain_of_right_choices(gate.rows)
+    if lost is None or lost.low < 0.02:
         return None
     evidence = (
-        f"the gradient at the gate's scores is {gate.gradient:.2g} of that at the output, while {wrong.value:.0%} of the rows have a better expert"
-    ).replace("%", " %")
+        f"the gradient at the gate's scores is {gate.gradient:.2g} of that at the output, while wrong experts cost "
+        f"{lost.value:.3f} of the score"
+    )
     remedy = (
-        "multiply by the full softmax's probability where one expert runs (mb.routers.TopK(1) does), do not detach scores, "
-        "and scale the gate's input"
+        "multiply by the full softmax's probability where one expert runs (mb.routers.TopK(1) does), do not detach "
+        "scores, and scale the gate's input"
     )
     return Symptom(
         evidence, gate.gradient, gate.gradient, gate.gradient, 1.0, "a gate that learns as its experts do", remedy
