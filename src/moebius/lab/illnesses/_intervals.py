@@ -53,7 +53,7 @@ def mean_interval(values: Tensor, comparisons: int = 1) -> Mean:
     return Mean(mean, mean - half, mean + half, count)
 
 
-def share_interval(successes: float, count: float, comparisons: int = 1) -> Mean:
+def share_interval(successes: float | int, count: float | int, comparisons: int = 1) -> Mean:
     """A share of rows with its exact interval.
 
     Arguments:

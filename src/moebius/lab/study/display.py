@@ -68,7 +68,7 @@ class Display(AbstractContextManager["Display"]):
         """Show an event of a run."""
         epochs = run.training["epochs"]
         epoch = min(event.epoch, epochs)  # a run that was killed after its last step resumes behind the last epoch
-        if event.kind == "note":
+        if event.kind in ("note", "warning"):
             self._print(f"{run.name}: {event.text}")
             return
         if event.kind == "resumed":

@@ -46,6 +46,7 @@ class Evaluation:
         loss_name, score_name: what losses and scores are.
         shape: of the model's output for a row; () for several outputs by name.
         figures: numbers of all rows together, by name.
+        averaged: names of the gates whose weights are means over the tokens, or positions, of a row.
         gates: name of each gate (its module path, such as `gate` and `experts.0.gate`) → its weights for each row; NaN
             for rows that did not reach it. For a mixture of tokens, or of positions, the mean over those of the row.
     """
@@ -62,6 +63,7 @@ class Evaluation:
     score_name: str = "accuracy"
     shape: tuple[int, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
+    averaged: frozenset[str] = frozenset()
 
     @property
     def score(self) -> float:
@@ -173,6 +175,7 @@ def evaluate(
         path: torch.full((runs, len(split), experts), torch.nan, device=split.device)
         for path, experts in gate_experts(call.model).items()
     }
+    averaged: set[str] = set()
     recorder, layers = Recorder(call.model), dict(call.model.named_modules(remove_duplicate=False))
     with evaluation_mode(call.model), torch.inference_mode():
         for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
@@ -194,17 +197,16 @@ def evaluate(
                 empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
                 table = gates.setdefault(path, empty)
                 tokens = _tokens_per_row(path, log, runs * len(batch), layers)
+                averaged.update([path] if tokens > 1 or len(calls) > 1 else [])
                 for routing in calls:
                     _store_weights(table, routing, batch.rows, runs, tokens)
     figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
     row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
     rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
-    all_gates = {
-        # A layer of several gates records the routings of each under the gate's own path.
-        gate_name(path) if isinstance(layers[path], MixtureLayer) else path: gates[path].cpu()
-        for path in sorted(gates, key=[*layers].index)
-    }
+    # A layer of several gates records the routings of each under the gate's own path.
+    names = {path: gate_name(path) if isinstance(layers[path], MixtureLayer) else path for path in gates}
+    all_gates = {names[path]: gates[path].cpu() for path in sorted(gates, key=[*layers].index)}
     return [
         Evaluation(
             *rows,
@@ -218,6 +220,7 @@ def evaluate(
             task.score_name,
             shape,
             figures,
+            frozenset(names[path] for path in averaged),
         )
         for run in range(runs)
     ]

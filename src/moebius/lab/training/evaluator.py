@@ -14,6 +14,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle, position_oracle
+from moebius.lab.training.gate_watch import GateWatch
 from moebius.lab.training.measure import check_metric_names, resolve_watch
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import chooses_experts
@@ -55,6 +56,7 @@ class Evaluator:
     ):
         self.engine, self.task, self.data, self.metrics = engine, task, data, metrics
         self.caches, self.use_caches = caches, use_caches
+        self.gate_watch = GateWatch(engine.models[0], task)
         self.splits = {"train": data.train}
         if data.validation is not None:
             self.splits["validation"] = data.validation
@@ -116,12 +118,14 @@ class Evaluator:
     def epoch_entry(self, epoch: int, training_figures: Mapping[str, Any], evaluations: Evaluations) -> dict[str, Any]:
         """The metrics of an epoch; `training_figures` were measured in its steps."""
         final = evaluations[self.of_epoch[0]]
+        findings = self.gate_watch.findings(final)
         return {
             "epoch": epoch,
             "train": training_figures,
             **({"test": self.summary(evaluations["test"])} if "test" in evaluations else {}),
             "gates": {gate: final.gate_summary(gate) for gate in final.gates},
             **({"validation": self.summary(evaluations["validation"])} if "validation" in evaluations else {}),
+            **({"findings": findings} if findings else {}),
         }
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:

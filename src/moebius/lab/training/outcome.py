@@ -20,7 +20,7 @@ _NOUNS = {"validation": "held-out", "train": "training"}
 
 @dataclass(frozen=True)
 class Event:
-    """What a listener receives: `kind` is "resumed", "step", "epoch" or "note".
+    """What a listener receives: `kind` is "resumed", "step", "epoch", "note" or "warning".
 
     Arguments:
         epoch: the epoch under way, from 1.
@@ -29,7 +29,7 @@ class Event:
         images_per_second: of this session so far.
         test_score, validation_score: at an epoch's end, where there are such rows.
         score_name: what the score is: "accuracy", or that of another task.
-        text: of a note.
+        text: of a note or a warning.
     """
 
     kind: str

@@ -63,8 +63,8 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
 
     def show(self, event: Event) -> None:
         """Show an event."""
-        if event.kind == "note":
-            log.info("%s", event.text)
+        if event.kind in ("note", "warning"):
+            log.log(logging.WARNING if event.kind == "warning" else logging.INFO, "%s", event.text)
             return
         position = f"epoch {min(event.epoch, self.epochs)}/{self.epochs}"
         if event.kind == "epoch":

@@ -12,6 +12,7 @@ from torch import nn
 from moebius.kit.files import write_text
 from moebius.lab.training.callbacks import Callbacks, Moment, flat_metrics
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
+from moebius.lab.training.gate_watch import describe_finding
 from moebius.lab.training.measure import read_measure
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings, Watch
@@ -137,9 +138,21 @@ class RunRecord:
                 restore_weights(self.best_path, model)
         scores = {f"{name}_score": entry[name][self.score_name] for name in ("test", "validation") if name in entry}
         self.notify("epoch", rate, **scores)
+        self._warn(entry)
         progress.batch = progress.rows = 0
         progress.score, progress.terms = 0, {}
         self.write_metrics()
+
+    def _warn(self, entry: Mapping[str, Any]) -> None:
+        """Tell of what shows in the gates for the first time."""
+        before = {
+            (finding["gate"], finding["kind"])
+            for earlier in self.progress.metrics[:-1]
+            for finding in earlier.get("findings", ())
+        }
+        for finding in entry.get("findings", ()):
+            if (finding["gate"], finding["kind"]) not in before:
+                self.notify("warning", text=f"epoch {entry['epoch']}: {describe_finding(finding)}")
 
     def restore_reported_epoch(self, model: nn.Module) -> int:
         """Put the weights of the reported epoch into the model; returns that epoch."""

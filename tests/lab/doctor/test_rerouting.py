@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+import moebius as mb
+from moebius.core.recording import record
+from moebius.lab.doctor.rerouting import gate_places, rerouted, swapped_rows, uniform_weights, without_expert
+
+
+def make(router=None):
+    torch.manual_seed(0)
+    return mb.Mixture(nn.Linear(4, 3), [nn.Linear(4, 2) for _ in range(3)], router).eval()
+
+
+def test_uniform_weights_average_the_experts():
+    moe, x = make(mb.routers.TopK(1)), torch.randn(6, 4)
+    with rerouted(moe, "", uniform_weights):
+        y = moe(x)
+    torch.testing.assert_close(y, torch.stack([expert(x) for expert in moe.experts]).mean(0))
+
+
+@pytest.mark.parametrize("router", [mb.routers.Soft(), mb.routers.TopK(1), mb.routers.TopK(2)])
+def test_swapped_rows_have_the_weights_of_others_and_the_same_loads(router):
+    moe, x = make(router), torch.randn(50, 4)
+    with record(moe) as log:
+        moe(x)
+    with rerouted(moe, "", swapped_rows), record(moe) as swapped:
+        y = moe(x)
+    before, after = log[""][0].weights, swapped[""][0].weights
+    torch.testing.assert_close(before.sum(0), after.sum(0))
+    assert not torch.equal(before, after)
+    assert sorted(map(tuple, before.tolist())) == sorted(map(tuple, after.tolist()))
+    reference = sum(after[:, [e]] * expert(x) for e, expert in enumerate(moe.experts))
+    torch.testing.assert_close(y, reference)
+
+
+def test_without_an_expert_the_others_share_its_weight():
+    moe, x = make(), torch.randn(5, 4)
+    with rerouted(moe, "", without_expert(1)), record(moe) as log:
+        moe(x)
+    weights = log[""][0].weights
+    assert (weights[:, 1] == 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+
+
+def test_the_router_is_back_also_after_an_error():
+    moe = make()
+    router = moe.router
+    with pytest.raises(RuntimeError), rerouted(moe, "", uniform_weights):
+        raise RuntimeError
+    assert moe.router is router
+
+
+def test_places_are_the_paths_that_gates_record_under():
+    inner = mb.Mixture(nn.Linear(4, 2), [nn.Linear(4, 4) for _ in range(2)])
+    model = nn.Sequential(nn.Linear(4, 4), mb.Mixture(nn.Linear(4, 2), [inner, nn.Linear(4, 4)]))
+    with record(model) as log:
+        model(torch.randn(7, 4))
+    assert set(gate_places(model)) == set(log)
