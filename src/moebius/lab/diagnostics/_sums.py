@@ -1,5 +1,6 @@
 """Sums that rows are added to, and that merge: what measures keep."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import pandas as pd
@@ -75,6 +76,16 @@ class Sums:
     def total(self, name: str):
         """The sum of this name as a numpy array; 0 where nothing was added."""
         return self.sums[name].numpy() if name in self.sums else torch.zeros((), dtype=torch.float64).numpy()
+
+    def groupings(self, prefix: str) -> list[str]:
+        """The groupings whose sum, called prefix.GROUPING, has rows."""
+        names = [name for name in self.sums if name.startswith(f"{prefix}.") and bool(self.sums[name].any())]
+        return [name.removeprefix(f"{prefix}.") for name in names]
+
+    def by_grouping(self, prefix: str, frame_of: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+        """The frames of all groupings, one below the other; without columns where there is none."""
+        frames = [frame_of(by) for by in self.groupings(prefix)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def group_names(self, by: str, count: int) -> list[str]:
         """The names of the first `count` groups of a grouping; their numbers where they have none."""

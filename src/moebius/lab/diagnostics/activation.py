@@ -12,7 +12,7 @@ from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, 
 from moebius.lab.report.charts.parts import FEW, axis_steps, weight_shades
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import WIDTH, Figure
-from moebius.lab.report.frames import Frame, concatenate
+from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import figure_name, gates_with
 from moebius.lab.report.source import Study
@@ -55,8 +55,7 @@ class Activation(Measure):
 
     def frame(self) -> pd.DataFrame:
         """A line for each grouping, group and expert."""
-        groupings = [name.removeprefix("rows.") for name in self.sums if name.startswith("rows.")]
-        return concatenate([self._of_grouping(by) for by in groupings])
+        return self.by_grouping("rows", self._of_grouping)
 
     def _of_grouping(self, by: str) -> Frame:
         weights_GE, rows_G = self.total(f"weights.{by}"), self.total(f"rows.{by}")
