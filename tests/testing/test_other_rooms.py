@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import moebius as mb
 from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source
 from moebius.lab.data.sources import Textures
+from moebius.lab.diagnostics._measure import Measure
 from moebius.testing import diagnostics, schedules, sources
 
 COUNT = itertools.count(1)
@@ -51,10 +53,73 @@ def unsorted(weights):
     return pd.DataFrame({"first": weights[:, 0]})
 
 
+class First(Measure):
+    """The first row's weight of each expert.
+
+    first_e = G(x_1)_e
+
+    Range: 0 … 1.
+    Null: 1/E.
+    """
+
+    null = 0.5
+
+    def add_rows(self, rows):
+        if "first" not in self.sums:
+            self.add("first", rows.weights[0])
+
+    def frame(self):
+        values = self.sums["first"]
+        return pd.DataFrame({"expert": range(len(values)), "first": values, "null": self.null})
+
+
+class LastHalf(First):
+    def merge(self, other):
+        return other
+
+
+class ByBatch(First):
+    def add_rows(self, rows):
+        self.add("first", rows.weights.sum(0) / 100 + 0.01)
+
+
+class Padded(First):
+    def update(self, rows):
+        self.add("rows", len(rows))
+        self.add("first", rows.probs.nan_to_num().sum(0) + len(rows))
+
+
+class Numbered(First):
+    def add_rows(self, rows):
+        self.add("first", torch.arange(rows.experts))
+
+
+class WithoutNull(First):
+    def frame(self):
+        return super().frame().drop(columns="null")
+
+
 DIAGNOSTICS = {
     "gives_a_tidy_table_without_gaps": (with_gaps, "gives a table with missing values"),
     "does_not_depend_on_the_order_of_rows": (unsorted, "depends on the order of rows"),
+    "merges_into_the_measure_of_all_rows": (LastHalf, "merges two halves into another table"),
+    "does_not_depend_on_the_batches": (ByBatch, "gives another table for the same rows in other batches"),
+    "leaves_padding_out": (Padded, "counts padding"),
+    "renumbers_its_lines_with_the_experts": (Numbered, "gives other lines for experts in another order"),
+    "states_its_formula_range_and_null": (WithoutNull, "without a null"),
 }
+
+
+def test_a_measure_that_reads_one_row_depends_on_their_order(breaks):
+    match = "depends on the order of rows"
+    breaks(diagnostics.CHECKS, "does_not_depend_on_the_order_of_rows", "diagnostics", First, match)
+
+
+def test_a_measure_whose_null_is_missing_has_gaps(breaks):
+    class Gap(First):
+        null = float("nan")
+
+    breaks(diagnostics.CHECKS, "gives_a_tidy_table_without_gaps", "diagnostics", Gap, "missing values")
 
 
 class Pictures(Source):

@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from moebius.lab.diagnostics.entropy import entropy
-from moebius.lab.diagnostics.load import load
+from moebius.lab.diagnostics import Entropy, Load
+from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.report import build
 from moebius.lab.report.gate_names import expert_path, gate_name
 from moebius.lab.report.source import SCHEMA
@@ -112,7 +113,8 @@ def epoch_line(epoch: int, entry: Mapping[str, Any], weights: np.ndarray, genera
         accuracy = entry["accuracy"][split] * grown + float(generator.normal(0, 0.004))
         return {"accuracy": accuracy, "loss": 2 - accuracy}
 
-    loads, entropies = load(weights), entropy(weights)
+    rows = RoutedRows(torch.tensor(weights))
+    loads, entropies = Load.of(rows), Entropy.of(rows)
     gate = {
         "entropy": float(entropies["row"].item() * (0.6 + 0.6 * 0.7**epoch)),
         "marginal_entropy": float(entropies["marginal"].item()),

@@ -1,24 +1,28 @@
 """The contract of measures: sums that rows are added to, and a tidy table of them."""
 
-from typing import Any, ClassVar, Self
+from functools import lru_cache
+from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics._sums import Sums
+from moebius.lab.report.gate_rows import GateRows
 
 
-class Measure:
+class Measure(Sums):
     """A measure of how rows are routed, taken batch by batch.
 
     All that it keeps are sums, so that a data set may be larger than memory, and parts of it may be measured apart:
-    two measures of the same arguments merge into that of all rows. A subclass adds to the sums in `add_rows` and reads
-    them in `frame`.
+    two measures of the same arguments merge into that of all rows, also where another process has pickled one of them.
+    A subclass adds to the sums in `add_rows` and reads them in `frame`.
 
     Attributes:
-        requires: fields of `RoutedRows` that it reads besides weights, probs, kept and k; a group as "groups.class".
+        requires: fields of `RoutedRows` that it reads besides weights, probs, kept and k; a group as "groups.class",
+            and "groups" for any.
 
     Example:
         >>> from moebius.lab.diagnostics import Load
@@ -33,9 +37,6 @@ class Measure:
 
     requires: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-
     @classmethod
     def of(cls, rows: RoutedRows, **arguments: Any) -> pd.DataFrame:
         """The table of one batch.
@@ -49,6 +50,12 @@ class Measure:
         return measure.frame()
 
     @classmethod
+    def table(cls, rows: GateRows) -> pd.DataFrame | None:
+        """The lines of one gate in a report; None for rows that lack what the measure reads."""
+        routed = _routed(rows)
+        return cls.of(routed) if cls.accepts(routed) else None
+
+    @classmethod
     def accepts(cls, rows: RoutedRows) -> bool:
         """Whether the rows have all that the measure reads."""
         return all(_has(rows, name) for name in cls.requires)
@@ -57,41 +64,45 @@ class Measure:
         """Add a batch of rows; padding is left out.
 
         Raises:
-            ArgumentError: the rows lack something that the measure reads, or weights are not finite.
+            ArgumentError: the rows lack something that the measure reads, weights are not finite, a group has no name,
+                or the number of experts is another one than before.
         """
         for name in self.requires:
             if not _has(rows, name):
                 rule = f"{type(self).__name__} reads {name}, which these rows do not have"
                 raise ArgumentError("rows", rule, None, f"RoutedRows(weights, {name.split('.')[0]}=…)")
-        if rows.real is not None:
-            rows = rows.take(rows.real)
-        if len(rows):
-            self.add_rows(rows)
+        if len(rows.unpadded):
+            rows.unpadded.check()
+            self._describe(rows.experts, rows.k, {by: tuple(names) for by, names in rows.names.items()})
+        for piece in rows.pieces() if len(rows.unpadded) else ():
+            self.add("rows", len(piece))
+            self.add_rows(piece)
 
     def add_rows(self, rows: RoutedRows) -> None:
         """Add a batch of at least one row, none of them padding, to the sums."""
         raise TypeError(f"{type(self).__name__} is a measure without a method add_rows")
 
-    def frame(self) -> pd.DataFrame:
-        """The measure of all rows so far: one observation per line, without gaps, with its null beside it."""
-        raise TypeError(f"{type(self).__name__} is a measure without a method frame")
 
-    def merge(self, other: Self) -> Self:
-        """Add the rows of another measure of the same arguments to this one.
-
-        Returns:
-            This measure.
-        """
-        for name, value in other.sums.items():
-            self.add(name, value)
-        return self
-
-    def add(self, name: str, value: Tensor | float) -> None:
-        """Add to the sum of this name, which begins at 0 and is kept in float64."""
-        value = torch.as_tensor(value).double()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+@lru_cache(maxsize=1)
+def _routed(rows: GateRows) -> RoutedRows:
+    """The rows of a report's gate, kept until those of the next gate: measures share what they derive from them."""
+    labels = {"domain": (rows.domains, rows.domain_names), "class": (rows.labels, rows.class_names)}
+    groups = {by: (values, names) for by, (values, names) in labels.items() if names}
+    return RoutedRows(
+        torch.tensor(rows.weights),
+        k=max(1, int((rows.weights != 0).sum(1).max(initial=0))),
+        groups={by: torch.tensor(np.asarray(values).astype(np.int64)) for by, (values, _) in groups.items()},
+        names={by: names for by, (_, names) in groups.items()},
+        **{
+            name: torch.tensor(values)
+            for name in ("losses", "scores", "confidence")
+            if (values := getattr(rows, name)) is not None
+        },
+    )
 
 
 def _has(rows: RoutedRows, name: str) -> bool:
     field, _, group = name.partition(".")
-    return group in rows.groups if group else getattr(rows, field) is not None
+    if field == "groups":
+        return group in rows.groups if group else bool(rows.groups)
+    return getattr(rows, field) is not None

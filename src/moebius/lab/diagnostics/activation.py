@@ -5,15 +5,14 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 
-from moebius.lab.diagnostics._arrays import check_finite, check_indices, sum_by_group
+from moebius.lab.diagnostics._measure import Measure
+from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.parts import FEW, axis_steps, weight_shades
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import WIDTH, Figure
-from moebius.lab.report.frames import Frame, concatenate, prepend_columns
-from moebius.lab.report.gate_rows import GateRows
+from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import figure_name, gates_with
 from moebius.lab.report.source import Study
@@ -23,46 +22,58 @@ ORDER = 50
 SHORT = 11
 
 
-def activation(weights: Float[np.ndarray, "T E"], groups: Int[np.ndarray, " T"], names: Sequence[str]) -> pd.DataFrame:
-    """How much each group of rows (a data set, a class) uses each expert.
+class Activation(Measure):
+    """How much each group of rows (a data set, a class, a split, a position) uses each expert.
 
-    rate(S, e) = mean over x in S of G(x)_e;  Σ_e rate(S, e) = 1 for gates that are distributions
+    rate(S, e) = mean over x in S of G(x)_e;  used(S, e) = share of S on which e runs
 
-    Arguments:
-        weights: gate weights.
-        groups: index of each row's group into `names`.
-        names: names of the groups.
+    Range: that of the weights, for gates that are distributions 0 … 1 and Σ_e rate(S, e) = 1; used 0 … 1.
+    Null: the rate over all rows of the grouping, which every group has under a permuted gate.
 
-    Returns:
-        Columns group, expert, rate, rows (number of rows of the group); groups without rows are left out.
+    The frame has the columns by (the grouping), group, expert, rate, rows (of the group), used, null; groups without
+    rows are left out.
 
     Example:
-        >>> weights = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
-        >>> activation(weights, np.array([0, 0, 1]), ["mnist", "cifar"])["rate"].tolist()
+        >>> import torch
+        >>> weights = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+        >>> groups, names = {"domain": torch.tensor([0, 0, 1])}, {"domain": ["mnist", "cifar"]}
+        >>> Activation.of(RoutedRows(weights, groups=groups, names=names))["rate"].tolist()
         [0.75, 0.25, 0.0, 1.0]
 
-    Reference: ours; the activation rate of studies 1 and 2.
+    Reference: ours; the activation rate of studies 1 and 2. Compare Muennighoff et al. 2024, OLMoE, arXiv:2409.02060,
+    section 5.3 (domain specialisation, which is `used`).
     """
-    experts = weights.shape[1]
-    sums_GE, rows_G = sum_by_group(check_finite(weights), check_indices(groups, names), len(names))
-    present = np.flatnonzero(rows_G)
-    return pd.DataFrame(
-        {
-            "group": np.repeat(np.asarray(names, dtype=object)[present], experts),
-            "expert": np.tile(np.arange(experts), len(present)),
-            "rate": (sums_GE[present] / rows_G[present, None]).ravel(),
-            "rows": np.repeat(rows_G[present], experts),
-        }
-    )
 
+    requires = ("groups",)
 
-def table(rows: GateRows) -> Frame:
-    """Activation rates by data set and by class; the column `by` is "domain" or "class"."""
-    groupings = {"domain": (rows.domains, rows.domain_names), "class": (rows.labels, rows.class_names)}
-    groupings = {by: grouping for by, grouping in groupings.items() if grouping[1]}
-    return concatenate(
-        [prepend_columns(activation(rows.weights, *grouping), {"by": by}) for by, grouping in groupings.items()]
-    )
+    def add_rows(self, rows: RoutedRows) -> None:
+        """Add weights and rows of each group and expert."""
+        for by in rows.groups:
+            self.add(f"weights.{by}", rows.sum_by_group(by, rows.weights.double()))
+            self.add(f"used.{by}", rows.sum_by_group(by, rows.kept.double()))
+            self.add(f"rows.{by}", rows.group_sizes(by))
+
+    def frame(self) -> pd.DataFrame:
+        """A line for each grouping, group and expert."""
+        return self.by_grouping("rows", self._of_grouping)
+
+    def _of_grouping(self, by: str) -> Frame:
+        weights_GE, rows_G = self.total(f"weights.{by}"), self.total(f"rows.{by}")
+        present = np.flatnonzero(rows_G)
+        count_G1 = rows_G[present, None]
+        null_E = weights_GE.sum(0) / max(rows_G.sum(), 1)
+        names = np.asarray(self.group_names(by, len(rows_G)), dtype=object)
+        return pd.DataFrame(
+            {
+                "by": by,
+                "group": np.repeat(names[present], self.experts),
+                "expert": np.tile(np.arange(self.experts), len(present)),
+                "rate": (weights_GE[present] / count_G1).ravel(),
+                "rows": np.repeat(rows_G[present].astype(np.int64), self.experts),
+                "used": (self.total(f"used.{by}")[present] / count_G1).ravel(),
+                "null": np.tile(null_E, len(present)),
+            }
+        )
 
 
 def section(study: Study) -> Section | None:

@@ -4,69 +4,99 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+import torch
+from scipy.special import bdtr
 
-from moebius.lab.diagnostics.activation import activation
-from moebius.lab.diagnostics.load import load
+from moebius.lab.diagnostics._measure import Measure
+from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.report.blocks import Section, Table, Text
 from moebius.lab.report.expert_names import expert_names, title_of
-from moebius.lab.report.frames import Frame
-from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 65
+# An expert's few rows count where a balanced router gives any expert so few in one case of 20.
+RARE = 0.05
 
 
-def collapse(
-    weights: Float[np.ndarray, "T E"],
-    groups: Int[np.ndarray, " T"],
-    names: Sequence[str],
-    floor: float = 0.02,
-    nothing: float = 1e-3,
-) -> pd.DataFrame:
-    """Which experts win hardly any row, and which get hardly any weight at all.
+class Collapse(Measure):
+    """Which experts get hardly any rows, and which get hardly any weight at all.
 
-    starved_e: load_e < floor;  ignored_e: Σ_S rate(S, e) < nothing, over all groups S
+    starved_e: share_e < floor · null and load_e < floor / E, and chance · E < .05
+    ignored_e: Σ_S rate(S, e) < nothing · G / E, over all G groups S
 
-    An expert can be starved and not ignored: it may weigh .4 everywhere and win nowhere.
+    load_e is the share of rows whose largest weight is e. share_e is the same where all experts run, and else the share
+    of rows on which e runs. chance = P[Bin(T, null) ≤ T · share_e] is how often a balanced router gives e so few rows.
+    An expert can be starved and not ignored: it may weigh .4 everywhere and win nowhere. Rates are of absolute weights:
+    a negative weight counts as use.
+
+    Range: load, share and chance 0 … 1; with one expert nothing is starved or ignored.
+    Null: 1/E, or k/E where k experts of a row run: the share under a random balanced router. Few rows starve nobody.
+
+    The frame has the columns expert, load, share, rates (the sum of its rates over the groups), null, chance, starved,
+    ignored.
 
     Arguments:
-        weights: gate weights of at least one row.
-        groups: index of each row's group (its data set) into `names`.
-        names: names of the groups.
-        floor: share of rows below which an expert counts as starved.
-        nothing: sum of activation rates below which an expert counts as ignored.
-
-    Returns:
-        Columns expert, load, rates (their sum over the groups), starved, ignored. With one expert neither is true.
+        floor: part of an even share below which an expert counts as starved.
+        nothing: part of an even rate below which an expert counts as ignored.
+        by: the grouping whose rates are summed; all rows are one group where they have none.
 
     Example:
-        >>> weights = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0]])
-        >>> collapse(weights, np.array([0, 1]), ["mnist", "cifar"])[["starved", "ignored"]].values.tolist()
+        >>> import torch
+        >>> weights = torch.tensor([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0]]).repeat(20, 1)
+        >>> Collapse.of(RoutedRows(weights))[["starved", "ignored"]].values.tolist()
         [[False, False], [True, False], [True, True]]
 
-    Reference: ours; *ignored* as in study 2, *starved* as in study 5.
+    Reference: ours; *ignored* as in study 2 (for two experts and two data sets: a sum of rates under .001), *starved*
+    as in study 5 (for ten experts: under 2 % of the rows).
     """
-    rates_GE = np.asarray(activation(weights, groups, names)["rate"]).reshape(-1, weights.shape[1])
-    rates_E = rates_GE.sum(0)
-    frame = load(weights)[["expert", "load"]]
-    several = len(frame) > 1
-    return frame.assign(
-        rates=rates_E,
-        starved=(frame["load"] < floor) & several,
-        ignored=(rates_E < nothing) & several,
-    )
 
+    def __init__(self, floor: float = 0.2, nothing: float = 1e-3, by: str = "domain"):
+        super().__init__()
+        self.floor, self.nothing, self.by = floor, nothing, by
 
-def table(rows: GateRows) -> Frame:
-    """Unused experts over the data sets; a negative weight counts as use."""
-    frame = collapse(rows.weights, rows.domains, rows.domain_names)
-    if rows.weights.min() >= 0:
-        return frame
-    # Negative and positive weights cancel in the rates: only an expert whose absolute weights are near 0 is ignored.
-    return frame.assign(ignored=collapse(np.abs(rows.weights), rows.domains, rows.domain_names)["ignored"])
+    def add_rows(self, rows: RoutedRows) -> None:
+        """Add wins, rows, and weights by group."""
+        self.add("wins", rows.wins)
+        self.add("counts", rows.counts)
+        if self.by in rows.groups:
+            sizes = rows.group_sizes(self.by)
+            sums, of_sizes = rows.sum_by_group(self.by, rows.weights.double()), sizes
+            absolute = rows.sum_by_group(self.by, rows.weights.double().abs()) if rows.has_negative else sums
+        else:
+            sums, of_sizes = rows.weight_sums.unsqueeze(0), torch.tensor([len(rows)])
+            absolute = rows.weights.double().abs().sum(0, keepdim=True) if rows.has_negative else sums
+        for name, value in (("weights", sums), ("absolute", absolute), ("sizes", of_sizes)):
+            self.add(name, value)
+
+    def frame(self) -> pd.DataFrame:
+        """A line for each expert."""
+        wins_E, counts_E, sizes_G = (self.total(name) for name in ("wins", "counts", "sizes"))
+        all_run = self.k >= self.experts
+        rows_E = wins_E if all_run else counts_E
+        null = min(1.0, float(rows_E.sum()) / (self.rows * self.experts))
+        present = sizes_G > 0
+        rates_E, absolute_E = (
+            (self.total(name)[present] / sizes_G[present, None]).sum(0) for name in ("weights", "absolute")
+        )
+        chance_E = bdtr(np.floor(rows_E + 1e-9), self.rows, null)
+        rare_E = (chance_E * self.experts < RARE) & (self.experts > 1)
+        few_E = (rows_E / self.rows < self.floor * null) & (wins_E / self.rows < self.floor / self.experts)
+        light_E = absolute_E < self.nothing * present.sum() / self.experts
+        # An expert that runs, with weights of almost nothing, is no accident of few rows.
+        return pd.DataFrame(
+            {
+                "expert": np.arange(self.experts),
+                "load": wins_E / self.rows,
+                "share": rows_E / self.rows,
+                "rates": rates_E,
+                "null": null,
+                "chance": chance_E,
+                "starved": few_E & rare_E,
+                "ignored": light_E & (self.experts > 1) & (rare_E | (counts_E > 0)),
+            }
+        )
 
 
 def section(study: Study) -> Section | None:
@@ -92,11 +122,13 @@ def section(study: Study) -> Section | None:
             rows.append([*cells, _list_experts(starved, names), _list_experts(ignored, names)])
     if not rows:
         return None
-    columns = ["gate", "seed", "effective experts", "smallest load", "largest load", "win under 2 %", "ignored"]
+    columns = ["gate", "seed", "effective experts", "smallest load", "largest load", "starved", "ignored"]
     text = (
         "Load is the share of test rows that an expert wins (its gate weight is the largest; a tie is divided). "
-        "Effective experts: exp of the entropy of the mean weights. An expert is ignored where its activation rates on "
-        "all data sets sum to less than .001. Runs with such experts are marked."
+        "Effective experts: exp of the entropy of the mean weights. An expert is starved where it wins less than a "
+        "fifth of an even share of the rows (and, where the router selects experts, also runs on less than a fifth), "
+        "and less than chance gives. It is ignored where its activation rate is under a thousandth of an even one. "
+        "Runs with such experts are marked."
     )
     lines = Table("Unused experts, test rows", columns, rows, heads=2, marked=marked)
     return Section("collapse", "Collapse", [Text(text), lines])

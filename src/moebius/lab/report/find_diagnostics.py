@@ -9,6 +9,8 @@ also define:
     section(study: Study) -> Section | None             a chapter of the page, drawn from the study's tables
     ORDER                                               its place on the page; 90 without one
 
+A measure, a subclass of `moebius.lab.diagnostics._measure.Measure`, has `table` already.
+
 The report writes the lines to tables/KIND.csv and prepends the columns variant, seed and split, and gate to those of
 `table`. A file that only adds a section registers `section` itself.
 """
@@ -53,10 +55,13 @@ def find_diagnostics() -> list[Diagnostic]:
     """
     diagnostics: dict[str, Diagnostic] = {}
     for kind in kinds("diagnostics"):
-        module = getattr(find("diagnostics", kind), "__module__", None) or ""
+        component: Any = find("diagnostics", kind)
+        module = getattr(component, "__module__", None) or ""
         names = vars(sys.modules[module]) if module in sys.modules else {}
         # Only what the file defines: it may import another diagnostic's `table`.
         hooks = {name: names[name] for name in HOOKS if getattr(names.get(name), "__module__", None) == module}
+        if isinstance(component, type) and hasattr(component, "table"):
+            hooks.setdefault("table", component.table)  # type: ignore[attr-defined]
         if not hooks:
             continue
         if module in diagnostics:

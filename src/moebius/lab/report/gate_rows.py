@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 
-@dataclass(frozen=True)
+# Rows are compared by identity: measures keep what they derive from them.
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of one split of one run.
 
@@ -29,20 +30,25 @@ class Rows:
     domain_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GateRows(Rows):
     """The rows that one gate has weighed.
 
     Arguments:
         gate: its name, as in `gate_names`.
         weights: the gate's weights, all finite.
+        scores, losses, confidence: of the whole model for each row, and the probability of its prediction; None where
+            the run did not write them down.
     """
 
     gate: str
     weights: Float[np.ndarray, "T E"]
+    scores: Float[np.ndarray, " T"] | None = None
+    losses: Float[np.ndarray, " T"] | None = None
+    confidence: Float[np.ndarray, " T"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SplitRows(Rows):
     """All rows of the split, with the weights of every gate.
 
@@ -51,12 +57,16 @@ class SplitRows(Rows):
         scores: of the whole model for each row: whether it is predicted right, or another task's score.
         features: name → values, where a row is so few numbers that a run writes them down.
         alone: path of an expert → what it predicts by itself; of test rows with such features.
+        losses, confidence: the loss of each row, and the probability of its prediction; None where the run did not
+            write them down.
     """
 
     gates: Mapping[str, Float[np.ndarray, "T _"]]
     scores: Float[np.ndarray, " T"]
     features: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
     alone: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
+    losses: Float[np.ndarray, " T"] | None = None
+    confidence: Float[np.ndarray, " T"] | None = None
 
     def by_gate(self) -> Iterator[GateRows]:
         """The rows that each gate has weighed; gates that received no row are left out."""
@@ -65,4 +75,6 @@ class SplitRows(Rows):
             if weighed.any():
                 columns = (self.labels[weighed], self.predictions[weighed], self.domains[weighed])
                 names = (self.class_names, self.domain_names)
-                yield GateRows(self.split, *columns, *names, gate, weights[weighed])
+                outcome = (self.scores, self.losses, self.confidence)
+                of_gate = (None if values is None else values[weighed] for values in outcome)
+                yield GateRows(self.split, *columns, *names, gate, weights[weighed], *of_gate)

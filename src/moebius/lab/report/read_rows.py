@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Float, Int
 
 from moebius.kit.errors import StudyError
 from moebius.lab.report.gate_rows import SplitRows
@@ -55,15 +56,19 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
         if rows.size:
             score, label, prediction, domain = (column[rows] for column in columns.values())
             of_split = {gate: weights[rows] for gate, weights in gates.items()}
-            more = [
+            features, alone = (
                 {
                     name.removeprefix(lead): table[name].to_numpy()[rows]
                     for name in table.column_names
                     if name.startswith(lead)
                 }
                 for lead in ("x:", "alone:")
-            ]
-            splits.append(
-                SplitRows(split, label, prediction, domain, class_names, domain_names, of_split, score, *more)
             )
+            losses, confidence = (_column(table, name, rows) for name in ("loss", "probability"))
+            columns_of_split = (label, prediction, domain, class_names, domain_names, of_split, score)
+            splits.append(SplitRows(split, *columns_of_split, features, alone, losses, confidence))
     return splits
+
+
+def _column(table: pa.Table, name: str, rows: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"] | None:
+    return table[name].to_numpy()[rows].astype(float) if name in table.column_names else None

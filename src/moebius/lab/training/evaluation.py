@@ -17,8 +17,9 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.nested import map_nested
 from moebius.lab.data.split import Split
-from moebius.lab.diagnostics.entropy import entropy
-from moebius.lab.diagnostics.load import load
+from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics.entropy import Entropy
+from moebius.lab.diagnostics.load import Load
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall, part_input
 from moebius.lab.training.metrics import Metric, compute_metric
@@ -109,10 +110,11 @@ class Evaluation:
 
         entropy is the mean over rows of H(G(x_i)), marginal_entropy that of the mean over rows.
         """
-        weights = self._weights_of(gate).double().numpy()
+        weights = self._weights_of(gate).double()
         if not len(weights):
             return {"rows": 0}
-        entropies, loads = entropy(weights), load(weights)
+        rows = RoutedRows(weights)
+        entropies, loads = Entropy.of(rows), Load.of(rows)
         return {
             "rows": len(weights),
             "entropy": entropies["row"].item(),

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from moebius.lab.diagnostics.load import load
+from moebius.lab.diagnostics import Load
+from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.report.source import SCHEMA
 
 Maker = Callable[..., Path]
@@ -101,7 +103,7 @@ def pretrained_run(
             columns |= {f"{gate}_{e}": column for e, column in enumerate(weights.T.astype(np.float32))}
         entry["accuracy"][split], entry["loss"][split] = float(right.mean()), float(2 - right.mean())
         frames.append(pd.DataFrame(columns))
-    loads = load(gates["test"]["gate"])
+    loads = Load.of(RoutedRows(torch.tensor(gates["test"]["gate"])))
     summary = {"load": loads["load"].tolist(), "importance": loads["importance"].tolist()}
     summary |= {"entropy": 0.7, "marginal_entropy": 1.2}
     epochs = range(1, 10) if more.get("trained", True) else [0]

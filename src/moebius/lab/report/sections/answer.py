@@ -64,14 +64,14 @@ def _unused_points(study: Study) -> list[tuple[str, str]]:
         seeds, names = experts["seed"].nunique(), expert_names(study, str(variant), str(gate))
         ignored = experts[experts["ignored"]]
         starved = experts[experts["starved"] & ~experts["ignored"]]
-        for state, unused in (("ignored", ignored), ("win under 2 % of the rows", starved)):
+        for state, unused in (("ignored", ignored), ("win under a fifth of an even share", starved)):
             if len(unused):
                 points.append((lead, _describe_unused(unused, seeds, state, names)))
     order = {variant: place for place, variant in enumerate(study.variants)}
     points.sort(key=lambda point: order.get(point[0].split(",")[0].removesuffix(":"), 0))
     several = frame.groupby(["variant", "gate"])["expert"].max().gt(0).any()
     return points or (
-        [("No expert is unused:", "every expert of every gate wins 2 % of the test rows.")] * bool(several)
+        [("No expert is unused:", "every expert of every gate wins at least a fifth of an even share.")] * bool(several)
     )
 
 

@@ -25,7 +25,7 @@ class Scores:
         trained, one_expert: seed → test score as trained, and with exactly one expert; empty where that was not
             measured.
         active: mean number of experts that run for a test row as trained.
-        collapsed: number of seeds in which an expert wins under 2 % of the test rows.
+        collapsed: number of seeds in which an expert is starved: it wins under a fifth of an even share.
         effective: effective number of experts and their number, as text; None for a single expert.
     """
 
@@ -51,8 +51,8 @@ def section(study: Study) -> Section | None:
     marked = [] if best is None else [list(scores).index(best)]
     explanation = (
         f"“Minus {ends['bound']}” and “gap closed” compare exactly one expert with {ends['bound']} as trained, seed by "
-        f"seed; the gap is what {ends['bound']} has over {ends['floor']}. An expert is unused where it wins under 2 % "
-        "of the test rows. The marked line has the best mean with one expert."
+        f"seed; the gap is what {ends['bound']} has over {ends['floor']}. An expert is unused where it wins "
+        "under a fifth of an even share of the test rows. The marked line has the best mean with one expert."
     )
     blocks: list[Block] = [
         Panels([_active_figure(study, scores, ends)]),
