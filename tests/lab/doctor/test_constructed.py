@@ -2,14 +2,12 @@
 
 from collections import Counter
 
-from constructed import healthy, ill
-
 from moebius.kit.registry import kinds
 from moebius.lab.doctor import diagnose
 
 
-def test_names_95_of_100_illnesses_and_accuses_at_most_one_healthy_mixture(capsys):
-    cases = [*ill(), *healthy()]
+def test_names_95_of_100_illnesses_and_accuses_at_most_one_healthy_mixture(constructed, capsys):
+    cases = [*constructed.ill(), *constructed.healthy()]
     findings = {case.name: diagnose(case.model, case.rows, **case.options).kinds for case in cases}
     sick, well = [case for case in cases if case.kind], [case for case in cases if case.kind is None]
     missed = [(case.name, case.kind, findings[case.name]) for case in sick if case.kind not in findings[case.name]]

@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from constructed import World, mix
 from torch import nn
 
 import moebius as mb
@@ -10,10 +9,12 @@ from moebius.kit.errors import ArgumentError
 from moebius.lab.doctor import diagnose
 
 
-def test_leaves_the_model_as_it_is():
-    world = World(3, rows=400)
+def test_leaves_the_model_as_it_is(constructed):
+    world = constructed.World(3, rows=400)
     router = mb.routers.TopK(1, bias_rate=0.1, experts=3)
-    model = mix(world.gate(), [nn.Sequential(expert, nn.BatchNorm1d(4)) for expert in world.specialists()], router)
+    model = constructed.mix(
+        world.gate(), [nn.Sequential(expert, nn.BatchNorm1d(4)) for expert in world.specialists()], router
+    )
     model.train()
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     diagnose(model, world.rows)
@@ -24,9 +25,9 @@ def test_leaves_the_model_as_it_is():
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_gates_inside_a_network_and_inside_a_mixture_are_examined():
-    world = World(4, rows=600)
-    inner = mix(world.gate(), world.specialists())
+def test_gates_inside_a_network_and_inside_a_mixture_are_examined(constructed):
+    world = constructed.World(4, rows=600)
+    inner = constructed.mix(world.gate(), world.specialists())
     model = mb.Mixture(nn.Linear(world.x.shape[1], 2), [inner, world.expert(0)], mb.routers.TopK(1), mb.LogMixture())
     diagnosis = diagnose(model, world.rows)
     names = [gate.gate for gate in diagnosis.examinations]
@@ -42,9 +43,9 @@ def test_gates_inside_a_network_and_inside_a_mixture_are_examined():
     assert gate.permuted is not None
 
 
-def test_experts_are_compared_with_a_loop():
-    world = World(3, rows=300)
-    model = mix(world.gate(), world.specialists())
+def test_experts_are_compared_with_a_loop(constructed):
+    world = constructed.World(3, rows=300)
+    model = constructed.mix(world.gate(), world.specialists())
     (gate,) = diagnose(model, world.rows).examinations
     for number, expert in enumerate(model.experts):
         losses = nn.functional.cross_entropy(expert(world.x), world.y, reduction="none")
@@ -57,25 +58,25 @@ def test_experts_are_compared_with_a_loop():
     torch.testing.assert_close(gate.uniform.losses, nn.functional.nll_loss(average, world.y, reduction="none"))
 
 
-def test_rows_are_drawn_by_the_seed():
-    world = World(2, rows=500)
-    model = mix(world.gate(), world.specialists())
+def test_rows_are_drawn_by_the_seed(constructed):
+    world = constructed.World(2, rows=500)
+    model = constructed.mix(world.gate(), world.specialists())
     first, again, other = (diagnose(model, world.rows, rows=100, seed=seed) for seed in (1, 1, 2))
     weights = [diagnosis.examinations[0].rows.weights for diagnosis in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_says_what_it_has_found_in_words_tables_and_json():
-    world = World(4)
-    model = mix(world.gate(bias=torch.tensor([90.0, 0, 0, 0])), world.specialists())
+def test_says_what_it_has_found_in_words_tables_and_json(constructed):
+    world = constructed.World(4)
+    model = constructed.mix(world.gate(bias=torch.tensor([90.0, 0, 0, 0])), world.specialists())
     diagnosis = diagnose(model, world.rows)
     assert "MB001 collapsed gate (gate)" in repr(diagnosis)
-    assert "a balanced random router has 0.25" in repr(diagnosis)
+    assert "a balanced random router has 0.25" in diagnosis.findings[0].figures()
     assert diagnosis.frame().loc[0, "experts"] == (1, 2, 3)
     assert diagnosis.to_dict()["findings"][0]["code"] == "MB001"
     assert "<td>MB001 collapsed gate</td>" in diagnosis._repr_html_()
-    healthy = diagnose(mix(world.gate(), world.specialists()), world.rows)
+    healthy = diagnose(constructed.mix(world.gate(), world.specialists()), world.rows)
     assert repr(healthy) == "Nothing found: 1 gate on 2,500 rows."
 
 

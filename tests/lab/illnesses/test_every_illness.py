@@ -8,9 +8,9 @@ import torch
 from moebius.kit.registry import find, kinds
 from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.illnesses._examination import Examination
-from moebius.lab.illnesses._find import find_illnesses, tests
+from moebius.lab.illnesses._find import find_illnesses, known_illnesses
 
-ILLNESSES = [pytest.param(name, test, facts, id=facts.code) for name, test, facts in tests()]
+ILLNESSES = [pytest.param(name, test, facts, id=facts.code) for name, test, facts in known_illnesses()]
 
 
 def healthy_rows(experts: int = 4, rows: int = 800) -> RoutedRows:
@@ -43,9 +43,9 @@ def test_watched_illnesses_need_weights_alone(name, test, facts):
 
 
 def test_codes_are_unique_and_remedies_exist():
-    facts = [facts for _, _, facts in tests()]
+    facts = [facts for _, _, facts in known_illnesses()]
     assert len({each.code for each in facts}) == len(facts)
-    names = {name for name, _, _ in tests()}
+    names = {name for name, _, _ in known_illnesses()}
     assert {kind for each in facts for kind in each.explains} <= names
 
 
@@ -55,5 +55,5 @@ def test_a_single_expert_and_no_rows_have_no_illness():
 
 
 def test_kinds_are_those_of_the_files():
-    assert {name.replace(" ", "_") for name, _, _ in tests()} == set(kinds("illnesses"))
+    assert {name.replace(" ", "_") for name, _, _ in known_illnesses()} == set(kinds("illnesses"))
     assert find("illnesses", "blind_gate").__name__ == "blind_gate"

@@ -115,6 +115,8 @@ def close(entry, expected):
         assert entry.keys() == expected.keys()
         for key, value in entry.items():
             close(value, expected[key])
+    elif isinstance(entry, str):
+        assert entry == expected
     else:
         assert entry == pytest.approx(expected, rel=1e-8, abs=1e-10)
 

@@ -27,7 +27,7 @@ def find_illnesses(gate: Examination, watched: bool = False) -> list[Finding]:
     if gate.rows.experts < 2 or not len(gate.rows):
         return []
     findings, explained = [], set()
-    for kind, test, facts in tests():
+    for kind, test, facts in known_illnesses():
         symptom = test(gate) if facts.watched or not watched else None
         if symptom is not None:
             named = {"code": facts.code, "kind": kind, "gate": gate.gate}
@@ -37,7 +37,7 @@ def find_illnesses(gate: Examination, watched: bool = False) -> list[Finding]:
     return sorted((each for each in findings if each.kind not in explained), key=lambda finding: finding.code)
 
 
-def tests() -> Iterator[tuple[str, Callable[[Examination], Any], Illness]]:
+def known_illnesses() -> Iterator[tuple[str, Callable[[Examination], Any], Illness]]:
     """Name, function and facts of each illness that is known."""
     for kind in kinds(ROOM):
         test = find(ROOM, kind)

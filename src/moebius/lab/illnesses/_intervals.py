@@ -84,7 +84,7 @@ def list_experts(experts: Sequence[int], most: int = 6) -> str:
     return f"experts {', '.join(names[:-1])} and {names[-1]}"
 
 
-def percent(value: float) -> str:
+def percent(value: float | int) -> str:
     """A share in words: "12 %", ".3 %"."""
     return f"{100 * value:.0f} %" if value >= 0.095 or value == 0 else f"{100 * value:.2g} %"
 

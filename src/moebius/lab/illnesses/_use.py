@@ -16,7 +16,7 @@ def use_shares(rows: RoutedRows) -> Float[Tensor, " E"]:
 
     Where a router selects experts, use is the number of rows that they run on; where all run, it is their weight.
     """
-    used = rows.kept if bool((~rows.kept).any()) else rows.weights.abs()
+    used = rows.kept if rows.k < rows.experts else rows.weights.abs()
     sums = used.double().sum(0)
     return sums / sums.sum().clamp(min=torch.finfo(sums.dtype).tiny)
 
@@ -29,7 +29,7 @@ def idle_experts(rows: RoutedRows) -> Bool[Tensor, " E"]:
     An expert is not idle that has most of the rows of a class or a domain, however rare: it does what it is for.
     """
     shares = use_shares(rows)
-    experts, selects = len(shares), bool((~rows.kept).any())
+    experts, selects = len(shares), rows.k < rows.experts
     assignments = float(rows.kept.sum())
     idle = shares * experts < FLOOR
     for expert in idle.nonzero().flatten().tolist():

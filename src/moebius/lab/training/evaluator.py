@@ -11,10 +11,11 @@ from torch import nn
 from moebius.core.output_cache import OutputCache
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset
+from moebius.lab.illnesses._illness import Finding
 from moebius.lab.training.engine import Engine
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.expert_alone import ExpertAlone, experts_alone, oracle, position_oracle
-from moebius.lab.training.gate_watch import GateWatch
+from moebius.lab.training.gate_watch import GateWatch, codes_by_gate
 from moebius.lab.training.measure import check_metric_names, resolve_watch
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import chooses_experts
@@ -115,10 +116,14 @@ class Evaluator:
                 terms = {f"{noun} {self.task.loss_name}": evaluation.losses.sum()}
                 raise nonfinite_error(self.engine.models[run], batch, terms, epoch, step)
 
+    def findings(self, evaluations: Evaluations) -> list[Finding]:
+        """What the gates suffer from, by the weights of the final rows."""
+        return self.gate_watch.findings(evaluations[self.of_epoch[0]])
+
     def epoch_entry(self, epoch: int, training_figures: Mapping[str, Any], evaluations: Evaluations) -> dict[str, Any]:
         """The metrics of an epoch; `training_figures` were measured in its steps."""
         final = evaluations[self.of_epoch[0]]
-        findings = self.gate_watch.findings(final)
+        findings = codes_by_gate(self.findings(evaluations))
         return {
             "epoch": epoch,
             "train": training_figures,

@@ -1,12 +1,13 @@
 """The illnesses of gates that show while a model trains."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 
 from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._find import find_illnesses
+from moebius.lab.illnesses._illness import Finding
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.mixture_parts import gate_experts
@@ -33,13 +34,13 @@ class GateWatch:
             if any(True for _ in (getattr(modules[path], "gate", None) or modules[path]).parameters())
         }
 
-    def findings(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """What shows in the gates of an evaluation, as an epoch's metrics have it.
+    def findings(self, evaluation: Evaluation) -> list[Finding]:
+        """What shows in the gates of an evaluation.
 
         Arguments:
             evaluation: on rows that the model is not trained on, where there are any.
         """
-        found = []
+        found: list[Finding] = []
         for gate in self.learned & evaluation.gates.keys():
             weights = evaluation.gates[gate]
             reached = ~weights.isnan().any(1)
@@ -52,25 +53,10 @@ class GateWatch:
             k = int(rows.kept.sum(1).max()) if len(rows) and decides else 0
             examination = Examination(gate, RoutedRows(rows.weights, k=k, groups=groups), decides=decides)
             found += find_illnesses(examination, watched=True)
-        return [
-            {
-                "code": finding.code,
-                "kind": finding.kind,
-                "gate": finding.gate,
-                "experts": list(finding.experts),
-                "evidence": finding.evidence,
-                "remedy": finding.remedy,
-            }
-            for finding in sorted(found, key=lambda finding: (finding.gate, finding.code))
-        ]
+        return sorted(found, key=lambda finding: (finding.gate, finding.code))
 
 
-def describe_finding(finding: dict[str, Any]) -> str:
-    """A finding of an epoch as a line.
-
-    Example:
-        >>> found = {"code": "MB1", "kind": "collapsed gate", "gate": "gate", "evidence": "all alike", "remedy": "rest"}
-        >>> describe_finding(found)
-        'MB1 collapsed gate (gate): all alike. Try: rest'
-    """
-    return f"{finding['code']} {finding['kind']} ({finding['gate']}): {finding['evidence']}. Try: {finding['remedy']}"
+def codes_by_gate(findings: Sequence[Finding]) -> dict[str, str]:
+    """The codes of findings by gate, as an epoch's metrics have them: {"gate": "MB002 MB003"}."""
+    gates = dict.fromkeys(finding.gate for finding in findings)
+    return {gate: " ".join(finding.code for finding in findings if finding.gate == gate) for gate in gates}

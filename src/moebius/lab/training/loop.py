@@ -254,7 +254,7 @@ class Loop:
                 self._fail(run, error)
             else:
                 entry = self.evaluator.epoch_entry(epoch, record.training_figures(), evaluations)
-                record.close_epoch(entry, self.engine.models[run], self.rate)
+                record.close_epoch(entry, self.engine.models[run], self.rate, self.evaluator.findings(evaluations))
         self._save()
         for run in self.active_runs:
             record, model = self.records[run], self.engine.models[run]

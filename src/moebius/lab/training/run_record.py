@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from moebius.kit.files import write_text
+from moebius.lab.illnesses._illness import Finding
 from moebius.lab.training.callbacks import Callbacks, Moment, flat_metrics
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
-from moebius.lab.training.gate_watch import describe_finding
 from moebius.lab.training.measure import read_measure
 from moebius.lab.training.outcome import Event
 from moebius.lab.training.settings import Settings, Watch
@@ -118,13 +118,16 @@ class RunRecord:
             "terms": {name: value / progress.rows for name, value in progress.terms.items() if name != "loss"},
         }
 
-    def close_epoch(self, entry: dict[str, Any], model: nn.Module, rate: float) -> None:
+    def close_epoch(
+        self, entry: dict[str, Any], model: nn.Module, rate: float, findings: Sequence[Finding] = ()
+    ) -> None:
         """Record the epoch under way as finished.
 
         Arguments:
             entry: its metrics.
             model: as the epoch leaves it; its weights are kept or replaced where held-out rows decide so.
             rate: images per second.
+            findings: what its gates suffer from.
         """
         progress = self.progress
         progress.metrics.append(entry)
@@ -138,21 +141,18 @@ class RunRecord:
                 restore_weights(self.best_path, model)
         scores = {f"{name}_score": entry[name][self.score_name] for name in ("test", "validation") if name in entry}
         self.notify("epoch", rate, **scores)
-        self._warn(entry)
+        self._warn(findings)
         progress.batch = progress.rows = 0
         progress.score, progress.terms = 0, {}
         self.write_metrics()
 
-    def _warn(self, entry: Mapping[str, Any]) -> None:
+    def _warn(self, findings: Sequence[Finding]) -> None:
         """Tell of what shows in the gates for the first time."""
-        before = {
-            (finding["gate"], finding["kind"])
-            for earlier in self.progress.metrics[:-1]
-            for finding in earlier.get("findings", ())
-        }
-        for finding in entry.get("findings", ()):
-            if (finding["gate"], finding["kind"]) not in before:
-                self.notify("warning", text=f"epoch {entry['epoch']}: {describe_finding(finding)}")
+        earlier = [before.get("findings", {}) for before in self.progress.metrics[:-1]]
+        for finding in findings:
+            if not any(finding.code in before.get(finding.gate, "").split() for before in earlier):
+                text = f"{finding.code} {finding.kind} ({finding.gate}): {finding.evidence}. Try: {finding.remedy}"
+                self.notify("warning", text=f"epoch {self.progress.epoch}: {text}")
 
     def restore_reported_epoch(self, model: nn.Module) -> int:
         """Put the weights of the reported epoch into the model; returns that epoch."""
