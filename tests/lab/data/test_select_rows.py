@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data import Dataset, Split
 from moebius.lab.data.select_rows import class_positions, select_rows
+from moebius.lab.data.targets import with_task
+from moebius.tasks import Classification
 
 NAMES, SETS = ("cat", "dog", "3", "ship", "car"), ("one", "two", "three")
 
@@ -196,3 +198,16 @@ def test_invalid_choices_are_refused(choice, message, data):
 def test_held_out_rows_of_other_classes_are_refused_too(data):
     with pytest.raises(ArgumentError, match="must leave validation rows"):
         select_rows(data, classes=["ship"])
+
+
+@pytest.mark.parametrize(
+    ("selection", "outputs"),
+    [
+        ({"classes": ["cat", "dog"], "outputs": "own"}, 2),
+        ({"classes": ["cat", "dog"]}, 5),
+        ({"groups": [["cat", "dog"], ["3", "ship", "car"]]}, 2),
+        ({}, 5),
+    ],
+)
+def test_a_model_has_an_output_for_each_class_that_labels_count(data, selection, outputs):
+    assert select_rows(with_task(data, Classification()), **selection).facts["classes"] == outputs

@@ -83,7 +83,9 @@ def select_rows(
     kept_labels = [*range(len(data.classes))] if relabel is None else relabel.tolist()
     choice = (kept_labels, None if sets is None else sets.tolist(), train_rows, names)
     fingerprint = hashlib.sha256(repr((data.fingerprint, choice)).encode()).hexdigest()
-    return replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
+    selected = replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
+    # The task has counted a model's outputs for all classes.
+    return selected if names == data.classes else replace(selected, outputs=None)
 
 
 def class_positions(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:
