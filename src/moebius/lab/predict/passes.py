@@ -47,7 +47,7 @@ class Passes:
         x: rows, as the model takes them.
         context: of these rows.
         rows: T.
-        label: what `Subject.encode_label` takes; None where it is not known.
+        label: what `Subject.encode_label` takes; None where it is not labelled.
         alternatives: whether to compute what every expert says; None for yes, unless that takes too many passes.
 
     Attributes:
@@ -117,9 +117,9 @@ class Passes:
         rows = _has_target(task, self.label).nonzero().squeeze(1)
         values = torch.full((self.rows,), torch.nan)
         if len(rows):
-            known = [map_nested(each, lambda tensor: tensor[rows]) for each in (output, self.label)]
-            task.check(*known)
-            values[rows] = getattr(task, method)(*known).float()
+            labelled = [map_nested(each, lambda tensor: tensor[rows]) for each in (output, self.label)]
+            task.check(*labelled)
+            values[rows] = getattr(task, method)(*labelled).float()
         return values.tolist()
 
 

@@ -71,18 +71,18 @@ class Subject:
             data, fitted_task = asked.origin.data, asked.origin.task
             names = classes or data.classes
             targets = (TargetColumn("class", tuple(map(str, names))),) if names else None
-            known = as_task(task) if task is not None else fitted_task
-            return cls(asked.model.eval(), known.for_model(asked.model), targets, asked.origin.precision)
+            learned = as_task(task) if task is not None else fitted_task
+            return cls(asked.model.eval(), learned.for_model(asked.model), targets, asked.origin.precision)
         if not isinstance(asked, nn.Module):
             rule = "needs a run's folder, the result of mb.fit, or a model"
             raise ArgumentError("model", rule, type(asked).__name__, "explain(model, x)")
-        known = as_task("classification" if task is None else task).for_model(asked)
-        is_class = isinstance(known, Classification)
+        learned = as_task("classification" if task is None else task).for_model(asked)
+        is_class = isinstance(learned, Classification)
         targets = (TargetColumn("class", tuple(map(str, classes))),) if classes is not None and is_class else None
         if classes is not None and not is_class:
-            pair = ("no", "yes") if isinstance(known, MultiLabel) else ()
+            pair = ("no", "yes") if isinstance(learned, MultiLabel) else ()
             targets = tuple(TargetColumn(str(name), pair) for name in classes)
-        return cls(asked, known, targets)
+        return cls(asked, learned, targets)
 
     @classmethod
     def _of_run(cls, run: Path) -> "Subject":

@@ -7,6 +7,7 @@ from typing import Any
 from moebius.kit.html import html_table
 from moebius.lab.predict.explanation import Answer, ExpertView, Explanation, GateView
 from moebius.lab.report.numbers import rate, signed
+from moebius.lab.report.text_columns import text_columns
 
 # Experts that did not run, of which a block shows a line each.
 SHOWN_OTHERS = 6
@@ -146,7 +147,7 @@ def _gate_lines(gate: GateView, explanation: Explanation, width: int) -> list[st
     listed = [*gate.route[: 2 * SHOWN_OTHERS], *others[:SHOWN_OTHERS]]
     listed += [expert for expert in gate.experts if expert.path == gate.best and expert not in listed]
     headings, rows = _expert_cells(listed, _shown(gate, explanation))
-    lines = [title, *_columns(headings, rows, width)]
+    lines = [title, *text_columns(headings, rows, width, "says")]
     if len(listed) < len(gate.experts):
         lines.append(f"    and {len(gate.experts) - len(listed)} more experts")
     return lines + _facts(_gate_facts(gate, ran), width)
@@ -201,23 +202,6 @@ def _facts(facts: Sequence[tuple[str, str]], width: int) -> list[str]:
     for name, text in facts:
         wrapped = textwrap.wrap(text, max(width - 11, 20)) or [""]
         lines += [f"  {name if place == 0 else '':<8} {part}" for place, part in enumerate(wrapped)]
-    return lines
-
-
-def _columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Cells under headings; the column of answers is cut where a line would be longer than `width`."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    if "says" in headings:
-        place = headings.index("says")
-        over = sum(widths) + 2 * len(widths) + 1 - width
-        widths[place] = max(widths[place] - max(over, 0), 12)
-    lines = []
-    for row in (headings, *rows):
-        cells = []
-        for heading, cell, size in zip(headings, row, widths, strict=True):
-            cell = cell if len(cell) <= size else cell[: size - 1] + "…"
-            cells.append(f"{cell:<{size}}" if heading in ("", "expert", "says") else f"{cell:>{size}}")
-        lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
 
 
