@@ -80,12 +80,17 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them; see docs/results-schema.md."""
+        from moebius.lab.comparison.wording import verdict_text
+
         return {
             "schema": SCHEMA,
             "score": self.score_name,
             "level": self.level,
             "models": [self._describe(model) for model in self.models],
-            "pairs": [{**asdict(pair), "seeds": list(pair.seeds), "verdict": pair.verdict} for pair in self.pairs],
+            "pairs": [
+                {**asdict(pair), "seeds": list(pair.seeds), "verdict": pair.verdict, "words": verdict_text(pair)}
+                for pair in self.pairs
+            ],
             "notes": list(self.notes),
         }
 

@@ -75,10 +75,14 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse" or "not shown to differ", at 5 % for all comparisons together."""
+        """Of `name`, at 5 % for all pairs together.
+
+        "not shown to differ", "better" or "worse"; with one training of each "better as trained" or "worse as trained".
+        """
         if self.primary_p is None or self.primary_p >= LEVEL:
             return "not shown to differ"
-        return "better" if self.primary.mean > 0 else "worse"
+        word = "better" if self.primary.mean > 0 else "worse"
+        return word if self.over_seeds is not None else f"{word} as trained"
 
 
 class RowsOfRuns:

@@ -51,7 +51,7 @@ def verdict_text(pair: Pair) -> str:
     over = f"{primary.count:,} {'rows' if pair.over_seeds is None else 'seeds'}"
     text = f"{pair.verdict} over {over}: {difference_text(primary)}"
     if primary.p is None:
-        return f"{text}; every seed differs by the same, which no test can read"
+        return f"{text}; every seed differs by the same, which no test can judge"
     corrected = f" after Holm for {pair.comparisons}" if pair.comparisons > 1 else ""
     return f"{text}, p {p_text(pair.primary_p)}{corrected}"
 
@@ -123,12 +123,12 @@ def _remarks(comparison: Comparison) -> list[str]:
     percent = f"{comparison.level:.0%}".replace("%", " %")
     several = len(comparison.pairs) > 1
     corrected = f", corrected by Holm for {len(comparison.pairs)} comparisons" if several else ""
+    if any(pair.groups for pair in comparison.pairs):
+        corrected += "; of classes and domains for all of those of a pair"
     remarks = [f'Intervals {percent}; p two-sided{corrected}; "not shown" is p of {LEVEL:.2f} or more.']
     over_seeds = [pair for pair in comparison.pairs if pair.over_seeds is not None]
     if len(over_seeds) < len(comparison.pairs):
-        remarks.append(
-            "With one training of each, nothing tells how the difference varies when they are trained again."
-        )
+        remarks.append("Of one training of each, nothing tells how the difference varies when they are trained again.")
     few = min((pair.over_seeds.count for pair in over_seeds if pair.over_seeds is not None), default=5)
     if few < 5:
         remarks.append(f"{few} seeds show only very large differences: moebius run … --seeds 5 adds some.")

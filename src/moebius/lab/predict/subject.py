@@ -26,6 +26,7 @@ from moebius.tasks._task import ABSENT, Task
 from moebius.tasks.classification import Classification
 from moebius.tasks.multi_label import MultiLabel
 from moebius.tasks.multi_task import MultiTask
+from moebius.tasks.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Subject:
             rule = "needs a run's folder, the result of mb.fit, or a model"
             raise ArgumentError("model", rule, type(asked).__name__, "explain(model, x)")
         learned = as_task("classification" if task is None else task).for_model(asked)
-        is_class = isinstance(learned, Classification)
+        is_class = isinstance(learned, Classification | Tokens)
         targets = (TargetColumn("class", tuple(map(str, classes))),) if classes is not None and is_class else None
         if classes is not None and not is_class:
             pair = ("no", "yes") if isinstance(learned, MultiLabel) else ()

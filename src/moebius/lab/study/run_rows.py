@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError, StudyError
-from moebius.kit.registry import did_you_mean
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested
 from moebius.lab.data.select_rows import select_rows
@@ -98,7 +97,7 @@ def _take(row: str, splits: dict[str, Split]) -> Split:
         raise ArgumentError("row", "needs SPLIT:NUMBER", row, "--row test:0")
     name, number = match[1], int(match[2])
     if name not in splits:
-        raise ArgumentError("row", f"needs one of {', '.join(splits)}", name, f"--row {did_you_mean(name, splits)}:0")
+        raise ArgumentError("row", f"needs one of {', '.join(splits)}", name, "--row test:0")
     if number >= len(splits[name]):
         last = len(splits[name]) - 1
         raise ArgumentError("row", f"needs a number 0 … {last} of {name}", number, f"--row {name}:{last}")
