@@ -154,7 +154,7 @@ def test_predict_names_class_probability_and_experts(study, tmp_path):
     folder, _ = study
     path = tmp_path / "seven.png"
     Image.fromarray((load_digits().images[7] * 255 / 16).astype(np.uint8)).save(path)
-    result = invoke("predict", str(folder / "runs/small/linear/seed-0"), str(path), "--top", "2")
+    result = invoke("predict", str(folder / "runs/small/linear/seed-0"), str(path), "--top", "2", "--table")
     assert result.exit_code == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert len(rows) == 2
@@ -172,7 +172,7 @@ def test_predict_with_a_gate_that_is_told_needs_the_set(study, tmp_path):
     Image.fromarray((load_digits().images[7] * 255 / 16).astype(np.uint8)).save(path)
     run = str(folder / "runs/small/predesigned/seed-0")
     assert "--domain digits" in invoke("predict", run, str(path)).stderr
-    result = invoke("predict", run, str(path), "--domain", "digits")
+    result = invoke("predict", run, str(path), "--domain", "digits", "--table")
     assert result.exit_code == 0
     assert "0 (1.000)" in result.stdout
 

@@ -149,7 +149,7 @@ def test_two_workers_with_a_plugin_train_the_models_of_one(here, plugin_study):
     assert [run["variant"] for run in losses] == ["plain", "scaled"]
 
     Image.new("L", (8, 8)).save(here / "black.png")
-    shown = command("predict", "two/plain/seed-0", "black.png", *plugin, cwd=here)
+    shown = command("predict", "two/plain/seed-0", "black.png", "--table", *plugin, cwd=here)
     assert shown.returncode == 0, shown.stderr
     assert "0 (0." in shown.stdout
     complaint = refuse("predict", "two/plain/seed-0", "black.png", cwd=here)

@@ -1,20 +1,18 @@
 """Predictions of a finished run for image files."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from moebius.core.recording import record
-from moebius.core.row_context import RowContext, current_context, row_context
-from moebius.kit.errors import ArgumentError, StudyError
+from moebius.kit.errors import StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
-from moebius.lab.training.precision import autocast
+from moebius.lab.predict.forward import context_of_domain, run_rows
 from moebius.storage.header import read_header
 from moebius.storage.load import load
 from moebius.tasks import Classification
@@ -88,12 +86,9 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     if not isinstance(task, Classification):
         rule = f"{run}: learned {data['task']['kind']}, and only a class of each image is printed here"
         raise StudyError(rule, f"model, data = load_run(Path({str(run)!r})); model(images)")
-    color = "grey" if facts["channels"] == 1 else "rgb"
-    x = scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
-    context = _make_context(model, domain, domains, len(x))
-    with torch.inference_mode(), record(model) as log, autocast(data["precision"]), row_context(context):
-        outputs = model(x).float()
-    probabilities = task.probabilities(outputs)
+    x = read_pictures(images, facts)
+    outputs, log = run_rows(model, x, context_of_domain(model, domain, domains, len(x)), data["precision"])
+    probabilities = task.probabilities(outputs.float())
     outermost = next(path for path, _ in model.named_modules() if path in log)
     weights = log[outermost][-1].weights.unflatten(0, (len(x), -1)).mean(1)
     predictions = []
@@ -106,14 +101,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     return predictions
 
 
-def _make_context(model: nn.Module, domain: str | None, domains: Sequence[str], rows: int) -> RowContext:
-    """The context of `rows` images of one domain; empty where no domain is given and no gate needs it."""
-    if domain is None:
-        if any("domain" in getattr(module, "context_keys", ()) for module in model.modules()):
-            rule = "must name the set that the images belong to, because this run's gate routes by it"
-            raise ArgumentError("domain", rule, None, f"--domain {shlex.quote(domains[0])}")
-        return current_context()
-    if domain not in domains:
-        fix = f"--domain {shlex.quote(domains[0])}"
-        raise ArgumentError("domain", f"needs one of {', '.join(domains)}", domain, fix)
-    return current_context().with_values({"domain": torch.full((rows,), domains.index(domain))})
+def read_pictures(images: Sequence[Path], facts: dict[str, Any]) -> Float[Tensor, "T channels size size"]:
+    """Picture files in the colour and the size of a run's data, as its model takes them."""
+    color = "grey" if facts["channels"] == 1 else "rgb"
+    return scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))

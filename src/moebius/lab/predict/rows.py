@@ -1,29 +1,19 @@
 """Predictions of a finished run for rows of a table."""
 
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
+from torch import nn
 
-from moebius.core.recording import record
-from moebius.core.row_context import current_context, row_context
-from moebius.kit.errors import ArgumentError, StudyError
-from moebius.kit.registry import did_you_mean
+from moebius.core.recording import Log
+from moebius.kit.errors import StudyError
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
+from moebius.lab.predict.answers import read_answers
+from moebius.lab.predict.forward import context_of_table, run_rows
 from moebius.lab.predict.images import load_run
-from moebius.lab.training.precision import autocast
 from moebius.tasks._choice import as_task
 from moebius.tasks._task import Task
-from moebius.tasks.multi_label import MultiLabel
-from moebius.tasks.multi_task import MultiTask
-
-# Names of columns that tasks give in the plural.
-WORDS = {"probabilities": "probability"}
 
 
 def predict_rows(run: Path, rows: pd.DataFrame, domain: str | None = None) -> pd.DataFrame:
@@ -51,71 +41,38 @@ def predict_rows(run: Path, rows: pd.DataFrame, domain: str | None = None) -> pd
     Reference: ours.
     """
     model, data = load_run(Path(run))
+    columns, x, context = encode_rows(Path(run), model, data, rows, domain)
+    output, log = run_rows(model, x, context, data["precision"])
+    return frame_of(as_task(data["task"]).for_model(model), columns.targets, output, log, rows.index)
+
+
+def encode_rows(
+    run: Path, model: nn.Module, data: dict[str, Any], rows: pd.DataFrame, domain: str | None
+) -> tuple[TableColumns, Any, Any]:
+    """The columns that a run has learned, the rows as numbers, and their context.
+
+    Raises:
+        StudyError, DataError, ArgumentError: as `predict_rows`.
+    """
     if "columns" not in data:
         rule = f"{run}: was trained on images, and not on a table"
         raise StudyError(rule, f"moebius predict {run} PICTURE.png")
-    columns, task = TableColumns.from_values(data["columns"]), as_task(data["task"]).for_model(model)
-    x, context = columns.encode(rows), current_context()
-    if any("domain" in getattr(module, "context_keys", ()) for module in model.modules()):
-        numbers = _domain_numbers(rows, columns.domain, domain, data["domains"])
-        context = context.with_values({"domain": torch.from_numpy(numbers)})
-    with torch.inference_mode(), record(model) as log, autocast(data["precision"]), row_context(context):
-        output = model(x)
-    result = pd.DataFrame(_named(task, columns, output), index=rows.index)
-    calls = [call for call in log.values() if call[0].rows is None and len(call[0].weights) == len(rows)]
+    columns = TableColumns.from_values(data["columns"])
+    context = context_of_table(model, rows, columns.domain, domain, data["domains"])
+    return columns, columns.encode(rows), context
+
+
+def frame_of(task: Task, targets: tuple[TargetColumn, ...], output: Any, log: Log, index: pd.Index) -> pd.DataFrame:
+    """The columns of `predict_rows`."""
+    answers = read_answers(task, targets, output)
+    named = {
+        name if key == "prediction" else f"{name} {key}": values
+        for name, of_target in answers.items()
+        for key, values in of_target.items()
+    }
+    result = pd.DataFrame(named, index=index)
+    calls = [call for call in log.values() if call[0].rows is None and len(call[0].weights) == len(index)]
     if len(calls) == 1:
         weights = calls[0][-1].weights.float().numpy()
         result = result.assign(expert=weights.argmax(1), weight=weights.max(1))
     return result
-
-
-def _read(task: Task, output: Tensor) -> dict[str, np.ndarray]:
-    return {name: values.float().numpy() for name, values in task.predict(output.float()).items()}
-
-
-def _named(task: Task, columns: TableColumns, output: Any) -> dict[str, np.ndarray]:
-    """The columns that a task reads, under the names of the table's targets."""
-    by_name = {target.name: target for target in columns.targets}
-    if isinstance(task, MultiTask):
-        named: dict[str, np.ndarray] = {}
-        for name, each in task.tasks.items():
-            named |= _of_target(by_name[name], _read(each, output[name]))
-        return named
-    read = _read(task, output)
-    if len(by_name) == 1 and not isinstance(task, MultiLabel):
-        return _of_target(columns.targets[0], read)
-    # One column of each array for each of several targets, in their order.
-    named = {}
-    for place, target in enumerate(columns.targets):
-        named |= _of_target(target, {key: values[:, place] for key, values in read.items() if values.ndim == 2})
-    return named
-
-
-def _of_target(target: TargetColumn, read: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    predictions = read["predictions"]
-    decoded = target.decode(predictions.astype(np.int64) if target.classes else predictions)
-    further = {
-        f"{target.name} {WORDS.get(key, key)}": _in_units(target, key, values)
-        for key, values in read.items()
-        if key != "predictions"
-    }
-    return {target.name: decoded, **further}
-
-
-def _in_units(target: TargetColumn, key: str, values: np.ndarray) -> np.ndarray:
-    """Further figures of numbers in the units of the table: a scale has no mean to add, a quantile has."""
-    if target.classes:
-        return values
-    return values * target.scale if key == "scale" else target.decode(values)
-
-
-def _domain_numbers(rows: pd.DataFrame, column: str | None, domain: str | None, names: list[str]) -> np.ndarray:
-    if domain is None and (column is None or column not in rows):
-        rule = "must name the domain of the rows, because this run's gate routes by it"
-        fix = f"--domain {shlex.quote(names[0])}" + f"    # or a column {column}" * bool(column)
-        raise ArgumentError("domain", rule, None, fix)
-    texts = [domain] * len(rows) if domain is not None else [str(value) for value in rows[column]]
-    for text in texts:
-        if text not in names:
-            raise ArgumentError("domain", f"needs one of {', '.join(names)}", text, did_you_mean(text, names))
-    return np.array([names.index(text) for text in texts], dtype=np.int64)

@@ -1,1 +1,1 @@
-"""Statistics over the seeds of a study."""
+"""Statistics over the seeds of a study, and over rows: intervals, paired differences, corrections."""

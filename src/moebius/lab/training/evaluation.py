@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.core.recording import Log, Recorder
-from moebius.core.routing import Routing
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
@@ -198,10 +197,10 @@ def evaluate(
             for path, calls in log.items():
                 empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
                 table = gates.setdefault(path, empty)
-                tokens = _tokens_per_row(path, log, runs * len(batch), layers)
+                tokens = tokens_per_row(path, log, runs * len(batch), layers)
                 averaged.update([path] if tokens > 1 or len(calls) > 1 else [])
                 for routing in calls:
-                    _store_weights(table, routing, batch.rows, runs, tokens)
+                    store_by_row(table, routing.weights, routing.rows, batch.rows, runs, tokens)
     figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
     row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
@@ -228,7 +227,7 @@ def evaluate(
     ]
 
 
-def _tokens_per_row(path: str, log: Log, rows: int, modules: Mapping[str, nn.Module]) -> int:
+def tokens_per_row(path: str, log: Log, rows: int, modules: Mapping[str, nn.Module]) -> int:
     """How many rows of the outermost mixture around the one at `path` are tokens of one of the batch's rows."""
     around = [log[gate][0] for gate in log if gate == path or _sends_rows(gate, path, modules)]
     outermost = [routing for routing in around if routing.rows is None]
@@ -243,22 +242,36 @@ def _sends_rows(gate: str, path: str, modules: Mapping[str, nn.Module]) -> bool:
     return layer == "" or f"{path}.".startswith(f"{layer}.")
 
 
-def _store_weights(
-    table: Float[Tensor, "S N E"], routing: Routing, batch_rows: Int[Tensor, " T"], runs: int, tokens: int
+def store_by_row(
+    table: Float[Tensor, "S N E"],
+    values: Float[Tensor, "T E"],
+    numbers: Int[Tensor, " T"] | None,
+    batch_rows: Int[Tensor, " B"],
+    runs: int,
+    tokens: int,
 ) -> None:
-    """Write a routing's weights to the places of its rows; for several tokens of a row, their mean."""
-    weights, count = routing.weights.to(table.dtype), len(batch_rows)
-    if routing.rows is None:
-        if len(weights) == runs * count * tokens:
-            by_row = weights.unflatten(0, (runs, count, tokens))
+    """Write what a routing holds to the places of its rows; for several tokens of a row, their mean.
+
+    Arguments:
+        table: of all rows of a split, for each run.
+        values: weights, or another field of the routing.
+        numbers: `rows` of the routing.
+        batch_rows: of the batch, as positions in the split.
+        runs: S.
+        tokens: of each row of the batch, from `tokens_per_row`.
+    """
+    values, count = values.to(table.dtype), len(batch_rows)
+    if numbers is None:
+        if len(values) == runs * count * tokens:
+            by_row = values.unflatten(0, (runs, count, tokens))
             table[:, batch_rows] = by_row.squeeze(2) if tokens == 1 else by_row.mean(2)
         return
     assert runs == 1, "a cohort's mixtures send no rows to mixtures inside them"
-    rows = routing.rows // tokens
+    rows = numbers // tokens
     counts = torch.bincount(rows, minlength=count)
     if len(counts) > count:
         return  # tokens under a mask are numbered among all tokens, and their rows are not known
-    sums = weights.new_zeros(count, weights.shape[1]).index_add(0, rows, weights)
+    sums = values.new_zeros(count, values.shape[1]).index_add(0, rows, values)
     reached = counts > 0
     table[0, batch_rows[reached]] = sums[reached] / counts[reached].unsqueeze(1)
 

@@ -1,0 +1,33 @@
+"""`moebius compare`: models beside each other."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+
+
+@app.command()
+@end_command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="DIR (all variants of a study), DIR/VARIANT, or DIR/VARIANT/seed-N."),
+    ],
+    all_pairs: Annotated[bool, typer.Option("--all", help="Compare every two models.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Print which models score better on the test rows, by how much, how sure that is, and at what cost."""
+    import json as json_text
+
+    from moebius.lab.comparison import compare as compare_runs
+
+    run_plugins(plugin)
+    comparison = compare_runs(*runs, all_pairs=all_pairs)
+    if json:
+        typer.echo(json_text.dumps(comparison.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo(comparison.text(min(Console().width, 120)))

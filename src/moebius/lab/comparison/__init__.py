@@ -1,0 +1,4 @@
+"""Runs beside each other: by how much they differ, how sure that is, and at what cost."""
+
+from moebius.lab.comparison.compare import compare as compare
+from moebius.lab.comparison.comparison import Comparison as Comparison

@@ -1,0 +1,53 @@
+"""`compare`: models of studies beside each other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from moebius.lab.comparison.comparison import Comparison
+from moebius.lab.comparison.models import find_models
+from moebius.lab.comparison.pair import Pair, RowsOfRuns, check_comparable, compare_pair
+from moebius.lab.statistics.holm import holm
+
+
+def compare(*runs: str | Path, all_pairs: bool = False, level: float = 0.95) -> Comparison:
+    """Which models score better on the test rows, by how much, how sure that is, and at what cost.
+
+    Two questions are answered apart. *Over seeds*: the training varies, the rows stay; Student's interval of the
+    differences of seeds that both models have. *Over rows*: the trained models stay, the rows vary; the differences of
+    single rows, with McNemar's test where each row is right or wrong. p values are corrected by Holm for the pairs. The
+    verdict goes by seeds, and by rows where there is one seed.
+
+    Arguments:
+        runs: folders: of a study, DIR, which means all of its variants; of a variant, DIR/VARIANT; of a run,
+            DIR/VARIANT/seed-N. The first model is the reference.
+        all_pairs: whether every two models are compared, and not each with the reference.
+        level: of the intervals, in (0, 1).
+
+    Raises:
+        StudyError: a folder holds no finished run, or the models were tested on other rows or learned other tasks.
+        ArgumentError: fewer than two models are named.
+
+    Example:
+        >>> comparison = compare("runs/quickstart/linear", "runs/quickstart/conv")  # doctest: +SKIP
+        >>> comparison.frame()[["model", "mean", "low", "high", "p_holm", "verdict"]]  # doctest: +SKIP
+
+    Reference: ours; Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, for what a comparison
+    may claim.
+    """
+    models, rows = find_models(runs), RowsOfRuns()
+    notes = check_comparable(models, rows)
+    if all_pairs:
+        chosen = [(b, a) for place, a in enumerate(models) for b in models[place + 1 :]]
+    else:
+        chosen = [(model, models[0]) for model in models[1:]]
+    pairs = [compare_pair(model, reference, rows, level) for model, reference in chosen]
+    return Comparison(tuple(models), _corrected(pairs), level, tuple(notes))
+
+
+def _corrected(pairs: list[Pair]) -> tuple[Pair, ...]:
+    over_seeds = holm([None if pair.over_seeds is None else pair.over_seeds.p for pair in pairs])
+    over_rows = holm([pair.over_rows.p for pair in pairs])
+    return tuple(
+        replace(pair, seeds_p_holm=of_seeds, rows_p_holm=of_rows, comparisons=len(pairs))
+        for pair, of_seeds, of_rows in zip(pairs, over_seeds, over_rows, strict=True)
+    )

@@ -1,0 +1,167 @@
+"""The models that are compared: variants of studies with their runs, and single runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moebius.kit.errors import ArgumentError, MoebiusError, StudyError
+from moebius.kit.files import read_json
+from moebius.lab.model.cost import multiply_adds
+from moebius.lab.predict import load_run
+from moebius.lab.statistics.interval import Estimate, interval
+
+
+@dataclass(frozen=True)
+class Model:
+    """A variant of a study, or one run of it.
+
+    Arguments:
+        name: unlike that of any other model.
+        study: folder of the study.
+        variant: its name in the study.
+        runs: seed → content of the run's result.json.
+        about: content of study.json.
+        single: whether one run of several was named.
+    """
+
+    name: str
+    study: Path
+    variant: str
+    runs: Mapping[int, Mapping[str, Any]]
+    about: Mapping[str, Any]
+    single: bool = False
+
+    @property
+    def score_name(self) -> str:
+        """Of the task."""
+        return str((self.about.get("task") or {}).get("score") or "accuracy")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return str((self.about.get("data") or {}).get("fingerprint"))
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Names of the "classes" or the "domains" of the data."""
+        return tuple(str(name) for name in (self.about.get("data") or {}).get(key) or ())
+
+    def folder(self, seed: int) -> Path:
+        """Of a run."""
+        return self.study / self.variant / f"seed-{seed}"
+
+    def score_by_seed(self) -> dict[int, float]:
+        """The test score of each run."""
+        return {seed: float(run[self.score_name]["test"]) for seed, run in self.runs.items()}
+
+    @property
+    def score(self) -> Estimate:
+        """Of the test rows, over seeds."""
+        return interval(list(self.score_by_seed().values()))
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters."""
+        return next(iter(self.runs.values())).get("parameters")
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean time of training and evaluation."""
+        seconds = [run["seconds"] for run in self.runs.values() if run.get("seconds") is not None]
+        return interval(seconds).mean if seconds else None
+
+    @property
+    def experts_run(self) -> str | None:
+        """Mean number of experts that run for a test row, of how many, at the first gate; None without several."""
+        gates = next(iter(self.runs.values())).get("gates") or {}
+        first = next(iter(gates.values()), None)
+        if first is None or first["experts"] == 1:
+            return None
+        active = interval([next(iter(run["gates"].values()))["active_experts"]["test"] for run in self.runs.values()])
+        return f"{active.mean:.2g} of {first['experts']}"
+
+    def multiply_adds(self) -> float | None:
+        """Per row, as the study has measured it, else of rows of zeros; None where the model cannot be loaded here."""
+        path = self.study / "results.json"
+        costs = read_json(path).get("costs") or {} if path.is_file() else {}
+        if self.variant in costs:
+            return costs[self.variant]["as_trained"]["multiply_adds"]
+        try:
+            model, data = load_run(self.folder(min(self.runs)))
+            return float(multiply_adds(model, data["facts"]))
+        except MoebiusError:  # a kind that only a plugin knows
+            return None
+
+
+def find_models(folders: Sequence[str | Path]) -> list[Model]:
+    """The models that folders name: DIR/VARIANT/seed-N, DIR/VARIANT, or DIR for all variants of a study.
+
+    Raises:
+        StudyError: a folder holds no finished run.
+        ArgumentError: fewer than two models are named.
+    """
+    models: dict[tuple[Path, str, tuple[int, ...]], Model] = {}
+    for folder in map(Path, folders):
+        for model in _models_of(folder):
+            models.setdefault((model.study.resolve(), model.variant, tuple(model.runs)), model)
+    if len(models) < 2:
+        names = [str(folder) for folder in folders]
+        fix = "moebius compare runs/quickstart    # all of its variants"
+        raise ArgumentError("RUN", "needs at least two models", names, fix)
+    return list(_name_apart(models.values()))
+
+
+def _models_of(folder: Path) -> list[Model]:
+    if (folder / "result.json").is_file():
+        run = _read_run(folder)
+        variant, seed = str(run.get("variant")), run.get("seed")
+        if seed is None or "variant" not in run:
+            rule = f"{folder}: is a stage, whose rows are its own"
+            raise StudyError(rule, f"{folder.parent.parent.parent}    # all variants of the study")
+        name = f"{variant}/seed-{seed}"
+        return [Model(name, folder.parent.parent, variant, {seed: run}, _read_about(folder.parent.parent), True)]
+    if (folder / "study.json").is_file():
+        about = _read_about(folder)
+        variants = (about.get("recipe") or {}).get("variants") or ()
+        models = [model for name in variants if (model := _variant(folder / name, about)) is not None]
+    else:
+        about = _read_about(folder.parent) if (folder.parent / "study.json").is_file() else {}
+        model = _variant(folder, about)
+        models = [] if model is None else [model]
+    if not models:
+        rule = f"{folder}: holds no finished run of a variant"
+        raise StudyError(rule, "the folder that `moebius run` named, or DIR/VARIANT, or DIR/VARIANT/seed-N")
+    return models
+
+
+def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
+    paths = sorted(folder.glob("seed-*/result.json"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
+    runs = {run["seed"]: run for run in (_read_run(path.parent) for path in paths)}
+    return Model(folder.name, folder.parent, folder.name, runs, about) if runs else None
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "result.json")
+    except ValueError as error:
+        fix = "remove the run's folder and run the study again"
+        raise StudyError(f"{folder / 'result.json'}: is no JSON ({error})", fix) from None
+
+
+def _read_about(study: Path) -> dict[str, Any]:
+    path = study / "study.json"
+    if not path.is_file():
+        fix = "keep study.json beside the folders of the variants"
+        raise StudyError(f"{path}: there is no such file, and it tells the data of the run", fix)
+    return read_json(path)
+
+
+def _name_apart(models: Iterable[Model]) -> Iterable[Model]:
+    """The models with the names of their studies before equal names."""
+    models = list(models)
+    names = [model.name for model in models]
+    for model in models:
+        if names.count(model.name) == 1:
+            yield model
+        else:
+            yield replace(model, name=f"{model.study.name}/{model.name}")

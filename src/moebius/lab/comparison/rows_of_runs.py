@@ -1,0 +1,57 @@
+"""The test rows of a run, and whether those of several runs are the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Shaped
+
+from moebius.kit.errors import StudyError
+
+_COLUMNS = ("split", "label", "prediction", "domain", "score")
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """What became of each test row.
+
+    Arguments:
+        scores: of each row.
+        domains: of each row.
+        labels, predictions: classes, or numbers; None where a row has several targets.
+    """
+
+    scores: Float[np.ndarray, " T"]
+    domains: Int[np.ndarray, " T"]
+    labels: Shaped[np.ndarray, " T"] | None
+    predictions: Shaped[np.ndarray, " T"] | None
+
+    # pytest takes a class of this name for one of tests.
+    __test__ = False
+
+    def has_rows_of(self, rows: "TestRows") -> bool:
+        """Whether these are the same rows as others, as far as labels and domains tell."""
+        if self.labels is None or rows.labels is None or len(np.unique(self.labels)) < 2:
+            return False
+        return np.array_equal(self.labels, rows.labels) and np.array_equal(self.domains, rows.domains)
+
+
+def read_test_rows(run: Path) -> TestRows:
+    """The test rows in a run's routing.parquet.
+
+    Raises:
+        StudyError: the file is missing, cannot be read or lacks a column.
+    """
+    path = run / "routing.parquet"
+    try:
+        present = [name for name in _COLUMNS if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=present, filters=[("split", "==", "test")])
+        columns = {name: table[name].to_numpy() for name in table.column_names if name != "split"}
+        return TestRows(
+            columns["score"].astype(float), columns["domain"], columns.get("label"), columns.get("prediction")
+        )
+    except (pa.ArrowException, OSError, KeyError) as error:
+        fix = "remove the run's folder and run the study again"
+        raise StudyError(f"{path}: cannot be read ({error})", fix) from None

@@ -1,0 +1,143 @@
+"""A comparison in words, which claim no more than the tests show."""
+
+import textwrap
+from collections.abc import Sequence
+
+from moebius.kit.html import html_table
+from moebius.lab.comparison.comparison import Comparison
+from moebius.lab.comparison.pair import LEVEL, Group, Pair
+from moebius.lab.report.numbers import NONE, count, duration, rate, signed
+from moebius.lab.report.source import measure_words
+from moebius.lab.report.text_columns import text_columns
+from moebius.lab.statistics.difference import Difference
+
+# Classes and domains of each pair that the text shows.
+SHOWN_GROUPS = 3
+
+
+def difference_text(difference: Difference) -> str:
+    """A difference with its interval.
+
+    Example:
+        >>> difference_text(Difference(0.0034, -0.004, 0.0104, 0.4, 5))
+        '+.003 [−.004, +.010]'
+        >>> difference_text(Difference(0.0034, None, None, None, 1))
+        '+.003'
+    """
+    if difference.low is None or difference.high is None:
+        return signed(difference.mean)
+    return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
+
+
+def p_text(p: float | None) -> str:
+    """A p value with three decimals, never 0.
+
+    Example:
+        >>> p_text(0.04213), p_text(1e-9), p_text(1.0), p_text(None)
+        ('.042', '<.001', '1.000', '–')
+    """
+    return NONE if p is None else "<.001" if p < 0.001 else rate(p)
+
+
+def verdict_text(pair: Pair) -> str:
+    """The verdict with the difference, its interval and what it is over.
+
+    Example:
+        >>> difference = Difference(0.003, -0.004, 0.010, 0.3, 5)
+        >>> verdict_text(Pair("a", "b", (0, 1), difference, difference, "mcnemar", None, (), 0.3, 0.3))
+        'not shown to differ over 5 seeds: +.003 [−.004, +.010], p .300'
+    """
+    primary = pair.primary
+    over = f"{primary.count:,} {'rows' if pair.over_seeds is None else 'seeds'}"
+    text = f"{pair.verdict} over {over}: {difference_text(primary)}"
+    if primary.p is None:
+        return f"{text}; every seed differs by the same, which no test can judge"
+    corrected = f" after Holm for {pair.comparisons}" if pair.comparisons > 1 else ""
+    return f"{text}, p {p_text(pair.primary_p)}{corrected}"
+
+
+def comparison_text(comparison: Comparison, width: int = 80) -> str:
+    """The lines that `Comparison.text` gives."""
+    lines = text_columns(*_model_cells(comparison), width, "model")
+    references = dict.fromkeys(pair.reference for pair in comparison.pairs)
+    for reference in references:
+        pairs = [pair for pair in comparison.pairs if pair.reference == reference]
+        if any(pair.over_seeds is not None for pair in pairs):
+            title = f"minus {reference}, over seeds: the training varies"
+            lines += ["", title, *text_columns(*_seed_cells(pairs), width, "model")]
+        title = f"minus {reference}, over test rows: these trained models on other rows"
+        lines += ["", title, *text_columns(*_row_cells(pairs), width, "model")]
+        groups = [(pair, group) for pair in pairs for group in pair.groups[:SHOWN_GROUPS]]
+        if groups:
+            lines += ["", f"where they differ most from {reference}, over rows", *_group_lines(groups, width)]
+    for text in ("", *_remarks(comparison)):
+        lines += textwrap.wrap(text, width) or [""]
+    return "\n".join(lines)
+
+
+def _model_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    several = any(model.score.count > 1 for model in comparison.models)
+    headings = ["model", measure_words(comparison.score_name), *(["seeds"] * several), "parameters", "mult-adds"]
+    headings += ["experts run", "time"]
+    rows = []
+    for model in comparison.models:
+        row = [model.name, rate(model.score.mean), *([str(model.score.count)] * several), count(model.parameters)]
+        row += [count(comparison.multiply_adds[model.name]), model.experts_run or NONE, duration(model.seconds)]
+        rows.append(row)
+    return headings, rows
+
+
+def _seed_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for pair in pairs:
+        if pair.over_seeds is None:
+            rows.append([pair.name, NONE, NONE, "one training of each"])
+        else:
+            rows.append([pair.name, difference_text(pair.over_seeds), p_text(pair.seeds_p_holm), pair.verdict])
+    return ["model", "difference", "p", "verdict"], rows
+
+
+def _row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+    headings = ["model", "difference", "p", "agree", "verdict"]
+    rows = []
+    for pair in pairs:
+        agreement = NONE if pair.agreement is None else f"{pair.agreement:.0%}"
+        verdict = pair.verdict if pair.over_seeds is None else ""
+        rows.append([pair.name, difference_text(pair.over_rows), p_text(pair.rows_p_holm), agreement, verdict])
+    # Where all have several seeds the verdicts stand with those; agreement is of classes.
+    kept = [place for place in range(5) if place < 3 or any(row[place] not in ("", NONE) for row in rows)]
+    return [headings[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _group_lines(groups: Sequence[tuple[Pair, Group]], width: int) -> list[str]:
+    rows, last = [], None
+    for pair, group in groups:
+        name = pair.name if pair.name != last else ""
+        last = pair.name
+        difference = group.difference
+        rows.append([name, group.name, f"{difference.count:,}", difference_text(difference), p_text(group.p_holm)])
+    return text_columns(["model", "class or domain", "rows", "difference", "p"], rows, width, "class or domain")
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    percent = f"{comparison.level:.0%}".replace("%", " %")
+    several = len(comparison.pairs) > 1
+    corrected = f", corrected by Holm for {len(comparison.pairs)} comparisons" if several else ""
+    if any(pair.groups for pair in comparison.pairs):
+        corrected += "; of classes and domains for all of those of a pair"
+    remarks = [f'Intervals {percent}; p two-sided{corrected}; "not shown" is p of {LEVEL:.2f} or more.']
+    over_seeds = [pair for pair in comparison.pairs if pair.over_seeds is not None]
+    if len(over_seeds) < len(comparison.pairs):
+        remarks.append("Of one training of each, nothing tells how the difference varies when they are trained again.")
+    few = min((pair.over_seeds.count for pair in over_seeds if pair.over_seeds is not None), default=5)
+    if few < 5:
+        remarks.append(f"{few} seeds show only very large differences: moebius run … --seeds 5 adds some.")
+    return [*remarks, *comparison.notes]
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """Tables for a notebook."""
+    parts = [html_table("Models", *_model_cells(comparison))]
+    rows = [[pair.name, pair.reference, verdict_text(pair)] for pair in comparison.pairs]
+    parts.append(html_table("Differences", ["model", "reference", "verdict"], rows))
+    return "".join(parts)

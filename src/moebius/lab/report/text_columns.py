@@ -1,0 +1,48 @@
+"""Cells under headings as lines of plain text."""
+
+from collections.abc import Sequence
+
+# Fewest characters of the column that is cut.
+LEAST_WIDTH = 12
+
+
+def text_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80, cut: str | None = None
+) -> list[str]:
+    """Lines with the cells of a table, each column as wide as its widest cell; numbers to the right.
+
+    Arguments:
+        headings: of the columns.
+        rows: cells by row.
+        width: most characters of a line.
+        cut: heading of the column that is cut where lines would be longer.
+
+    Example:
+        >>> print("\\n".join(text_columns(["model", "score"], [["linear", ".6"], ["conv", ".842"]])))
+          model   score
+          linear     .6
+          conv     .842
+    """
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    if cut in headings:
+        place = headings.index(cut)
+        over = sum(widths) + 2 * len(widths) - width
+        widths[place] = max(widths[place] - max(over, 0), min(LEAST_WIDTH, widths[place]))
+    is_text = [not all(map(_is_number, column)) for column in zip(*rows, strict=True)] if rows else [True] * len(widths)
+    lines = []
+    for row in (headings, *rows):
+        cells = [
+            f"{_shorten(cell, size):<{size}}" if left else f"{_shorten(cell, size):>{size}}"
+            for cell, size, left in zip(row, widths, is_text, strict=True)
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
+
+
+def _shorten(cell: str, size: int) -> str:
+    return cell if len(cell) <= size else cell[: size - 1] + "…"
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number with its sign and its unit, or stands for one that is missing."""
+    return not cell.strip("–") or cell[0] in "+−<.0123456789"
