@@ -1,6 +1,6 @@
 """Examining every gate of a model that holds mixtures of ours: how it routes, and what other routes would give."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moebius.core.output_cache import OutputCache
 from moebius.core.recording import Recorder
 from moebius.experts.adapter import Adapter
 from moebius.gates.uniform import Uniform
@@ -20,8 +21,10 @@ from moebius.lab.doctor.rerouting import Change, gate_places, rerouted, swapped_
 from moebius.lab.illnesses._examination import Examination, Outcome
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.evaluation import ROWS_AT_ONCE, evaluate
-from moebius.lab.training.mixture_parts import MixtureLayer
+from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
+from moebius.lab.training.frozen_experts import FrozenExperts
+from moebius.lab.training.mixture_parts import MixtureLayer, chooses_experts
+from moebius.lab.training.output_caches import OutputCaches
 from moebius.layers.cgc import CGC
 from moebius.layers.mixture import Mixture
 from moebius.layers.position_mixture import PositionMixture
@@ -58,45 +61,66 @@ class Examiner:
         self.call, self.task, self.split, self.names, self.real = call, task, split, names, real
         self.modules = dict(call.model.named_modules(remove_duplicate=False))
         self.places = gate_places(call.model)
+        self.cache = OutputCache()
 
-    def examine(self) -> Iterator[Examination]:
-        """Each gate with more than one expert that a row reached, the outer ones first."""
-        recorder = GateRecorder(self.call, self.task, self.names)
-        recorded = recorder.record(self.split, ROWS_AT_ONCE)
-        (as_is,) = evaluate(self.call, self.task, self.split)
-        moved, drops, gradients = self._moved(recorder, recorded), self._drops(), self._gradients()
-        for path in sorted(recorded, key=[*self.modules].index):
-            gate = recorded[path]
-            if gate.rows.experts < 2:
-                continue
-            real = self._real(gate)
-            padding = None if real is None else (float(gate.rows.kept[~real].sum()), float(gate.rows.kept.sum()))
-            if real is not None:
-                gate = replace(gate, rows=gate.rows.take(real), origin=gate.origin[real], outputs=None)
-            reached = torch.unique(gate.origin)
-            rows, is_whole = gate.rows, len(reached) == len(gate.origin)
-            if is_whole:
-                columns = {"losses": as_is.losses, "scores": as_is.scores, "confidence": as_is.probabilities}
-                columns = {name: values for name, values in columns.items() if values is not None and values.ndim == 1}
-                rows = replace(rows, **{name: values[gate.origin] for name, values in columns.items()})
-            gate_module, router = self._parts(path)
-            yield Examination(
-                self._name(path),
-                rows,
-                outputs=gate.outputs,
-                decides=not isinstance(gate_module, Uniform),
-                learns=router.trains_gate and any(p.requires_grad for p in gate_module.parameters()),
-                outermost=path == "",
-                gradient=gradients.get(path),
-                as_is=Outcome(as_is.losses[reached], as_is.scores[reached]),
-                **self._other_routes(path, reached),
-                moved=moved.get(path) if real is None else None,
-                training_drops=drops.get(path) if real is None else None,
-                padding=padding,
-                tasks_experts=self._tasks_experts(path),
-                expert_classes=self._classes(path),
-                targets=self._targets(gate, is_whole),
-            )
+    def examine(self) -> list[Examination]:
+        """Each gate with more than one expert that a row reached, the outer ones first.
+
+        The experts of a model that is itself a mixture run once on each row; all passes look their outputs up.
+        """
+        gradients = self._gradients()
+        facts = {path: self._facts(path) for path in self.places}
+        frozen = FrozenExperts(self.call.model, chooses_experts(self.call.model))
+        with frozen.wrapped(), torch.inference_mode():
+            self.cache = OutputCaches(self.call).cache_of(self.split, "examined rows")
+            recorded = GateRecorder(self.call, self.task, self.names).record(self.split, ROWS_AT_ONCE, self.cache)
+            (as_is,) = evaluate(self.call, self.task, self.split, self.cache)
+            moved, drops = self._moved(recorded), self._drops()
+            examinations = []
+            for path in sorted(recorded, key=[*self.modules].index):
+                if recorded[path].rows.experts > 1:
+                    real = self._real(recorded[path])
+                    known = {**facts[path], "gradient": gradients.get(path)}
+                    if real is None:
+                        known |= {"moved": moved.get(path), "training_drops": drops.get(path)}
+                    examinations.append(self._examine(path, recorded[path], real, as_is, known))
+        return examinations
+
+    def _examine(
+        self, path: str, gate: RecordedGate, real: Tensor | None, as_is: Evaluation, known: Mapping[str, Any]
+    ) -> Examination:
+        """What is known of one gate; padding counts as padding alone."""
+        padding = None
+        if real is not None:
+            padding = float(gate.rows.kept[~real].sum()), float(gate.rows.kept.sum())
+            gate = replace(gate, rows=gate.rows.take(real), origin=gate.origin[real], outputs=None)
+        reached = torch.unique(gate.origin)
+        rows, is_whole = gate.rows, len(reached) == len(gate.origin)
+        if is_whole:
+            columns = {"losses": as_is.losses, "scores": as_is.scores, "confidence": as_is.probabilities}
+            columns = {name: values for name, values in columns.items() if values is not None and values.ndim == 1}
+            rows = replace(rows, **{name: values[gate.origin] for name, values in columns.items()})
+        return Examination(
+            self._name(path),
+            rows,
+            outermost=path == "",
+            outputs=gate.outputs,
+            as_is=Outcome(as_is.losses[reached], as_is.scores[reached]),
+            padding=padding,
+            targets=self._targets(gate, is_whole),
+            **self._other_routes(path, reached),
+            **known,
+        )
+
+    def _facts(self, path: str) -> dict[str, Any]:
+        """What the modules of a gate tell."""
+        gate, router = self._parts(path)
+        return {
+            "decides": not isinstance(gate, Uniform),
+            "learns": router.trains_gate and any(parameter.requires_grad for parameter in gate.parameters()),
+            "tasks_experts": self._tasks_experts(path),
+            "expert_classes": self._classes(path),
+        }
 
     def _real(self, gate: RecordedGate) -> Tensor | None:
         """Which of a gate's rows are real; None where no mask was given, or the gate gets no padding."""
@@ -128,13 +152,16 @@ class Examiner:
 
     def _rerouted(self, path: str, change: Change, reached: Tensor) -> Outcome:
         with rerouted(self.call.model, path, change):
-            (evaluation,) = evaluate(self.call, self.task, self.split)
+            (evaluation,) = evaluate(self.call, self.task, self.split, self.cache)
         return Outcome(evaluation.losses[reached], evaluation.scores[reached])
 
-    def _moved(self, recorder: GateRecorder, recorded: Mapping[str, RecordedGate]) -> dict[str, Tensor]:
+    def _moved(self, recorded: Mapping[str, RecordedGate]) -> dict[str, Tensor]:
         """Which rows go elsewhere when all come again, in another order and other batches."""
         order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(1))
-        again = recorder.record(self.split.take(order.to(self.split.device)), OTHER_SIZE, experts=False)
+        shuffled = self.split.take(order.to(self.split.device))
+        cache = OutputCache({part: table[order.to(table.device)] for part, table in self.cache.tables.items()})
+        recorder = GateRecorder(self.call, self.task, self.names)
+        again = recorder.record(shuffled, OTHER_SIZE, cache, experts=False)
         moved = {}
         for path, gate in recorded.items():
             if path not in again or len(again[path].rows) != len(gate.rows):
@@ -157,7 +184,7 @@ class Examiner:
         recorder = Recorder(self.call.model)
         with evaluation_mode(self.call.model), torch.no_grad(), training_routers(self.call.model):
             for batch in ordered_batches(self.split, ROWS_AT_ONCE, channels_last=self.call.channels_last):
-                with recorder.recording() as log:
+                with recorder.recording() as log, self.cache.serve_rows(batch.rows):
                     self.call(batch.x, batch.domains)
                 for path in limited & log.keys():
                     for routing in log[path]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moebius.core.output_cache import OutputCache
 from moebius.core.recording import Log, Recorder
 from moebius.core.routing import Routing
 from moebius.kit.modes import evaluation_mode
@@ -59,23 +60,24 @@ class GateRecorder:
         self.most_active = {path: getattr(*places[path]).max_active(counts[path]) for path in places}
         self.pieces: dict[str, list[RecordedGate]] = {}
 
-    def record(self, split: Split, size: int, experts: bool = True) -> dict[str, RecordedGate]:
+    def record(self, split: Split, size: int, cache: OutputCache, experts: bool = True) -> dict[str, RecordedGate]:
         """Path of each gate that a row reached → its rows.
 
         Arguments:
             split: rows.
             size: rows at once.
+            cache: outputs of experts for the rows of the split.
             experts: whether experts are run by themselves.
         """
         self.pieces = {}
         compares_all = chooses_experts(self.call.model)
         with evaluation_mode(self.call.model), torch.inference_mode():
             for batch in ordered_batches(split, size, channels_last=self.call.channels_last):
-                with self.recorder.recording() as log:
+                with self.recorder.recording() as log, cache.serve_rows(batch.rows):
                     output = self.call(batch.x, batch.domains)
                 every: Log = {}
                 if experts and (compares_all or not self._have_outputs()):
-                    with self.recorder.recording(outputs=True) as every:
+                    with self.recorder.recording(outputs=True) as every, cache.serve_rows(batch.rows):
                         self.call(batch.x, batch.domains)
                 for path, routings in log.items():
                     self._keep(path, routings, every.get(path, []), batch, output, _tokens(path, log, len(batch)))
