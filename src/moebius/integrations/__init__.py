@@ -1,6 +1,6 @@
 """Mixtures of other libraries: for each family of blocks, how it is recognised and its routings are read."""
 
-from moebius.integrations import _family
+import moebius.integrations._family as _family
 from moebius.kit.registry import open_room
 
 # The class that families of your own are made from.

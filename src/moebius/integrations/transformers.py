@@ -97,8 +97,8 @@ def find_normalisation(block: nn.Module, router: nn.Module) -> Normalisation:
             activation: str | Callable[[Tensor], Tensor] | None = getattr(part, name, None)
             text = activation if isinstance(activation, str) else type(activation).__name__
             if activation is not None:
-                known = re.search("softmax|sigmoid", text.lower())
-                return known[0] if known else activation
+                match = re.search("softmax|sigmoid", text.lower())
+                return match[0] if match else activation
     biased = any(isinstance(getattr(part, name, None), Tensor) for part in (router, block) for name in _BIASES)
     return "sigmoid" if biased or type(router).__name__ in _SIGMOID_ROUTERS else "softmax"
 

@@ -34,8 +34,8 @@ def check_integration(family: Callable[..., Any], **arguments: Any) -> None:
 
 def is_a_family(subject: Subject) -> None:
     """It is made without arguments, unless it is a description, and is a `Family`."""
-    made = subject.make()
-    require(isinstance(made, Family), f"makes a {type(made).__name__}", "class Mine(Family)")
+    family = subject.make()
+    require(isinstance(family, Family), f"makes a {type(family).__name__}", "class Mine(Family)")
 
 
 def recognises_no_other_modules(subject: Subject) -> None:
@@ -43,8 +43,8 @@ def recognises_no_other_modules(subject: Subject) -> None:
     family = subject.make()
     experts = [nn.Linear(4, 4), nn.Linear(4, 4)]
     others = [nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4)), nn.ModuleDict({"gate": nn.Linear(4, 2)})]
-    for other in (*others, nn.ModuleDict({"gate": nn.Linear(4, 2), "experts": nn.ModuleList(experts)})):
-        require(not family.recognises(other), f"recognises {other}, whose weights it cannot read")
+    for module in (*others, nn.ModuleDict({"gate": nn.Linear(4, 2), "experts": nn.ModuleList(experts)})):
+        require(not family.recognises(module), f"recognises {module}, whose weights it cannot read")
     require(not family.recognises(Mixture(LinearGate(4, 2), experts)), "recognises a mixture of ours")
 
 
