@@ -111,7 +111,7 @@ def _recorder(log: Log, path: str, masks: AttentionMasks) -> Callable[[Callable[
             routing = replace(routing, aux={**routing.aux, "mask": mask})
         if is_detached:
             rule = f"the routing of {path!r} has no gradient, because an activation checkpoint repeats its forward"
-            routing = without_gradients(routing, MoebiusError(rule, "model.gradient_checkpointing_disable()"))
+            routing = without_gradients(routing, MoebiusError(rule, "model.activation_checkpointing_disable()"))
         log.setdefault(path, []).append(routing)
 
     return record

@@ -104,6 +104,11 @@ def find_normalisation(block: nn.Module, router: nn.Module) -> Normalisation:
 
 
 def scale_after_experts(block: nn.Module, router: nn.Module) -> float:
-    """The factor that a block multiplies the sum of its experts by: its own, where the router does not apply it."""
+    """The factor that a block multiplies the sum of its experts by: its own, where the router does not apply it.
+
+    One half where the sum is averaged with shared experts (Cohere).
+    """
+    if getattr(block, "shared_expert_combination_strategy", None) == "average" and hasattr(block, "shared_experts"):
+        return 0.5
     applies_itself = hasattr(router, "routed_scaling_factor") or hasattr(block, "route_tokens_to_experts")
     return 1.0 if applies_itself else float(getattr(block, "routed_scaling_factor", 1.0))
