@@ -122,19 +122,25 @@ def _blocks(
 ) -> dict[str, tuple[nn.Module, Family]]:
     """Path → block and family, in the order of the model: described ones, and those that a family recognises."""
     for pattern in describe:
-        if not any(fnmatchcase(path, pattern) for path, _ in parts):
+        if not any(_matches(path, pattern) for path, _ in parts):
             rule = "needs the paths of modules, or patterns of them"
             raise ArgumentError("describe", rule, pattern, did_you_mean(pattern, [path for path, _ in parts]))
     names = [kind for kind in kinds("integrations") if kind != "described"]
     families = sorted((find("integrations", name)() for name in names), key=lambda family: family.general)
     blocks = {}
     for path, part in parts:
-        description = next((describe[pattern] for pattern in describe if fnmatchcase(path, pattern)), None)
+        description = next((describe[pattern] for pattern in describe if _matches(path, pattern)), None)
         if description is None and not _is_ours(part):
             description = next((family for family in families if family.recognises(part)), None)
         if description is not None:
             blocks[path] = part, description
     return blocks
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a path fits a pattern name by name: "layers.*.moe" fits "layers.0.moe", and "*" a single name."""
+    names, patterns = (text.split(".") if text else [] for text in (path, pattern))
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 
 
 def _is_ours(part: nn.Module) -> bool:
