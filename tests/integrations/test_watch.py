@@ -1,5 +1,8 @@
 """`mb.watch` on whole language models: the same bits, the right routings, and nothing left behind."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -217,6 +220,53 @@ def test_a_compiled_model_is_refused_unless_it_runs_eagerly(build, batch):
     with torch.no_grad(), torch.compiler.set_stance("force_eager"), mb.watch(compiled) as log:
         compiled(**batch)
     assert list(log) == ["_orig_mod.model.layers.0.mlp", "_orig_mod.model.layers.1.mlp"]
+
+
+COMPILED = """
+import torch, moebius as mb
+from torch import nn
+
+class Experts(nn.Module):
+    def forward(self, hidden_states, top_k_index, top_k_weights):
+        return hidden_states * (top_k_weights * (1 + top_k_index)).sum(-1, keepdim=True)
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(4, 3), Experts()
+
+    def forward(self, x):
+        best = self.gate(x).softmax(-1).topk(2)
+        return self.experts(x, best.indices, best.values)
+
+block, x = Block(), torch.randn(5, 4)
+expected = block(x)
+before = torch.compile(lambda rows: block(rows), backend="eager")
+before(x)
+try:
+    with mb.watch(block):
+        before(x)
+except mb.MoebiusError as error:
+    assert "nothing was recorded: none of the 1 watched" in str(error)
+else:
+    raise AssertionError("an empty log is no error")
+torch._dynamo.reset()
+now = torch.compile(lambda rows: block(rows), backend="eager")
+with mb.watch(block) as log:
+    torch.testing.assert_close(now(x), expected)
+assert len(log[""]) == 1
+now(x)
+assert len(log[""]) == 1
+"""
+
+
+def test_functions_compiled_around_a_model():
+    """What was compiled before has no hooks, and the empty log is an error; what is compiled now is watched.
+
+    In a process of its own: a compiler would follow the type checks of these tests, too.
+    """
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_without_mixtures_is_refused_with_a_description_to_paste():
