@@ -15,6 +15,19 @@ from moebius.kit.registry import ROOMS
 PACKAGE = Path(mb.__file__).parent
 
 FILES = {
+    "integrations/elsewhere.py": '''
+from moebius.integrations._family import Family
+
+
+class Elsewhere(Family):
+    """Blocks that are nowhere."""
+
+    def recognises(self, block):
+        return False
+
+    def attach(self, block, record, outputs):
+        return []
+''',
     "gates/first_pixels.py": '''
 from torch import nn
 

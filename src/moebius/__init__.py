@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
-    from moebius import combine, execution, experts, gates, lab, layers, losses, routers, schedules, tasks
+    from moebius import (
+        combine,
+        execution,
+        experts,
+        gates,
+        integrations,
+        lab,
+        layers,
+        losses,
+        routers,
+        schedules,
+        tasks,
+    )
     from moebius.combine.head_maximum import HeadMaximum
     from moebius.combine.head_mean import HeadMean
     from moebius.combine.log_mixture import LogMixture
@@ -20,6 +32,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.core.row_context import context
     from moebius.core.stack import Stack
     from moebius.execution._contract import Execution
+    from moebius.integrations._watch import watch
     from moebius.kit.allocator import tune_allocator
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
@@ -32,7 +45,18 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.storage.save import save
     from moebius.tasks._task import Task
 
-_ROOMS = ("gates", "routers", "experts", "combine", "execution", "layers", "losses", "schedules", "tasks")
+_ROOMS = (
+    "gates",
+    "routers",
+    "experts",
+    "combine",
+    "execution",
+    "integrations",
+    "layers",
+    "losses",
+    "schedules",
+    "tasks",
+)
 _NAMES = {
     "Mixture": "layers.mixture",
     "Stack": "core.stack",
@@ -43,6 +67,7 @@ _NAMES = {
     "step_routers": "core.routing",
     "record": "core.recording",
     "call": "core.recording",
+    "watch": "integrations._watch",
     "needs": "core.loss_needs",
     "register": "kit.plugins",
     "context": "core.row_context",
@@ -89,6 +114,7 @@ __all__ = [
     "export",
     "fit",
     "gates",
+    "integrations",
     "lab",
     "layers",
     "load",
@@ -104,6 +130,7 @@ __all__ = [
     "step_routers",
     "tasks",
     "tune_allocator",
+    "watch",
 ]
 
 

@@ -12,7 +12,7 @@ import moebius as mb
 from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source
 from moebius.lab.data.sources import Textures
 from moebius.lab.diagnostics._measure import Measure
-from moebius.testing import diagnostics, schedules, sources
+from moebius.testing import diagnostics, integrations, schedules, sources
 
 COUNT = itertools.count(1)
 
@@ -172,7 +172,24 @@ SOURCES = {
     "labels_rows_by_its_classes": (Overflowing, "gives the label 2, which is none of its 2 classes"),
     "gives_images_and_their_places": (InBothSplits, "gives two rows the same place, or one row to both splits"),
 }
+
+
+class NoFamily:
+    def recognises(self, block):
+        return False
+
+
+class TakesAll(mb.integrations.Llama4):
+    def recognises(self, block):
+        return True
+
+
+INTEGRATIONS = {
+    "is_a_family": (NoFamily, "makes a NoFamily"),
+    "recognises_no_other_modules": (TakesAll, r"recognises Linear\(in_features=4"),
+}
 ROOMS = {
+    "integrations": (integrations.CHECKS, INTEGRATIONS),
     "schedules": (schedules.CHECKS, SCHEDULES),
     "diagnostics": (diagnostics.CHECKS, DIAGNOSTICS),
     "data.sources": (sources.CHECKS, SOURCES),

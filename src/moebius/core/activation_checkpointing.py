@@ -134,6 +134,16 @@ def loses_graph() -> bool:
     return bool(functions) and not any(any(ctx.needs_input_grad) for ctx in functions)
 
 
+def is_checkpointed() -> bool:
+    """Whether an activation checkpoint around this forward throws away what it saves for backward.
+
+    Example:
+        >>> is_checkpointed()
+        False
+    """
+    return not torch.compiler.is_compiling() and next(_enclosing_checkpoints(), None) is not None
+
+
 def _enclosing_functions() -> list[Any]:
     """The contexts of the autograd functions whose forward runs now, the innermost first."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_inference_mode_enabled():

@@ -11,7 +11,7 @@ from moebius.core.activation_checkpointing import backward_number, loses_graph, 
 from moebius.core.equality import named_parts
 from moebius.core.routing import Routing, flatten_distinct
 from moebius.core.row_context import ThreadValue, current_context, row_context
-from moebius.kit.errors import ArgumentError
+from moebius.kit.errors import ArgumentError, MoebiusError
 
 Log = dict[str, list[Routing]]
 
@@ -35,7 +35,9 @@ def record_routing(module: nn.Module, routing: Routing) -> None:
     if not _active_recordings.value:
         return
     if loses_graph():
-        routing = _without_gradients(routing)
+        rule = "a recorded routing has no gradient: its forward ran without a graph, under reentrant checkpointing"
+        fix = "torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
+        routing = without_gradients(routing, ArgumentError("use_reentrant", rule, True, fix))
     current_backward = backward_number()
     for paths, log, _, first_backward in _active_recordings.value:
         path = paths.get(id(module)) if first_backward == current_backward else None
@@ -43,14 +45,14 @@ def record_routing(module: nn.Module, routing: Routing) -> None:
             log.setdefault(path, []).append(routing)
 
 
-def _without_gradients(routing: Routing) -> Routing:
-    """A copy of the routing whose backward raises an error; two fields that are one tensor stay one tensor."""
+def without_gradients(routing: Routing, error: MoebiusError) -> Routing:
+    """A copy of the routing whose backward raises the error; two fields that are one tensor stay one tensor."""
 
     def refuse_gradient(value: Tensor) -> Tensor:
         if not value.is_floating_point():
             return value
         with torch.enable_grad():
-            return _RefuseBackward.apply(value.detach().requires_grad_())  # type: ignore[return-value]
+            return _RefuseBackward.apply(value.detach().requires_grad_(), error)  # type: ignore[return-value]
 
     values, rebuild = flatten_distinct(routing)
     return rebuild(map(refuse_gradient, values))
@@ -58,13 +60,13 @@ def _without_gradients(routing: Routing) -> Routing:
 
 class _RefuseBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value):
+    def forward(ctx, value, error):
+        ctx.error = error
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx, *gradients):
-        rule = "a recorded routing has no gradient: its forward ran without a graph, under reentrant checkpointing"
-        raise ArgumentError("use_reentrant", rule, True, "torch.utils.checkpoint.checkpoint(…, use_reentrant=False)")
+        raise ctx.error
 
 
 class Recorder:

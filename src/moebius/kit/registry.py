@@ -23,7 +23,7 @@ from moebius.kit.errors import MoebiusError, UnknownKindError
 # Room → its package. Rooms of the lab need the extra `lab`.
 ROOMS = {
     **{room: f"moebius.{room}" for room in ("gates", "routers", "experts", "combine")},
-    **{room: f"moebius.{room}" for room in ("execution", "layers", "losses", "schedules", "tasks")},
+    **{room: f"moebius.{room}" for room in ("execution", "layers", "losses", "schedules", "tasks", "integrations")},
     **{room: f"moebius.lab.{room}" for room in ("diagnostics", "data.sources", "data.augmentation", "illnesses")},
 }
 # Room → kind → a component of a plugin's file.

@@ -46,8 +46,8 @@ def cases(room: str, skip: Collection[str] = ()) -> list[tuple[str, Case]]:
     A component that a check does not fit says so itself: `exempt = {"name_of_the_check": "the reason"}`.
 
     Arguments:
-        room: gates, routers, experts, combine, execution, layers, losses, schedules, tasks, diagnostics,
-            data.sources or data.augmentation.
+        room: gates, routers, experts, combine, execution, layers, losses, schedules, tasks, integrations,
+            diagnostics, data.sources or data.augmentation.
         skip: kinds, checks, or names of cases ("linear.documents_itself") to leave out.
 
     Returns: ("linear.permuting_rows_permutes_scores", a function without arguments) and so on. A test file is then
