@@ -118,7 +118,11 @@ def renumber_frame(frame: Any, order: Tensor) -> Any:
     """The frame with the numbers that experts have in that order."""
     places = torch.empty_like(order).scatter(0, order, torch.arange(len(order))).numpy()
     changed = {name: np.where(frame[name] < 0, frame[name], places[frame[name]]) for name in EXPERTS if name in frame}
-    return frame.assign(**changed)
+    renumbered = frame.assign(**changed)
+    if set(EXPERTS) <= set(frame) and (frame["expert"] < frame["other"]).all():
+        # Pairs without an order: the smaller number comes first.
+        renumbered[[*EXPERTS]] = np.sort(renumbered[[*EXPERTS]].to_numpy(), 1)
+    return renumbered
 
 
 def sort_lines(frame: Any) -> Any:

@@ -66,7 +66,7 @@ def expected_information(counts: Float[np.ndarray, "G E"]) -> float:
     Up to 20,000 rows it is exact, the mean over all permutations; of more rows (E' − 1)(G' − 1) / 2T, where E' and G'
     count the labels that occur.
 
-    Reference: Vinh, Epps, Bailey 2010, JMLR 11, equation 24a; Miller 1955 for many rows.
+    Reference: Vinh, Epps, Bailey 2010, JMLR 11; Miller 1955 for many rows.
     """
     rows = int(counts.sum())
     groups, experts = (counts.sum(axis) > 0 for axis in (1, 0))

@@ -143,10 +143,15 @@ class RoutedRows:
         else:
             yield from (rows.take(slice(start, start + PIECE)) for start in range(0, len(rows), PIECE))
 
-    @cached_property
+    @property
     def unpadded(self) -> "RoutedRows":
         """These rows without padding."""
-        return self if self.real is None or bool(self.real.all()) else self.take(self.real)
+        return self if self._unpadded is None else self._unpadded
+
+    @cached_property
+    def _unpadded(self) -> "RoutedRows | None":
+        # None for the rows themselves: an object that keeps itself outlives its batch.
+        return None if self.real is None or bool(self.real.all()) else self.take(self.real)
 
     def check(self) -> None:
         """Look at weights and groups, once for all measures.

@@ -47,17 +47,17 @@ class Counterfactuals(Measure):
     def frame(self) -> pd.DataFrame:
         """A line for each pair."""
         counts_E, losses_E = self.total("counts"), self.total("losses") / self.rows
-        expert, other = np.nonzero((counts_E > 0)[:, None] & ~np.eye(self.experts, dtype=bool))
-        sums = (self.total(name)[expert, other] for name in ("differences", "squares"))
+        expert, rival = np.nonzero((counts_E > 0)[:, None] & ~np.eye(self.experts, dtype=bool))
+        sums = (self.total(name)[expert, rival] for name in ("differences", "squares"))
         difference, low, high = mean_interval(counts_E[expert], *sums)
         return pd.DataFrame(
             {
                 "expert": expert,
-                "other": other,
+                "other": rival,
                 "rows": counts_E[expert].astype(np.int64),
                 "difference": difference,
                 "low": low,
                 "high": high,
-                "null": losses_E[expert] - losses_E[other],
+                "null": losses_E[expert] - losses_E[rival],
             }
         )

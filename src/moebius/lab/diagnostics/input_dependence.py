@@ -30,8 +30,8 @@ class InputDependence(Measure):
         >>> InputDependence.of(RoutedRows(torch.full((5, 2), 0.5)))["information"].tolist()
         [0.0]
 
-    Reference: Krause, Perona, Gomes 2010, Discriminative Clustering by Regularized Information Maximization, NIPS,
-    equation 2. The interval is by the delta method: ours.
+    Reference: Krause, Perona, Gomes 2010, Discriminative Clustering by Regularized Information Maximization, NIPS.
+    The interval is by the delta method: ours.
     """
 
     def add_rows(self, rows: RoutedRows) -> None:

@@ -32,8 +32,7 @@ class MaxViolation(BatchMeasure):
         1         wins        0.5
         2       weight        0.5
 
-    Reference: Wang et al. 2024, Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts, arXiv:2408.15664,
-    section 4.1.
+    Reference: Wang et al. 2024, Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts, arXiv:2408.15664.
     """
 
     def add_rows(self, rows: RoutedRows) -> None:
