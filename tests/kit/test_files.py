@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.kit.files import atomic_path, read_json, write_json, write_text
+from moebius.kit.files import atomic_path, read_json, unsynced, write_json, write_text
 
 
 def list_names(folder):
@@ -100,3 +100,14 @@ def test_json_has_no_nan_and_no_infinity(tmp_path, bad):
 def test_text_is_utf8(tmp_path):
     write_text(tmp_path / "a.txt", "Möbius –∞")
     assert (tmp_path / "a.txt").read_bytes() == "Möbius –∞".encode()
+
+
+def test_nothing_is_flushed_inside_of_unsynced(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    with unsynced():
+        write_text(tmp_path / "a.txt", "text")
+    assert not flushed
+    assert (tmp_path / "a.txt").read_text() == "text"
+    write_text(tmp_path / "a.txt", "text")
+    assert len(flushed) == (2 if os.name == "posix" else 1)

@@ -88,3 +88,25 @@ def test_keeps_what_losses_read():
     assert scores.grad.count_nonzero() > 0
     assert not routing.weights.requires_grad
     assert torch.equal(Cut(TopK(2))(scores).aux["assigned"], TopK(2)(scores).aux["assigned"])
+
+
+def test_cutting_soft_to_k_is_the_top_k_router():
+    scores = random(30, 5)
+    ours, expected = Cut(Soft(), k=3)(scores), TopK(3)(scores)
+    torch.testing.assert_close(ours.weights, expected.weights)
+    torch.testing.assert_close(ours.log_weights, expected.log_weights)
+    assert ours.selection.kept_A.sum() == 90
+
+
+def test_k_experts_share_a_weight_of_1_in_the_proportion_of_their_weights():
+    weights = torch.tensor([[0.2, 0.6, 0.0, 0.1], [0.0, 0.0, 0.0, 0.0], [-1.0, -2.0, -3.0, -0.5]])
+    routing = Cut(Soft(normalisation="none"), k=2)(weights)
+    torch.testing.assert_close(routing.weights[0], torch.tensor([0.25, 0.75, 0.0, 0.0]))
+    # Without a positive weight the largest has all.
+    assert routing.weights[1].sum() == 1
+    assert routing.weights[2].tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_more_experts_than_there_are_are_all():
+    scores = random(6, 3)
+    torch.testing.assert_close(Cut(Soft(), k=9)(scores).weights, Soft()(scores).weights)

@@ -24,7 +24,8 @@ from moebius.kit.errors import MoebiusError, UnknownKindError
 ROOMS = {
     **{room: f"moebius.{room}" for room in ("gates", "routers", "experts", "combine")},
     **{room: f"moebius.{room}" for room in ("execution", "layers", "losses", "schedules", "tasks", "integrations")},
-    **{room: f"moebius.lab.{room}" for room in ("diagnostics", "data.sources", "data.augmentation", "illnesses")},
+    **{room: f"moebius.lab.{room}" for room in ("diagnostics", "data.sources", "data.augmentation")},
+    **{room: f"moebius.lab.{room}" for room in ("illnesses", "remedies")},
 }
 # Room → kind → a component of a plugin's file.
 _plugins: dict[str, dict[str, Callable[..., Any]]] = {}

@@ -1,4 +1,4 @@
-"""The router that keeps one expert of those that another router chooses."""
+"""The router that keeps the best of the experts that another router chooses."""
 
 from dataclasses import replace
 
@@ -6,23 +6,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from moebius.core.routing import Router, Routing
-from moebius.routers._selecting import single_selection
+from moebius.core.routing import Router, Routing, Selection
+from moebius.kit.arguments import positive_integer
+from moebius.routers._selecting import single_selection, top_k_selection, whole_k
 
 
 class Cut(Router):
-    """Only the expert with the largest weight of another router runs for each row, with weight 1.
+    """Only the k experts with the largest weights of another router run for each row; their weights then sum to 1.
 
-    weights_e = 1 where e = argmax w, else 0, with w the other router's weights;  probs as the other router's
+    weights_e = w_e / Σ_{j chosen} w_j for the k largest of w, the other router's weights;  probs as the other router's
 
-    It measures what a mixture loses that was trained with several experts and is then reduced to one. A row without
-    experts in the other router's routing goes to the expert with the largest of its `probs`. The choice has no
-    gradient.
+    With k = 1 the weight is 1. It measures what a mixture loses that was trained with several experts and is then
+    reduced to fewer. A row without experts in the other router's routing goes by its `probs`. Weights below 0 count as
+    0, and a row of them alone goes to its largest. Choice and weights have no gradient.
 
     Arguments:
         router: the other router.
+        k: number of experts of a row, at least 1.
 
-    Shapes: scores (T, G), as the other router takes → Routing with T assignments, one per row.
+    Shapes: scores (T, G), as the other router takes → Routing with T·k assignments.
+
+    Raises:
+        ArgumentError: k below 1.
 
     Example:
         >>> import torch
@@ -31,14 +36,17 @@ class Cut(Router):
         tensor([[0., 1.],
                 [1., 0.]])
 
+        >>> Cut(Soft(), k=2)(torch.tensor([[3.0, 1.0, 4.0]]).log()).weights
+        tensor([[0.4286, 0.0000, 0.5714]])
+
     Reference: ours; study 5's `soft-argmax`.
     """
 
     trains_gate = False
 
-    def __init__(self, router: Router):
+    def __init__(self, router: Router, k: int = 1):
         super().__init__()
-        self.router = router
+        self.router, self.k = router, positive_integer("k", k)
         self.rows_independent = router.rows_independent
         self.interchangeable = router.interchangeable
         self.needs_keys = router.needs_keys
@@ -49,15 +57,19 @@ class Cut(Router):
         return self.router.gate_outputs(experts)
 
     def max_active(self, experts: int) -> int:
-        """1."""
-        return 1
+        """k."""
+        return whole_k(self.k, experts)
 
     def forward(self, scores: Float[Tensor, "T G"], keys: Int[Tensor, " T"] | None = None) -> Routing:
-        """Route every row to the expert with the largest weight of the other router."""
+        """Route every row to the experts with the largest weights of the other router."""
         routing = self.router(scores, keys) if self.needs_keys else self.router(scores)
         has_no_expert = (routing.weights == 0).all(-1, keepdim=True)
-        expert_T = torch.where(has_no_expert, routing.probs, routing.weights).detach().argmax(-1)
-        weights, log_weights, selection = single_selection(expert_T, routing.probs.detach())
+        ranking = torch.where(has_no_expert, routing.probs, routing.weights).detach()
+        k = self.max_active(ranking.shape[1])
+        if k == 1:
+            weights, log_weights, selection = single_selection(ranking.argmax(-1), routing.probs.detach())
+        else:
+            weights, log_weights, selection = _select_several(ranking, k)
         return replace(
             routing,
             weights=weights,
@@ -66,3 +78,15 @@ class Cut(Router):
             head_weights=None,
             straight_through=False,
         )
+
+
+def _select_several(ranking: Float[Tensor, "T E"], k: int) -> tuple[Tensor, Tensor, Selection]:
+    """Weights, log-weights and selection of the k largest of each row, scaled to sum to 1."""
+    values_TK, expert_TK = ranking.topk(k, -1)
+    values_TK = values_TK.clamp(min=0)
+    total = values_TK.sum(-1, keepdim=True)
+    first_TK = torch.zeros_like(values_TK)
+    first_TK[:, 0] = 1
+    weight_TK = torch.where(total > 0, values_TK / torch.where(total > 0, total, 1), first_TK)
+    weights = torch.zeros_like(ranking).scatter(1, expert_TK, weight_TK)
+    return weights, weights.log(), top_k_selection(expert_TK, weight_TK)

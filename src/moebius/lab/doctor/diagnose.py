@@ -99,12 +99,11 @@ def diagnose_split(
         rows, seed, mask: as for `diagnose`.
     """
     device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
+    sample, examined = split, None
     if len(split) > rows:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(split), rows, replace=False))
-        sample = split.take(torch.from_numpy(chosen).to(split.device))
-        mask = None if mask is None else mask[torch.from_numpy(chosen)]
-    else:
-        sample = split
+        examined = torch.from_numpy(np.sort(np.random.default_rng(seed).choice(len(split), rows, replace=False)))
+        sample = split.take(examined.to(split.device))
+        mask = None if mask is None else mask[examined]
     examinations = tuple(Examiner(call, task, sample.to(device), names, mask).examine())
     findings = tuple(finding for gate in examinations for finding in find_illnesses(gate))
-    return Diagnosis(findings, examinations, Subject(call, task, split, names))
+    return Diagnosis(findings, examinations, Subject(call, task, split, names, examined))

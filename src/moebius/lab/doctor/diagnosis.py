@@ -1,16 +1,19 @@
 """The outcome of an examination: findings, and the measures that they rest on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from textwrap import fill
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from moebius.kit.registry import find, kinds
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics._measure import Measure
+from moebius.lab.doctor.trial import Trial
+from moebius.lab.doctor.try_remedies import try_remedies
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.training.call_model import ModelCall
@@ -28,12 +31,14 @@ class Subject:
         task: what it has learned.
         split: all rows that were given.
         names: of the groups "class" and "domain".
+        examined: which of the rows were looked at; None for all.
     """
 
     call: ModelCall
     task: Task
     split: Split
     names: Mapping[str, Sequence[str]]
+    examined: Tensor | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +65,31 @@ class Diagnosis:
     def kinds(self) -> set[str]:
         """The kinds of the findings."""
         return {finding.kind for finding in self.findings}
+
+    def try_remedies(
+        self, kinds: Sequence[str] | None = None, seed: int = 0, progress: Callable[[str], None] | None = None
+    ) -> list[Trial]:
+        """Try what the findings suggest: each remedy is fitted on a half of the rows and measured on the other half.
+
+        A gain is printed with its interval at 95 % over the measured rows, which are paired: what applying the remedy
+        gives on other rows like these lies in it 19 times out of 20. Each trial has a gain of its own, and none was
+        chosen by it; whoever then takes the best of many trials has to expect a little less than it says.
+
+        Arguments:
+            kinds: of the room `moebius.lab.remedies`; None for those that findings suggest. One that no finding
+                suggests is tried for the first gate.
+            seed: of the halves, and of everything random.
+            progress: receives a line before each remedy.
+
+        Returns:
+            A trial for each remedy, gate and, where experts are pruned, finding: its `model` is a changed copy, or its
+            `reason` says why it was not tried. The model of the diagnosis stays as it is.
+
+        Raises:
+            ArgumentError: there are too few rows, or the model is not of moebius.
+            UnknownKindError: no remedy is called so.
+        """
+        return try_remedies(self, kinds, seed, progress)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every measure of the room `diagnostics` that the rows have what it needs for, by kind, for all gates."""

@@ -1,7 +1,7 @@
 """Training from Python: the gates over experts that exist, the experts, or both."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from moebius.kit.errors import ArgumentError
+from moebius.kit.files import unsynced
 from moebius.lab.data.split import Dataset
 from moebius.lab.training.callbacks import CallbackLike, Callbacks, as_callbacks
 from moebius.lab.training.engine import Member
@@ -136,6 +137,7 @@ def fit(
     with (
         torch.random.fork_rng(devices),
         TemporaryDirectory() as temporary,
+        unsynced() if folder is None else nullcontext(),
         _restored(model, checked.optimizer.kind),
         frozen.wrapped(),
         ProgressDisplay(checked.epochs, progress) as display,

@@ -1,0 +1,83 @@
+"""What running a model costs, and how evenly and how calibrated it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moebius.kit.modes import evaluation_mode
+from moebius.lab.data.batches import ordered_batches
+from moebius.lab.data.split import Split
+from moebius.lab.model.cost import count_multiply_adds
+from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.evaluation import Evaluation
+
+# Rows whose multiply-adds are counted.
+ROWS = 64
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model takes, and how it uses its experts.
+
+    Arguments:
+        parameters: of the whole model.
+        multiply_adds: of matrix products and convolutions, for a row; None for inputs of several parts.
+        used_experts: exp(H) of the mean weights of the gate in question: E for even use, 1 for a single expert.
+        calibration_error: mean difference of confidence and accuracy in 15 bins; None without probabilities.
+    """
+
+    parameters: int
+    multiply_adds: float | None
+    used_experts: float | None
+    calibration_error: float | None
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """All fields, as they go into JSON."""
+        return dict(vars(self))
+
+
+def measure_costs(call: ModelCall, gate: str, rows: Split, evaluation: Evaluation) -> Costs:
+    """The costs of a model.
+
+    Arguments:
+        call: the model.
+        gate: name of the gate whose use is measured.
+        rows: evaluated ones.
+        evaluation: of these rows.
+    """
+    batch = next(ordered_batches(rows.take(slice(0, ROWS)), ROWS, channels_last=call.channels_last))
+    work = None
+    if isinstance(batch.x, Tensor):
+        with evaluation_mode(call.model):
+            work = count_multiply_adds(call.model, batch.x, {"domain": batch.domains})
+    return Costs(
+        sum(parameter.numel() for parameter in call.model.parameters()),
+        work,
+        _used_experts(evaluation.gates.get(gate)),
+        calibration_error(evaluation),
+    )
+
+
+def _used_experts(weights: Tensor | None) -> float | None:
+    if weights is None:
+        return None
+    mean = weights[~weights.isnan().any(1)].abs().double().mean(0)
+    shares = mean / mean.sum().clamp(min=1e-300)
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def calibration_error(evaluation: Evaluation) -> float | None:
+    """Σ_b T_b / T · |accuracy_b − confidence_b| over 15 bins of equal width; None without a probability for each row.
+
+    Reference: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599, equation 3.
+    """
+    confidence, scores = evaluation.probabilities, evaluation.scores
+    if confidence is None or confidence.ndim != 1 or scores.dtype != torch.bool or not len(scores):
+        return None
+    bins = (confidence.double() * BINS).long().clamp(0, BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, confidence.double() - scores.double())
+    return float(gaps.abs().sum() / len(scores))
