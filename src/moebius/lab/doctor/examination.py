@@ -80,14 +80,14 @@ class Examiner:
             for path in sorted(recorded, key=[*self.modules].index):
                 if recorded[path].rows.experts > 1:
                     real = self._real(recorded[path])
-                    known = {**facts[path], "gradient": gradients.get(path)}
+                    facts_of_gate = {**facts[path], "gradient": gradients.get(path)}
                     if real is None:
-                        known |= {"moved": moved.get(path), "training_drops": drops.get(path)}
-                    examinations.append(self._examine(path, recorded[path], real, as_is, known))
+                        facts_of_gate |= {"moved": moved.get(path), "training_drops": drops.get(path)}
+                    examinations.append(self._examine(path, recorded[path], real, as_is, facts_of_gate))
         return examinations
 
     def _examine(
-        self, path: str, gate: RecordedGate, real: Tensor | None, as_is: Evaluation, known: Mapping[str, Any]
+        self, path: str, gate: RecordedGate, real: Tensor | None, as_is: Evaluation, facts_of_gate: Mapping[str, Any]
     ) -> Examination:
         """What is known of one gate; padding counts as padding alone."""
         padding = None
@@ -109,7 +109,7 @@ class Examiner:
             padding=padding,
             targets=self._targets(gate, is_whole),
             **self._other_routes(path, reached),
-            **known,
+            **facts_of_gate,
         )
 
     def _facts(self, path: str) -> dict[str, Any]:
@@ -166,12 +166,12 @@ class Examiner:
         for path, gate in recorded.items():
             if path not in again or len(again[path].rows) != len(gate.rows):
                 continue
-            other = again[path]
-            first, second = (torch.argsort(origin, stable=True) for origin in (gate.origin, order[other.origin]))
-            if not torch.equal(gate.origin[first], order[other.origin][second]):
+            again_gate = again[path]
+            first, second = (torch.argsort(origin, stable=True) for origin in (gate.origin, order[again_gate.origin]))
+            if not torch.equal(gate.origin[first], order[again_gate.origin][second]):
                 continue
-            kept = (gate.rows.kept[first] != other.rows.kept[second]).any(1)
-            weights = (gate.rows.weights[first] - other.rows.weights[second]).abs().amax(1) > 0.05
+            kept = (gate.rows.kept[first] != again_gate.rows.kept[second]).any(1)
+            weights = (gate.rows.weights[first] - again_gate.rows.weights[second]).abs().amax(1) > 0.05
             moved[path] = kept | weights
         return moved
 

@@ -100,8 +100,8 @@ class GateRecorder:
             if tokens > 1:
                 groups["position"] = numbers % tokens
             outputs = _outputs_of(routing, every[place]) if place < len(every) else None
-            known = {} if outputs is None or tokens > 1 else self._expert_columns(outputs, batch, local, output)
-            rows = RoutedRows.from_routing(routing, self.most_active.get(path, 0), groups=groups, **known)
+            columns = {} if outputs is None or tokens > 1 else self._expert_columns(outputs, batch, local, output)
+            rows = RoutedRows.from_routing(routing, self.most_active.get(path, 0), groups=groups, **columns)
             kept = sum(len(piece.outputs) for piece in self.pieces.get(path, []) if piece.outputs is not None)
             if outputs is not None:
                 outputs = outputs.flatten(2) if outputs.ndim > 2 else outputs.unsqueeze(2)
@@ -116,14 +116,14 @@ class GateRecorder:
         if not self.task.accepts_expert(tuple(outputs.shape[2:]), tuple(output.shape[1:])):
             return {}
         labels = batch.labels[local.to(batch.labels.device)]
-        said = [self.task.predict(values.float()) for values in outputs.unbind(1)]
+        predictions = [self.task.predict(values.float()) for values in outputs.unbind(1)]
         columns = {
             "expert_losses": self.task.expert_losses(outputs, labels),
             "expert_scores": torch.stack([self.task.row_scores(values, labels) for values in outputs.unbind(1)], 1),
-            "expert_predictions": torch.stack([each["predictions"] for each in said], 1),
+            "expert_predictions": torch.stack([each["predictions"] for each in predictions], 1),
         }
-        if all("probabilities" in each and each["probabilities"].ndim == 1 for each in said):
-            columns["expert_confidence"] = torch.stack([each["probabilities"] for each in said], 1)
+        if all("probabilities" in each and each["probabilities"].ndim == 1 for each in predictions):
+            columns["expert_confidence"] = torch.stack([each["probabilities"] for each in predictions], 1)
         return {name: values.cpu() for name, values in columns.items()}
 
     def _joined(self, pieces: list[RecordedGate]) -> RecordedGate:

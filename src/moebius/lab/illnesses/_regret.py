@@ -35,9 +35,9 @@ def wrong_choices(rows: RoutedRows) -> Float[Tensor, " T"] | None:
             continue
         expert = number // rows.experts
         saved = losses[index, expert].unsqueeze(1) - losses[index]
-        other = int(saved.mean(0).argmax())
-        if mean_interval(saved[:, other], rows.experts).low > 0:
-            gains[index] = scores[index, other] - scores[index, expert]
+        best = int(saved.mean(0).argmax())
+        if mean_interval(saved[:, best], rows.experts).low > 0:
+            gains[index] = scores[index, best] - scores[index, expert]
     return gains
 
 

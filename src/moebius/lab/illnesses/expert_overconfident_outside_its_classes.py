@@ -27,7 +27,7 @@ def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | Non
     if rows.expert_confidence is None or rows.expert_scores is None or "class" not in rows.groups:
         return None
     labels, chosen = rows.groups["class"], chosen_experts(rows)
-    found: dict[int, tuple[float, float, float]] = {}
+    shares: dict[int, tuple[float, float, float]] = {}
     for expert in range(rows.experts):
         index = (chosen == expert).nonzero().flatten()
         if len(index) < FEWEST_ROWS:
@@ -36,26 +36,26 @@ def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | Non
         wrongly = outside & (rows.expert_confidence[index, expert] >= CERTAIN)
         share = share_interval(float(torch.count_nonzero(wrongly)), len(index), rows.experts)
         if share.low >= FLOOR:
-            found[expert] = share.value, share.low, share.high
-    if not found:
+            shares[expert] = share.value, share.low, share.high
+    if not shares:
         return None
-    worst = max(found.values())
+    worst = max(shares.values())
     evidence = (
-        f"{list_experts([*found])} {'gets' if len(found) == 1 else 'get'} rows of classes that "
-        f"{'it does' if len(found) == 1 else 'they do'} not know, and "
-        f"{'is' if len(found) == 1 else 'are'} certain of {percent(worst[0])} of the rows in spite of it"
+        f"{list_experts([*shares])} {'gets' if len(shares) == 1 else 'get'} rows of classes that "
+        f"{'it does' if len(shares) == 1 else 'they do'} not know, and "
+        f"{'is' if len(shares) == 1 else 'are'} certain of {percent(worst[0])} of the rows in spite of it"
     )
     remedy = (
         "train the gate anew, on rows of all classes; an expert that is shown rows of other classes, with an answer of "
         "its own for them, can say that it does not know"
     )
-    return Symptom(evidence, *worst, 0.0, "an expert with rows of its classes", remedy, tuple(found))
+    return Symptom(evidence, *worst, 0.0, "an expert with rows of its classes", remedy, tuple(shares))
 
 
 def _known_classes(gate: Examination, expert: int) -> torch.Tensor:
-    known = gate.expert_classes[expert] if gate.expert_classes else None
-    if known is not None:
-        return torch.tensor(known)
+    classes = gate.expert_classes[expert] if gate.expert_classes else None
+    if classes is not None:
+        return torch.tensor(classes)
     assert gate.rows.expert_scores is not None
     labels, scores = gate.rows.groups["class"], gate.rows.expert_scores[:, expert].double()
     count = int(labels.max()) + 1

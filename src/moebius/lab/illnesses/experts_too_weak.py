@@ -35,11 +35,11 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
         rows = (chosen == expert).nonzero().flatten()
         if len(rows) < FEWEST_ROWS:
             continue
-        own, constant = errors(expert, rows)
+        errors_of_expert, constant = errors(expert, rows)
         base = float(constant.double().mean())
         if base < EASY:
             continue
-        skill = mean_interval((constant.double() - own.double()) / base, gate.rows.experts)
+        skill = mean_interval((constant.double() - errors_of_expert.double()) / base, gate.rows.experts)
         if skill.high < FLOOR:
             weak[expert] = skill.value, skill.low, skill.high
     if not weak:

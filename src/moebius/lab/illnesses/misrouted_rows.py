@@ -36,27 +36,27 @@ def misrouted_rows(gate: Examination) -> Symptom | None:
         if len(index) < FEWEST_ROWS:
             continue
         saved = losses[index, expert].unsqueeze(1) - losses[index]
-        other = int(saved.mean(0).argmax())
-        gain = mean_interval(saved[:, other], pairs)
+        rival = int(saved.mean(0).argmax())
+        gain = mean_interval(saved[:, rival], pairs)
         share = len(index) / len(rows) / total
-        better = rows.expert_scores is None or _scores_better(gate, index, expert, other)
+        better = rows.expert_scores is None or _scores_better(gate, index, expert, rival)
         if gain.low > 0 and gain.value * share >= FLOOR and better and (worst is None or gain.value * share > worst[0]):
-            worst = gain.value * share, expert, other, gain.low * share, gain.high * share
+            worst = gain.value * share, expert, rival, gain.low * share, gain.high * share
     if worst is None:
         return None
-    saved, expert, other, low, high = worst
+    saved, expert, rival, low, high = worst
     part = float((chosen == expert).double().mean())
     evidence = (
-        f"expert {other} is better than expert {expert} on the rows of expert {expert} ({part:.0%} of all): it would "
+        f"expert {rival} is better than expert {expert} on the rows of expert {expert} ({part:.0%} of all): it would "
         f"save {saved:.0%} of the loss"
     ).replace("%", " %")
     remedy = (
         "train the gate anew with the experts as they are; if it cannot tell these rows apart, give it a better input"
     )
-    return Symptom(evidence, saved, low, high, 0.0, "a gate that sends rows to the better one", remedy, (expert, other))
+    return Symptom(evidence, saved, low, high, 0.0, "a gate that sends rows to the better one", remedy, (expert, rival))
 
 
-def _scores_better(gate: Examination, index: torch.Tensor, expert: int, other: int) -> bool:
+def _scores_better(gate: Examination, index: torch.Tensor, expert: int, rival: int) -> bool:
     assert gate.rows.expert_scores is not None
     scores = gate.rows.expert_scores[index].double()
-    return float((scores[:, other] - scores[:, expert]).mean()) > 0.01
+    return float((scores[:, rival] - scores[:, expert]).mean()) > 0.01

@@ -15,17 +15,17 @@ def task_ignores_its_experts(gate: Examination) -> Symptom | None:
 
     Reference: ours; Tang et al. 2020, Progressive Layered Extraction, RecSys 2020, figure 7 looks at the same weights.
     """
-    own = list(gate.tasks_experts)
-    if not own or len(own) == gate.rows.experts:
+    numbers = list(gate.tasks_experts)
+    if not numbers or len(numbers) == gate.rows.experts:
         return None
     weights = gate.rows.weights.abs().double()
-    even = len(own) / gate.rows.experts
-    share = mean_interval(weights[:, own].sum(1) / weights.sum(1).clamp(min=1e-300) / even)
+    even = len(numbers) / gate.rows.experts
+    share = mean_interval(weights[:, numbers].sum(1) / weights.sum(1).clamp(min=1e-300) / even)
     if share.high >= FLOOR:
         return None
-    verb = "is" if len(own) == 1 else "are"
+    verb = "is" if len(numbers) == 1 else "are"
     evidence = (
-        f"{list_experts(own)}, which {verb} the task's alone, {'gets' if len(own) == 1 else 'get'} "
+        f"{list_experts(numbers)}, which {verb} the task's alone, {'gets' if len(numbers) == 1 else 'get'} "
         f"{percent(share.value)} of an even share: the shared experts do all"
     )
     remedy = (
@@ -33,5 +33,5 @@ def task_ignores_its_experts(gate: Examination) -> Symptom | None:
         "training"
     )
     return Symptom(
-        evidence, share.value, max(share.low, 0.0), share.high, 1.0, "a gate with equal weights", remedy, tuple(own)
+        evidence, share.value, max(share.low, 0.0), share.high, 1.0, "a gate with equal weights", remedy, tuple(numbers)
     )

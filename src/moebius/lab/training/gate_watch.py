@@ -40,7 +40,7 @@ class GateWatch:
         Arguments:
             evaluation: on rows that the model is not trained on, where there are any.
         """
-        found: list[Finding] = []
+        findings: list[Finding] = []
         for gate in self.learned & evaluation.gates.keys():
             weights = evaluation.gates[gate]
             reached = ~weights.isnan().any(1)
@@ -52,8 +52,8 @@ class GateWatch:
             decides = gate not in evaluation.averaged
             k = int(rows.kept.sum(1).max()) if len(rows) and decides else 0
             examination = Examination(gate, RoutedRows(rows.weights, k=k, groups=groups), decides=decides)
-            found += find_illnesses(examination, watched=True)
-        return sorted(found, key=lambda finding: (finding.gate, finding.code))
+            findings += find_illnesses(examination, watched=True)
+        return sorted(findings, key=lambda finding: (finding.gate, finding.code))
 
 
 def codes_by_gate(findings: Sequence[Finding]) -> dict[str, str]:
