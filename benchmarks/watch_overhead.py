@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def training_call(model: nn.Module, tokens: int) -> Callable[[], torch.Tensor]:
     return call
 
 
-def generation_call(model: nn.Module, tokens: int) -> Callable[[], torch.Tensor]:
+def generation_call(model: Any, tokens: int) -> Callable[[], torch.Tensor]:
     """Greedy generation of one sequence, a token in a call."""
     ids = torch.randint(256, (1, 16), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
