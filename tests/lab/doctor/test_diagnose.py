@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.kit.errors import ArgumentError
+from moebius.kit.errors import MoebiusError
 from moebius.lab.doctor import diagnose
 
 
@@ -81,5 +81,5 @@ def test_says_what_it_has_found_in_words_tables_and_json(constructed):
 
 
 def test_a_model_without_a_mixture_is_refused():
-    with pytest.raises(ArgumentError, match="must be a mixture, or have one inside"):
-        diagnose(nn.Linear(2, 2), (torch.randn(5, 2), torch.zeros(5).long()))
+    with pytest.raises(MoebiusError, match="mixture"):
+        diagnose(nn.Linear(2, 2), [torch.randn(5, 2)])

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moebius.kit.errors import ArgumentError
+from moebius.integrations import Described
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.doctor.diagnosis import Diagnosis, Subject
 from moebius.lab.doctor.examination import Examiner
+from moebius.lab.doctor.watched import examine_watched
 from moebius.lab.illnesses._find import find_illnesses
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.fit_data import build_dataset
@@ -31,6 +32,7 @@ def diagnose(
     inputs: Names | None = None,
     target: Names | None = None,
     mask: Tensor | None = None,
+    describe: Mapping[str, Described] | None = None,
     rows: int = ROWS,
     seed: int = 0,
 ) -> Diagnosis:
@@ -41,41 +43,43 @@ def diagnose(
     little to matter, are no finding. The model is left as it is: parameters, statistics and counters.
 
     Arguments:
-        model: a mixture, or any module with mixtures inside.
+        model: a mixture, or any module with mixtures inside, of ours or of another library.
         data: rows that the model was not trained on, in any form that `mb.fit` takes; of a `moebius.lab.data` set the
-            held-out rows, or else the test rows.
-        task: what was learned, as for `mb.fit`. inputs, target: names of columns, as for `mb.fit`. mask: False for
-        padding: (T,), or for tokens (T, S); it is not given to the model, which may have one of its own. rows: how many
-        rows are looked at, drawn by `seed`. seed: of the draw.
+            held-out rows, or else the test rows. For a model with mixtures of another library an iterable of what it
+            is called with: mappings of keywords, tuples or tensors; the task is then not asked.
+        task: what was learned, as for `mb.fit`.
+        inputs, target: names of columns, as for `mb.fit`.
+        mask: False for padding: (T,), or for tokens (T, S); it is not given to the model, which may have its own.
+        describe: as for `mb.watch`, for mixtures of another library that no family recognises.
+        rows: how many rows are looked at, drawn by `seed`; of tokens the first ones.
+        seed: of the draw.
 
     Returns:
-        The diagnosis: `findings`, most serious first by code, `tables()` of all measures, and `try_remedies()`.
+        The diagnosis: `findings`, by gate and code, `tables()` of all measures, and `try_remedies()`.
 
     Raises:
-        ArgumentError: there is no mixture, or inputs, targets, task and model do not fit.
+        ArgumentError: inputs, targets, task and model do not fit, or there are no batches.
+        MoebiusError: no mixture is recognised.
 
     Example:
         >>> import moebius as mb
-        >>> gate = mb.gates.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     gate.linear.weight.zero_(), gate.linear.bias.copy_(torch.tensor([9.0, -9.0]))  # doctest: +SKIP
         >>> x = torch.randn(400, 2)
-        >>> moe = mb.Mixture(gate, [nn.Linear(2, 2), nn.Linear(2, 2)])
-        >>> isinstance(diagnose(moe, (x, (x[:, 0] > 0).long())).findings, tuple)
-        True
+        >>> moe = mb.Mixture(mb.gates.Uniform(2), [mb.experts.Linear(2, 2), mb.experts.Linear(2, 2)])
+        >>> "blind gate" in diagnose(moe, (x, (x[:, 0] > 0).long())).kinds
+        False
 
     Reference: ours.
     """
-    if not mixture_layers(model):
-        rule = "must be a mixture, or have one inside"
-        raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(gate, [model, another])")
-    dataset = (
-        data
-        if isinstance(data, Dataset)
-        else build_dataset(model, as_task(task), data, 0.0, seed, None, inputs, target)
-    )
-    learned = as_task(task).for_model(model).for_data(dataset.train.labels)
-    split = dataset.train if not isinstance(data, Dataset) else dataset.validation or dataset.test
+    if describe is not None or not mixture_layers(model):
+        examinations = tuple(examine_watched(model, data, rows, describe))
+        return Diagnosis(tuple(finding for gate in examinations for finding in find_illnesses(gate)), examinations)
+    learned = as_task(task)
+    if isinstance(data, Dataset):
+        dataset, split = data, data.validation or data.test
+    else:
+        dataset = build_dataset(model, learned, data, 0.0, seed, None, inputs, target)
+        split = dataset.train
+    learned = learned.for_model(model).for_data(dataset.train.labels)
     names = {"class": dataset.classes, "domain": dataset.domains}
     return diagnose_split(ModelCall(model), learned, split, names, rows, seed, mask)
 

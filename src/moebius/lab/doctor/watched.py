@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from moebius.core.recording import Log
 from moebius.core.routing import Routing
-from moebius.integrations import Described, watch
+from moebius.integrations import Described
+from moebius.integrations._watch import watch
 from moebius.kit.errors import ArgumentError, MoebiusError
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.nested import map_nested, tensors_of
