@@ -214,6 +214,11 @@ def test_the_page_on_training_runs_to_the_trackers(tmp_path):
     run_blocks(python, tmp_path)
 
 
+def test_the_page_on_predictions_explains_a_model(tmp_path):
+    """Its further blocks need a run."""
+    run_blocks(blocks(ROOT / "docs/predict.md", "python")[:1], tmp_path)
+
+
 def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
     whole, variant = blocks(ROOT / "docs/tables.md", "yaml")
     path = tmp_path / "tumours.yaml"

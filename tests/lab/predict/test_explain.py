@@ -50,7 +50,7 @@ def test_the_route_is_that_of_the_record(x, k):
         (gate,) = why.gates
         weights = routing.weights[row].tolist()
         assert {expert.expert: expert.weight for expert in gate.experts} == dict(enumerate(weights))
-        assert [expert.expert for expert in why.route] == list(np.argsort(weights)[::-1][:k])
+        assert [expert.expert for expert in why.route] == np.argsort(weights)[::-1][:k].tolist()
         # The runners-up are the experts with the next scores, and margins count from the last that ran.
         probs = routing.probs[row].tolist()
         order = np.argsort(probs)[::-1].tolist()

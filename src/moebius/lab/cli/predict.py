@@ -76,7 +76,8 @@ def predict(
     elif as_blocks:
         _print_blocks(rows)
     else:
-        Console().print(_table(subject, rows, asked.kind))
+        console = Console()
+        console.print(_table(subject, rows, asked.kind, console.width))
 
 
 def _print_blocks(rows: "ExplainedRows") -> None:
@@ -94,24 +95,60 @@ def _frame(subject: "Subject", rows: "ExplainedRows", index: Any) -> Any:
     return frame_of(subject.task, passes.targets, passes.output, passes.log, index)
 
 
-def _table(subject: "Subject", rows: "ExplainedRows", kind: str) -> Table:
-    """A line for each of the first rows."""
+def _table(subject: "Subject", rows: "ExplainedRows", kind: str, width: int) -> Table:
+    """A line for each of the first rows, with the columns that fit the terminal."""
     from moebius.lab.predict.wording import label_text, loss_text, route_text, runner_up_text
 
-    has_label = rows.labels is not None
     shown = [rows[place] for place in range(min(len(rows), SHOWN_ROWS))]
-    headings, cells = _answer_cells(subject, rows, shown)
-    table = Table(kind, *map(escape, headings), "experts (weight)", "runner-up", *(["label", "regret"] * has_label))
-    for explanation, of_row in zip(shown, cells, strict=True):
-        line = [explanation.row, *of_row[0], route_text(explanation), runner_up_text(explanation)]
-        if has_label:
-            line += ["" if explanation.label is None else label_text(explanation.label), loss_text(explanation.regret)]
-        table.add_row(*map(escape, line))
-        for further in of_row[1:]:
-            table.add_row("", *map(escape, further))
-    if len(rows) > SHOWN_ROWS:
-        table.caption = f"and {len(rows) - SHOWN_ROWS:,} more rows: --out CSV writes all, --json explains all"
+    names, cells = _answer_cells(subject, rows, shown)
+    columns = {kind: [[explanation.row] for explanation in shown]}
+    columns |= {name: [[line[place] for line in of_row] for of_row in cells] for place, name in enumerate(names)}
+    columns["experts (weight)"] = [[route_text(explanation, 2 + width // 100)] for explanation in shown]
+    columns["runner-up"] = [[runner_up_text(explanation)] for explanation in shown]
+    if rows.labels is not None:
+        columns["label"] = [["" if each.label is None else label_text(each.label)] for each in shown]
+        columns["regret"] = [[loss_text(_first_regret(explanation))] for explanation in shown]
+    left_out = _drop_columns(columns, ["label", *(name for name in names if " " in name), "runner-up"], width)
+    table = Table()
+    for name, values in columns.items():
+        is_number = all(_is_number(cell) for lines in values for cell in lines)
+        table.add_column(escape(name), justify="right" if is_number else "left", overflow="fold")
+    for lines in zip(*columns.values(), strict=True):
+        for place in range(max(map(len, lines))):
+            table.add_row(*(escape(of_column[place]) if place < len(of_column) else "" for of_column in lines))
+    table.caption = " ".join(_captions(rows, left_out)) or None
+    table.caption_justify = "left"
     return table
+
+
+def _first_regret(explanation: Any) -> float | None:
+    return next((gate.regret for gate in explanation.gates if gate.inside is None), None)
+
+
+def _drop_columns(columns: dict[str, list[list[str]]], dispensable: list[str], width: int) -> list[str]:
+    """Remove columns, in this order, until a line has no more than `width` characters; the names of the removed."""
+    removed = []
+    for name in dispensable:
+        widths = [
+            max(len(heading), *(len(cell) for lines in values for cell in lines)) for heading, values in columns.items()
+        ]
+        if sum(widths) + 3 * len(widths) + 1 <= width or name not in columns:
+            continue
+        del columns[name]
+        removed.append(name)
+    return removed
+
+
+def _captions(rows: "ExplainedRows", left_out: list[str]) -> list[str]:
+    captions = []
+    if len(rows) > SHOWN_ROWS:
+        captions.append(f"and {len(rows) - SHOWN_ROWS:,} more rows: --out CSV writes all, --json explains all.")
+    outer = [table.place.name for table in rows.passes.gates if table.place.inside is None]
+    if len(outer) > 1:
+        captions.append(f"Experts, runner-up and regret are of {outer[0]}, the first of {len(outer)} gates.")
+    if left_out:
+        captions.append(f"Left out at this width: {', '.join(left_out)}.")
+    return captions
 
 
 def _answer_cells(
@@ -133,3 +170,7 @@ def _answer_cells(
         values = [explanation.answer[name].get(key, "") for name, key in columns]
         lines.append([[number(value) if isinstance(value, float) else str(value) for value in values]])
     return headings, lines
+
+
+def _is_number(cell: str) -> bool:
+    return not cell.strip("+−-.0123456789e")

@@ -131,7 +131,7 @@ def _remarks(comparison: Comparison) -> list[str]:
         remarks.append("Of one training of each, nothing tells how the difference varies when they are trained again.")
     few = min((pair.over_seeds.count for pair in over_seeds if pair.over_seeds is not None), default=5)
     if few < 5:
-        remarks.append(f"{few} seeds show only very large differences: moebius run … --seeds 5 adds some.")
+        remarks.append(f"{few} seeds show large differences only: moebius run … --seeds 5 adds some.")
     return [*remarks, *comparison.notes]
 
 

@@ -147,7 +147,7 @@ def _gate_lines(gate: GateView, explanation: Explanation, width: int) -> list[st
     listed = [*gate.route[: 2 * SHOWN_OTHERS], *others[:SHOWN_OTHERS]]
     listed += [expert for expert in gate.experts if expert.path == gate.best and expert not in listed]
     headings, rows = _expert_cells(listed, _shown(gate, explanation))
-    lines = [title, *text_columns(headings, rows, width, "says")]
+    lines = [title, *text_columns(headings, rows, width, "says", ["expert"])]
     if len(listed) < len(gate.experts):
         lines.append(f"    and {len(gate.experts) - len(listed)} more experts")
     return lines + _facts(_gate_facts(gate, ran), width)

@@ -7,7 +7,11 @@ LEAST_WIDTH = 12
 
 
 def text_columns(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80, cut: str | None = None
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int = 80,
+    cut: str | None = None,
+    texts: Sequence[str] = (),
 ) -> list[str]:
     """Lines with the cells of a table, each column as wide as its widest cell; numbers to the right.
 
@@ -16,6 +20,7 @@ def text_columns(
         rows: cells by row.
         width: most characters of a line.
         cut: heading of the column that is cut where lines would be longer.
+        texts: headings of further columns of texts, which begin with numbers.
 
     Example:
         >>> print("\\n".join(text_columns(["model", "score"], [["linear", ".6"], ["conv", ".842"]])))
@@ -28,7 +33,9 @@ def text_columns(
         place = headings.index(cut)
         over = sum(widths) + 2 * len(widths) - width
         widths[place] = max(widths[place] - max(over, 0), min(LEAST_WIDTH, widths[place]))
-    is_text = [not all(map(_is_number, column)) for column in zip(*rows, strict=True)] if rows else [True] * len(widths)
+    is_text = [heading in texts or heading == cut for heading in headings]
+    for place, column in enumerate(zip(*rows, strict=True)):
+        is_text[place] = is_text[place] or not all(map(_is_number, column))
     lines = []
     for row in (headings, *rows):
         cells = [

@@ -57,17 +57,18 @@ def paired(
 
     Reference: Student 1908, The Probable Error of a Mean, section IX.
     """
-    differences = _differences(a, b)
+    differences, rounding = _differences(a, b), _rounding(a, b)
     estimate = interval(differences, level)
-    if estimate.low is None or estimate.high is None or estimate.high - estimate.low <= _rounding(a, b):
-        return Difference(estimate.mean, None, None, 1.0 if not any(differences) else None, estimate.count)
+    mean = estimate.mean if abs(estimate.mean) > rounding else 0.0
+    if estimate.low is None or estimate.high is None or estimate.high - estimate.low <= rounding:
+        return Difference(mean, None, None, 1.0 if not mean else None, estimate.count)
     # scipy.stats takes 0.6 s to import.
     from scipy.special import stdtr, stdtrit
 
     half = (estimate.high - estimate.low) / 2
-    t = abs(estimate.mean) / half * float(stdtrit(estimate.count - 1, (1 + level) / 2))
+    t = abs(mean) / half * float(stdtrit(estimate.count - 1, (1 + level) / 2))
     p = 2 * float(stdtr(estimate.count - 1, -t))
-    return Difference(estimate.mean, estimate.low, estimate.high, p, estimate.count)
+    return Difference(mean, estimate.low, estimate.high, p, estimate.count)
 
 
 def _differences(a: Any, b: Any) -> list[float]:
