@@ -24,10 +24,24 @@ if _missing:
     )
 
 if TYPE_CHECKING:
-    from moebius.lab import bench, data, diagnostics, model, predict, recipe, report, study, training
+    from moebius.lab import bench, data, diagnostics, doctor, model, predict, recipe, report, study, training
+    from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.study.run import run
 
-__all__ = ["bench", "data", "diagnostics", "model", "predict", "recipe", "report", "run", "study", "training"]
+__all__ = [
+    "bench",
+    "data",
+    "diagnose",
+    "diagnostics",
+    "doctor",
+    "model",
+    "predict",
+    "recipe",
+    "report",
+    "run",
+    "study",
+    "training",
+]
 
 if not TYPE_CHECKING:
 
@@ -35,6 +49,8 @@ if not TYPE_CHECKING:
         # Loaded when first used: the command's help must not wait for torch.
         if name == "run":
             return importlib.import_module("moebius.lab.study.run").run
+        if name == "diagnose":
+            return importlib.import_module("moebius.lab.doctor.diagnose").diagnose
         if name in __all__:
             return importlib.import_module(f"moebius.lab.{name}")
         raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")

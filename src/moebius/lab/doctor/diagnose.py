@@ -11,6 +11,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.doctor.diagnosis import Diagnosis, Subject
 from moebius.lab.doctor.examination import Examiner
+from moebius.lab.doctor.gate_network import with_gate_network
 from moebius.lab.illnesses._find import find_illnesses
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.fit_data import build_dataset
@@ -32,6 +33,8 @@ def diagnose(
     target: Names | None = None,
     rows: int = ROWS,
     seed: int = 0,
+    baseline: bool = False,
+    train: Any = None,
 ) -> Diagnosis:
     """Examine the gates and experts of a model, and say what is wrong with them and what to try.
 
@@ -47,6 +50,10 @@ def diagnose(
         inputs, target: names of columns, as for `mb.fit`.
         rows: how many rows are looked at, drawn by `seed`.
         seed: of the draw.
+        baseline: whether the gate's own architecture is trained on the task, without experts, to be compared with the
+            mixture; it takes as long as a short training.
+        train: rows for that, in any of these forms: the training rows of a `moebius.lab.data` set, and of other data
+            a half of the rows, unless given. The others are examined.
 
     Returns:
         The diagnosis: `findings`, most serious first by code, `tables()` of all measures, and `try_remedies()`.
@@ -77,7 +84,15 @@ def diagnose(
     learned = as_task(task).for_model(model).for_data(dataset.train.labels)
     split = dataset.train if not isinstance(data, Dataset) else dataset.validation or dataset.test
     names = {"class": dataset.classes, "domain": dataset.domains}
-    return diagnose_split(ModelCall(model), learned, split, names, rows, seed)
+    train_split = None
+    if baseline and train is not None:
+        train_split = build_dataset(model, as_task(task), train, 0.0, seed, None, inputs, target).train
+    elif baseline and isinstance(data, Dataset):
+        train_split = data.train
+    elif baseline:
+        order = torch.from_numpy(np.random.default_rng([seed, 4]).permutation(len(split))).to(split.device)
+        train_split, split = split.take(order[: len(order) // 2]), split.take(order[len(order) // 2 :])
+    return diagnose_split(ModelCall(model), learned, split, names, rows, seed, train_split)
 
 
 def diagnose_split(
@@ -87,6 +102,7 @@ def diagnose_split(
     names: Mapping[str, Sequence[str]],
     rows: int = ROWS,
     seed: int = 0,
+    train: Split | None = None,
 ) -> Diagnosis:
     """`diagnose` for rows that are read already.
 
@@ -96,6 +112,7 @@ def diagnose_split(
         split: rows.
         names: of the groups "class" and "domain".
         rows, seed: as for `diagnose`.
+        train: rows that the gate's own architecture is trained on; None to leave it.
     """
     device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
     sample, examined = split, None
@@ -103,5 +120,9 @@ def diagnose_split(
         examined = torch.from_numpy(np.sort(np.random.default_rng(seed).choice(len(split), rows, replace=False)))
         sample = split.take(examined.to(split.device))
     examinations = tuple(Examiner(call, task, sample.to(device), names).examine())
+    if train is not None:
+        examinations = tuple(
+            with_gate_network(gate, call, task, train, sample.to(device), seed) for gate in examinations
+        )
     findings = tuple(finding for gate in examinations for finding in find_illnesses(gate))
     return Diagnosis(findings, examinations, Subject(call, task, split, names, examined))
