@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.kit.allocator import tune_allocator
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
+    from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.report import build as report
     from moebius.lab.training.fit import fit
     from moebius.layers.mixture import Mixture
@@ -87,7 +88,12 @@ _NAMES = {
     "replace_expert": "storage.editing",
 }
 # What the extra `lab` brings: name → its module below moebius.lab, and what it is called there.
-_LAB = {"lab": ("", None), "fit": ("training.fit", "fit"), "report": ("report", "build")}
+_LAB = {
+    "lab": ("", None),
+    "fit": ("training.fit", "fit"),
+    "report": ("report", "build"),
+    "diagnose": ("doctor.diagnose", "diagnose"),
+}
 
 __all__ = [
     "ArgumentError",
@@ -108,6 +114,7 @@ __all__ = [
     "call",
     "combine",
     "context",
+    "diagnose",
     "drop_expert",
     "execution",
     "experts",

@@ -24,8 +24,21 @@ if _missing:
     )
 
 if TYPE_CHECKING:
-    from moebius.lab import bench, comparison, data, diagnostics, model, predict, recipe, report, study, training
+    from moebius.lab import (
+        bench,
+        comparison,
+        data,
+        diagnostics,
+        doctor,
+        model,
+        predict,
+        recipe,
+        report,
+        study,
+        training,
+    )
     from moebius.lab.comparison.compare import compare
+    from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.study.run import run
 
 __all__ = [
@@ -33,7 +46,9 @@ __all__ = [
     "compare",
     "comparison",
     "data",
+    "diagnose",
     "diagnostics",
+    "doctor",
     "model",
     "predict",
     "recipe",
@@ -51,6 +66,8 @@ if not TYPE_CHECKING:
             return importlib.import_module("moebius.lab.study.run").run
         if name == "compare":
             return importlib.import_module("moebius.lab.comparison.compare").compare
+        if name == "diagnose":
+            return importlib.import_module("moebius.lab.doctor.diagnose").diagnose
         if name in __all__:
             return importlib.import_module(f"moebius.lab.{name}")
         raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")

@@ -11,6 +11,7 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.model.cost import count_multiply_adds
+from moebius.lab.remedies._fitting import effective_experts
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import Evaluation
 
@@ -54,20 +55,13 @@ def measure_costs(call: ModelCall, gate: str, rows: Split, evaluation: Evaluatio
     if isinstance(batch.x, Tensor):
         with evaluation_mode(call.model):
             work = count_multiply_adds(call.model, batch.x, {"domain": batch.domains})
+    weights = evaluation.gates.get(gate)
     return Costs(
         sum(parameter.numel() for parameter in call.model.parameters()),
         work,
-        _used_experts(evaluation.gates.get(gate)),
+        None if weights is None else effective_experts(weights),
         calibration_error(evaluation),
     )
-
-
-def _used_experts(weights: Tensor | None) -> float | None:
-    if weights is None:
-        return None
-    mean = weights[~weights.isnan().any(1)].abs().double().mean(0)
-    shares = mean / mean.sum().clamp(min=1e-300)
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def calibration_error(evaluation: Evaluation) -> float | None:

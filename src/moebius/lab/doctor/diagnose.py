@@ -11,6 +11,7 @@ from moebius.integrations import Described
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.doctor.diagnosis import Diagnosis, Subject
 from moebius.lab.doctor.examination import Examiner
+from moebius.lab.doctor.gate_network import with_gate_network
 from moebius.lab.doctor.watched import examine_watched
 from moebius.lab.illnesses._find import find_illnesses
 from moebius.lab.training.call_model import ModelCall
@@ -35,6 +36,8 @@ def diagnose(
     describe: Mapping[str, Described] | None = None,
     rows: int = ROWS,
     seed: int = 0,
+    baseline: bool = False,
+    train: Any = None,
 ) -> Diagnosis:
     """Examine the gates and experts of a model, and say what is wrong with them and what to try.
 
@@ -53,6 +56,10 @@ def diagnose(
         describe: as for `mb.watch`, for mixtures of another library that no family recognises.
         rows: how many rows are looked at, drawn by `seed`; of tokens the first ones.
         seed: of the draw.
+        baseline: whether the gate's own architecture is trained on the task, without experts, to be compared with the
+            mixture; it takes as long as a short training.
+        train: rows for that, in any of these forms: the training rows of a `moebius.lab.data` set, and of other data
+            a half of the rows, unless given. The others are examined.
 
     Returns:
         The diagnosis: `findings`, by gate and code, `tables()` of all measures, and `try_remedies()`.
@@ -81,7 +88,17 @@ def diagnose(
         split = dataset.train
     learned = learned.for_model(model).for_data(dataset.train.labels)
     names = {"class": dataset.classes, "domain": dataset.domains}
-    return diagnose_split(ModelCall(model), learned, split, names, rows, seed, mask)
+    train_split = None
+    if baseline and train is not None:
+        train_split = build_dataset(model, as_task(task), train, 0.0, seed, None, inputs, target).train
+    elif baseline and isinstance(data, Dataset):
+        train_split = data.train
+    elif baseline:
+        order = torch.from_numpy(np.random.default_rng([seed, 4]).permutation(len(split))).to(split.device)
+        fitted, examined = order[: len(order) // 2], order[len(order) // 2 :]
+        mask = None if mask is None else mask[examined]
+        train_split, split = split.take(fitted), split.take(examined)
+    return diagnose_split(ModelCall(model), learned, split, names, rows, seed, train_split, mask)
 
 
 def diagnose_split(
@@ -91,6 +108,7 @@ def diagnose_split(
     names: Mapping[str, Sequence[str]],
     rows: int = ROWS,
     seed: int = 0,
+    train: Split | None = None,
     mask: Tensor | None = None,
 ) -> Diagnosis:
     """`diagnose` for rows that are read already.
@@ -101,6 +119,7 @@ def diagnose_split(
         split: rows.
         names: of the groups "class" and "domain".
         rows, seed, mask: as for `diagnose`.
+        train: rows that the gate's own architecture is trained on; None to leave it.
     """
     device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
     sample, examined = split, None
@@ -109,5 +128,9 @@ def diagnose_split(
         sample = split.take(examined.to(split.device))
         mask = None if mask is None else mask[examined]
     examinations = tuple(Examiner(call, task, sample.to(device), names, mask).examine())
+    if train is not None:
+        examinations = tuple(
+            with_gate_network(gate, call, task, train, sample.to(device), seed) for gate in examinations
+        )
     findings = tuple(finding for gate in examinations for finding in find_illnesses(gate))
     return Diagnosis(findings, examinations, Subject(call, task, split, names, examined))

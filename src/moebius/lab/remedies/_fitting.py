@@ -86,20 +86,36 @@ def held_out_loss(case: Case, model: nn.Module) -> tuple[float, float]:
     return (loss if math.isfinite(loss) else math.inf), -evaluation.score
 
 
-def best_of(case: Case, candidates: Mapping[str, Callable[[], nn.Module]]) -> Treatment | Obstacle:
+def used_experts(case: Case, model: nn.Module) -> float:
+    """exp(H) of the gate's mean weights over the rows that choose, 1 … E."""
+    (evaluation,) = evaluate(case.call_of(model), case.task.for_model(model), case.halves()[1])
+    return effective_experts(evaluation.gates[case.gate])
+
+
+def effective_experts(weights: Tensor) -> float:
+    """exp(H) of mean weights (T, E), of the rows that reached the gate: E for even use, 1 for a single expert."""
+    mean = weights[~weights.isnan().any(1)].abs().double().mean(0)
+    return float(torch.special.entr(mean / mean.sum().clamp(min=1e-300)).sum().exp())
+
+
+def best_of(
+    case: Case, candidates: Mapping[str, Callable[[], nn.Module]], misses: Callable[[nn.Module], bool] | None = None
+) -> Treatment | Obstacle:
     """The copy with the least loss on the rows that choose.
 
     Arguments:
         case: the rows.
         candidates: what is done → a function that does it to a copy of the model. One that raises an error of moebius
             is passed over.
+        misses: whether a copy misses what the remedy is for; such a one is taken only where all do.
     """
-    results: list[tuple[tuple[float, float], str, nn.Module]] = []
+    results: list[tuple[tuple[float, ...], str, nn.Module]] = []
     reasons: list[str] = []
     for text, make in candidates.items():
         try:
             model = make()
-            results.append((held_out_loss(case, model), text, model))
+            rank = (misses is not None and misses(model), *held_out_loss(case, model))
+            results.append((rank, text, model))
         except MoebiusError as error:
             reasons.append(error.message)
     if not results:

@@ -171,6 +171,22 @@ class Trained:
         # Studies are made of trainings. By name, because a training knows nothing of studies when it is imported.
         return importlib.import_module("moebius.lab.study.fitted_report").write_report(self, folder, title)
 
+    def diagnose(self, rows: int = 5000, baseline: bool = False) -> Any:
+        """What the gates and experts suffer from, told from the held-out rows, or else the test rows: `mb.diagnose`.
+
+        Arguments:
+            rows: how many are looked at.
+            baseline: whether the gate's own architecture is trained on the task, to be compared with the mixture.
+
+        Returns:
+            The diagnosis, whose `try_remedies()` tries what it suggests.
+
+        Raises:
+            ArgumentError: there are neither held-out nor test rows.
+        """
+        # By name, because a training knows nothing of the doctor when it is imported.
+        return importlib.import_module("moebius.lab.doctor.diagnose_fitted").diagnose_fitted(self, rows, baseline)
+
     def __repr__(self) -> str:
         return text_summary(self._title(), self._figures())
 
