@@ -211,7 +211,7 @@ def ill() -> Iterator[Case]:
         yield Case(f"{experts} below the gate", "gate worse than its network", model, world.rows, {"baseline": True})
 
     for experts in (4, 16):
-        world = World(experts)
+        world = World(experts, rows=5000)
         pool = world.specialists()
         for regime in range(experts // 4):
             pool[regime] = world.linear(0.3 * world.normal(CLASSES, FEATURES), "noise")

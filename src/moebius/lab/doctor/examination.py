@@ -34,7 +34,7 @@ from moebius.tasks.regression import Regression
 # The second time, rows come in batches of this size: no divisor of the first, so that no batch stays as it was.
 OTHER_SIZE = 181
 # How often rows are given each other's routes: the mean of several hides less by chance.
-SWAPS = 3
+SWAPS = 5
 # Rows of the backward pass.
 GRADIENT_ROWS = 256
 

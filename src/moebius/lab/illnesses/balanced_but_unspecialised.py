@@ -14,10 +14,10 @@ from moebius.lab.illnesses._use import chosen_experts, use_shares
 
 # Effective experts, of E, above which the use counts as even.
 EVEN = 0.5
-# The part of the mixture's loss, or of the groups' entropy, that routing has to be worth.
+# The part of the mixture's loss, or of the score, or of the groups' entropy, that routing has to be shown to be worth.
 FLOOR = 0.02
-# What chance may hide of it: with few rows nothing can be said.
-MOST = 0.1
+# What it may seem to be worth at most, and what chance may hide: with few rows nothing can be said.
+SEEMING, MOST = 0.05, 0.1
 
 
 @illness("MB004", "loss that the routes save, of the loss", remedies=("refit_gate", "average"))
@@ -25,7 +25,8 @@ def balanced_but_unspecialised(gate: Examination) -> Symptom | None:
     """The use of the experts is even, but rows could as well swap their routes.
 
     The model is run once more with the weights of each row given to another one (same weights, same loads). Where
-    that costs less than a fiftieth of the loss, routing is worth nothing. Where the loss is not known, the mutual
+    that is not shown to cost a fiftieth of the loss or of the score, nor seems to cost a twentieth, routing is worth
+    nothing. Where the loss is not known, the mutual
     information of expert and class (or domain) decides, less what chance gives: (E − 1)(G − 1) / 2T nats.
 
     Null: a permuted gate.
@@ -47,7 +48,8 @@ def balanced_but_unspecialised(gate: Examination) -> Symptom | None:
         size = float(gate.as_is.losses.abs().mean().clamp(min=1e-12))
         saved = mean_interval((gate.permuted.losses - gate.as_is.losses) / size)
         gain = mean_interval(gate.as_is.scores.double() - gate.permuted.scores.double())
-        if saved.value >= FLOOR or gain.value >= FLOOR or max(saved.high, gain.high) >= MOST:
+        figures = saved, gain
+        if any(each.low >= FLOOR or each.value >= SEEMING or each.high >= MOST for each in figures):
             return None
         evidence = f"{balance}, yet rows that swap their routes lose {saved.value:.2g} of the loss"
         return Symptom(evidence, saved.value, saved.low, saved.high, 0.0, "a permuted gate", remedy)

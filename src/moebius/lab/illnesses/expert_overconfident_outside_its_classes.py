@@ -8,6 +8,8 @@ from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, percent,
 from moebius.lab.illnesses._use import chosen_experts
 
 CERTAIN = 0.8
+# The share of all rows for which an expert answers with a class that it knows.
+ANSWERED = 0.001
 # The share of an expert's rows that are of other classes, and that it is certain of.
 FLOOR = 0.05
 
@@ -16,15 +18,15 @@ FLOOR = 0.05
 def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | None:
     """An expert that knows some classes gets rows of others, and gives them a probability of .8 or more.
 
-    Its classes are those of its adapter. Where it gives none, they are those of which it gets at least one row in ten
-    right (of 20 rows or more).
+    Its classes are those of its adapter. Where that gives none, they are those that it answers with for a thousandth of
+    all rows or more.
 
     Null: an expert that gets rows of its classes, or is uncertain of others: 0.
 
     Reference: ours; studies 3 and 4 combine experts that know some classes each.
     """
     rows = gate.rows
-    if rows.expert_confidence is None or rows.expert_scores is None or "class" not in rows.groups:
+    if rows.expert_confidence is None or rows.expert_predictions is None or "class" not in rows.groups:
         return None
     labels, chosen = rows.groups["class"], chosen_experts(rows)
     shares: dict[int, tuple[float, float, float]] = {}
@@ -56,9 +58,7 @@ def _known_classes(gate: Examination, expert: int) -> torch.Tensor:
     classes = gate.expert_classes[expert] if gate.expert_classes else None
     if classes is not None:
         return torch.tensor(classes)
-    assert gate.rows.expert_scores is not None
-    labels, scores = gate.rows.groups["class"], gate.rows.expert_scores[:, expert].double()
-    count = int(labels.max()) + 1
-    rows = torch.bincount(labels.clamp(min=0), minlength=count)
-    right = torch.zeros(count, dtype=torch.float64).index_add(0, labels.clamp(min=0).long(), scores)
-    return ((rows < FEWEST_ROWS) | (right >= 0.1 * rows)).nonzero().flatten()
+    predictions = gate.rows.expert_predictions
+    assert predictions is not None
+    answers = torch.bincount(predictions[:, expert].long())
+    return (answers >= ANSWERED * len(gate.rows)).nonzero().flatten()

@@ -30,31 +30,32 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
     if errors is None:
         return None
     chosen = chosen_experts(gate.rows)
-    weak: dict[int, tuple[float, float, float]] = {}
+    skills: dict[int, Tensor] = {}
     for expert in range(gate.rows.experts):
         rows = (chosen == expert).nonzero().flatten()
         if len(rows) < FEWEST_ROWS:
             continue
         errors_of_expert, constant = errors(expert, rows)
         base = float(constant.double().mean())
-        if base < EASY:
-            continue
-        skill = mean_interval((constant.double() - errors_of_expert.double()) / base, gate.rows.experts)
-        if skill.high < FLOOR:
-            weak[expert] = skill.value, skill.low, skill.high
+        if base >= EASY:
+            skills[expert] = (constant.double() - errors_of_expert.double()) / base
+    # All that seem weak are tested together: of many experts each one has few rows.
+    weak = [expert for expert, values in skills.items() if float(values.mean()) < FLOOR]
     if not weak:
         return None
-    worst = min(weak.values())
-    served = float(torch.isin(chosen, torch.tensor([*weak])).double().mean())
+    skill = mean_interval(torch.cat([skills[expert] for expert in weak]))
+    if skill.high >= FLOOR:
+        return None
+    served = float(torch.isin(chosen, torch.tensor(weak)).double().mean())
     evidence = (
-        f"{list_experts([*weak])} {'serves' if len(weak) == 1 else 'serve'} {served:.0%} of the rows and "
-        f"{'avoids' if len(weak) == 1 else 'avoid'} {worst[0]:.2g} of the errors that a constant answer makes there"
+        f"{list_experts(weak)} {'serves' if len(weak) == 1 else 'serve'} {served:.0%} of the rows and "
+        f"{'avoids' if len(weak) == 1 else 'avoid'} {skill.value:.2g} of the errors that a constant answer makes there"
     ).replace("%", " %")
     remedy = (
         "train them longer, or on the rows that they get; make them larger; or add an expert for these rows "
         "(mb.add_expert) and train the gate anew"
     )
-    return Symptom(evidence, *worst, 0.0, "the best constant answer", remedy, tuple(weak))
+    return Symptom(evidence, skill.value, skill.low, skill.high, 0.0, "the best constant answer", remedy, tuple(weak))
 
 
 def _errors(gate: Examination):
