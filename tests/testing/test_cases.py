@@ -29,6 +29,7 @@ def test_every_check_of_every_kind_is_a_case_but_for_exemptions(room):
             "components.does_not_depend_on_the_order_of_experts",
             "components.gives_equal_outputs_whatever_their_weights",
         ],
+        "diagnostics": ["drops.does_not_depend_on_the_batches", "max_violation.does_not_depend_on_the_batches"],
         "losses": ["distillation.has_the_gradients_of_finite_differences"],
         "tasks": ["multi_task.gives_each_expert_the_loss_that_it_has_alone"],
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import RoutedRows
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moebius.lab.diagnostics import Ablation
-from moebius.lab.diagnostics._rows import outputs_without_each
+from moebius.lab.diagnostics import Ablation, outputs_without_each
 
 
 def test_agrees_with_a_loop_over_experts(make_rows):

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 import moebius as mb
-from moebius.lab.diagnostics import Drops
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import Drops, RoutedRows
 
 
 def rows_of(experts, count, capacity):

@@ -3,8 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from moebius.lab.diagnostics import ExpertAgreement
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import ExpertAgreement, RoutedRows
 
 
 def rows_of(predictions):

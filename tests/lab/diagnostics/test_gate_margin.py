@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from moebius.lab.diagnostics import GateMargin
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import GateMargin, RoutedRows
 
 
 def test_worked_literal(make_rows):

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moebius.lab.diagnostics import InputDependence
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import InputDependence, RoutedRows
 
 
 def test_worked_literal(make_rows):

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import weakref
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,10 +11,9 @@ import torch
 
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.lab.diagnostics import Activation, Balance, Headroom, Load
+from moebius.lab.diagnostics import Activation, Balance, Headroom, Load, Measure, RoutedRows
 from moebius.lab.diagnostics import _measure as measure_module
-from moebius.lab.diagnostics._measure import Measure
-from moebius.lab.diagnostics._rows import PIECE, RoutedRows
+from moebius.lab.diagnostics._rows import PIECE
 from moebius.testing._measures import make_rows as random_rows
 
 MEASURES = {
@@ -63,6 +63,13 @@ def test_a_batch_is_freed_when_it_is_measured(kind):
         assert kept() is None
     finally:
         gc.enable()
+
+
+def test_every_measure_is_documented():
+    text = (Path(__file__).parents[3] / "docs/measures.md").read_text(encoding="utf-8")
+    pairs = [find("diagnostics", kind) for kind in ("saturation", "stability")]
+    missing = [m.__name__ for m in (*MEASURES.values(), *pairs) if f"| `{m.__name__}` |" not in text]
+    assert missing == []
 
 
 def test_what_rows_lack_is_named(make_rows):

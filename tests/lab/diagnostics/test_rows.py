@@ -3,7 +3,7 @@ import torch
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics import RoutedRows
 
 
 def test_what_is_not_said_follows_from_the_weights(make_rows):

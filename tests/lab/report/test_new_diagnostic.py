@@ -44,6 +44,31 @@ from moebius.lab.report.blocks import Section, Text
 def section(study):
     return Section("greeting", "Greeting", [Text(f"hello from {study.name}")])
 '''
+MEASURES = '''
+"""Two measures in one file: each has its table by itself."""
+
+import pandas as pd
+from moebius.kit.plugins import register
+from moebius.lab.diagnostics import Measure
+
+
+@register("diagnostics")
+class Heaviest(Measure):
+    """The largest share of a row."""
+
+    def add_rows(self, rows):
+        self.add("largest", rows.shares.amax(1).sum())
+
+    def frame(self):
+        return pd.DataFrame({"largest": [float(self.total("largest")) / self.rows], "null": [1 / self.experts]})
+
+
+@register("diagnostics")
+class Wins(Heaviest):
+    """It needs what no run writes down."""
+
+    requires = ("outputs",)
+'''
 BUILD = "import sys; from moebius.lab.report import build; build(sys.argv[1])"
 
 
@@ -116,6 +141,19 @@ def test_one_file_adds_its_table_and_its_section(make_study, tmp_path, add):
     assert build_in_new_process(out, "", tmp_path).returncode == 0
     assert not (out / "tables" / "margin.csv").exists()
     assert "Margin of the gates" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_measures_of_a_plugin_have_tables_if_the_rows_have_what_they_read(make_study, tmp_path):
+    out = make_study(variants={"linear": 2}, seeds=1, epochs=1, rows={"train": 60, "test": 60})
+    path = tmp_path / "measures.py"
+    path.write_text(MEASURES)
+    load = f"from moebius.kit.plugins import load_plugin\nload_plugin({str(path)!r})\n"
+    process = build_in_new_process(out, load, tmp_path)
+    assert process.returncode == 0, process.stderr
+    frame = pd.read_csv(out / "tables" / "heaviest.csv")
+    assert list(frame.columns) == ["variant", "seed", "split", "gate", "largest", "null"]
+    assert len(frame) == 2
+    assert not (out / "tables" / "wins.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,12 @@ def test_a_broken_parquet_is_named(out):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(StudyError, match=r"tree/seed-1/routing\.parquet: cannot be read"):
         tabulate(read_study(out))
+
+
+def test_measures_have_tables_of_what_the_rows_give(out):
+    tables = tabulate(read_study(out)).tables
+    assert {"balance", "input_dependence", "specialisation", "calibration", "group_split"} <= set(tables)
+    # All experts of these gates run for every row, and no run writes down what each expert loses.
+    assert not {"coactivation", "headroom", "regret", "ablation"} & set(tables)
+    information = tables["specialisation"].query("split == 'test' and by == 'domain' and gate == 'gate'")
+    assert (information["information"] > information["null"]).tolist() == (information["experts"] > 1).tolist()

@@ -1,13 +1,24 @@
-"""Diagnostics of gates: gate weights and labels in, tidy tables and chapters of the report out.
+"""Diagnostics of gates: rows as a gate routed them in, tidy tables and chapters of the report out.
 
-Each file defines a measure of the file's name. It takes numpy arrays: `weights` of shape (T, E), whole-number labels or
-groups of shape (T,), and the names of the groups. It returns a pandas frame with one observation per line and the index
-0, 1, 2 …; experts are numbered from 0. The weights of a Routing are `routing.weights.float().numpy(force=True)`.
+A measure is a subclass of `Measure` (of two routings of the same rows: of `PairMeasure`) in a file of its name. It adds
+batches of `RoutedRows` to sums, merges with another, and gives a pandas frame with one observation per line, the index
+0, 1, 2 … and a null, which is what chance gives, beside its value; experts are numbered from 0. docs/measures.md lists
+them.
 
-A file may also define `table`, `split_table`, `section` and `ORDER` for the report:
-`moebius.lab.report.find_diagnostics` says what they are.
+    measure = mb.lab.diagnostics.Load()
+    for batch in batches:
+        measure.update(batch)
+    measure.frame()
+
+Diagnostics that are chapters of the report are functions of numpy arrays: `weights` of shape (T, E), whole-number
+labels or groups of shape (T,), and the names of the groups. Their files may define `table`, `split_table`, `section`
+and `ORDER`: `moebius.lab.report.find_diagnostics` says what they are.
 """
 
 from moebius.kit.registry import open_room
+from moebius.lab.diagnostics._ablated import outputs_without_each as outputs_without_each
+from moebius.lab.diagnostics._measure import Measure as Measure
+from moebius.lab.diagnostics._pair_measure import PairMeasure as PairMeasure
+from moebius.lab.diagnostics._rows import RoutedRows as RoutedRows
 
 open_room(__name__)

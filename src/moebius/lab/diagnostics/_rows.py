@@ -205,6 +205,11 @@ class RoutedRows:
         return self.weights.sum(0, dtype=torch.float64)
 
     @cached_property
+    def doubled_weights(self) -> Float[Tensor, "T E"]:
+        """The weights in float64."""
+        return self.weights.double()
+
+    @cached_property
     def has_negative(self) -> bool:
         """Whether some weight is below 0."""
         return bool((self.weights.amin() < 0).item())
@@ -256,32 +261,3 @@ def _shares(weights: Float[Tensor, "T E"]) -> Float[Tensor, "T E"]:
     sizes_TE = weights.abs().double()
     totals_T1 = sizes_TE.sum(1, keepdim=True)
     return sizes_TE / torch.where(totals_T1 > 0, totals_T1, 1)
-
-
-def outputs_without_each(
-    weights: Float[Tensor, "T E"], probs: Float[Tensor, "T E"], outputs: Float[Tensor, "T E ..."]
-) -> Float[Tensor, "T E ..."]:
-    """The weighted sum of the outputs without expert e, for each e, its weights shared out among the others.
-
-    y_{−e} = Σ_{j≠e} w_j f_j · Σ_j w_j / Σ_{j≠e} w_j;  where e alone ran, the next of the gate's experts takes the row
-
-    Arguments:
-        weights: factors of the outputs.
-        probs: the gate's distribution, which names the next expert.
-        outputs: each expert's output.
-
-    Example:
-        >>> weights, outputs = torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 3.0]])
-        >>> outputs_without_each(weights, weights, outputs)
-        tensor([[3., 1.]])
-    """
-    factors_TEE = weights.unsqueeze(1) * (1 - torch.eye(weights.shape[1], dtype=weights.dtype))
-    rest_TE = factors_TEE.sum(2)
-    alone_TE = factors_TEE.abs().sum(2) == 0
-    next_TEE = probs.unsqueeze(1).masked_fill(torch.eye(weights.shape[1], dtype=torch.bool), -torch.inf)
-    next_TEE = torch.nn.functional.one_hot(next_TEE.argmax(2), weights.shape[1]).to(weights.dtype)
-    total_T1 = weights.sum(1, keepdim=True)
-    next_TEE = next_TEE * total_T1.unsqueeze(2)
-    scale_TE = torch.where(alone_TE | (rest_TE == 0), 1, total_T1 / torch.where(rest_TE == 0, 1, rest_TE))
-    mixed_TEE = torch.where(alone_TE.unsqueeze(2), next_TEE, factors_TEE * scale_TE.unsqueeze(2))
-    return torch.einsum("tej,tj...->te...", mixed_TEE, outputs)

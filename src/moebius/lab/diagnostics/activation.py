@@ -48,9 +48,10 @@ class Activation(Measure):
 
     def add_rows(self, rows: RoutedRows) -> None:
         """Add weights and rows of each group and expert."""
+        kept_TE = rows.kept.double()
         for by in rows.groups:
-            self.add(f"weights.{by}", rows.sum_by_group(by, rows.weights.double()))
-            self.add(f"used.{by}", rows.sum_by_group(by, rows.kept.double()))
+            self.add(f"weights.{by}", rows.sum_by_group(by, rows.doubled_weights))
+            self.add(f"used.{by}", rows.sum_by_group(by, kept_TE))
             self.add(f"rows.{by}", rows.group_sizes(by))
 
     def frame(self) -> pd.DataFrame:

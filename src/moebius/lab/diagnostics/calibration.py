@@ -45,6 +45,11 @@ class Calibration(Measure):
 
     requires = ("confidence", "scores")
 
+    @classmethod
+    def accepts(cls, rows: RoutedRows) -> bool:
+        """Whether rows have confidences, and scores that are 0 or 1."""
+        return super().accepts(rows) and bool(((rows.scores == 0) | (rows.scores == 1)).all())  # type: ignore[union-attr]
+
     def add_rows(self, rows: RoutedRows) -> None:
         """Add confidences and scores by bin."""
         assert rows.confidence is not None

@@ -6,6 +6,7 @@ import pandas as pd
 from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.report.gate_rows import GateRows
 
 
 class Coactivation(Measure):
@@ -30,6 +31,12 @@ class Coactivation(Measure):
     Reference: Muennighoff et al. 2024, OLMoE, arXiv:2409.02060, section 5.2; all pairs are counted, not only neighbours
     in the order of the selection.
     """
+
+    @classmethod
+    def table(cls, rows: GateRows) -> pd.DataFrame | None:
+        """The pairs of a gate that selects several experts and not all; None for others, where nothing is to see."""
+        most = int((rows.weights != 0).sum(1).max(initial=0))
+        return super().table(rows) if 1 < most < rows.weights.shape[1] else None
 
     def add_rows(self, rows: RoutedRows) -> None:
         """Add the rows that each pair has in common: whole numbers, which float32 adds exactly."""

@@ -62,11 +62,11 @@ class Collapse(Measure):
         self.add("counts", rows.counts)
         if self.by in rows.groups:
             sizes = rows.group_sizes(self.by)
-            sums, of_sizes = rows.sum_by_group(self.by, rows.weights.double()), sizes
-            absolute = rows.sum_by_group(self.by, rows.weights.double().abs()) if rows.has_negative else sums
+            sums, of_sizes = rows.sum_by_group(self.by, rows.doubled_weights), sizes
+            absolute = rows.sum_by_group(self.by, rows.doubled_weights.abs()) if rows.has_negative else sums
         else:
             sums, of_sizes = rows.weight_sums.unsqueeze(0), torch.tensor([len(rows)])
-            absolute = rows.weights.double().abs().sum(0, keepdim=True) if rows.has_negative else sums
+            absolute = rows.doubled_weights.abs().sum(0, keepdim=True) if rows.has_negative else sums
         for name, value in (("weights", sums), ("absolute", absolute), ("sizes", of_sizes)):
             self.add(name, value)
 

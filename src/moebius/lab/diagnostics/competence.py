@@ -43,11 +43,12 @@ class Competence(Measure):
         """Add scores and wins of each group and expert."""
         assert rows.expert_scores is not None
         scores_TE = rows.expert_scores.double()
+        squares_TE = scores_TE.square()
         for by in rows.groups:
             self.add(f"rows.{by}", rows.group_sizes(by))
             self.add(f"wins.{by}", rows.crosstab(by))
             self.add(f"scores.{by}", rows.sum_by_group(by, scores_TE))
-            self.add(f"squares.{by}", rows.sum_by_group(by, scores_TE.square()))
+            self.add(f"squares.{by}", rows.sum_by_group(by, squares_TE))
 
     def frame(self) -> pd.DataFrame:
         """A line for each grouping, group and expert."""

@@ -53,23 +53,25 @@ def find_diagnostics() -> list[Diagnostic]:
     Raises:
         MoebiusError: one file defines two diagnostics, so that its table and section could belong to either.
     """
-    diagnostics: dict[str, Diagnostic] = {}
+    diagnostics: list[Diagnostic] = []
+    owners: dict[str, str] = {}
     for kind in kinds("diagnostics"):
         component: Any = find("diagnostics", kind)
         module = getattr(component, "__module__", None) or ""
         names = vars(sys.modules[module]) if module in sys.modules else {}
         # Only what the file defines: it may import another diagnostic's `table`.
         hooks = {name: names[name] for name in HOOKS if getattr(names.get(name), "__module__", None) == module}
-        if isinstance(component, type) and hasattr(component, "table"):
-            hooks.setdefault("table", component.table)  # type: ignore[attr-defined]
-        if not hooks:
-            continue
-        if module in diagnostics:
-            both = f"{diagnostics[module].kind!r} and {kind!r}"
+        if hooks and module in owners:
+            both = f"{owners[module]!r} and {kind!r}"
             rule = f"{module} defines the diagnostics {both}, so that its {' and '.join(hooks)} could belong to either"
             raise MoebiusError(rule, f"move {kind!r} to another file")
-        diagnostics[module] = Diagnostic(kind, hooks, names.get("ORDER", LAST_ORDER))
-    return list(diagnostics.values())
+        if hooks:
+            owners[module] = kind
+        if isinstance(component, type) and hasattr(component, "table"):
+            hooks.setdefault("table", component.table)  # type: ignore[attr-defined]
+        if hooks:
+            diagnostics.append(Diagnostic(kind, hooks, names.get("ORDER", LAST_ORDER)))
+    return diagnostics
 
 
 def tabulate_rows(rows: SplitRows, diagnostics: Sequence[Diagnostic]) -> dict[str, Frame]:
