@@ -44,7 +44,7 @@ def make_rows(rows: int, experts: int, seed: int = 0) -> Any:
         kept,
         k,
         refused.sum(1),
-        refused,
+        refused=refused,
         groups=groups,
         names={"domain": ["a", "b", "c"], "class": ["d", "e", "f"]},
         losses=draw(),

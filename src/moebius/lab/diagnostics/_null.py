@@ -31,6 +31,12 @@ def balanced_loads(rows: int, experts: int, k: int) -> Float[np.ndarray, "N E"]:
         >>> balanced_loads(1000, 4, 2).mean(0).round(-1).tolist()
         [500.0, 500.0, 500.0, 500.0]
     """
+    loads = _draw_loads(rows, experts, k)
+    loads.setflags(write=False)
+    return loads
+
+
+def _draw_loads(rows: int, experts: int, k: int) -> Float[np.ndarray, "N E"]:
     random = np.random.default_rng(0)
     if k >= experts:
         return np.full((DRAWS, experts), float(rows))

@@ -30,7 +30,6 @@ class RoutedRows:
         kept: which experts ran for which row; where the weights are not 0 unless given.
         k: most experts that the router selects for a row; E unless given.
         dropped: how many of a row's assignments the capacity refused.
-        refused: which experts' capacity refused the row.
         real: False for padding; None where no row is.
         groups: what rows belong to, by name ("domain", "class", "split", "position"): an index of each row, or −1.
         names: the names of these groups; their numbers where there are none.
@@ -40,8 +39,9 @@ class RoutedRows:
         predictions: what it predicts.
         expert_losses, expert_scores, expert_confidence, expert_predictions: the same of each expert by itself, whether
             the row was sent to it or not.
-        ablated_losses, ablated_scores: the same of the mixture without each expert, its weights shared out among the
-            others (`outputs_without_each`).
+        refused: which experts' capacity refused the row.
+        ablated_losses, ablated_scores: losses and scores of the mixture without each expert, its weights shared out
+            among the others (`outputs_without_each`).
         outputs: each expert's output.
 
     Measures share what they derive from a batch: `top`, `shares` and the other cached properties are computed once.
@@ -52,7 +52,6 @@ class RoutedRows:
     kept: Bool[Tensor, "T E"] = None  # type: ignore[assignment]
     k: int = 0
     dropped: Int[Tensor, " T"] | None = None
-    refused: Bool[Tensor, "T E"] | None = None
     real: Bool[Tensor, " T"] | None = None
     groups: Mapping[str, Int[Tensor, " T"]] = field(default_factory=dict)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -64,6 +63,7 @@ class RoutedRows:
     expert_scores: Shaped[Tensor, "T E"] | None = None
     expert_confidence: Float[Tensor, "T E"] | None = None
     expert_predictions: Shaped[Tensor, "T E"] | None = None
+    refused: Bool[Tensor, "T E"] | None = None
     ablated_losses: Float[Tensor, "T E"] | None = None
     ablated_scores: Shaped[Tensor, "T E"] | None = None
     outputs: Float[Tensor, "T E ..."] | None = None
@@ -113,7 +113,7 @@ class RoutedRows:
             dropped = refused.sum(1)
         k = k or int(kept.sum(1).max()) if len(weights) else k
         outputs = columns.pop("outputs", None if routing.outputs is None else routing.outputs.detach().float().cpu())
-        return cls(weights, probs, kept, k, dropped, refused, outputs=outputs, **columns)
+        return cls(weights, probs, kept, k, dropped, refused=refused, outputs=outputs, **columns)
 
     def take(self, rows: Tensor | slice) -> "RoutedRows":
         """The rows of these numbers, of this range, or those where a mask is true."""
