@@ -52,6 +52,8 @@ def test_experts_are_compared_with_a_loop(constructed):
         torch.testing.assert_close(gate.rows.expert_losses[:, number], losses, check_dtype=False)
         right = (expert(world.x).argmax(1) == world.y).float()
         torch.testing.assert_close(gate.rows.expert_scores[:, number].float(), right)
+        confidence = expert(world.x).softmax(1).amax(1)
+        torch.testing.assert_close(gate.rows.expert_confidence[:, number], confidence)
     average = (
         torch.stack([expert(world.x).log_softmax(1) for expert in model.experts]).logsumexp(0) - torch.tensor(3.0).log()
     )

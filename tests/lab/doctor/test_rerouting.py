@@ -34,13 +34,13 @@ def test_swapped_rows_have_the_weights_of_others_and_the_same_loads(router):
     torch.testing.assert_close(y, reference)
 
 
-def test_without_an_expert_the_others_share_its_weight():
-    moe, x = make(), torch.randn(5, 4)
-    with rerouted(moe, "", without_expert(1)), record(moe) as log:
-        moe(x)
-    weights = log[""][0].weights
-    assert (weights[:, 1] == 0).all()
-    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+def test_without_an_expert_the_others_share_its_weight_and_the_next_takes_rows_of_it_alone():
+    routing = mb.routers.Soft()(torch.tensor([[0.0, 0.0, 0.0]]).log_softmax(1))
+    torch.testing.assert_close(without_expert(routing, 1).weights, torch.tensor([[0.5, 0.0, 0.5]]))
+    alone = mb.routers.TopK(1)(torch.tensor([[0.0, 2.0, 1.0]]))
+    changed = without_expert(alone, 1)
+    assert changed.weights[0].nonzero().flatten().tolist() == [2]
+    torch.testing.assert_close(changed.weights.sum(1), alone.weights.sum(1))
 
 
 def test_the_router_is_back_also_after_an_error():

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.core.recording import Log, Recorder
@@ -15,15 +15,18 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import Batch, ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.diagnostics._rows import RoutedRows
-from moebius.lab.doctor.rerouting import gate_places
+from moebius.lab.doctor.rerouting import gate_places, without_expert
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.mixture_parts import chooses_experts, gate_experts
+from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
 from moebius.tasks.classification import Classification
 
 # Rows of which every expert's output is kept, to compare experts with each other; and how many numbers they may be.
 OUTPUT_ROWS = 2000
 MOST_NUMBERS = 20_000_000
+# Experts up to which the mixture is computed without each of them.
+MOST_ABLATED = 64
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class GateRecorder:
         self.recorder = Recorder(call.model)
         counts, places = gate_experts(call.model), gate_places(call.model)
         self.most_active = {path: getattr(*places[path]).max_active(counts[path]) for path in places}
+        self.modules = dict(call.model.named_modules(remove_duplicate=False))
         self.pieces: dict[str, list[RecordedGate]] = {}
 
     def record(self, split: Split, size: int, cache: OutputCache, experts: bool = True) -> dict[str, RecordedGate]:
@@ -100,7 +104,11 @@ class GateRecorder:
             if tokens > 1:
                 groups["position"] = numbers % tokens
             outputs = _outputs_of(routing, every[place]) if place < len(every) else None
-            columns = {} if outputs is None or tokens > 1 else self._expert_columns(outputs, batch, local, output)
+            columns = (
+                {}
+                if outputs is None or tokens > 1
+                else self._expert_columns(path, routing, outputs, batch, local, output)
+            )
             rows = RoutedRows.from_routing(routing, self.most_active.get(path, 0), groups=groups, **columns)
             kept = sum(len(piece.outputs) for piece in self.pieces.get(path, []) if piece.outputs is not None)
             if outputs is not None:
@@ -109,14 +117,26 @@ class GateRecorder:
                 outputs = outputs[: max(most - kept, 0)].float().cpu()
             self.pieces.setdefault(path, []).append(RecordedGate(rows, batch.rows.cpu()[local], outputs))
 
-    def _expert_columns(self, outputs: Tensor, batch: Batch, local: Tensor, output: Any) -> dict[str, Any]:
-        """Losses, scores and predictions of each expert by itself, where it does the whole task."""
+    def experts(self, path: str) -> list[nn.Module]:
+        """The experts of the gate that records at a path."""
+        experts = self.modules[path].experts
+        return [experts[number] for number in range(len(experts))]  # type: ignore[arg-type, index]
+
+    def _expert_columns(
+        self, path: str, routing: Routing, outputs: Tensor, batch: Batch, local: Tensor, output: Any
+    ) -> dict[str, Any]:
+        """Losses, scores and predictions of each expert by itself, and of the mixture without it.
+
+        Empty where experts do not do the whole task.
+        """
         if not isinstance(batch.labels, Tensor) or not isinstance(output, Tensor):
             return {}
         if not self.task.accepts_expert(tuple(outputs.shape[2:]), tuple(output.shape[1:])):
             return {}
         labels = batch.labels[local.to(batch.labels.device)]
-        predictions = [self.task.predict(values.float()) for values in outputs.unbind(1)]
+        # An expert may give logits where the mixture gives log-probabilities.
+        tasks = [self.task.for_model(expert) for expert in self.experts(path)]
+        predictions = [task.predict(values.float()) for task, values in zip(tasks, outputs.unbind(1), strict=True)]
         columns = {
             "expert_losses": self.task.expert_losses(outputs, labels),
             "expert_scores": torch.stack([self.task.row_scores(values, labels) for values in outputs.unbind(1)], 1),
@@ -124,7 +144,18 @@ class GateRecorder:
         }
         if all("probabilities" in each and each["probabilities"].ndim == 1 for each in predictions):
             columns["expert_confidence"] = torch.stack([each["probabilities"] for each in predictions], 1)
+        without = self._ablated(path, routing, outputs)
+        if without:
+            columns["ablated_losses"] = torch.stack([self.task.row_losses(values, labels) for values in without], 1)
+            columns["ablated_scores"] = torch.stack([self.task.row_scores(values, labels) for values in without], 1)
         return {name: values.cpu() for name, values in columns.items()}
+
+    def _ablated(self, path: str, routing: Routing, outputs: Tensor) -> list[Tensor]:
+        """What the model gives without each expert; nothing for a gate inside, and for very many experts."""
+        model = self.call.model
+        if path or not isinstance(model, Mixture) or routing.experts > MOST_ABLATED:
+            return []
+        return [model.combine(outputs, without_expert(routing, expert)).float() for expert in range(routing.experts)]
 
     def _joined(self, pieces: list[RecordedGate]) -> RecordedGate:
         outputs = [piece.outputs for piece in pieces if piece.outputs is not None]

@@ -72,18 +72,31 @@ def swapped_rows(routing: Routing, seed: int = 0) -> Routing:
     return replace(routing, **moved, selection=selection, straight_through=False)
 
 
-def without_expert(expert: int) -> Change:
-    """A change that gives an expert's weights to the others of its row, in proportion; a row of its alone gets none."""
+def without_expert(routing: Routing, expert: int) -> Routing:
+    """The routing in which the other experts of a row share the weight of one; the next best takes rows of it alone.
 
-    def change(routing: Routing) -> Routing:
-        weights = routing.weights.clone()
-        weights[:, expert] = 0
-        total = routing.weights.sum(1, keepdim=True)
-        left = weights.sum(1, keepdim=True)
-        weights = torch.where(left > 0, weights * total / left, weights)
-        return replace(routing, weights=weights, log_weights=weights.log(), selection=None, straight_through=False)
+    All experts' outputs are expected: there is no selection.
 
-    return change
+    Arguments:
+        routing: of a batch.
+        expert: the number of the one that is left out.
+    """
+    total = routing.weights.sum(1, keepdim=True)
+    weights = routing.weights.clone()
+    weights[:, expert] = 0
+    probs = routing.probs.clone()
+    probs[:, expert] = -torch.inf
+    following = torch.zeros_like(weights).scatter(1, probs.argmax(1, keepdim=True), 1.0)
+    weights = torch.where(weights.any(1, keepdim=True), weights, following)
+    weights = weights * total / weights.sum(1, keepdim=True)
+    return replace(
+        routing,
+        weights=weights,
+        log_weights=weights.log(),
+        selection=None,
+        head_weights=None,
+        straight_through=False,
+    )
 
 
 def gate_places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
