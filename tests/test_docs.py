@@ -202,7 +202,9 @@ def test_two_targets_are_trained_in_less_than_20_lines():
     assert len([line for line in model_and_loop.splitlines() if line]) < 20
 
 
-@pytest.mark.parametrize("document", ["docs/measures.md", "docs/sklearn.md", "docs/tables.md", "docs/tasks.md"])
+@pytest.mark.parametrize(
+    "document", [f"docs/{name}.md" for name in ("doctor", "measures", "sklearn", "tables", "tasks")]
+)
 def test_the_python_of_a_document_of_the_lab_runs(document, tmp_path):
     run_blocks(blocks(ROOT / document, "python"), tmp_path)
 

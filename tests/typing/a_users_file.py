@@ -43,6 +43,10 @@ mb.fit(moe, (x, labels), epochs=1, on_epoch=lambda moment: moment.metrics["train
 mb.fit(moe, (x, labels), epochs=1, on_epoch=lambda moment: moment.metric)  # wrong
 mb.fit(moe, (x, labels), epoch=1)  # wrong
 mb.fit(moe, (x, labels), epochs="1")  # wrong
+diagnosis = mb.diagnose(moe, (x, labels), rows=100)
+assert_type(diagnosis, mb.lab.doctor.Diagnosis)
+assert_type(diagnosis.try_remedies(["average"])[0].model, nn.Module | None)
+mb.diagnose(moe, (x, labels), row=100)  # wrong
 assert_type(mb.lab.run({"name": "mine"}, preset="quick", seeds=2), Path)
 mb.lab.run("quickstart", sedes=2)  # wrong
 mb.save(moe, "folder")

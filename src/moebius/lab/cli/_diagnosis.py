@@ -1,5 +1,6 @@
 """What `moebius diagnose` prints: a block for one run, a table over several."""
 
+import re
 from collections.abc import Sequence
 from statistics import mean
 
@@ -148,4 +149,5 @@ def _table(*names: str) -> Table:
 
 def _range(values: Sequence[float], style: str) -> str:
     middle, low, high = (f"{value:{style}}" for value in (mean(values), min(values), max(values)))
-    return middle if low == high else f"{middle} [{low}, {high}]"
+    # Without the 0 before the point two of them fit beside each other.
+    return re.sub(r"(?<![\d.])0\.", ".", middle if low == high else f"{middle} [{low}, {high}]")

@@ -7,7 +7,10 @@ from moebius.lab.illnesses._use import idle_experts, use_shares
 
 
 @illness(
-    "MB002", "largest use of an ignored expert, of an even share", remedies=("prune_expert", "balance"), watched=True
+    "MB002",
+    "largest use of an ignored expert, of an even share",
+    remedies=("prune_expert", "cut_to_top_k", "balance"),
+    watched=True,
 )
 def ignored_expert(gate: Examination) -> Symptom | None:
     """An expert has under a twentieth of an even share of the use, and no class or domain is mostly its.
