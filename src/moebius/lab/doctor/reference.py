@@ -3,7 +3,7 @@
 import inspect
 
 from moebius.kit.registry import catalogue
-from moebius.lab.illnesses._find import tests
+from moebius.lab.illnesses._find import known_illnesses
 
 
 def illness_table() -> str:
@@ -14,7 +14,7 @@ def illness_table() -> str:
         True
     """
     lines = ["| code | kind | what is seen | null | tested figure | tried |", "| --- | --- | --- | --- | --- | --- |"]
-    for kind, test, facts in sorted(tests(), key=lambda entry: entry[2].code):
+    for kind, test, facts in sorted(known_illnesses(), key=lambda entry: entry[2].code):
         paragraphs = (inspect.getdoc(test) or "").split("\n\n")
         null = next((each.removeprefix("Null:").strip() for each in paragraphs if each.startswith("Null:")), "")
         remedies = ", ".join(f"`{remedy}`" for remedy in facts.remedies) or "–"
