@@ -34,6 +34,24 @@ def test_swapped_rows_have_the_weights_of_others_and_the_same_loads(router):
     torch.testing.assert_close(y, reference)
 
 
+def test_weights_for_each_class_are_changed_too():
+    torch.manual_seed(0)
+    experts = [nn.Linear(4, 3) for _ in range(2)]
+    moe = mb.Mixture(nn.Linear(4, 6), experts, mb.routers.PerClass(classes=3), mb.LogMixture()).eval()
+    x = torch.randn(8, 4)
+    with rerouted(moe, "", uniform_weights):
+        y = moe(x)
+    expected = torch.stack([expert(x).softmax(1) for expert in experts]).mean(0).log()
+    torch.testing.assert_close(y.log_softmax(1), expected.log_softmax(1))
+    with record(moe) as log:
+        plain = moe(x)
+    with rerouted(moe, "", swapped_rows):
+        assert not torch.allclose(moe(x), plain)
+    left = without_expert(log[""][0], 0)
+    assert (left.head_weights[:, :, 0] == 0).all()
+    torch.testing.assert_close(left.head_weights.sum(2), log[""][0].head_weights.sum(2))
+
+
 def test_without_an_expert_the_others_share_its_weight_and_the_next_takes_rows_of_it_alone():
     routing = mb.routers.Soft()(torch.tensor([[0.0, 0.0, 0.0]]).log_softmax(1))
     torch.testing.assert_close(without_expert(routing, 1).weights, torch.tensor([[0.5, 0.0, 0.5]]))

@@ -46,9 +46,8 @@ class Rerouting(Router):
 
 
 def uniform_weights(routing: Routing) -> Routing:
-    """The routing with the weight 1/E for all experts of every row."""
-    weights = torch.full_like(routing.weights, 1 / routing.experts)
-    return replace(routing, weights=weights, log_weights=weights.log(), selection=None, straight_through=False)
+    """The routing with the weight 1/E for all experts of every row, in every head and for every class."""
+    return _with_weights(routing, torch.full_like(_heads(routing), 1 / routing.experts))
 
 
 def swapped_rows(routing: Routing, seed: int = 0) -> Routing:
@@ -66,7 +65,7 @@ def swapped_rows(routing: Routing, seed: int = 0) -> Routing:
         selection = replace(selection, row_A=order[selection.row_A])
     moved = {
         name: torch.empty_like(values).index_copy(0, order, values)
-        for name in ("weights", "log_weights")
+        for name in ("weights", "log_weights", "head_weights")
         if (values := getattr(routing, name)) is not None
     }
     return replace(routing, **moved, selection=selection, straight_through=False)
@@ -81,20 +80,33 @@ def without_expert(routing: Routing, expert: int) -> Routing:
         routing: of a batch.
         expert: the number of the one that is left out.
     """
-    total = routing.weights.sum(1, keepdim=True)
-    weights = routing.weights.clone()
-    weights[:, expert] = 0
+    heads = _heads(routing)
+    total = heads.sum(2, keepdim=True)
+    weights = heads.clone()
+    weights[:, :, expert] = 0
     probs = routing.probs.clone()
     probs[:, expert] = -torch.inf
-    following = torch.zeros_like(weights).scatter(1, probs.argmax(1, keepdim=True), 1.0)
-    weights = torch.where(weights.any(1, keepdim=True), weights, following)
-    weights = weights * total / weights.sum(1, keepdim=True)
+    following = torch.zeros_like(routing.weights).scatter(1, probs.argmax(1, keepdim=True), 1.0)
+    following = following[:, None, :, None].expand_as(weights)
+    weights = torch.where(weights.any(2, keepdim=True), weights, following)
+    return _with_weights(routing, weights * total / weights.sum(2, keepdim=True))
+
+
+def _heads(routing: Routing) -> Tensor:
+    """The weights as (T, H, E, C)."""
+    return routing.weights[:, None, :, None] if routing.head_weights is None else routing.head_weights
+
+
+def _with_weights(routing: Routing, heads: Tensor) -> Routing:
+    """The routing with other weights (T, H, E, C), and without a selection."""
+    weights = heads.sum(1).mean(-1)
+    head_weights = None if routing.head_weights is None else heads
     return replace(
         routing,
         weights=weights,
         log_weights=weights.log(),
+        head_weights=head_weights,
         selection=None,
-        head_weights=None,
         straight_through=False,
     )
 

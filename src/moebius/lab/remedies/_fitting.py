@@ -1,5 +1,6 @@
 """Training a part of a copy of a model, and choosing among several copies on rows that none was fitted to."""
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def fit_part(
     trained = {id(parameter) for parameter in parameters}
     of_gates = {id(parameter) for parameter in parts(model)["gate"]}
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
-    with _trainable(model, trained), _last_part(last_only):
+    with _trainable(model, trained), _last_part(last_only), _silence():
         fit(
             model,
             data,
@@ -73,6 +74,18 @@ def fit_part(
             watch={"measure": "loss", "patience": PATIENCE, "plateau": {"patience": 2}},
         )
     model.eval()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Inside the block a training warns of nothing: what a remedy cannot mend has been told already."""
+    log = logging.getLogger("moebius")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _repeated(rows: Split, times: int) -> Split:
