@@ -12,7 +12,7 @@ from moebius.lab.illnesses._illness import Symptom, illness
 from moebius.lab.illnesses._intervals import mean_interval
 from moebius.lab.illnesses._use import chosen_experts, use_shares
 
-# Effective experts, of E, above which the use counts as even.
+# Effective experts beyond the first, of E − 1, above which the use counts as even.
 EVEN = 0.5
 # The part of the mixture's loss, or of the score, or of the groups' entropy, that routing has to be shown to be worth.
 FLOOR = 0.02
@@ -37,7 +37,7 @@ def balanced_but_unspecialised(gate: Examination) -> Symptom | None:
     rows = gate.rows
     shares = use_shares(rows)
     effective = math.exp(float(torch.special.entr(shares).sum()))
-    if not gate.decides or effective < EVEN * rows.experts:
+    if not gate.decides or effective - 1 < EVEN * (rows.experts - 1):
         return None
     balance = f"{effective:.1f} of {rows.experts} experts are in use, evenly"
     remedy = (
@@ -48,6 +48,8 @@ def balanced_but_unspecialised(gate: Examination) -> Symptom | None:
         size = float(gate.as_is.losses.abs().mean().clamp(min=1e-12))
         saved = mean_interval((gate.permuted.losses - gate.as_is.losses) / size)
         gain = mean_interval(gate.as_is.scores.double() - gate.permuted.scores.double())
+        if saved.high < 0:
+            return None  # routes matter, and these are the wrong ones
         figures = saved, gain
         if any(each.low >= FLOOR or each.value >= SEEMING or each.high >= MOST for each in figures):
             return None

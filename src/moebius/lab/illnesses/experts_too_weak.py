@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
-from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, mean_interval
+from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, mean_interval, percent
 from moebius.lab.illnesses._use import chosen_experts
 
 # The part of a constant's errors that an expert has to avoid.
@@ -48,9 +48,9 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
         return None
     served = float(torch.isin(chosen, torch.tensor(weak)).double().mean())
     evidence = (
-        f"{list_experts(weak)} {'serves' if len(weak) == 1 else 'serve'} {served:.0%} of the rows and "
-        f"{'avoids' if len(weak) == 1 else 'avoid'} {skill.value:.2g} of the errors that a constant answer makes there"
-    ).replace("%", " %")
+        f"{list_experts(weak)} {'serves' if len(weak) == 1 else 'serve'} {percent(served)} of the rows, with "
+        f"{1 - skill.value:.2f} times the errors that a constant answer would make there"
+    )
     remedy = (
         "train them longer, or on the rows that they get; make them larger; or add an expert for these rows "
         "(mb.add_expert) and train the gate anew"
