@@ -95,7 +95,7 @@ def test_a_component_says_its_example():
 # What keeps its default: functions, and parts that are combines or of any type.
 KEPT = {("adapter", "transform"), ("adapter", "output"), ("position_mixture", "channel_axis")}
 KEPT |= {(f"{kind}_mixture", "combine") for kind in ("attentive", "multi_gate", "position")}
-KEPT |= {(kind, "combine") for kind in ("mixture", "cgc")}
+KEPT |= {(kind, "combine") for kind in ("mixture", "cgc", "tempered")}
 
 
 @pytest.mark.parametrize(("room", "kind"), [(room, kind) for room in SAVED for kind in kinds(room)])

@@ -47,10 +47,12 @@ from moebius.testing.diagnostics import check_diagnostic as check_diagnostic
 from moebius.testing.execution import check_execution as check_execution
 from moebius.testing.experts import check_expert as check_expert
 from moebius.testing.gates import check_gate as check_gate
+from moebius.testing.illnesses import check_illness as check_illness
 from moebius.testing.integrations import check_integration as check_integration
 from moebius.testing.layers import check_layer as check_layer
 from moebius.testing.losses import check_loss as check_loss
 from moebius.testing.padding import compare_masked as compare_masked
+from moebius.testing.remedies import check_remedy as check_remedy
 from moebius.testing.routers import check_router as check_router
 from moebius.testing.schedules import check_schedule as check_schedule
 from moebius.testing.sources import check_source as check_source

@@ -5,6 +5,7 @@ regime's own; classes are drawn from the rule's softmax, so that the expert that
 it. A gate that reads the regime sends each row to its expert.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -388,3 +389,13 @@ def _two_tasks() -> Case:
     train = x[:3000], {name: values[:3000] for name, values in y.items()}
     mb.fit(model, train, task=task, epochs=10, lr=0.01, progress=False)
     return Case("two tasks", None, model, (x[3000:], {name: v[3000:] for name, v in y.items()}), {"task": task})
+
+
+def main() -> None:
+    """Print what the doctor says of every mixture, as JSON."""
+    diagnoses = [(case, mb.diagnose(case.model, case.rows, **case.options)) for case in [*ill(), *healthy()]]
+    print(json.dumps([{"name": c.name, "kind": c.kind, "findings": sorted(d.kinds)} for c, d in diagnoses]))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,15 +9,9 @@ from moebius.kit.registry import find, kinds
 from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._find import find_illnesses, known_illnesses
+from moebius.testing.illnesses import check_illness
 
 ILLNESSES = [pytest.param(name, test, facts, id=facts.code) for name, test, facts in known_illnesses()]
-
-
-def healthy_rows(experts: int = 4, rows: int = 800) -> RoutedRows:
-    """Each row with its own expert, weighed by .9."""
-    chosen = torch.arange(rows) % experts
-    weights = torch.full((rows, experts), 0.1 / (experts - 1)).scatter(1, chosen.unsqueeze(1), 0.9)
-    return RoutedRows(weights, groups={"class": chosen, "domain": torch.zeros(rows, dtype=torch.long)})
 
 
 @pytest.mark.parametrize(("name", "test", "facts"), ILLNESSES)
@@ -29,9 +23,9 @@ def test_says_what_it_is_tested_against(name, test, facts):
     assert facts.effect_name
 
 
-@pytest.mark.parametrize(("name", "test", "facts"), ILLNESSES)
-def test_says_nothing_of_what_it_cannot_know(name, test, facts):
-    assert test(Examination("gate", healthy_rows())) is None
+@pytest.mark.parametrize("kind", kinds("illnesses"))
+def test_keeps_the_contract(kind):
+    check_illness(find("illnesses", kind))
 
 
 @pytest.mark.parametrize(("name", "test", "facts"), ILLNESSES)

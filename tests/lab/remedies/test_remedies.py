@@ -149,6 +149,7 @@ def test_the_form_that_trains_the_gate():
     assert soft_form(mb.routers.TopK(1, "sigmoid"), 4).normalisation == "sigmoid"
 
 
+@pytest.mark.slow
 def test_balance_uses_experts_that_had_no_rows(mixtures, case):
     ill = case(mixtures.collapsed(), count=800)
     treatment = tried("balance", ill)

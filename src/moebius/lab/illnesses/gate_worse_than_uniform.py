@@ -29,7 +29,10 @@ def gate_worse_than_uniform(gate: Examination) -> Symptom | None:
     gain = mean_interval(as_is.scores.double() - uniform.scores.double())
     if gain.value > 0:
         return None
-    evidence = f"the loss is {1 + excess.value:.3g} times that of equal weights, and the score {-gain.value:.3f} lower than theirs"
+    evidence = (
+        f"the loss is {1 + excess.value:.3g} times that of equal weights, and the score {-gain.value:.3f} lower than "
+        "theirs"
+    )
     remedy = (
         "weigh the experts alike (mb.gates.Uniform), which costs a run of each; or train the gate on rows that its "
         "experts have not seen: on their training rows they seem better, and more certain, than they are"
