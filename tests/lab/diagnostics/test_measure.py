@@ -1,7 +1,9 @@
 """What all measures share: batches, pieces, merging, processes, refusals."""
 
 import gc
-import multiprocessing
+import pickle
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -23,22 +25,30 @@ MEASURES = {
 }
 
 
-def measure_part(part):
-    """Every measure of a part of the rows, in another process."""
-    measures = {kind: measure() for kind, measure in MEASURES.items()}
-    for measure in measures.values():
-        measure.update(random_rows(90, 4).take(part))
-    return measures
+# A process of its own, which knows nothing of this file.
+MEASURE_PART = """
+import pickle, sys
+from moebius.kit.registry import find
+from moebius.testing._measures import make_rows
+start, stop, path, *kinds = sys.argv[1:]
+measures = {kind: find("diagnostics", kind)() for kind in kinds}
+for measure in measures.values():
+    measure.update(make_rows(90, 4).take(slice(int(start), int(stop))))
+with open(path, "wb") as file:
+    pickle.dump(measures, file)
+"""
 
 
-def test_processes_measure_parts_that_merge_into_the_whole():
-    parts = [slice(0, 40), slice(40, 90)]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        first, second = pool.map(measure_part, parts)
+def test_processes_measure_parts_that_merge_into_the_whole(tmp_path):
+    parts, paths = [(0, 40), (40, 90)], [tmp_path / "first", tmp_path / "second"]
+    for part, path in zip(parts, paths, strict=True):
+        command = [sys.executable, "-c", MEASURE_PART, *map(str, part), path, *MEASURES]
+        subprocess.run(command, check=True, timeout=300)
+    first, second = (pickle.loads(path.read_bytes()) for path in paths)
     for kind, measure in MEASURES.items():
         whole = measure()
         for part in parts:
-            whole.update(random_rows(90, 4).take(part))
+            whole.update(random_rows(90, 4).take(slice(*part)))
         merged = first[kind].merge(second[kind]).frame()
         pd.testing.assert_frame_equal(merged, whole.frame(), check_exact=False, rtol=1e-9)
 
