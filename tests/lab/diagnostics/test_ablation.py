@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from moebius.lab.diagnostics import Ablation, outputs_without_each
+import moebius as mb
+from moebius.core.routing import Routing
+from moebius.lab.diagnostics import Ablation, without_expert
 
 
 def test_agrees_with_a_loop_over_experts(make_rows):
@@ -20,32 +22,47 @@ def test_agrees_with_a_loop_over_experts(make_rows):
     np.testing.assert_allclose(frame["score_change"], scores.mean(0) - scores[:, 0].mean(), atol=1e-6)
 
 
+def routing_of(weights, probs):
+    return Routing(probs.log(), probs, weights, weights.log())
+
+
 def test_an_expert_that_is_never_used_costs_nothing(make_rows):
     weights = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.5, 0.0]])
     outputs = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    mixed = torch.einsum("te,ted->td", weights, outputs)
-    torch.testing.assert_close(outputs_without_each(weights, weights, outputs)[:, 2], mixed)
-    losses = mixed.square().sum(1)
-    ablated = outputs_without_each(weights, weights, outputs).square().sum(2)
+    routing = routing_of(weights, weights)
+    losses = mb.WeightedSum()(outputs, routing).square().sum(1)
+    ablated = torch.stack(
+        [mb.WeightedSum()(outputs, without_expert(routing, expert)).square().sum(1) for expert in range(3)], 1
+    )
     frame = Ablation.of(make_rows(weights.numpy(), losses=losses.numpy(), ablated_losses=ablated.numpy()))
     assert frame["change"][2] == pytest.approx(0, abs=1e-6)
 
 
-def test_outputs_without_each_expert_by_a_loop():
+def test_the_others_share_the_weight_of_an_expert():
     random = torch.Generator().manual_seed(1)
     probs = torch.rand(6, 4, generator=random).softmax(1)
-    outputs = torch.randn(6, 4, 3, generator=random)
     weights = probs * (probs >= probs.topk(2).values[:, 1:])
-    actual = outputs_without_each(weights, probs, outputs)
     for expert in range(4):
         rest = weights.clone()
         rest[:, expert] = 0
         rest *= (weights.sum(1) / rest.sum(1)).unsqueeze(1)
-        torch.testing.assert_close(actual[:, expert], torch.einsum("te,ted->td", rest, outputs))
+        torch.testing.assert_close(without_expert(routing_of(weights, probs), expert).weights, rest)
+
+
+def test_a_small_rest_is_exact():
+    weights = torch.tensor([[1 - 1e-7, 6e-8, 4e-8]])
+    torch.testing.assert_close(without_expert(routing_of(weights, weights), 0).weights, torch.tensor([[0, 0.6, 0.4]]))
 
 
 def test_where_the_expert_ran_alone_the_next_one_takes_the_row():
-    probs = torch.tensor([[0.5, 0.2, 0.3]])
-    outputs = torch.tensor([[[1.0], [10.0], [100.0]]])
-    weights = torch.tensor([[0.5, 0.0, 0.0]])
-    assert outputs_without_each(weights, probs, outputs).flatten().tolist() == [50, 0.5, 0.5]
+    routing = routing_of(torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[0.5, 0.2, 0.3]]))
+    assert without_expert(routing, 0).weights.tolist() == [[0, 0, 0.5]]
+    assert without_expert(routing, 1).weights.tolist() == [[0.5, 0, 0]]
+
+
+def test_weights_for_each_class_are_shared_out_too():
+    torch.manual_seed(0)
+    routing = mb.routers.PerClass(classes=3)(torch.randn(8, 6))
+    rest = without_expert(routing, 0)
+    assert (rest.head_weights[:, :, 0] == 0).all()
+    torch.testing.assert_close(rest.head_weights.sum(2), routing.head_weights.sum(2))

@@ -4,7 +4,9 @@ from torch import nn
 
 import moebius as mb
 from moebius.core.recording import record
-from moebius.lab.doctor.rerouting import gate_places, rerouted, swapped_rows, uniform_weights, without_expert
+from moebius.lab.doctor.rerouting import swapped_rows, training_routers, uniform_weights
+from moebius.lab.training.gate_places import find_gates
+from moebius.lab.training.rerouting import rerouted
 
 
 def make(router=None):
@@ -14,7 +16,7 @@ def make(router=None):
 
 def test_uniform_weights_average_the_experts():
     moe, x = make(mb.routers.TopK(1)), torch.randn(6, 4)
-    with rerouted(moe, "", uniform_weights):
+    with rerouted(moe, find_gates(moe), uniform_weights):
         y = moe(x)
     torch.testing.assert_close(y, torch.stack([expert(x) for expert in moe.experts]).mean(0))
 
@@ -24,7 +26,7 @@ def test_swapped_rows_have_the_weights_of_others_and_the_same_loads(router):
     moe, x = make(router), torch.randn(50, 4)
     with record(moe) as log:
         moe(x)
-    with rerouted(moe, "", swapped_rows), record(moe) as swapped:
+    with rerouted(moe, find_gates(moe), swapped_rows), record(moe) as swapped:
         y = moe(x)
     before, after = log[""][0].weights, swapped[""][0].weights
     torch.testing.assert_close(before.sum(0), after.sum(0))
@@ -39,39 +41,23 @@ def test_weights_for_each_class_are_changed_too():
     experts = [nn.Linear(4, 3) for _ in range(2)]
     moe = mb.Mixture(nn.Linear(4, 6), experts, mb.routers.PerClass(classes=3), mb.LogMixture()).eval()
     x = torch.randn(8, 4)
-    with rerouted(moe, "", uniform_weights):
+    with rerouted(moe, find_gates(moe), uniform_weights):
         y = moe(x)
     expected = torch.stack([expert(x).softmax(1) for expert in experts]).mean(0).log()
     torch.testing.assert_close(y.log_softmax(1), expected.log_softmax(1))
-    with record(moe) as log:
-        plain = moe(x)
-    with rerouted(moe, "", swapped_rows):
+    plain = moe(x)
+    with rerouted(moe, find_gates(moe), swapped_rows):
         assert not torch.allclose(moe(x), plain)
-    left = without_expert(log[""][0], 0)
-    assert (left.head_weights[:, :, 0] == 0).all()
-    torch.testing.assert_close(left.head_weights.sum(2), log[""][0].head_weights.sum(2))
 
 
-def test_without_an_expert_the_others_share_its_weight_and_the_next_takes_rows_of_it_alone():
-    routing = mb.routers.Soft()(torch.tensor([[0.0, 0.0, 0.0]]).log_softmax(1))
-    torch.testing.assert_close(without_expert(routing, 1).weights, torch.tensor([[0.5, 0.0, 0.5]]))
-    alone = mb.routers.TopK(1)(torch.tensor([[0.0, 2.0, 1.0]]))
-    changed = without_expert(alone, 1)
-    assert changed.weights[0].nonzero().flatten().tolist() == [2]
-    torch.testing.assert_close(changed.weights.sum(1), alone.weights.sum(1))
-
-
-def test_the_router_is_back_also_after_an_error():
-    moe = make()
-    router = moe.router
-    with pytest.raises(RuntimeError), rerouted(moe, "", uniform_weights):
-        raise RuntimeError
+def test_routers_train_by_copies():
+    router = mb.routers.Switch(capacity=0.5)
+    moe, x = make(router), torch.randn(40, 4)
+    before = torch.get_rng_state()
+    with training_routers(moe), record(moe) as log:
+        assert moe.router is not router
+        moe(x)
+    assert log[""][0].aux["dropped"] > 0
     assert moe.router is router
-
-
-def test_places_are_the_paths_that_gates_record_under():
-    inner = mb.Mixture(nn.Linear(4, 2), [nn.Linear(4, 4) for _ in range(2)])
-    model = nn.Sequential(nn.Linear(4, 4), mb.Mixture(nn.Linear(4, 2), [inner, nn.Linear(4, 4)]))
-    with record(model) as log:
-        model(torch.randn(7, 4))
-    assert set(gate_places(model)) == set(log)
+    assert not router.training
+    assert torch.equal(torch.get_rng_state(), before)

@@ -13,9 +13,9 @@ from moebius.lab.remedies._case import Case, Obstacle, Remedy, Treatment
 from moebius.lab.remedies._fresh import fresh
 from moebius.lab.remedies._gate_fits import soft_form
 from moebius.lab.remedies._gate_network import gate_network
-from moebius.lab.remedies._gate_place import GatePlace
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import evaluate
+from moebius.lab.training.gate_places import find_gates
 from moebius.tasks.classification import Classification
 from moebius.tasks.regression import Regression
 
@@ -106,7 +106,7 @@ def test_mixtures_inside_and_stacks(kind, where, mixtures, case, short):
         return
     x = mixtures.rows(30)[0]
     assert treatment.model(x).shape == model(x).shape
-    assert gate in [name for name, _ in GatePlace.all(treatment.model)]
+    assert gate in [place.name for place in find_gates(treatment.model)]
 
 
 @pytest.mark.parametrize("router", ["Soft", "TopK", "Argmax"])

@@ -16,9 +16,9 @@ and `ORDER`: `moebius.lab.report.find_diagnostics` says what they are.
 """
 
 from moebius.kit.registry import open_room
-from moebius.lab.diagnostics._ablated import outputs_without_each as outputs_without_each
 from moebius.lab.diagnostics._measure import Measure as Measure
 from moebius.lab.diagnostics._pair_measure import PairMeasure as PairMeasure
 from moebius.lab.diagnostics._rows import RoutedRows as RoutedRows
+from moebius.lab.diagnostics._weights import without_expert as without_expert
 
 open_room(__name__)

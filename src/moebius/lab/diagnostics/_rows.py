@@ -41,7 +41,7 @@ class RoutedRows:
             the row was sent to it or not.
         refused: which experts' capacity refused the row.
         ablated_losses, ablated_scores: losses and scores of the mixture without each expert, its weights shared out
-            among the others (`outputs_without_each`).
+            among the others (`without_expert`).
         outputs: each expert's output.
 
     Measures share what they derive from a batch: `top`, `shares` and the other cached properties are computed once.

@@ -17,8 +17,9 @@ class Ablation(Measure):
     Null: mean_e change_e, what an expert costs under a router that uses all alike; 0 for one that is never used.
 
     The losses without an expert are fields of the rows, `ablated_losses` and `ablated_scores`: only the task can
-    compute them, from `moebius.lab.diagnostics.outputs_without_each`. The frame has a line for each expert:
-    expert, loss, change, low and high (95 %, paired by row), null, and with scores score, score_change.
+    compute them, of what the mixture combines under `moebius.lab.diagnostics.without_expert(routing, e)`. The frame
+    has a line for each expert: expert, loss, change, low and high (95 %, paired by row), null, and with scores score,
+    score_change.
 
     Example:
         >>> import torch

@@ -10,6 +10,8 @@ from torch import Tensor
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
+from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics.calibration import Calibration
 from moebius.lab.model.cost import count_multiply_adds
 from moebius.lab.remedies._fitting import effective_experts
 from moebius.lab.training.call_model import ModelCall
@@ -17,7 +19,6 @@ from moebius.lab.training.evaluation import Evaluation
 
 # Rows whose multiply-adds are counted.
 ROWS = 64
-BINS = 15
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,9 @@ def measure_costs(call: ModelCall, gate: str, rows: Split, evaluation: Evaluatio
 
 
 def calibration_error(evaluation: Evaluation) -> float | None:
-    """Σ_b T_b / T · |accuracy_b − confidence_b| over 15 bins of equal width; None without a probability for each row.
-
-    Reference: Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599, equation 3.
-    """
+    """The calibration error of `Calibration`; None without a probability for each row, and right or wrong."""
     confidence, scores = evaluation.probabilities, evaluation.scores
     if confidence is None or confidence.ndim != 1 or scores.dtype != torch.bool or not len(scores):
         return None
-    bins = (confidence.double() * BINS).long().clamp(0, BINS - 1)
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, confidence.double() - scores.double())
-    return float(gaps.abs().sum() / len(scores))
+    rows = RoutedRows(torch.ones(len(scores), 1), confidence=confidence, scores=scores)
+    return float(Calibration.of(rows)["ece"].iloc[0])

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moebius.core.output_cache import OutputCache
 from moebius.core.recording import Recorder
@@ -17,17 +17,16 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Split
 from moebius.lab.doctor.recorded import GateRecorder, RecordedGate
-from moebius.lab.doctor.rerouting import Change, gate_places, rerouted, swapped_rows, training_routers, uniform_weights
+from moebius.lab.doctor.rerouting import swapped_rows, training_routers, uniform_weights
 from moebius.lab.illnesses._examination import Examination, Outcome
-from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, Evaluation, evaluate
 from moebius.lab.training.frozen_experts import FrozenExperts
-from moebius.lab.training.mixture_parts import MixtureLayer, chooses_experts
+from moebius.lab.training.gate_places import GatePlace, find_gates
+from moebius.lab.training.mixture_parts import chooses_experts
 from moebius.lab.training.output_caches import OutputCaches
+from moebius.lab.training.rerouting import Change, rerouted
 from moebius.layers.cgc import CGC
-from moebius.layers.mixture import Mixture
-from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
 from moebius.tasks.regression import Regression
 
@@ -60,7 +59,8 @@ class Examiner:
     ):
         self.call, self.task, self.split, self.names, self.real = call, task, split, names, real
         self.modules = dict(call.model.named_modules(remove_duplicate=False))
-        self.places = gate_places(call.model)
+        # A SoftMoE and an AttentiveMixture select no experts, and record nothing that could be examined.
+        self.places = {place.path: place for place in find_gates(call.model) if place.gate is not None}
         self.cache = OutputCache()
 
     def examine(self) -> list[Examination]:
@@ -101,7 +101,7 @@ class Examiner:
             columns = {name: values for name, values in columns.items() if values is not None and values.ndim == 1}
             rows = replace(rows, **{name: values[gate.origin] for name, values in columns.items()})
         return Examination(
-            self._name(path),
+            self.places[path].name,
             rows,
             outermost=path == "",
             outputs=gate.outputs,
@@ -114,12 +114,12 @@ class Examiner:
 
     def _facts(self, path: str) -> dict[str, Any]:
         """What the modules of a gate tell."""
-        gate, router = self._parts(path)
+        place = self.places[path]
         return {
-            "decides": not isinstance(gate, Uniform),
-            "learns": router.trains_gate and any(parameter.requires_grad for parameter in gate.parameters()),
-            "tasks_experts": self._tasks_experts(path),
-            "expert_classes": self._classes(path),
+            "decides": not isinstance(place.gate, Uniform),
+            "learns": place.router.trains_gate and any(each.requires_grad for each in place.gate.parameters()),
+            "tasks_experts": _tasks_experts(place),
+            "expert_classes": self._classes(place),
         }
 
     def _real(self, gate: RecordedGate) -> Tensor | None:
@@ -133,16 +133,6 @@ class Examiner:
             return None
         return self.real.flatten(1)[gate.origin, places]
 
-    def _name(self, path: str) -> str:
-        return gate_name(path) if isinstance(self.modules[path], MixtureLayer) else path
-
-    def _parts(self, path: str) -> tuple[nn.Module, Any]:
-        """The gate and its router."""
-        holder, name = self.places[path]
-        layer = self.modules[path]
-        gate = layer.gate if isinstance(layer, Mixture | PositionMixture) else layer
-        return gate, getattr(holder, name)  # type: ignore[return-value]
-
     def _other_routes(self, path: str, reached: Tensor) -> dict[str, Outcome]:
         swaps = [self._rerouted(path, partial(swapped_rows, seed=seed), reached) for seed in range(SWAPS)]
         losses, scores = (
@@ -151,7 +141,7 @@ class Examiner:
         return {"uniform": self._rerouted(path, uniform_weights, reached), "permuted": Outcome(losses, scores)}
 
     def _rerouted(self, path: str, change: Change, reached: Tensor) -> Outcome:
-        with rerouted(self.call.model, path, change):
+        with rerouted(self.call.model, [self.places[path]], change):
             (evaluation,) = evaluate(self.call, self.task, self.split, self.cache)
         return Outcome(evaluation.losses[reached], evaluation.scores[reached])
 
@@ -177,7 +167,7 @@ class Examiner:
 
     def _drops(self) -> dict[str, Tensor]:
         """The share of each row's assignments that the capacity refuses in training."""
-        limited = {path for path, place in self.places.items() if "dropped" in getattr(*place).aux_names}
+        limited = {path for path, place in self.places.items() if "dropped" in place.router.aux_names}
         parts: dict[str, list[Tensor]] = {}
         if not limited:
             return {}
@@ -216,19 +206,8 @@ class Examiner:
         }
         return gradients
 
-    def _tasks_experts(self, path: str) -> tuple[int, ...]:
-        """The numbers of the experts that a task's gate of a CGC has for itself."""
-        around, _, task = path.rpartition("gates.")
-        layer = self.modules.get(around.removesuffix("."))
-        if not isinstance(layer, CGC) or task not in layer.experts:
-            return ()
-        return tuple(range(len(layer.experts[task])))  # type: ignore[arg-type]
-
-    def _classes(self, path: str) -> tuple[tuple[int, ...] | None, ...]:
-        layer = self.modules[path]
-        if not isinstance(layer, Mixture):
-            return ()
-        experts = [layer.experts[number] for number in range(layer.count)]
+    def _classes(self, place: GatePlace) -> tuple[tuple[int, ...] | None, ...]:
+        experts = [self.modules[path] for path in place.experts if path in self.modules]
         return tuple(each.classes if isinstance(each, Adapter) else None for each in experts)
 
     def _targets(self, gate: RecordedGate, is_whole: bool) -> Tensor | None:
@@ -236,6 +215,14 @@ class Examiner:
         if not is_whole or not isinstance(self.task, Regression) or not isinstance(labels, Tensor):
             return None
         return labels.cpu()[gate.origin].flatten() if prod(labels.shape[1:]) == 1 else None
+
+
+def _tasks_experts(place: GatePlace) -> tuple[int, ...]:
+    """The numbers of the experts that a task's gate of a CGC has for itself."""
+    layer = place.layer
+    if not isinstance(layer, CGC) or place.task is None or place.task not in layer.experts:
+        return ()
+    return tuple(range(len(layer.experts[place.task])))  # type: ignore[arg-type]
 
 
 def _dropped_share(selection: Any, rows: int) -> Tensor:

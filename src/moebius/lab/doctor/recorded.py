@@ -14,10 +14,12 @@ from moebius.core.routing import Routing
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import Batch, ordered_batches
 from moebius.lab.data.split import Split
-from moebius.lab.diagnostics._rows import RoutedRows
-from moebius.lab.doctor.rerouting import gate_places, without_expert
+from moebius.lab.diagnostics._rows import NO_GROUP, RoutedRows
+from moebius.lab.diagnostics._weights import without_expert
 from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.mixture_parts import chooses_experts, gate_experts
+from moebius.lab.training.evaluation import tokens_per_row
+from moebius.lab.training.gate_places import find_gates
+from moebius.lab.training.mixture_parts import chooses_experts
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
 from moebius.tasks.classification import Classification
@@ -59,8 +61,8 @@ class GateRecorder:
     def __init__(self, call: ModelCall, task: Task, names: Mapping[str, Sequence[str]]):
         self.call, self.task, self.names = call, task, names
         self.recorder = Recorder(call.model)
-        counts, places = gate_experts(call.model), gate_places(call.model)
-        self.most_active = {path: getattr(*places[path]).max_active(counts[path]) for path in places}
+        places = [place for place in find_gates(call.model) if place.gate is not None]
+        self.most_active = {place.path: place.router.max_active(place.count) for place in places}
         self.modules = dict(call.model.named_modules(remove_duplicate=False))
         self.pieces: dict[str, list[RecordedGate]] = {}
 
@@ -84,7 +86,8 @@ class GateRecorder:
                     with self.recorder.recording(outputs=True) as every, cache.serve_rows(batch.rows):
                         self.call(batch.x, batch.domains)
                 for path, routings in log.items():
-                    self._keep(path, routings, every.get(path, []), batch, output, _tokens(path, log, len(batch)))
+                    tokens = tokens_per_row(path, log, len(batch), self.modules)
+                    self._keep(path, routings, every.get(path, []), batch, output, tokens)
         return {path: self._joined(pieces) for path, pieces in self.pieces.items()}
 
     def _have_outputs(self) -> bool:
@@ -100,7 +103,7 @@ class GateRecorder:
             local = numbers // tokens
             groups: dict[str, Tensor] = {"domain": batch.domains.cpu()[local]}
             if isinstance(self.task, Classification) and isinstance(batch.labels, Tensor) and batch.labels.ndim == 1:
-                groups["class"] = batch.labels.cpu()[local]
+                groups["class"] = batch.labels.cpu()[local].clamp(min=NO_GROUP)
             if tokens > 1:
                 groups["position"] = numbers % tokens
             outputs = _outputs_of(routing, every[place]) if place < len(every) else None
@@ -162,12 +165,6 @@ class GateRecorder:
         rows = replace(RoutedRows.join([piece.rows for piece in pieces]), names=self.names)
         origin = torch.cat([piece.origin for piece in pieces])
         return RecordedGate(rows, origin, torch.cat(outputs) if outputs else None)
-
-
-def _tokens(path: str, log: Log, rows: int) -> int:
-    """How many rows of the outermost mixture around a gate are tokens of one row of the batch."""
-    around = [log[gate][0] for gate in log if gate in (path, "") or f"{path}.".startswith(f"{gate}.")]
-    return max((len(each.weights) // rows for each in around if each.rows is None), default=1) or 1
 
 
 def _outputs_of(routing: Routing, every: Routing) -> Tensor | None:

@@ -29,7 +29,7 @@ class Examination:
         gate: its name, as in `Evaluation.gates`: "gate", "experts.0.gate".
         rows: as it routes them, without padding.
         padding: assignments of padding, and all assignments; None without a mask.
-        decides: False for a gate that is made to weigh all rows alike, or by their domain, and learns nothing.
+        decides: False for a gate that is made to weigh all experts alike.
         learns: whether the gate has parameters to train, and its router says that it trains them.
         outermost: whether the model is itself the mixture of this gate.
         outputs: each expert's output for the first rows, flat.

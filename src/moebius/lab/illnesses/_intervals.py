@@ -7,7 +7,6 @@ needs an effect that matters besides.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
@@ -87,8 +86,3 @@ def list_experts(experts: Sequence[int], most: int = 6) -> str:
 def percent(value: float | int) -> str:
     """A share in words: "12 %", ".3 %"."""
     return f"{100 * value:.0f} %" if value >= 0.095 or value == 0 else f"{100 * value:.2g} %"
-
-
-def largest(values: Tensor) -> int:
-    """The position of the largest value, the first of several."""
-    return int(torch.argmax(values))

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.illnesses._intervals import FEWEST_ROWS, Mean, mean_interval
-from moebius.lab.illnesses._use import chosen_experts
 
 
 def wrong_choices(rows: RoutedRows) -> Float[Tensor, " T"] | None:
@@ -22,7 +21,7 @@ def wrong_choices(rows: RoutedRows) -> Float[Tensor, " T"] | None:
     if rows.expert_losses is None or rows.expert_scores is None:
         return None
     losses, scores = rows.expert_losses.double(), rows.expert_scores.double()
-    first = chosen_experts(rows)
+    first = rows.top
     second = rows.probs.scatter(1, first.unsqueeze(1), -torch.inf).argmax(1)
     group = first * rows.experts + second
     # Rows whose group is too small to tell anything come together, with the others of their first expert.

@@ -24,9 +24,8 @@ def use_shares(rows: RoutedRows) -> Float[Tensor, " E"]:
 def idle_experts(rows: RoutedRows) -> Bool[Tensor, " E"]:
     """Which experts have almost no use: under a twentieth of an even share, and shown to have less than an even one.
 
-    Where a router selects experts, this takes about 11 E/k rows: with fewer, chance may leave an expert out.
-
-    An expert is not idle that has most of the rows of a class or a domain, however rare: it does what it is for.
+    Where a router selects experts, this takes about 11 E/k rows: with fewer, chance may leave an expert out. An expert
+    with most of the weight of a class or a domain, however rare, is not idle: it does what it is for.
     """
     shares = use_shares(rows)
     experts, selects = len(shares), rows.k < rows.experts
@@ -44,14 +43,9 @@ def idle_experts(rows: RoutedRows) -> Bool[Tensor, " E"]:
 def _has_group(rows: RoutedRows) -> Bool[Tensor, " E"]:
     """Which experts get at least half of the weight of some class or domain."""
     result = torch.zeros(rows.experts, dtype=torch.bool)
-    weights = rows.weights.abs().double()
-    for name, group in rows.groups.items():
-        if name in ("split", "position"):
-            continue
-        real = group >= 0
-        count = int(group.max()) + 1 if bool(real.any()) else 0
-        sums = torch.zeros(count, rows.experts, dtype=torch.float64).index_add(0, group[real].long(), weights[real])
-        if count > 1:
+    for by in rows.groups.keys() - {"split", "position"}:
+        sums = rows.sum_by_group(by, rows.weights.abs().double())
+        if len(sums) > 1:
             result |= (sums >= 0.5 * sums.sum(1, keepdim=True).clamp(min=1e-300)).any(0)
     return result
 
@@ -59,8 +53,3 @@ def _has_group(rows: RoutedRows) -> Bool[Tensor, " E"]:
 def active_count(rows: RoutedRows) -> int:
     """How many experts a row has that count: the router's k, or 1 where all run and the weights decide."""
     return rows.k if rows.k < rows.experts else 1
-
-
-def chosen_experts(rows: RoutedRows) -> Tensor:
-    """The expert with the largest weight of each row, (T,)."""
-    return rows.weights.argmax(1)

@@ -36,7 +36,7 @@ def blind_gate(gate: Examination) -> Symptom | None:
         return None
     scale = math.log(gate.rows.experts)
     dependence = max(
-        (_dependence(values, scale) for values in (gate.rows.probs, gate.rows.weights)), key=lambda m: m.high
+        (_dependence(shares, scale) for shares in (gate.rows.prob_shares, gate.rows.shares)), key=lambda m: m.high
     )
     if dependence.high >= FLOOR:
         return None
@@ -53,9 +53,7 @@ def blind_gate(gate: Examination) -> Symptom | None:
     )
 
 
-def _dependence(values: Float[Tensor, "T E"], scale: float) -> Mean:
-    shares = values.abs().double()
-    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-300)
-    mean = shares.mean(0)
-    divergence = torch.special.xlogy(shares, shares / mean.clamp(min=1e-300)).sum(1)
+def _dependence(shares: Float[Tensor, "T E"], scale: float) -> Mean:
+    """`InputDependence` with the interval of the other tests."""
+    divergence = torch.special.xlogy(shares, shares / shares.mean(0).clamp(min=1e-300)).sum(1)
     return mean_interval(divergence / scale)

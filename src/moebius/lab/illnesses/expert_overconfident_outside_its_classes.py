@@ -5,7 +5,6 @@ import torch
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
 from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, percent, share_interval
-from moebius.lab.illnesses._use import chosen_experts
 
 CERTAIN = 0.8
 # The share of all rows for which an expert answers with a class that it knows.
@@ -28,7 +27,7 @@ def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | Non
     rows = gate.rows
     if rows.expert_confidence is None or rows.expert_predictions is None or "class" not in rows.groups:
         return None
-    labels, chosen = rows.groups["class"], chosen_experts(rows)
+    labels, chosen = rows.groups["class"], rows.top
     shares: dict[int, tuple[float, float, float]] = {}
     for expert in range(rows.experts):
         index = (chosen == expert).nonzero().flatten()

@@ -6,7 +6,6 @@ from torch import Tensor
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
 from moebius.lab.illnesses._intervals import FEWEST_ROWS, list_experts, mean_interval, percent
-from moebius.lab.illnesses._use import chosen_experts
 
 # The part of a constant's errors that an expert has to avoid.
 FLOOR = 0.1
@@ -19,8 +18,8 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
     """On the rows that an expert gets it is hardly better than the best constant answer for them.
 
     For classes the constant is the most frequent class of these rows, and skill = (score − its share) / (1 − its
-    share); for numbers it is their mean, and skill = 1 − error² / variance. An expert is weak where its skill is shown
-    to be under .1, while the constant itself is not nearly right.
+    share); for numbers it is their mean, and skill = 1 − error² / variance. Experts whose skill
+    seems to be under .1, where the constant itself is not nearly right, are tested together.
 
     Null: the best constant: 0.
 
@@ -29,7 +28,7 @@ def experts_too_weak(gate: Examination) -> Symptom | None:
     errors = _errors(gate)
     if errors is None:
         return None
-    chosen = chosen_experts(gate.rows)
+    chosen = gate.rows.top
     skills: dict[int, Tensor] = {}
     for expert in range(gate.rows.experts):
         rows = (chosen == expert).nonzero().flatten()

@@ -5,7 +5,6 @@ import torch
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._illness import Symptom, illness
 from moebius.lab.illnesses._intervals import FEWEST_ROWS, mean_interval
-from moebius.lab.illnesses._use import chosen_experts
 
 # The part of all rows' loss that swapping the expert of one group of rows has to save.
 FLOOR = 0.03
@@ -27,7 +26,7 @@ def misrouted_rows(gate: Examination) -> Symptom | None:
     rows = gate.rows
     if rows.expert_losses is None or (rows.k < rows.experts - 1 and rows.expert_scores is None) or not gate.decides:
         return None
-    losses, chosen = rows.expert_losses.double(), chosen_experts(rows)
+    losses, chosen = rows.expert_losses.double(), rows.top
     total = float(losses.gather(1, chosen.unsqueeze(1)).abs().mean().clamp(min=1e-12))
     pairs = rows.experts * (rows.experts - 1)
     worst: tuple[float, int, int, float, float] | None = None

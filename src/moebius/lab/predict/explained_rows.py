@@ -9,9 +9,10 @@ import numpy as np
 from moebius.core.row_context import RowContext
 from moebius.lab.predict.answers import Answers, label_values, top_classes
 from moebius.lab.predict.explanation import ExpertView, Explanation, GateView, RunnerUp
-from moebius.lab.predict.gates import GatePlace, GateTable
+from moebius.lab.predict.gates import GateTable
 from moebius.lab.predict.passes import Outcome, Passes
 from moebius.lab.predict.subject import Subject
+from moebius.lab.training.gate_places import GatePlace
 from moebius.tasks.classification import Classification
 from moebius.tasks.multi_label import MultiLabel
 from moebius.tasks.tokens import Tokens

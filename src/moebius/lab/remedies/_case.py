@@ -12,8 +12,8 @@ from torch import nn
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Split
 from moebius.lab.illnesses._illness import Finding
-from moebius.lab.remedies._gate_place import GatePlace
 from moebius.lab.training.call_model import ModelCall
+from moebius.lab.training.gate_places import GatePlace, find_gate
 from moebius.tasks._task import Task
 
 Aim = Literal["loss", "work", "use", "calibration"]
@@ -79,7 +79,7 @@ class Case:
 
     def place(self, model: nn.Module) -> GatePlace:
         """Where the gate stands in the model or in a copy of it."""
-        return GatePlace.find(model, self.gate)
+        return find_gate(model, self.gate)
 
     def call_of(self, model: nn.Module) -> ModelCall:
         """How another model is computed."""

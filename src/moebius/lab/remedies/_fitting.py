@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from moebius.core.stack import Stack
 from moebius.kit.errors import MoebiusError
 from moebius.lab.data.split import Dataset, Split
+from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics.entropy import Entropy
 from moebius.lab.remedies._case import Case, Obstacle, Treatment
 from moebius.lab.training.evaluation import evaluate
 from moebius.lab.training.fit import fit
@@ -107,8 +109,8 @@ def used_experts(case: Case, model: nn.Module) -> float:
 
 def effective_experts(weights: Tensor) -> float:
     """exp(H) of mean weights (T, E), of the rows that reached the gate: E for even use, 1 for a single expert."""
-    mean = weights[~weights.isnan().any(1)].abs().double().mean(0)
-    return float(torch.special.entr(mean / mean.sum().clamp(min=1e-300)).sum().exp())
+    rows = RoutedRows(weights[~weights.isnan().any(1)].float())
+    return float(Entropy.of(rows)["effective_experts"].iloc[0])
 
 
 def best_of(

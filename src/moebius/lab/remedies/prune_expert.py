@@ -1,17 +1,18 @@
 """Prune experts: those that are ignored, and all but one of those that say the same."""
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
+from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.illnesses._intervals import list_experts
-from moebius.lab.illnesses.redundant_experts import CEILING, concordance
+from moebius.lab.illnesses._use import FLOOR, use_shares
+from moebius.lab.illnesses.redundant_experts import redundant_pairs
 from moebius.lab.remedies._case import Case, Obstacle, Treatment, remedy
 from moebius.lab.remedies._fitting import best_of
 from moebius.lab.remedies._gate_fits import gate_fits
 from moebius.lab.remedies._routes import record_routes
 from moebius.storage.editing import drop_expert
-
-# The part of an even share under which an expert is ignored, where no finding names the experts.
-IDLE = 0.05
 
 
 @remedy("work")
@@ -48,21 +49,20 @@ def _superfluous(case: Case) -> list[int]:
     if finding is not None and "ignored" in finding.kind and finding.experts:
         return sorted(finding.experts)
     routes = record_routes(case)
-    shares = routes.weights.abs().double().sum(0)
-    shares = shares / shares.sum().clamp(min=1e-300)
-    dropped = set(_repeated(concordance(routes.outputs), shares)) if len(routes.outputs) else set()
+    shares = use_shares(RoutedRows(routes.weights))
+    pairs = redundant_pairs(routes.outputs) if len(routes.outputs) else {}
+    dropped = set(_repeated(pairs, shares))
     if finding is None:
-        dropped |= set((shares * len(shares) < IDLE).nonzero().flatten().tolist())
-    busiest = int(shares.argmax())
-    return sorted(dropped - {busiest})
+        dropped |= set((shares * len(shares) < FLOOR).nonzero().flatten().tolist())
+    return sorted(dropped - {int(shares.argmax())})
 
 
-def _repeated(agreement: Tensor, shares: Tensor) -> list[int]:
+def _repeated(pairs: Collection[tuple[int, int]], shares: Tensor) -> list[int]:
     """The experts that say what a more used one says."""
     kept: list[int] = []
     repeated = []
     for expert in shares.argsort(descending=True, stable=True).tolist():
-        if any(float(agreement[expert, twin]) > CEILING for twin in kept):
+        if any((min(expert, twin), max(expert, twin)) in pairs for twin in kept):
             repeated.append(expert)
         else:
             kept.append(expert)

@@ -1,7 +1,7 @@
 """Evaluation of the models of S ≥ 1 runs on all splits, at the end of an epoch and of the training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -120,17 +120,22 @@ class Evaluator:
         """What the gates suffer from, by the weights of the final rows."""
         return self.gate_watch.findings(evaluations[self.of_epoch[0]])
 
-    def epoch_entry(self, epoch: int, training_figures: Mapping[str, Any], evaluations: Evaluations) -> dict[str, Any]:
+    def epoch_entry(
+        self,
+        epoch: int,
+        training_figures: Mapping[str, Any],
+        evaluations: Evaluations,
+        findings: Sequence[Finding] = (),
+    ) -> dict[str, Any]:
         """The metrics of an epoch; `training_figures` were measured in its steps."""
         final = evaluations[self.of_epoch[0]]
-        findings = codes_by_gate(self.findings(evaluations))
         return {
             "epoch": epoch,
             "train": training_figures,
             **({"test": self.summary(evaluations["test"])} if "test" in evaluations else {}),
             "gates": {gate: final.gate_summary(gate) for gate in final.gates},
             **({"validation": self.summary(evaluations["validation"])} if "validation" in evaluations else {}),
-            **({"findings": findings} if findings else {}),
+            **({"findings": codes_by_gate(findings)} if findings else {}),
         }
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.diagnostics._rows import NO_GROUP, RoutedRows
 from moebius.lab.illnesses._examination import Examination
 from moebius.lab.illnesses._find import find_illnesses
 from moebius.lab.illnesses._illness import Finding
@@ -46,7 +46,7 @@ class GateWatch:
             reached = ~weights.isnan().any(1)
             groups = {"domain": evaluation.domains[reached]}
             if self.has_classes:
-                groups["class"] = evaluation.labels[reached]
+                groups["class"] = evaluation.labels[reached].clamp(min=NO_GROUP)
             rows = RoutedRows(weights[reached].float(), groups=groups)
             # A mean over the tokens of a row is even, whatever the gate does with each of them.
             decides = gate not in evaluation.averaged

@@ -253,8 +253,9 @@ class Loop:
             except TrainingError as error:
                 self._fail(run, error)
             else:
-                entry = self.evaluator.epoch_entry(epoch, record.training_figures(), evaluations)
-                record.close_epoch(entry, self.engine.models[run], self.rate, self.evaluator.findings(evaluations))
+                findings = self.evaluator.findings(evaluations)
+                entry = self.evaluator.epoch_entry(epoch, record.training_figures(), evaluations, findings)
+                record.close_epoch(entry, self.engine.models[run], self.rate, findings)
         self._save()
         for run in self.active_runs:
             record, model = self.records[run], self.engine.models[run]
