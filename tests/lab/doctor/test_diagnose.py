@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
-from moebius.kit.errors import MoebiusError
+from moebius.kit.errors import ArgumentError, MoebiusError
 from moebius.lab.doctor import diagnose
 
 
@@ -85,3 +85,12 @@ def test_says_what_it_has_found_in_words_tables_and_json(constructed):
 def test_a_model_without_a_mixture_is_refused():
     with pytest.raises(MoebiusError, match="mixture"):
         diagnose(nn.Linear(2, 2), [torch.randn(5, 2)])
+
+
+def test_wrong_numbers_of_rows_are_refused(constructed):
+    world = constructed.World(2, rows=100)
+    model = constructed.mix(world.gate(), world.specialists())
+    with pytest.raises(ArgumentError, match=r"^rows: needs at least 1, got 0"):
+        diagnose(model, world.rows, rows=0)
+    with pytest.raises(ArgumentError, match=r"^mask: needs an entry for each of the 100 rows, got \(7,\)"):
+        diagnose(model, world.rows, mask=torch.ones(7, dtype=torch.bool))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.integrations import Described
+from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.doctor.diagnosis import Diagnosis, Subject
 from moebius.lab.doctor.examination import Examiner
@@ -121,6 +122,11 @@ def diagnose_split(
         rows, seed, mask: as for `diagnose`.
         train: rows that the gate's own architecture is trained on; None to leave it.
     """
+    if rows < 1:
+        raise ArgumentError("rows", "needs at least 1", rows, f"rows={ROWS}")
+    if mask is not None and len(mask) != len(split):
+        rule = f"needs an entry for each of the {len(split)} rows"
+        raise ArgumentError("mask", rule, tuple(mask.shape), "mask=torch.ones(len(x), dtype=torch.bool)")
     device = next((parameter.device for parameter in call.model.parameters()), torch.device("cpu"))
     sample, examined = split, None
     if len(split) > rows:
