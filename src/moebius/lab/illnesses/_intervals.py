@@ -41,6 +41,7 @@ def mean_interval(values: Tensor, comparisons: int = 1) -> Mean:
         comparisons: how many means are looked at to find the most striking one.
 
     Example:
+        >>> import torch
         >>> mean_interval(torch.tensor([1.0, 3.0] * 50)).value
         2.0
     """
