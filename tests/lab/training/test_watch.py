@@ -115,20 +115,22 @@ def test_rates_fall_by_the_verdict_and_no_further_than_least(train):
     plateau = {"patience": 1, "factor": 0.5, "least": 0.1}
     part_rates = {"gate": {"lr": 0.2}, "experts": {"lr": 0.05}}
     loop, trained, _, rates = train({"plateau": plateau}, **RESTLESS, **part_rates)
-    scales = [watch_state(values(trained)[:count], loop.record.watch).scale for count in range(9)]
-    assert min(scales) <= 0.25
-    for scale, rates_found in zip(scales, rates, strict=True):
+    falls = [watch_state(values(trained)[:count], loop.record.watch).falls for count in range(9)]
+    assert max(falls) >= 2
+    for count, rates_found in zip(falls, rates, strict=True):
         # A rate that is below `least` as it is stays as it is.
-        assert rates_found == {"gate": pytest.approx(max(0.2 * scale, 0.1)), "experts": pytest.approx(0.05)}
+        assert rates_found == {"gate": pytest.approx(max(0.2 * 0.5**count, 0.1)), "experts": pytest.approx(0.05)}
     assert {rates_found["gate"] for rates_found in rates} == {0.2, 0.1}
 
 
 def test_rates_fall_from_what_the_schedule_says(train):
-    loop, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.1}}, epochs=5)
+    schedule = {"optimizer": {"kind": "sgd", "lr": {"kind": "linear", "start": 0.4, "end": 0.2, "epochs": 8}}}
+    loop, trained, _, rates = train({"plateau": {"patience": 1, "factor": 0.9}}, **schedule)
     last = 2 / 3  # where the last of three steps begins
+    assert watch_state(values(trained)[:-1], loop.record.watch).falls
     for epoch, rates_found in enumerate(rates):
-        scale = watch_state(values(trained)[:epoch], loop.record.watch).scale
-        expected = loop.settings.lr(epoch + last) * scale
+        falls = watch_state(values(trained)[:epoch], loop.record.watch).falls
+        expected = loop.settings.lr(epoch + last) * 0.9**falls
         assert rates_found == {"all": pytest.approx(expected)}
 
 

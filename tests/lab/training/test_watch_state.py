@@ -23,32 +23,35 @@ WATCHES = st.sampled_from(
     ("values", "watch", "verdict"),
     [
         # No epoch yet, and rules that never come to bear.
-        ([], Watch(patience=1, plateau=Plateau(patience=1)), WatchState(None, 1.0, False)),
-        ([0.5, 0.4, 0.3], Watch(), WatchState(1, 1.0, False)),
+        ([], Watch(patience=1, plateau=Plateau(patience=1)), WatchState(None, 0, False)),
+        ([0.5, 0.4, 0.3], Watch(), WatchState(1, 0, False)),
         # Better is strictly better: an equal epoch is idle, the first of the equals stays the best.
-        ([0.5, 0.7, 0.7], Watch(patience=2), WatchState(2, 1.0, False)),
-        ([0.5, 0.7, 0.7, 0.6], Watch(patience=2), WatchState(2, 1.0, True)),
-        ([0.5, 0.6, 0.4, 0.7, 0.3], Watch(patience=2), WatchState(4, 1.0, False)),
+        ([0.5, 0.7, 0.7], Watch(patience=2), WatchState(2, 0, False)),
+        ([0.5, 0.7, 0.7, 0.6], Watch(patience=2), WatchState(2, 0, True)),
+        ([0.5, 0.6, 0.4, 0.7, 0.3], Watch(patience=2), WatchState(4, 0, False)),
         # A smaller loss is better.
-        ([0.9, 0.5, 0.6], Watch(measure="loss", patience=1), WatchState(2, 1.0, True)),
-        ([0.5, 0.4, 0.3], Watch(measure="loss", patience=1), WatchState(3, 1.0, False)),
+        ([0.9, 0.5, 0.6], Watch(measure="loss", patience=1), WatchState(2, 0, True)),
+        ([0.5, 0.4, 0.3], Watch(measure="loss", patience=1), WatchState(3, 0, False)),
         # Rates fall after `patience` idle epochs and then after as many again; progress does not raise them.
-        ([0.5, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 1.0, False)),
-        ([0.5, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 0.1, False)),
-        ([0.5, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.5, False)),
-        ([0.5, 0.4, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.25, False)),
-        ([0.5, 0.4, 0.4, 0.6, 0.5], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(4, 0.5, False)),
-        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(5, 1.0, False)),
+        ([0.5, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 0, False)),
+        ([0.5, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.1)), WatchState(1, 1, False)),
+        ([0.5, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 1, False)),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 2, False)),
+        ([0.5, 0.4, 0.4, 0.6, 0.5], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(4, 1, False)),
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], Watch(plateau=Plateau(patience=2, factor=0.5)), WatchState(5, 0, False)),
         # A fall of the rates does not put off the end.
-        ([0.5, 0.4, 0.4, 0.4], Watch(patience=3, plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 0.5, True)),
+        ([0.5, 0.4, 0.4, 0.4], Watch(patience=3, plateau=Plateau(patience=2, factor=0.5)), WatchState(1, 1, True)),
         # Nothing is best that is no better than `above`, which itself is not enough.
-        ([0.5, 0.8], Watch(above=0.8), WatchState(None, 1.0, False)),
-        ([0.5, 0.81, 0.6], Watch(above=0.8), WatchState(2, 1.0, False)),
-        ([0.9, 0.5], Watch(measure="loss", above=0.5), WatchState(None, 1.0, False)),
-        ([0.9, 0.4], Watch(measure="loss", above=0.5), WatchState(2, 1.0, False)),
-        ([0.5, 0.6, 0.7], Watch(above=0.8, patience=1), WatchState(None, 1.0, False)),  # it gets better all the time
-        ([0.5, 0.6, 0.6], Watch(above=0.8, patience=1), WatchState(None, 1.0, True)),
-        ([0.5, 0.6, 0.9], Watch(above=0.8, patience=3), WatchState(3, 1.0, False)),
+        ([0.5, 0.8], Watch(above=0.8), WatchState(None, 0, False)),
+        ([0.5, 0.81, 0.6], Watch(above=0.8), WatchState(2, 0, False)),
+        ([0.9, 0.5], Watch(measure="loss", above=0.5), WatchState(None, 0, False)),
+        ([0.9, 0.4], Watch(measure="loss", above=0.5), WatchState(2, 0, False)),
+        ([0.5, 0.6, 0.7], Watch(above=0.8, patience=1), WatchState(None, 0, False)),  # it gets better all the time
+        ([0.5, 0.6, 0.6], Watch(above=0.8, patience=1), WatchState(None, 0, True)),
+        ([0.5, 0.6, 0.9], Watch(above=0.8, patience=3), WatchState(3, 0, False)),
+        # Rates fall while nothing is good enough, even if it gets better all the time.
+        ([0.5, 0.6, 0.7, 0.75], Watch(above=0.8, plateau=Plateau(patience=2)), WatchState(None, 2, False)),
+        ([0.5, 0.81, 0.6, 0.82], Watch(above=0.8, plateau=Plateau(patience=2)), WatchState(4, 0, False)),
     ],
 )
 def test_worked_by_hand(values, watch, verdict):
@@ -57,7 +60,7 @@ def test_worked_by_hand(values, watch, verdict):
 
 def test_no_measure_is_better_than_the_worst_there_is():
     assert watch_state([float("inf")], Watch(measure="loss")).best is None
-    assert watch_state([float("nan"), 0.5, float("nan")], Watch(measure="loss", patience=1)) == WatchState(2, 1.0, True)
+    assert watch_state([float("nan"), 0.5, float("nan")], Watch(measure="loss", patience=1)) == WatchState(2, 0, True)
 
 
 @given(VALUES, WATCHES)
@@ -83,7 +86,7 @@ def test_loss_is_accuracy_turned_around(values, watch):
 def test_what_comes_later_changes_no_verdict_on_what_was(earlier, later, watch):
     before, after = watch_state(earlier, watch), watch_state([*earlier, *later], watch)
     assert watch_state(list(earlier), watch) == before  # of the history alone
-    assert after.scale <= before.scale  # rates never rise again
+    assert after.falls >= before.falls
     if after.best is not None and after.best <= len(earlier):
         assert after.best == before.best
     if before.best is None:
@@ -102,3 +105,12 @@ def test_training_ends_exactly_patience_epochs_after_the_last_better_one(values,
 @given(VALUES, WATCHES)
 def test_restart_is_no_matter_of_the_verdict(values, watch):
     assert watch_state(values, Watch(**{**dict(watch), "restart": not watch.restart})) == watch_state(values, watch)
+
+
+def test_the_rate_that_falls_may_be_one_for_all_parts():
+    own, common = Plateau(patience=4), Plateau(patience=4, start=1e-3, least=2e-4)
+    for rate in (1e-3, 5e-4, 1e-4):
+        assert [own.fallen(rate, falls) for falls in range(3)] == [rate, rate / 2, rate / 4]
+    # As the authors of study 3: the first fall gives every variant 5e-4, whatever it had.
+    assert [common.fallen(1e-4, falls) for falls in range(4)] == [1e-4, 5e-4, 2.5e-4, 2e-4]
+    assert common.fallen(1e-5, 0) == 1e-5  # the least rate raises none

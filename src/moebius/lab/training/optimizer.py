@@ -17,7 +17,7 @@ from moebius.lab.training.mixture_parts import (
     trainable_parts,
 )
 from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
-from moebius.lab.training.settings import Settings
+from moebius.lab.training.settings import Plateau, Settings
 from moebius.schedules import Schedule
 
 Parts = Mapping[str, Sequence[nn.Parameter]]
@@ -138,19 +138,19 @@ class PartSchedule:
             schedule = settings.lr if part is None else part.lr or settings.lr
             self.groups.append((group, schedule, group.get("lr")))
 
-    def apply(self, epoch: float, scale: float = 1.0, least: float | int = 0.0) -> None:
+    def apply(self, epoch: float, plateau: Plateau | None = None, falls: int = 0) -> None:
         """Set the rates, and let the parameters of a part require gradients exactly while the part trains.
 
         Arguments:
             epoch: the moment; 1.5 in the middle of the second epoch.
-            scale: factor of the rates, by which plateaus have lowered them.
-            least: the scale lowers no rate below this value.
+            plateau: how rates fall.
+            falls: how often they have fallen.
         """
         for group, schedule, initial_rate in self.groups:
-            if schedule is None and scale == 1.0:
+            if schedule is None and not falls:
                 continue  # whoever gave the optimizer may change its rates while it trains
             rate = initial_rate if schedule is None else schedule(epoch)
-            group["lr"] = max(rate * scale, min(rate, least))
+            group["lr"] = rate if plateau is None else plateau.fallen(rate, falls)
         for part, parameters in self.trained:
             trains = part.trains(epoch)
             for parameter in parameters:

@@ -39,14 +39,30 @@ class Plateau(Strict):
     """Learning rates that fall when the held-out rows show no progress.
 
     Arguments:
-        patience: the rates fall after this many epochs without a better one, and again after as many more.
+        patience: the rates fall after this many epochs without a better one (of those above `watch.above`, if that is
+            given), and again after as many more.
         factor: what the rates are multiplied with, between 0 and 1.
         least: no rate falls below this, at least 0.
+        start: the rate that falls, the same for all parts, above 0: the first fall gives start · factor, also to a part
+            whose rate was lower. Null lets each part's own rate fall.
     """
 
     patience: AtLeastOne
     factor: float = Field(default=0.5, gt=0, lt=1)
     least: float = Field(default=0.0, ge=0)
+    start: float | None = Field(default=None, gt=0)
+
+    def fallen(self, rate: float, falls: int) -> float:
+        """The rate that is left of a part's own after a number of falls.
+
+        Example:
+            >>> Plateau(patience=4).fallen(1e-3, 2), Plateau(patience=4, start=1e-3).fallen(1e-4, 1)
+            (0.00025, 0.0005)
+        """
+        if not falls:
+            return rate
+        rate = rate if self.start is None else self.start
+        return max(rate * self.factor**falls, min(rate, self.least))
 
 
 class Watch(Strict):

@@ -83,8 +83,8 @@ class Updater:
         """
         assert self.optimizer is not None
         assert self.part_schedule is not None
-        settings, plateau = self.settings, record.watch.plateau
-        self.part_schedule.apply(epoch, record.watch_state.scale, plateau.least if plateau is not None else 0.0)
+        settings = self.settings
+        self.part_schedule.apply(epoch, record.watch.plateau, record.watch_state.falls)
         for parameter in self.leaves:
             parameter.grad = None
         sums: list[dict[str, Tensor]] = []
