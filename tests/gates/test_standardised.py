@@ -68,7 +68,9 @@ def test_it_has_no_parameters_of_its_own_and_is_saved(tmp_path):
     torch.testing.assert_close(mb.load(tmp_path / "mixture.safetensors").eval()(images), moe(images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("keywords", [{}, {"features": 0}, {"channels": 1, "momentum": 0}, {"channels": 1, "momentum": 2}])
+@pytest.mark.parametrize(
+    "keywords", [{}, {"features": 0}, {"channels": 1, "momentum": 0}, {"channels": 1, "momentum": 2}]
+)
 def test_refused(keywords):
     with pytest.raises(ArgumentError):
         Standardised(conv(), **keywords)

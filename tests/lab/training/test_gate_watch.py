@@ -51,7 +51,8 @@ def test_a_training_warns_at_the_first_epoch_and_once(caplog):
     moe = mb.Mixture(gate, [nn.Linear(4, 2) for _ in range(3)], combine=mb.LogMixture())
     with caplog.at_level(logging.WARNING, "moebius"):
         fitted = mb.fit(moe, (x, (x[:, 0] > 0).long()), epochs=3, lr=0.01, progress=False)
-    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    start, record = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert start.getMessage().startswith("saturated gate (gate) before the first step")
     assert record.getMessage().startswith("epoch 1: MB001 collapsed gate (gate): 1 of 3 experts has 100 % of the use")
     assert "Try: train the gate with a loss that balances" in record.getMessage()
     assert [entry.get("findings") for entry in fitted.metrics] == [{"gate": "MB001"}] * 3

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
 from moebius.lab.training.settings import Watch
+from moebius.lab.training.start_check import start_check
 from moebius.lab.training.step_figures import NotFinite
 from moebius.lab.training.updater import Updater
 from moebius.tasks import Classification
@@ -167,7 +168,9 @@ class Loop:
                 return cache.serve_rows(batch.rows + first_row)
 
             step_batches = islice(batches, settings.accumulate)
-            self.updater.update(step_batches, rows, epoch, self.clock, self.active_runs, serve, check)
+            look = nullcontext() if clock.step else start_check(self.engine, self._warn)
+            with look:
+                self.updater.update(step_batches, rows, epoch, self.clock, self.active_runs, serve, check)
             if not self.active_runs:
                 return
             for run in self.active_runs:
@@ -266,6 +269,9 @@ class Loop:
         self.failures[run] = error
         self.active_runs = [number for number in self.active_runs if number != run]
         self.on_failure(run, error)
+
+    def _warn(self, run: int, text: str) -> None:
+        self.records[run].notify("warning", text=text)
 
     def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
         for run in self.active_runs:
