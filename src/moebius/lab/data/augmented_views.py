@@ -1,6 +1,7 @@
 """A fixed set of augmented copies of a split, so that outputs of frozen experts can be computed once and kept."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ def make_augmented_views(
                 chunk = images[first : first + CHUNK]
                 start = view * rows + first
                 views[start : start + len(chunk)] = _augment(chunk, augmentations)
-    return Split(views.to(split.images.device), split.labels.repeat(count), split.domains.repeat(count))
+    columns = {"labels": split.labels.repeat(count), "domains": split.domains.repeat(count)}
+    return replace(split, images=views.to(split.images.device), **columns)
 
 
 def _augment(images: Tensor, augmentations: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:

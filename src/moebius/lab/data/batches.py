@@ -1,6 +1,6 @@
 """Batches cut from the tensors of a split."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
+from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.nested import map_nested
+from moebius.lab.data.scale import UNIT, PixelScale
 from moebius.lab.data.split import Split
 
 
@@ -19,8 +21,8 @@ class Batch:
     """Some rows of a split.
 
     Arguments:
-        x: inputs of the model: (T, channels, size, size), float32 in [0, 1]; for a split of other rows, these rows, of
-            any shape, or a tuple or mapping of them.
+        x: inputs of the model: (T, channels, size, size), float32 on the split's scale, which is [0, 1] unless another
+            was chosen; for a split of other rows, these rows, of any shape, or a tuple or mapping of them.
         labels: (T,), class of each row, 0 … C−1, or the targets of another task.
         domains: (T,), index of the set that each row comes from.
         rows: (T,), position of each row in its split.
@@ -56,6 +58,7 @@ class Batches:
             nothing.
         device: device of the batches; None = the split's.
         channels_last: give images the channels-last memory format, in which convolutions are faster.
+        augmentations: functions of images in [0, 1], applied to each batch as it is made, before the split's scale.
 
     Raises:
         ArgumentError: a number outside its range.
@@ -77,6 +80,7 @@ class Batches:
         start: int = 0,
         device: torch.device | str | None = None,
         channels_last: bool = False,
+        augmentations: Sequence[Callable[[Tensor], Tensor]] = (),
     ):
         total = _count_batches(split, batch_size)
         self.seeds = [seed] if isinstance(seed, int) else list(seed)
@@ -87,7 +91,7 @@ class Batches:
             raise ArgumentError("start", f"must be 0 … {total}, the number of batches", start, "start: 0")
         self.split, self.batch_size, self.start = split, batch_size, start
         self.epoch = epoch
-        self.device, self.channels_last = device, channels_last
+        self.device, self.channels_last, self.augmentations = device, channels_last, augmentations
         self._count = total - start
 
     def __len__(self) -> int:
@@ -106,7 +110,8 @@ class Batches:
             place = slice(first, first + self.batch_size)
             labels, domains, rows = map_nested(columns, lambda column, place=place: column[:, place].flatten(0, 1))
             images = map_nested(self.split.images, lambda column, rows=rows: column.index_select(0, rows))
-            yield _make_batch(images, labels, domains, rows, self.device, self.channels_last)
+            piece = Split(images, labels, domains, self.split.scale)
+            yield _make_batch(piece, rows, self.device, self.channels_last, self.augmentations)
 
 
 def ordered_batches(
@@ -125,34 +130,36 @@ def ordered_batches(
     intervals = (slice(first, first + batch_size) for first in range(0, len(split), batch_size))
     pieces = (split.take(interval) for interval in intervals)
     counted = zip(pieces, rows.split(batch_size), strict=True)
-    return (
-        _make_batch(piece.images, piece.labels, piece.domains, numbers, device, channels_last)
-        for piece, numbers in counted
-    )
+    return (_make_batch(piece, numbers, device, channels_last) for piece, numbers in counted)
 
 
-def scale_pixels(images: Shaped[Tensor, "T ..."], channels_last: bool = False) -> Shaped[Tensor, "T ..."]:
-    """Scale uint8 pixels 0 … 255 to float32 in [0, 1]: x / 255. Tensors of another dtype keep their values."""
+def scale_pixels(
+    images: Shaped[Tensor, "T ..."], channels_last: bool = False, scale: PixelScale = UNIT
+) -> Shaped[Tensor, "T ..."]:
+    """Scale uint8 pixels 0 … 255 to float32: x / 255, then `scale`. Tensors of another dtype keep their values."""
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
     if images.dtype != torch.uint8:
         return images.contiguous(memory_format=layout)
-    return images.to(torch.float32, memory_format=layout).div_(255)
+    return scale(images.to(torch.float32, memory_format=layout).div_(255))
 
 
 def _make_batch(
-    images: Any,
-    labels: Any,
-    domains: Tensor,
-    rows: Tensor,
+    rows: Split,
+    numbers: Tensor,
     device: torch.device | str | None,
     channels_last: bool,
+    augmentations: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> Batch:
-    """Move the tensors to `device`, then scale the images."""
+    """Move the tensors to `device`; then images become numbers in [0, 1], are augmented, and get their scale."""
+    columns = (rows.images, rows.labels, rows.domains, numbers)
     if device is not None:
         # uint8 pixels are moved and scaled on the device: a quarter of the bytes of float32.
-        tensors = (images, labels, domains, rows)
-        images, labels, domains, rows = map_nested(tensors, lambda tensor: tensor.to(device, non_blocking=True))
-    return Batch(map_nested(images, lambda tensor: scale_pixels(tensor, channels_last)), labels, domains, rows)
+        columns = map_nested(columns, lambda tensor: tensor.to(device, non_blocking=True))
+    images, *others = columns
+    x = map_nested(images, lambda tensor: scale_pixels(tensor, channels_last))
+    x = apply_augmentations(x, augmentations) if augmentations else x
+    are_pixels = isinstance(images, Tensor) and images.dtype == torch.uint8
+    return Batch(rows.scale(x) if are_pixels else x, *others)
 
 
 def _count_batches(split: Split, batch_size: int) -> int:

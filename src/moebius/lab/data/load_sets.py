@@ -27,13 +27,14 @@ def load_sets(
     classes: Sequence[str | int] | None = None,
     data_dir: Path | str | None = None,
     cache_dir: Path | str | None = None,
+    scale: str = "unit",
 ) -> Dataset:
     """Load sets of images and combine them; a set is decoded the first time and read from the cache afterwards.
 
     The labels of set d are offset by the number of classes of the sets before it, and its rows have domain d. With
     several sets, the name of a class begins with the name of its set ("mnist 3", "cifar10 cat").
 
-    A table stands alone, and has no `size` and no `color`: see `moebius.lab.data.tables.load_table`.
+    A table stands alone, and has no `size`, no `color` and no `scale`: see `moebius.lab.data.tables.load_table`.
 
     Arguments:
         sources: one or more sets; each becomes a domain.
@@ -48,6 +49,7 @@ def load_sets(
         classes: names or positions of the combined classes to keep; labels become positions in this list. None = all.
         data_dir: folder with files in the hub's layout; None = download.
         cache_dir: folder of decoded images; None = `$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`.
+        scale: of the pixels that models get: unit, raw, standardised or signed, as `PixelScale` says.
 
     Raises:
         ArgumentError: a number out of its range, an unknown class, or the same set twice.
@@ -68,7 +70,8 @@ def load_sets(
         if len(sources) > 1:
             names = [source.name for source in sources]
             raise ArgumentError("sets", "must be one set where it is a table", names, "one recipe for each set")
-        return load_table(sources[0], train_rows, test_rows, validation_rows, validation, classes, data_dir)
+        table = load_table(sources[0], train_rows, test_rows, validation_rows, validation, classes, data_dir)
+        return table.with_scale(scale)
     if size < 1:
         raise ArgumentError("size", "must be at least 1 pixel", size, "size: 32")
     count_channels(color)
@@ -103,7 +106,8 @@ def load_sets(
         test = test.take(draw_order(len(test))[:test_rows].sort().values)
     choice = (names, domains, size, color, train_rows, test_rows, validation_rows)
     content = repr(([decoded.digest for decoded in sets], choice)).encode()
-    return Dataset(train, held_out, test, names, domains, hashlib.sha256(content).hexdigest())
+    data = Dataset(train, held_out, test, names, domains, hashlib.sha256(content).hexdigest())
+    return data.with_scale(scale)
 
 
 def _combine_sets(sets: list[Decoded], split: str) -> Split:

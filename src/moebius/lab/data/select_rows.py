@@ -109,5 +109,5 @@ def _keep_rows(name: str, split: Split, relabel: Tensor | None, sets: Tensor | N
     rows = is_kept.nonzero().squeeze(1)
     if not len(rows):
         raise ArgumentError("classes", f"must leave {name} rows", 0, "add classes, sets, or rows of the data")
-    relabelled = Split(split.images, labels, split.domains)
+    relabelled = replace(split, labels=labels)
     return relabelled if len(rows) == len(split) else relabelled.take(rows)

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from moebius.lab.data.nested import map_nested
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data.nested import map_nested, tensors_of
+from moebius.lab.data.scale import UNIT, PixelScale, check_scale
 
 if TYPE_CHECKING:
     from moebius.lab.data.tables.columns import TableColumns
@@ -20,10 +22,11 @@ class Split:
     """The rows of one split: row t is image `images[t]` of class `labels[t]` from set `domains[t]`.
 
     Arguments:
-        images: (T, channels, size, size), uint8, 0 … 255; or rows of any shape as other numbers, which the model
-            receives unscaled; or a tuple or mapping of such tensors.
+        images: (T, channels, size, size), uint8, 0 … 255, which batches scale; or rows of any shape as other numbers,
+            which the model receives unscaled; or a tuple or mapping of such tensors.
         labels: (T,), class of each row, 0 … C−1; or the targets of another task, one tensor or several by name.
         domains: (T,), index of the set that each row comes from.
+        scale: of uint8 pixels.
 
     Example:
         >>> import torch
@@ -35,6 +38,7 @@ class Split:
     images: Any
     labels: Any
     domains: Int64[Tensor, "T"]
+    scale: PixelScale = UNIT
 
     def __len__(self) -> int:
         return len(self.domains)
@@ -53,7 +57,8 @@ class Split:
         return self.domains.device
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Split":
-        return Split(map_nested(self.images, function), map_nested(self.labels, function), function(self.domains))
+        columns = (map_nested(self.images, function), map_nested(self.labels, function), function(self.domains))
+        return Split(*columns, self.scale)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,48 @@ class Dataset:
         splits = {
             id(split): split.to(device) for split in (self.train, self.validation, self.test) if split is not None
         }
+        return self._with_splits(splits)
+
+    @property
+    def scale(self) -> PixelScale:
+        """The scale of uint8 pixels."""
+        return self.train.scale
+
+    def with_scale(self, scale: str | PixelScale) -> "Dataset":
+        """The same rows, whose pixels models get on another scale; the fingerprint, which is of the rows, stays.
+
+        Arguments:
+            scale: unit, raw, signed, standardised (by mean and deviation of the training rows), or a finished scale.
+
+        Raises:
+            ArgumentError: there is no such scale, or the rows are no images of uint8 pixels.
+
+        Example:
+            >>> import torch
+            >>> zeros = torch.zeros(3, dtype=torch.int64)
+            >>> split = Split(torch.zeros((3, 1, 8, 8), dtype=torch.uint8), zeros, zeros)
+            >>> Dataset(split, None, split, ("a",), ("set",), "").with_scale("raw").test.scale.kind
+            'raw'
+        """
+        if not isinstance(scale, PixelScale):
+            check_scale(scale)
+        kind = scale.kind if isinstance(scale, PixelScale) else scale
+        if scale in (self.scale, self.scale.kind):
+            return self
+        dtypes = [tensor.dtype for tensor in tensors_of(self.train.images)]
+        if kind != "unit" and not (isinstance(self.train.images, Tensor) and dtypes == [torch.uint8]):
+            rule = "is of images of uint8 pixels, one tensor, and these rows are other numbers"
+            raise ArgumentError("scale", rule, kind, "scale: unit")
+        scale = scale if isinstance(scale, PixelScale) else PixelScale.measure(scale, self.train.images)
+        splits = {
+            id(split): replace(split, scale=scale)
+            for split in (self.train, self.validation, self.test)
+            if split is not None
+        }
+        return self._with_splits(splits)
+
+    def _with_splits(self, splits: Mapping[int, Split]) -> "Dataset":
+        """The data with other splits, by the identity of those that they replace; one that stands for two is one."""
         validation = None if self.validation is None else splits[id(self.validation)]
         return replace(self, train=splits[id(self.train)], validation=validation, test=splits[id(self.test)])
 

@@ -1,6 +1,7 @@
 """Selection of classes, by their names or positions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -38,7 +39,7 @@ def keep_classes(
             if not (kept.domains == number).any():
                 fix = f"add a class of {domain} to classes, or remove the set {domain}"
                 raise ArgumentError("classes", f"must leave rows of {domain}", list(classes), fix)
-        splits.append(Split(kept.images, labels[rows], kept.domains))
+        splits.append(replace(kept, labels=labels[rows]))
     return tuple(names[position] for position in positions), splits[0], splits[1]
 
 

@@ -130,7 +130,7 @@ def _as_numbers(labels: Any, task: Task) -> Tensor:
 
 def _map_labels(data: Dataset, change: Any) -> Dataset:
     def changed(split: Split) -> Split:
-        return Split(split.images, change(split.labels), split.domains)
+        return replace(split, labels=change(split.labels))
 
     validation = None if data.validation is None else changed(data.validation)
     return replace(data, train=changed(data.train), validation=validation, test=changed(data.test))

@@ -1,6 +1,6 @@
 """Predictions of a finished run for image files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from moebius.kit.errors import StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
+from moebius.lab.data.scale import PixelScale
 from moebius.lab.predict.forward import context_of_domain, run_rows
 from moebius.storage.header import read_header
 from moebius.storage.load import load
@@ -47,7 +48,8 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
 
     Returns:
         The model in evaluation mode, and the `task`, `classes`, `domains`, `facts` and `precision` of its training; for
-        a table also `columns`, the values of `TableColumns`.
+        a table also `columns`, the values of `TableColumns`; for pixels on another scale than [0, 1] also `scale`, the
+        values of `moebius.lab.data.PixelScale`.
 
     Raises:
         StudyError: the folder holds no finished run.
@@ -86,7 +88,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     if not isinstance(task, Classification):
         rule = f"{run}: learned {data['task']['kind']}, and only a class of each image is printed here"
         raise StudyError(rule, f"model, data = load_run(Path({str(run)!r})); model(images)")
-    x = read_pictures(images, facts)
+    x = read_pictures(images, data)
     outputs, log = run_rows(model, x, context_of_domain(model, domain, domains, len(x)), data["precision"])
     probabilities = task.probabilities(outputs.float())
     outermost = next(path for path, _ in model.named_modules() if path in log)
@@ -101,7 +103,14 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     return predictions
 
 
-def read_pictures(images: Sequence[Path], facts: dict[str, Any]) -> Float[Tensor, "T channels size size"]:
-    """Picture files in the colour and the size of a run's data, as its model takes them."""
+def read_pictures(images: Sequence[Path], data: Mapping[str, Any]) -> Float[Tensor, "T channels size size"]:
+    """Picture files in the colour, the size and the scale of a run's data, as its model takes them.
+
+    Arguments:
+        images: paths.
+        data: `load_run`'s description of the run.
+    """
+    facts = data["facts"]
     color = "grey" if facts["channels"] == 1 else "rgb"
-    return scale_pixels(torch.stack([read_image(Path(path), facts["size"], color) for path in images]))
+    pixels = torch.stack([read_image(Path(path), facts["size"], color) for path in images])
+    return scale_pixels(pixels, scale=PixelScale.from_values(data.get("scale")))

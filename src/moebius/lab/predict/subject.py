@@ -1,7 +1,7 @@
 """What is asked: a run's folder, a fitted model, or any model with mixtures inside; and the rows it is asked about."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested, tensors_of
+from moebius.lab.data.scale import UNIT, PixelScale
 from moebius.lab.data.subset import find_position
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
 from moebius.lab.predict.forward import context_of_domain
@@ -42,6 +43,7 @@ class Subject:
         domains: names of the domains.
         header: `load_run`'s description of a run; empty for other models.
         run: the run's folder.
+        scale: of uint8 pixels.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Subject:
     domains: tuple[str, ...] = ()
     header: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
+    scale: PixelScale = UNIT
 
     @classmethod
     def of(cls, asked: Any, task: TaskLike | None = None, classes: Sequence[str] | None = None) -> "Subject":
@@ -73,7 +76,8 @@ class Subject:
             names = classes or data.classes
             targets = (TargetColumn("class", tuple(map(str, names))),) if names else None
             learned = as_task(task) if task is not None else fitted_task
-            return cls(asked.model.eval(), learned.for_model(asked.model), targets, asked.origin.precision)
+            subject = cls(asked.model.eval(), learned.for_model(asked.model), targets, asked.origin.precision)
+            return replace(subject, scale=data.scale)
         if not isinstance(asked, nn.Module):
             rule = "needs a run's folder, the result of mb.fit, or a model"
             raise ArgumentError("model", rule, type(asked).__name__, "explain(model, x)")
@@ -98,7 +102,8 @@ class Subject:
             targets = (TargetColumn("class", tuple(data["classes"])),) if data["classes"] else None
         alone = read_json(run / "result.json").get("experts_alone") or ()
         names = {path: expert["name"] for expert in alone if expert["name"] for path in expert["paths"]}
-        return cls(model, task, targets, data["precision"], names, tuple(data["domains"]), data, run)
+        scale = PixelScale.from_values(data.get("scale"))
+        return cls(model, task, targets, data["precision"], names, tuple(data["domains"]), data, run, scale)
 
     def read(self, x: Any, domain: str | Tensor | None = None) -> tuple[Any, RowContext, list[str]]:
         """Rows as the model takes them, their context, and a name for each.
@@ -124,10 +129,11 @@ class Subject:
                 rule = f"{self.run}: was trained on a table, and not on images"
                 raise StudyError(rule, f"moebius predict {self.run} ROWS.csv")
             names = [str(path) for path in x]
-            rows = read_pictures([Path(path) for path in x], dict(self.header["facts"])) if names else torch.zeros(0)
+            rows = read_pictures([Path(path) for path in x], self.header) if names else torch.zeros(0)
             context = context_of_domain(self.model, text, self.domains, len(names))
         else:
-            rows = map_nested(torch.as_tensor(x) if isinstance(x, np.ndarray) else x, scale_pixels)
+            tensors = torch.as_tensor(x) if isinstance(x, np.ndarray) else x
+            rows = map_nested(tensors, lambda pixels: scale_pixels(pixels, scale=self.scale))
             names = [str(row) for row in range(len(next(tensors_of(rows))))]
             context = current_context()
             if not isinstance(domain, Tensor) and self.domains:

@@ -9,6 +9,7 @@ from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_pro
 from moebius.lab.checks.wording import validate
 from moebius.lab.data.tables.table import TableSource
 from moebius.lab.model.resolve import list_stage_names
+from moebius.lab.recipe.data_scale import check_table_scale, check_variant_scale
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
@@ -46,7 +47,7 @@ def check_recipe(
     variants = []
     for name, changes in inner_mapping(raw, "variants").items():
         if isinstance(changes, Mapping):
-            shared = (inner_mapping(raw, "model"), training)
+            shared = (inner_mapping(raw, "model"), training, inner_mapping(raw, "data"))
             variant, variant_problems = _check_variant(name, *shared, changes, facts, stages, wrong_stages)
             problems += variant_problems
             variants += [variant] if variant else []
@@ -111,12 +112,13 @@ def _check_variant(
     name: str,
     model: Mapping[str, Any],
     training: Mapping[str, Any],
+    data: Mapping[str, Any],
     changes: Mapping[str, Any],
     facts: dict[str, Any] | None,
     stages: Sequence[Stage],
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
-    model_changes = {key: value for key, value in changes.items() if key != "training"}
+    model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
     if ("layers" in model) != ("layers" in model_changes) and model_changes:
         model = {}  # layers take the place of a mixture, and a mixture that of layers
     spec = with_defaults(merge(dict(model), model_changes))
@@ -134,6 +136,11 @@ def _check_variant(
             model_problems += check_execution(spec, facts, precision, specs)
     problems = [_place_problem(problem, name, "model", dict(model), model_changes) for problem in model_problems]
 
+    scale, scale_problems = check_variant_scale(name, changes, data, list(used_stages))
+    if not scale_problems and has_table(data) and "data" in changes:
+        scale_problems = check_table_scale({"scale": scale}, ("variants", name, "data"))
+    problems += scale_problems
+
     training_changes = changes.get("training") or {}
     if not isinstance(training_changes, Mapping):
         place = ("variants", name, "training")
@@ -145,7 +152,7 @@ def _check_variant(
     training_problems += check_loss_needs(merged.get("losses"), spec)
     placed = (base, dict(training_changes))
     problems += [_place_problem(problem, name, "training", *placed) for problem in training_problems]
-    return (Variant(name, spec, settings) if settings is not None else None), problems
+    return (Variant(name, spec, settings, scale) if settings is not None else None), problems
 
 
 def _place_problem(problem: Problem, variant: str, part: str, base: dict[str, Any], changes: dict[str, Any]) -> Problem:
@@ -169,8 +176,10 @@ def _check_sets(data: Mapping[str, Any]) -> list[Problem]:
     for place, source in enumerate(sets if isinstance(sets, list) else ()):
         if isinstance(source, Mapping):
             problems += check_component("data.sources", source, ("data", "sets", place), construct=True)
-    if has_table(data) and isinstance(sets, list) and len(sets) > 1:
-        problems.append(Problem(("data", "sets"), "needs a single set where it is a table", sets))
+    if has_table(data):
+        problems += check_table_scale(data)
+        if isinstance(sets, list) and len(sets) > 1:
+            problems.append(Problem(("data", "sets"), "needs a single set where it is a table", sets))
     train_rows, held_out_rows = data.get("train_rows"), data.get("validation_rows")
     if isinstance(train_rows, int) and isinstance(held_out_rows, int) and held_out_rows >= train_rows:
         rule = f"needs fewer rows than train_rows ({train_rows}), of which they are held out"

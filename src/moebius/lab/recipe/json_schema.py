@@ -71,7 +71,9 @@ def recipe_schema() -> Schema:
 
 def _model_schemas() -> tuple[Schema, dict[str, Schema]]:
     """The schema of the file, and those of the mappings inside by the names of their models."""
-    _, generated = models_json_schema([(schema.RecipeFile, "validation"), (schema.StageFile, "validation")])
+    _, generated = models_json_schema(
+        [(model, "validation") for model in (schema.RecipeFile, schema.StageFile, schema.DataChange)]
+    )
     definitions = {name: _filled(value) for name, value in generated["$defs"].items()}
     # Kinds take their places.
     for model in (GateLoss, OptimizerChoice):
@@ -160,7 +162,12 @@ def _mixture_definitions() -> dict[str, Schema]:
     gates = [*room_schema("gates")["oneOf"], named_schema("stage", text, stage, ["stage"])]
     experts = room_schema("experts", {"count": count})["oneOf"]
     changes = {name: _changed(part) for name, part in parts.items()}
-    variant = {**changes, **layers, "training": reference_to("Settings-change")}
+    variant = {
+        **changes,
+        **layers,
+        "data": reference_to(schema.DataChange.__name__),
+        "training": reference_to("Settings-change"),
+    }
     return {
         "gate": {"oneOf": gates},
         "expert": {"oneOf": [*experts, nested, named_schema("stage", text, {**stage, "count": single}, ["stage"])]},

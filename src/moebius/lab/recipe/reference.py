@@ -35,6 +35,7 @@ one that names another `kind` replaces. `moebius run` reads presets and `KEY=VAL
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", schema.RecipeFile),
     ("data", schema.DataSpec),
+    ("variants.NAME.data", schema.DataChange),
     ("training", Settings),
     ("training.optimizer", OptimizerChoice),
     ("training.gate and training.experts", Part),
@@ -64,7 +65,7 @@ PLACES = {
     "mixture-or-null": "a mixture or null",
     "network-change": "an expert",
     "Settings-change": "a mapping",
-    "variant": "a mixture with `training`",
+    "variant": "a mixture with `training` and `data`",
     "StageFile": "a mapping",
     "preset": "dotted keys and their values",
 }

@@ -30,8 +30,9 @@ def form_cohorts(
 ) -> tuple[list[Job], dict[str, str]]:
     """The cohorts of these runs, longest first; and variant → why its runs train alone.
 
-    Runs form a cohort whose models are described alike, and whose training differs in gate losses, the weight of the
-    cross-entropy and the seed alone. Size and number of cohorts depend on shapes and never on measured time.
+    Runs form a cohort whose models are described alike, whose pixels have one scale, and whose training differs in gate
+    losses, the weight of the cross-entropy and the seed alone. Size and number of cohorts depend on shapes and
+    never on measured time.
 
     Arguments:
         runs: variants at seeds, none of them begun.
@@ -81,13 +82,13 @@ def _group_by_model(runs: Sequence[RunSpec]) -> list[Job]:
         training = {name: value for name, value in run.training.items() if name not in ("losses", "cross_entropy")}
         losses = Settings.model_validate(run.training).losses
         compares = any(loss_needs(loss.function).expert_losses for loss in losses)
-        key = run.name if run.stages else json.dumps([run.model, training, compares], sort_keys=True)
+        key = run.name if run.stages else json.dumps([run.model, training, compares, run.scale], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return [tuple(group) for group in groups.values()]
 
 
 def _describe_model(run: RunSpec) -> str:
-    return json.dumps(run.model, sort_keys=True)
+    return json.dumps([run.model, run.scale], sort_keys=True)
 
 
 def _group_obstacle(
@@ -101,7 +102,8 @@ def _group_obstacle(
         return "is no single mixture"
     description = _describe_model(first)
     if description not in trials:
-        trials[description] = CohortTrial(lambda: cast(Mixture, build_model(first.model, data.facts)), data)
+        rows = data.with_scale(first.scale)
+        trials[description] = CohortTrial(lambda: cast(Mixture, build_model(first.model, data.facts)), rows)
     if len(group) == 1:
         return "is the only run with its model"
     trial, settings = trials[description], Settings.model_validate(first.training)

@@ -36,29 +36,31 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     threads_before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        batch = _test_batch(data, plan.device)
         runs = [run for run in plan.runs if run.seed == 0]
+        batches = {run.scale: _test_batch(data.with_scale(run.scale), plan.device) for run in runs}
         models = [(run, _load(run, plan.device)) for run in runs]
         cases = [(run, model, mode) for run, model in models for mode in _modes(model)]
 
-        def measure(case: tuple[RunSpec, nn.Module, str], call: Callable[[nn.Module], float]) -> float:
+        def measure(case: tuple[RunSpec, nn.Module, str], call: Callable[[nn.Module, Batch], float]) -> float:
             run, model, mode = case
             cut = cut_to_one_expert(model) if mode == "one_expert" else nullcontext()
             with torch.inference_mode(), cut, autocast(run.training["precision"], plan.device):
-                return call(model)
+                return call(model, batches[run.scale])
 
-        context = {"domain": batch.domains}
-        counts = [measure(case, lambda model: count_multiply_adds(model, batch.x, context)) for case in cases]
+        def count(model: nn.Module, batch: Batch) -> float:
+            return count_multiply_adds(model, batch.x, {"domain": batch.domains})
+
+        counts = [measure(case, count) for case in cases]
         times: list[list[float]] = [[] for _ in cases]
         for _ in range(ROUNDS + 1):
             for seconds, case in zip(times, cases, strict=True):
-                seconds.append(measure(case, lambda model: _time_call(model, batch)))
+                seconds.append(measure(case, _time_call))
     finally:
         torch.set_num_threads(threads_before)
     costs: dict[str, dict[str, dict[str, float]]] = {}
-    for (run, _, mode), seconds, count in zip(cases, times, counts, strict=True):
-        microseconds = statistics.median(seconds[1:]) / len(batch.x) * 1e6  # the first round warms up
-        costs.setdefault(run.variant, {})[mode] = {"multiply_adds": count, "microseconds": microseconds}
+    for (run, _, mode), seconds, multiply_adds in zip(cases, times, counts, strict=True):
+        microseconds = statistics.median(seconds[1:]) / len(batches[run.scale].x) * 1e6  # the first round warms up
+        costs.setdefault(run.variant, {})[mode] = {"multiply_adds": multiply_adds, "microseconds": microseconds}
     return costs
 
 

@@ -86,7 +86,7 @@ def _train_job(
         if number in unfinished:
             remove_error(run)
             _check_stages(run)
-    data = load()
+    data = load().with_scale(first.scale)
     rows = data if first.rows is None else select_rows(data, **first.rows)
     stages = [_stage_networks(run) for run in job]
 

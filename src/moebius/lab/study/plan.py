@@ -220,9 +220,10 @@ def _list_runs(
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
-                runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, task=recipe.task))
+                about = {"task": recipe.task, "scale": part.scale}
+                runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, **about))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]
-                about = (part.rows, specs[part.name]["labels"])
-                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about, recipe.task))
+                about = (part.rows, specs[part.name]["labels"], recipe.task, recipe.data.scale)
+                stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about))
     return stages, runs

@@ -78,6 +78,8 @@ def _write_model(run: RunSpec, data: Dataset, trained: Trained) -> None:
         "facts": data.facts,
         "precision": precision,
     }
+    if data.scale.kind != "unit":
+        about["scale"] = data.scale.to_values()
     if data.columns is not None:
         about["columns"] = data.columns.to_values()
     save(trained.model, run.folder, resolve(run.model, data.facts, run.stages, run.labels), about)

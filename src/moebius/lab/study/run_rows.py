@@ -12,9 +12,11 @@ from torch import Tensor
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested
+from moebius.lab.data.scale import PixelScale
 from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.study.job_spec import JobSpec
+from moebius.storage.header import read_header
 
 _ROW = re.compile(r"(\w+):(\d+)")
 
@@ -37,7 +39,7 @@ class RunRows:
 
 
 def load_run_data(run: Path, data_dir: Path | None = None) -> Dataset:
-    """The data of a run, as its study has planned them; a stage's are the rows that it selects.
+    """The data of a run, as its study has planned them, on its scale; a stage's are the rows that it selects.
 
     Arguments:
         run: folder of the run, OUT/VARIANT/seed-N.
@@ -55,6 +57,7 @@ def load_run_data(run: Path, data_dir: Path | None = None) -> Dataset:
     job = JobSpec.read(path.parent)
     # The device is that of the training; here nothing is trained.
     data = replace(job, device="cpu", data_dir=data_dir or job.data_dir).load_data()
+    data = data.with_scale(PixelScale.from_values(read_header(run)["data"].get("scale")))
     rows = next((each.rows for each in job.runs if each.folder.absolute() == run.absolute()), None)
     return data if rows is None else select_rows(data, **rows)
 
@@ -86,7 +89,7 @@ def take_run_rows(data: Dataset, rows: Sequence[str]) -> RunRows:
             return {name: join([each[name] for each in values]) for name in first}
         return tuple(join(list(parts)) for parts in zip(*values, strict=True))
 
-    x = map_nested(join([split.images for split in taken]), scale_pixels)
+    x = map_nested(join([split.images for split in taken]), lambda images: scale_pixels(images, scale=data.scale))
     labels = join([split.labels for split in taken])
     return RunRows(x, labels, torch.cat([split.domains for split in taken]), list(rows))
 

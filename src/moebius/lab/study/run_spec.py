@@ -26,6 +26,7 @@ class RunSpec:
         rows: for a stage, the arguments of `moebius.lab.data.select_rows.select_rows`; None for a variant.
         labels: for a stage, the classes that its labels count, as for `moebius.lab.model.resolve.resolve`.
         task: what is learned: the kind and keywords of a task.
+        scale: of the pixels that the model gets.
     """
 
     variant: str
@@ -39,6 +40,7 @@ class RunSpec:
     rows: Mapping[str, Any] | None = None
     labels: Sequence[int] | None = None
     task: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_TASK))
+    scale: str = "unit"
 
     @property
     def name(self) -> str:

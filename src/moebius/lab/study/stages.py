@@ -49,8 +49,9 @@ def plan_stages(
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
         used_hashes = {name: hashes[name] for name in list_stage_names(stage.model)}
         parts = [VERSION, rows.fingerprint, stage.name, dict(stage.model), training, used_hashes]
+        # What is as it always was adds nothing: a stage from before there was a choice keeps its hash.
         parts += [] if recipe.task == DEFAULT_TASK else [recipe.task]
-        # Without plugins nothing is added: a stage from before there were plugins keeps its hash.
+        parts += [] if recipe.data.scale == "unit" else [{"scale": recipe.data.scale}]
         hashes[stage.name] = digest([*parts, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes
 

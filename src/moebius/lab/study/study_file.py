@@ -58,6 +58,7 @@ def settled_hashes(
                 variant.training.model_dump(mode="json", exclude=UNSETTLED),
                 {name: stage_hashes[name] for name in list_stage_names(variant.model)},
                 *([] if recipe.task == DEFAULT_TASK else [recipe.task]),
+                *([] if variant.scale == "unit" else [{"scale": variant.scale}]),
             ]
         )
         for variant in recipe.variants

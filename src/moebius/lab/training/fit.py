@@ -39,6 +39,7 @@ def fit(
     test: Any = None,
     inputs: Names | None = None,
     target: Names | None = None,
+    scale: str = "unit",
     metrics: Mapping[str, Metric] | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
@@ -67,7 +68,7 @@ def fit(
         data: inputs (T, …) and targets, such as labels (T,) 0 … C−1: a pair of tensors, arrays or DataFrames; a
             DataFrame, a Hugging Face data set or a mapping of columns, with `target`; a `DataLoader`, a torch data set
             or another iterable of batches, which is read into memory; or a `moebius.lab.data` set. uint8 images are
-            scaled to [0, 1].
+            scaled as `scale` says.
         trains: "gate" (gates and routers of all mixtures inside; all else stays as it is, in eval), "experts" (all but
             gates and routers: also layers around the mixtures), "both", "alternate" (gates in the first epoch, the
             rest in the second, and so on), or "gate_first" (gates alone for the first half, then both). Parameters that
@@ -80,6 +81,9 @@ def fit(
         inputs, target: names of columns, for data that have some: one, several, or a mapping of own names to one or
             several. A mixture takes `inputs={"gate": "meta", "experts": "image"}`; inputs by other names go to the gate
             and to the experts whose forward has a parameter of the name.
+        scale: the numbers that the model gets for uint8 pixels 0 … 255: "unit" for [0, 1], "raw" for 0 … 255, "signed"
+            for [−1, 1], or "standardised", by mean and deviation of each channel over the training rows. A
+            `moebius.lab.data` set brings its own.
         metrics: name → function (outputs of all rows, targets) → a number, such as an object of torchmetrics; computed
             on held-out and test rows after every epoch.
         seed: of the order of rows and everything random in training.
@@ -125,9 +129,11 @@ def fit(
     checked = fit_settings(settings, training, trains)
     learned, device = as_task(task), _device(device)
     if isinstance(data, Dataset):
+        if scale not in ("unit", data.scale.kind):
+            raise ArgumentError("scale", "is that of the data set", scale, f"data.with_scale({scale!r})")
         dataset = data
     else:
-        dataset = build_dataset(model, learned, data, validation, seed, test, inputs, target)
+        dataset = build_dataset(model, learned, data, validation, seed, test, inputs, target, scale)
     if dataset.validation is None and checked.watch is not None:
         rule = "must hold rows out, for patience, plateau and watch decide by them"
         raise ArgumentError("validation", rule, validation, "validation=0.1")

@@ -1,5 +1,6 @@
 """The rows that `fit` receives, as a data set with held-out rows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def build_dataset(
     test: Any = None,
     inputs: Names | None = None,
     target: Names | None = None,
+    scale: str = "unit",
 ) -> Dataset:
     """The data set of rows in any form that `read_rows` takes.
 
@@ -38,6 +40,7 @@ def build_dataset(
         seed: of the choice of held-out rows.
         test: test rows, which decide nothing.
         inputs, target: as for `read_rows`.
+        scale: of uint8 pixels.
 
     Raises:
         ArgumentError: inputs and targets do not fit each other or the model's outputs, or no rows are left to train on.
@@ -63,14 +66,15 @@ def build_dataset(
     if not len(train):
         raise ArgumentError("data", "must leave rows to train on", len(train), "validation=0.0")
     tested = read("test", test) if test is not None else None
-    output = _output(model, train)
+    dataset = Dataset(train, held_out, tested or held_out or train, (), ("data",), "data given to fit")
+    dataset = dataset.with_scale(scale)
+    output = _output(model, dataset.train)
     for split in (train, held_out, tested):
         if split is not None:
             task.for_model(model).check(output, split.labels)
     classes = output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else 0
     names = tuple(str(number) for number in range(classes))
-    final = tested or held_out or train
-    return Dataset(train, held_out, final, names, ("data",), "data given to fit")
+    return replace(dataset, classes=names)
 
 
 def _output(model: nn.Module, split: Split) -> Any:

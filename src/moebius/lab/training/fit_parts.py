@@ -45,7 +45,7 @@ def fit_parts(model: nn.Module, train: Split, trained: Collection[str] = ("gate"
         if not isinstance(rows, Tensor):
             rule = f"takes several inputs, and nothing tells which of them {type(part).__name__} is to fit"
             raise ArgumentError("model", rule, type(model).__name__, "part.fit_rows(rows); part.is_fitted = True")
-        part.fit_rows(scale_pixels(rows))  # type: ignore[operator]
+        part.fit_rows(scale_pixels(rows, scale=train.scale))  # type: ignore[operator]
         if not any(hasattr(module, "is_fitted") for module in part.modules()):
             part.is_fitted = True  # type: ignore[assignment]
 

@@ -203,7 +203,8 @@ class Loop:
         clock, size = self.clock.progress, self.settings.batch_size
         seeds = [member.seed for member in self.members]
         done = min(clock.batch * self.settings.accumulate, math.ceil(len(split) / size))
-        return iter(Batches(split, size, seeds, clock.epoch, done, channels_last=self.engine.call.channels_last))
+        layout, augmentations = self.engine.call.channels_last, self.rows.augmentations
+        return iter(Batches(split, size, seeds, clock.epoch, done, None, layout, augmentations))
 
     def _call_step_callbacks(self) -> bool:
         """Tell callbacks of the steps that were read; whether there are any callbacks."""

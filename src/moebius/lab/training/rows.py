@@ -18,8 +18,9 @@ class TrainingRows:
     def __init__(self, split: Split, settings: Settings, seed: int, is_trainable: bool = True):
         self.count = len(split)
         self.views = settings.views if is_trainable and settings.augment else None
-        # Whether each step augments its rows anew.
+        # Whether each step augments its rows anew, and by what.
         self.drawn_anew = bool(settings.augment) and self.views is None
+        self.augmentations = settings.augment if self.drawn_anew else []
         self.name = "training"
         self.split = split
         if self.views is not None:

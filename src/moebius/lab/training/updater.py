@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from moebius.core.routing import Router
-from moebius.lab.data.augmentation._apply import apply_augmentations
 from moebius.lab.data.batches import Batch
 from moebius.lab.data.nested import map_nested
 from moebius.lab.training.annealing import Annealing
@@ -83,7 +81,6 @@ class Updater:
         """
         assert self.optimizer is not None
         assert self.part_schedule is not None
-        settings = self.settings
         self.part_schedule.apply(epoch, record.watch.plateau, record.watch_state.falls)
         for parameter in self.leaves:
             parameter.grad = None
@@ -92,8 +89,6 @@ class Updater:
         has_gradients = False
         for batch in batches:
             share = len(batch) / (self.engine.runs * rows)
-            if settings.augment and settings.views is None:
-                batch = replace(batch, x=apply_augmentations(batch.x, settings.augment))
             with serve(batch):
                 terms, batch_scores = self._run(batch, epoch)
                 runs = runs if check is None else check(batch, terms)
@@ -112,8 +107,8 @@ class Updater:
         rates = learning_rates(self.optimizer) if self.keeps_rates else {}
         self.figures.add(record.progress.step + 1, rows, sums, scores, rates)
         if has_gradients:
-            if settings.clip_norm is not None:
-                self.engine.clip_gradients(settings.clip_norm)
+            if self.settings.clip_norm is not None:
+                self.engine.clip_gradients(self.settings.clip_norm)
             self.optimizer.step()
         # Also where nothing trains yet: a checkpoint holds no counts.
         with self.annealing.at(epoch):

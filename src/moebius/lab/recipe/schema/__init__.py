@@ -1,5 +1,6 @@
 """The keys of a recipe, their types, defaults and texts; what components take is read from their signatures."""
 
+from moebius.lab.recipe.schema.file import DataChange as DataChange
 from moebius.lab.recipe.schema.file import DataSpec as DataSpec
 from moebius.lab.recipe.schema.file import PretrainingSpec as PretrainingSpec
 from moebius.lab.recipe.schema.file import RecipeFile as RecipeFile

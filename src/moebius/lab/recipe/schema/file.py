@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
+from moebius.lab.data.scale import ScaleKind
 from moebius.lab.recipe.schema.report import ReportSpec
 from moebius.lab.training.settings import Settings
 
@@ -33,6 +34,8 @@ class DataSpec(Strict):
             stands alone.
         size: height and width that images are scaled to, in pixels, at least 1.
         color: grey or rgb, of images.
+        scale: the numbers that models get for pixels 0 … 255: unit (0 … 1), raw (0 … 255), signed (−1 … 1), or
+            standardised, by mean and deviation of each channel over the training rows. A variant may have another.
         classes: names or numbers of the classes to keep; null for all.
         train_rows: number of training rows to keep, at least 1; null for all.
         test_rows: number of test rows to keep, at least 1; null for all.
@@ -43,6 +46,7 @@ class DataSpec(Strict):
     sets: list[Annotated[dict[str, Any], place_of("source")]] = Field(min_length=1)
     size: AtLeastOne = 32
     color: Literal["grey", "rgb"] = "grey"
+    scale: ScaleKind = "unit"
     classes: list[Any] | None = Field(default=None, min_length=1)
     train_rows: AtLeastOne | None = None
     test_rows: AtLeastOne | None = None
@@ -57,6 +61,16 @@ class DataSpec(Strict):
             fix = "remove validation_rows, or remove validation"
             return [Problem(("validation",), rule, values["validation"], fix)]
         return []
+
+
+class DataChange(Strict):
+    """What a variant changes of the data: their scale alone, for all variants see the same rows.
+
+    Arguments:
+        scale: as in `data`.
+    """
+
+    scale: ScaleKind
 
 
 class PretrainingSpec(Strict):
@@ -109,7 +123,8 @@ class RecipeFile(Strict):
         pretraining: what the stages share.
         stages: by name, networks that are trained before the variants; each may use those above it.
         model: what the variants share: gate, router, experts, combine and execution; or layers.
-        variants: by name, what each model of the comparison changes in `model` and in `training`; at least one.
+        variants: by name, what each model of the comparison changes in `model`, in `training` and in `data.scale`; at
+            least one.
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
         report: what the report draws.
         presets: by name, values that `--preset NAME` sets: dotted keys such as training.epochs or data.sets[0].name.

@@ -36,11 +36,13 @@ class Variant:
         name: name of the variant and of its folder.
         model: its model part: gate, router, experts, combine and execution, or layers.
         training: how the model is trained.
+        scale: of the pixels that the model gets.
     """
 
     name: str
     model: Mapping[str, Any]
     training: Settings
+    scale: str = "unit"
 
 
 @dataclass(frozen=True)
