@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -23,12 +23,18 @@ ROWS = 256
 ROUNDS = 9
 
 
-def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, float]]]:
+def measure_costs(
+    plan: Plan, data: Dataset, names: Mapping[str, str] | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
     """Multiply-adds and microseconds per test image, for the first seed's model of every variant.
 
     One batch of test rows, spread evenly over the split, goes through all models in turn, several times over: medians
     of rounds that alternate are comparable where a machine's speed wanders. Each model computes in the number format of
     its training, in the plan's number of threads.
+
+    Arguments:
+        plan, data: of the study.
+        names: variant of the plan → its name in the result, of those to measure; None for all.
 
     Returns:
         variant → "as_trained" and, for several experts, "one_expert" → multiply_adds, microseconds per image.
@@ -37,7 +43,8 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     torch.set_num_threads(plan.threads)
     try:
         batch = _test_batch(data, plan.device)
-        runs = [run for run in plan.runs if run.seed == 0]
+        names = {run.variant: run.variant for run in plan.runs} if names is None else names
+        runs = [run for run in plan.runs if run.seed == 0 and run.variant in names]
         models = [(run, _load(run, plan.device)) for run in runs]
         cases = [(run, model, mode) for run, model in models for mode in _modes(model)]
 
@@ -58,7 +65,10 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     costs: dict[str, dict[str, dict[str, float]]] = {}
     for (run, _, mode), seconds, count in zip(cases, times, counts, strict=True):
         microseconds = statistics.median(seconds[1:]) / len(batch.x) * 1e6  # the first round warms up
-        costs.setdefault(run.variant, {})[mode] = {"multiply_adds": count, "microseconds": microseconds}
+        costs.setdefault(names[run.variant], {})[mode] = {
+            "multiply_adds": count,
+            "microseconds": microseconds,
+        }
     return costs
 
 
