@@ -106,7 +106,8 @@ def test_a_command_parses(path, command):
         return
     parameters = subcommands[name].make_context(name, words).params
     if parameters.get("recipe") in shipped_recipes():
-        check_recipe(parameters["recipe"], tuple(parameters["overrides"] or ()), parameters["preset"])
+        swept = [f"sweep.keys.{text}" for text in parameters.get("sweep") or ()]
+        check_recipe(parameters["recipe"], (*(parameters["overrides"] or ()), *swept), parameters["preset"])
 
 
 @functools.cache

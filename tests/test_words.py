@@ -14,7 +14,9 @@ RIDDLES = {"one", "own", "other", "given", "found", "said", "wanted", "made", "k
 
 # Error → the place of the fix among its arguments, from 1.
 FIXES = {"ArgumentError": 4}
-FIXES |= dict.fromkeys(("MoebiusError", "DataError", "StudyError", "TrainingError", "MissingExtraError"), 2)
+FIXES |= dict.fromkeys(
+    ("MoebiusError", "DataError", "StudyError", "TrainingError", "DivergedError", "MissingExtraError"), 2
+)
 FIXES |= {"UnknownKindError": 2}
 
 

@@ -80,7 +80,11 @@ class StudyError(MoebiusError):
 
 
 class TrainingError(MoebiusError):
-    """Training cannot go on: a loss is NaN or infinite; the message names the step, the term and the expert."""
+    """Training cannot go on; where a loss is NaN or infinite, the message names the step, the term and the expert."""
+
+
+class DivergedError(TrainingError):
+    """A loss is NaN or infinite: a sweep counts such a point as the worst, other studies report a failed run."""
 
 
 class MissingExtraError(MoebiusError, ImportError):

@@ -44,7 +44,7 @@ def test_what_is_no_override_says_so():
         (("data", "sets", 0, "kind"), "x", ("data", "sets", 0, "kind")),
         (("variants", "a", "gate", "hidden"), [1], ("variants", "a", "gate")),
         (("variants", 2, "gate"), {}, ("variants", 2, "gate")),
-        (("report", "sweep", "x"), "experts", ("report",)),
+        (("report", "expert_count", "marks"), [], ("report",)),
     ],
 )
 def test_assigning_sets_the_value_and_names_what_it_made(path, value, made):

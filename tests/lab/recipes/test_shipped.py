@@ -174,8 +174,8 @@ def test_expert_count_runs_from_one_to_twenty():
     recipe = load_recipe("expert-count")
     counts = [1, 2, 3, 4, 6, 8, 10, 12, 16, 20]
     variants = recipe.resolved_variants()
-    assert recipe.report.sweep.variants == [f"experts-{count}" for count in counts]
-    assert recipe.report.sweep.marks == ["predesigned"]
+    assert recipe.report.expert_count.variants == [f"experts-{count}" for count in counts]
+    assert recipe.report.expert_count.marks == ["predesigned"]
     for count in counts:
         assert variants[f"experts-{count}"].model["experts"] == {"kind": "linear", "count": count}
         assert variants[f"experts-{count}"].model["gate"] == {"kind": "mlp", "hidden": [64]}

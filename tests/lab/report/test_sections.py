@@ -9,7 +9,7 @@ from moebius.lab import diagnostics
 from moebius.lab.report import sections
 from moebius.lab.report.blocks import Heading, Points, Table
 from moebius.lab.report.expert_names import title_of
-from moebius.lab.report.sections import answer, curves, results, sections_of, sweep
+from moebius.lab.report.sections import answer, curves, expert_count, results, sections_of
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
 
@@ -125,11 +125,11 @@ def test_the_zoom_lies_where_the_curves_end(make_study):
     assert high - low < 1.2 * (late.max() - late.min()) + 0.01
 
 
-def test_the_sweep_orders_variants_by_their_number_of_experts(make_study):
+def test_the_count_figure_orders_variants_by_their_number_of_experts(make_study):
     variants = {"many": 6, "one": 1, "three": 3, "predesigned": 2}
-    report = {"sweep": {"x": "experts", "variants": ["many", "one", "three"], "marks": ["predesigned"]}}
+    report = {"expert_count": {"variants": ["many", "one", "three"], "marks": ["predesigned"]}}
     out = make_study(variants=variants, seeds=2, epochs=1, report=report)
-    section = sweep.section(tabulate(read_study(out)))
+    section = expert_count.section(tabulate(read_study(out)))
     assert section is not None
     table = section.blocks[1]
     assert isinstance(table, Table)
@@ -138,17 +138,17 @@ def test_the_sweep_orders_variants_by_their_number_of_experts(make_study):
 
 def test_variants_are_compared_by_their_first_gate_whatever_its_name(make_study):
     gates = ["1.mixture.gate", "3.mixture.gate"]
-    shape = {"seeds": 1, "epochs": 1, "report": {"sweep": {"variants": ["two", "three"]}}}
+    shape = {"seeds": 1, "epochs": 1, "report": {"expert_count": {"variants": ["two", "three"]}}}
     study = tabulate(read_study(make_study(variants={"two": 2, "three": 3}, gates=gates, **shape)))
     pages = {section.name: section for section in sections_of(study)}
     (points,) = pages["answer"].blocks
     assert len(re.findall(r"(?:two|three) \.\d+", points.points[-1][1])) == 2  # pyright: ignore
-    assert [row[:2] for row in pages["sweep"].blocks[1].rows] == [["2", "two"], ["3", "three"]]  # pyright: ignore
+    assert [row[:2] for row in pages["expert-count"].blocks[1].rows] == [["2", "two"], ["3", "three"]]  # pyright: ignore
     heads = [block.text for block in pages["activation"].blocks if isinstance(block, Heading)]
     assert heads[:2] == ["two, gate 1.mixture.gate", "two, gate 3.mixture.gate"]
     alone = read_study(make_study(variants={"two": 2}, gates=gates[:1], folder=study.folder / "one", **shape))
     assert title_of(alone, "two", gates[0]) == "two"
 
 
-def test_without_a_sweep_in_the_recipe_there_is_none(make_study):
-    assert sweep.section(tabulate(read_study(make_study(seeds=1, epochs=1)))) is None
+def test_without_counts_in_the_recipe_there_is_no_figure_of_them(make_study):
+    assert expert_count.section(tabulate(read_study(make_study(seeds=1, epochs=1)))) is None

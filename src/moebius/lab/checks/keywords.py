@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from moebius.core.loss_needs import loss_needs
 from moebius.core.routing import Router
 from moebius.kit.registry import ROOMS, find, kinds
@@ -43,7 +45,14 @@ class Keyword:
         """The type in words."""
         if self.annotation is Router:
             return "a router"
+        if self.takes_gate:
+            return "a gate"
         return describe_type(self.annotation) or "any value"
+
+    @property
+    def takes_gate(self) -> bool:
+        """Whether the value is a gate."""
+        return self.name == "gate" and self.annotation is nn.Module
 
     @property
     def state(self) -> str:

@@ -14,6 +14,14 @@ from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, en
 def run(
     recipe: RecipeName,
     overrides: Overrides = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="Try values, such as 'training.gate.lr=[1e-4, 1e-3]' with data.validation=0.1, and choose by the "
+            "held-out rows. May be repeated.",
+        ),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run each variant with seeds 0 … N−1.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The study's folder.", show_default="runs/RECIPE[-PRESET]")
@@ -49,7 +57,7 @@ def run(
 
     options: StudyOptions = {
         "preset": preset,
-        "overrides": overrides or (),
+        "overrides": [*(overrides or ()), *(f"sweep.keys.{text}" for text in sweep or ())],
         "seeds": seeds,
         "data_dir": data_dir,
         "device": device,

@@ -123,7 +123,9 @@ def _models_of(folder: Path) -> list[Model]:
     if (folder / "study.json").is_file():
         about = _read_about(folder)
         variants = (about.get("recipe") or {}).get("variants") or ()
-        models = [model for name in variants if (model := _variant(folder / name, about)) is not None]
+        chosen = _chosen_points(folder)
+        finished = [(name, _variant(folder / chosen.get(name, name), about)) for name in variants]
+        models = [replace(model, name=name) for name, model in finished if model is not None]
     else:
         about = _read_about(folder.parent) if (folder.parent / "study.json").is_file() else {}
         model = _variant(folder, about)
@@ -132,6 +134,12 @@ def _models_of(folder: Path) -> list[Model]:
         rule = f"{folder}: holds no finished run of a variant"
         raise StudyError(rule, "the folder that `moebius run` named, or DIR/VARIANT, or DIR/VARIANT/seed-N")
     return models
+
+
+def _chosen_points(study: Path) -> Mapping[str, str]:
+    """Variant → the folder of its point that a sweep has chosen."""
+    path = study / "results.json"
+    return (read_json(path).get("chosen") or {}) if path.is_file() else {}
 
 
 def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:

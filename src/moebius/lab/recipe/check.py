@@ -14,8 +14,9 @@ from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
-from moebius.lab.recipe.schema import RESERVED, RecipeFile, Stage, Variant
+from moebius.lab.recipe.schema import RESERVED, Point, RecipeFile, Stage, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
+from moebius.lab.recipe.sweep.expand import expand_sweep
 from moebius.lab.recipe.task import check_task, count_outputs
 from moebius.lab.recipe.training import check_annealing, with_optimizer
 from moebius.lab.training.settings import Settings
@@ -24,13 +25,14 @@ from moebius.tasks.tokens import Tokens
 
 
 def check_recipe(
-    raw: Mapping[str, Any], build: bool = True
+    raw: Mapping[str, Any], build: bool = True, proposals: Sequence[Point] = ()
 ) -> tuple[RecipeFile | None, tuple[Variant, ...], tuple[Stage, ...], list[Problem]]:
     """Check a whole recipe; the checks go on after a problem.
 
     Arguments:
         raw: plain values, with preset and overrides applied.
         build: whether to build every variant on the meta device, where the constructors check values.
+        proposals: the points of a sweep by optuna so far.
 
     Returns:
         The validated file, the variants, the stages, and the problems. The first three are complete only where there
@@ -55,6 +57,13 @@ def check_recipe(
     if not problems:
         for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
+    if file is not None and file.sweep is not None and not problems:
+
+        def check_complete(name: str, values: Mapping[str, Any]) -> tuple[Variant | None, list[Problem]]:
+            return _check_variant(name, {}, {}, inner_mapping(raw, "data"), values, facts, stages, wrong_stages)
+
+        variants, sweep_problems = expand_sweep(raw, file.sweep, variants, check_complete, proposals)
+        problems += sweep_problems
     problems += _check_watching(inner_mapping(raw, "data"), stages, variants)
     fixed = "and the data are a table" if has_table(inner_mapping(raw, "data")) else None
     fixed = "and not the classes of their pixels" if isinstance(task, Tokens) else fixed
@@ -215,7 +224,10 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         (("report", "curves", place, "variants"), inner_mapping({"": figure}, "").get("variants"))
         for place, figure in enumerate(curves if isinstance(curves, list) else ())
     ]
-    lists += [(("report", "sweep", key), inner_mapping(report, "sweep").get(key)) for key in ("variants", "marks")]
+    lists += [
+        (("report", "expert_count", key), inner_mapping(report, "expert_count").get(key))
+        for key in ("variants", "marks")
+    ]
     references: list[tuple[Path, Any]] = [
         ((*path, place), name)
         for path, names in lists

@@ -71,9 +71,8 @@ def recipe_schema() -> Schema:
 
 def _model_schemas() -> tuple[Schema, dict[str, Schema]]:
     """The schema of the file, and those of the mappings inside by the names of their models."""
-    _, generated = models_json_schema(
-        [(model, "validation") for model in (schema.RecipeFile, schema.StageFile, schema.DataChange)]
-    )
+    roots = (schema.RecipeFile, schema.StageFile, schema.DataChange, schema.RangeSpec)
+    _, generated = models_json_schema([(model, "validation") for model in roots])
     definitions = {name: _filled(value) for name, value in generated["$defs"].items()}
     # Kinds take their places.
     for model in (GateLoss, OptimizerChoice):
@@ -130,6 +129,7 @@ def _kind_definitions() -> dict[str, Schema]:
         "combine": room_schema("combine"),
         "optimizer": {"oneOf": optimizers},
         "execution": {"enum": list(kinds("execution"))},
+        "swept-values": {"anyOf": [{"type": "array", "minItems": 1}, reference_to("RangeSpec")]},
         "preset": {
             "description": "Dotted keys, such as training.epochs or data.sets[0].name, and their values.",
             "type": "object",

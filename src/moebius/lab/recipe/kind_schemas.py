@@ -88,7 +88,7 @@ def any_of(schemas: Iterable[Schema]) -> Schema:
 
 def keyword_schema(keyword: Keyword, room: str) -> Schema:
     """The values that a keyword of a component takes."""
-    schema = value_schema(keyword.annotation)
+    schema = reference_to("gate") if room == "gates" and keyword.takes_gate else value_schema(keyword.annotation)
     if room == "losses" and _takes_numbers(schema):
         schema = {"anyOf": [schema, reference_to("schedule")]}
     described = {**schema, "description": keyword.text} if keyword.text else schema
@@ -114,11 +114,11 @@ def value_schema(annotation: Any) -> Schema:
 
 def writable_kinds(room: str) -> list[str]:
     """The kinds of a room that YAML can write: no required keyword is a module or another object."""
-    return [kind for kind in kinds(room) if all(map(_is_writable, list_keywords(room, kind)))]
+    return [kind for kind in kinds(room) if all(_is_writable(keyword, room) for keyword in list_keywords(room, kind))]
 
 
-def _is_writable(keyword: Keyword) -> bool:
-    if keyword.default is not REQUIRED or keyword.annotation is Any:
+def _is_writable(keyword: Keyword, room: str) -> bool:
+    if keyword.default is not REQUIRED or keyword.annotation is Any or (room == "gates" and keyword.takes_gate):
         return True
     return not _holds_modules(keyword.annotation) and bool(value_schema(keyword.annotation))
 

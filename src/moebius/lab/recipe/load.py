@@ -9,9 +9,9 @@ from typing import Any
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path as Keys
-from moebius.lab.checks.problems import Problem, inner_mapping, parse_path
+from moebius.lab.checks.problems import Problem, inner_mapping
 from moebius.lab.recipe.check import check_recipe
-from moebius.lab.recipe.overrides import assign_value, parse_override
+from moebius.lab.recipe.overrides import assign_value, parse_key, parse_override
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
 from moebius.lab.yaml_text import copy_plain
@@ -102,7 +102,7 @@ class _Draft:
     def set_all(self, values: Any, preset: str) -> None:
         """Set the values of a preset."""
         for key, value in values.items() if isinstance(values, dict) else ():
-            self.set(parse_path(key), value, f"from preset {preset}")
+            self.set(parse_key(key), value, f"from preset {preset}")
 
     def override(self, text: str) -> None:
         """Set the value of a text `key=value`."""

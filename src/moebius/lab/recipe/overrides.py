@@ -20,9 +20,20 @@ def parse_override(text: str) -> tuple[Path, Any] | Problem:
     if not equals or not key.strip():
         return Problem(("override",), "needs the form key=value", text, "such as training.epochs=2")
     try:
-        return parse_path(key.strip()), read_yaml(value, text)
+        return parse_key(key.strip()), read_yaml(value, text)
     except RecipeError as error:
-        return Problem(parse_path(key.strip()), f"needs a value in YAML ({error.problems[0]})", value)
+        return Problem(parse_key(key.strip()), f"needs a value in YAML ({error.problems[0]})", value)
+
+
+def parse_key(text: str) -> Path:
+    """The path of a dotted key; what follows `sweep.keys` is a dotted key as a whole.
+
+    Example:
+        >>> parse_key("sweep.keys.training.gate.lr")
+        ('sweep', 'keys', 'training.gate.lr')
+    """
+    path = parse_path(text)
+    return path if path[:2] != ("sweep", "keys") or len(path) < 3 else (*path[:2], path_text(path[2:]))
 
 
 def assign_value(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem:

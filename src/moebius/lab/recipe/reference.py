@@ -45,9 +45,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("training.l2", L2),
     ("pretraining", schema.PretrainingSpec),
     ("stages.NAME", schema.StageFile),
+    ("sweep", schema.SweepSpec),
+    ("sweep.keys.KEY, as a range", schema.RangeSpec),
     ("report", schema.ReportSpec),
     ("report.curves[…]", schema.CurvesSpec),
-    ("report.sweep", schema.SweepSpec),
+    ("report.expert_count", schema.ExpertCountSpec),
     ("report.one_expert", schema.OneExpertSpec),
 )
 # What stands in the places that the JSON Schema marks.
@@ -68,6 +70,7 @@ PLACES = {
     "variant": "a mixture with `training` and `data`",
     "StageFile": "a mapping",
     "preset": "dotted keys and their values",
+    "swept-values": "a list of values, or a range",
 }
 MIXTURE = (
     ("gate", "a kind of room gates, or stage", "required", "gives each row a score for each expert."),

@@ -95,11 +95,12 @@ def _header_facts(study: Study) -> list[tuple[str, str]]:
         if stamp
         else datetime.fromtimestamp((study.folder / "results.json").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
+    points = f"; {len(study.points)} points of a sweep" if study.points else ""
     facts = [
         ("study", study.name),
         ("date", when),
         ("data", rows + classes + fingerprint),
-        ("runs", f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}"),
+        ("runs", f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}{points}"),
         ("hardware", _list_pairs(study.about.get("hardware"))),
         ("versions", _list_pairs(study.about.get("versions"))),
         ("again", _run_command(study)),

@@ -11,6 +11,7 @@ from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import outer_gates
+from moebius.lab.report.points import SweptPoint, choose_points, keep_chosen, list_points
 
 # Of study.json and results.json.
 SCHEMA = 2
@@ -44,6 +45,8 @@ class Study:
         runs: the runs of results.json, ordered as the recipe orders its variants, then by seed.
         costs: of results.json: variant → `as_trained` or `one_expert` → multiply-adds and time of a row.
         stages: of results.json: the stages trained before the variants, one entry per stage and seed.
+        points: of a sweep, with their scores on held-out rows.
+        chosen: swept variant → its point, whose runs are `runs` under the name of the variant.
         tables: tidy frames by name, which `tables.tabulate` computes and every section reads.
     """
 
@@ -52,6 +55,8 @@ class Study:
     runs: tuple[Mapping[str, Any], ...]
     costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     stages: tuple[Mapping[str, Any], ...] = ()
+    points: tuple[SweptPoint, ...] = ()
+    chosen: Mapping[str, SweptPoint] = field(default_factory=dict)
     tables: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
@@ -109,7 +114,7 @@ class Study:
 
     def run_folder(self, run: Mapping[str, Any]) -> Path:
         """The folder with the files of a run."""
-        return self.folder / run["variant"] / f"seed-{run['seed']}"
+        return self.folder / run.get("point", run["variant"]) / f"seed-{run['seed']}"
 
     def table(self, name: str, **where: object) -> Frame:
         """The rows of a table whose columns have these values; an empty frame where there is no such table."""
@@ -129,6 +134,9 @@ def read_study(folder: Path) -> Study:
     """
     about, results = _read_document(folder / "study.json"), _read_document(folder / "results.json")
     runs = results.get("runs") or []
+    points = list_points(about, runs)
+    chosen = choose_points(points)
+    runs = keep_chosen(runs, points, chosen)
     if not runs:
         raise StudyError(
             f"{folder / 'results.json'}: needs at least one run, got none", f"moebius run … --out {folder}"
@@ -138,7 +146,8 @@ def read_study(folder: Path) -> Study:
     first_runs = {run["variant"]: place for place, run in reversed(list(enumerate(runs)))}
     places = {name: (recipe_places.get(name, len(recipe_places)), first) for name, first in first_runs.items()}
     ordered = tuple(sorted(runs, key=lambda run: (*places[run["variant"]], run["seed"])))
-    return Study(folder, about, ordered, results.get("costs") or {}, tuple(results.get("stages") or ()))
+    costs, stages = results.get("costs") or {}, tuple(results.get("stages") or ())
+    return Study(folder, about, ordered, costs, stages, tuple(points), chosen)
 
 
 def _read_document(path: Path) -> dict[str, Any]:

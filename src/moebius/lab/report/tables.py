@@ -10,6 +10,7 @@ from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path
 from moebius.lab.report.find_diagnostics import find_diagnostics, tabulate_rows
 from moebius.lab.report.frames import Frame, concatenate, make_frame, prepend_columns
+from moebius.lab.report.points import SweptPoint, value_words
 from moebius.lab.report.read_rows import read_rows
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
@@ -61,6 +62,7 @@ def tabulate(study: Study) -> Study:
     }
     tables["results"] = _results(study)
     tables["summary"] = _summary(study, tables["results"])
+    tables["sweep"] = make_frame([line for point in study.points for line in _point_lines(study, point)])
     tables["stages"] = make_frame([_stage_line(stage, study.score) for stage in study.stages])
     tables["stage_epochs"] = make_frame(
         [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epoch_lines(stage)], STAGE_EPOCHS
@@ -134,6 +136,15 @@ def _expert_line(expert: Mapping[str, Any], score: str) -> tuple:
     measures = [expert.get(name) for name in (score, f"validation_{score}", "own", "outside")]
     lead = (expert["paths"][0], expert.get("name"), known_classes, expert.get("frozen"))
     return (*lead, *measures, confidence.get("own"), confidence.get("outside"))
+
+
+def _point_lines(study: Study, point: SweptPoint) -> Iterator[dict[str, Any]]:
+    """One line per point and seed; a point without finished runs has one line without a score."""
+    lead = {"variant": point.variant, "point": point.name}
+    values = {key: value_words(value) for key, value in point.values.items()}
+    for seed, score in point.scores.items() or [(None, None)]:
+        chosen = study.chosen.get(point.variant) is point
+        yield {**lead, "seed": seed, **values, f"validation_{study.score}": score, "chosen": chosen}
 
 
 def _stage_line(stage: Mapping[str, Any], score: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -23,12 +23,18 @@ ROWS = 256
 ROUNDS = 9
 
 
-def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, float]]]:
+def measure_costs(
+    plan: Plan, data: Dataset, names: Mapping[str, str] | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
     """Multiply-adds and microseconds per test image, for the first seed's model of every variant.
 
     One batch of test rows, spread evenly over the split, goes through all models in turn, several times over: medians
     of rounds that alternate are comparable where a machine's speed wanders. Each model computes in the number format of
     its training, in the plan's number of threads.
+
+    Arguments:
+        plan, data: of the study.
+        names: variant of the plan → its name in the result, of those to measure; None for all.
 
     Returns:
         variant → "as_trained" and, for several experts, "one_expert" → multiply_adds, microseconds per image.
@@ -36,7 +42,8 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     threads_before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        runs = [run for run in plan.runs if run.seed == 0]
+        names = {run.variant: run.variant for run in plan.runs} if names is None else names
+        runs = [run for run in plan.runs if run.seed == 0 and run.variant in names]
         batches = {run.scale: _test_batch(data.with_scale(run.scale), plan.device) for run in runs}
         models = [(run, _load(run, plan.device)) for run in runs]
         cases = [(run, model, mode) for run, model in models for mode in _modes(model)]
@@ -60,7 +67,7 @@ def measure_costs(plan: Plan, data: Dataset) -> dict[str, dict[str, dict[str, fl
     costs: dict[str, dict[str, dict[str, float]]] = {}
     for (run, _, mode), seconds, multiply_adds in zip(cases, times, counts, strict=True):
         microseconds = statistics.median(seconds[1:]) / len(batches[run.scale].x) * 1e6  # the first round warms up
-        costs.setdefault(run.variant, {})[mode] = {"multiply_adds": multiply_adds, "microseconds": microseconds}
+        costs.setdefault(names[run.variant], {})[mode] = {"multiply_adds": multiply_adds, "microseconds": microseconds}
     return costs
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 
 from rich.console import Console, Group
@@ -118,15 +118,16 @@ class Display(AbstractContextManager["Display"]):
         self._end(run.name)
         self._print(f"failed {run.name}: {error.message}")
 
-    def raise_failures(self) -> None:
-        """Raise one error that names all runs that failed, if there are any.
+    def raise_failures(self, except_of: Collection[str] = ()) -> None:
+        """Raise one error that names all runs that failed, if there are any but these.
 
         Raises:
             TrainingError: with the fix of the first.
         """
-        if self.failures:
-            lines = [f"{run.name}: {error.message}" for run, error in self.failures]
-            raise TrainingError("\n".join(lines), self.failures[0][1].fix)
+        failures = [(run, error) for run, error in self.failures if run.name not in except_of]
+        if failures:
+            lines = [f"{run.name}: {error.message}" for run, error in failures]
+            raise TrainingError("\n".join(lines), failures[0][1].fix)
 
     def _end(self, name: str) -> None:
         """Forget a run, and remove its bar if it was the last one that shared it."""

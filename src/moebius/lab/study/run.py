@@ -1,8 +1,8 @@
 """A study from its recipe to its report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.plugins import load_plugins
 from moebius.lab.recipe.schema import Recipe
+from moebius.lab.recipe.sweep.propose import with_points
 from moebius.lab.report.source import SCHEMA
 from moebius.lab.report.terminal import build_results_table, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
@@ -26,8 +27,9 @@ from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.job_spec import load_data
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run_all import run_all
-from moebius.lab.study.run_files import collect, remove_leftovers
+from moebius.lab.study.run_files import collect, has_diverged, remove_leftovers
 from moebius.lab.study.stages import plan_stages
+from moebius.lab.study.sweep import choose_runs, first_points, next_points
 from moebius.tasks._choice import as_task
 
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
@@ -55,6 +57,7 @@ class _Study:
     plan: Plan
     data: Dataset
     console: Console
+    make_plan: Callable[[Recipe], Plan]
 
 
 def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[StudyOptions]) -> Path:
@@ -87,29 +90,52 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
         >>> folder = mb.lab.run("quickstart", preset="quick")  # doctest: +SKIP
     """
     with _planned(recipe, out, options) as study:
-        plan, console = study.plan, study.console
-        unfinished = [run for run in plan.all_runs if not run.is_finished]
-        if unfinished:
-            # A cohort trains all its members: also seeds that an earlier command asked for and this one does not.
-            runs = {run.name: run for job in plan.jobs(unfinished) for run in job.runs}
-            count = sum(not run.is_finished for run in runs.values())
-            total = len({run.name for run in plan.all_runs} | set(runs))
-            with Display(console, total, total - count, plan.cohorts) as display:
-                run_all(plan, unfinished, study.data, display)
-            display.raise_failures()
-        results = {"schema": SCHEMA, "study": study.recipe.name, "runs": collect(plan.runs)}
+        _train(study)
+        while study.recipe.sweep is not None and (points := next_points(study.recipe, study.plan)):
+            proposed = with_points(study.recipe, points)
+            study = replace(study, recipe=proposed, plan=study.make_plan(proposed))
+            study.console.print(f"sweep: {len(points)} points proposed", highlight=False)
+            _train(study)
+        plan, console, recipe = study.plan, study.console, study.recipe
+        results: dict[str, Any] = {"schema": SCHEMA, "study": recipe.name, "runs": collect(plan.runs)}
         if plan.stages:
             results["stages"] = collect(plan.stages)
-        if study.recipe.report.one_expert is not None:
-            results["costs"] = measure_costs(plan, study.data)
+        runs, lines = results["runs"], ()
+        if recipe.sweep is not None:
+            choice = choose_runs(recipe, study.folder, runs)
+            results["chosen"], runs, lines = choice.names, choice.runs, choice.lines
+        if recipe.report.one_expert is not None:
+            results["costs"] = measure_costs(
+                plan, study.data, {run.get("point", run["variant"]): run["variant"] for run in runs}
+            )
         write_json(study.folder / "results.json", results)
         path = moebius.lab.report.build(study.folder)
-    score = as_task(study.recipe.task).score_name
+    score = as_task(recipe.task).score_name
     if line := describe_stages(results.get("stages") or (), score):
         console.print(line, highlight=False)
-    console.print(build_results_table(results["runs"], score=score))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(build_results_table(runs, score=score))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return study.folder
+
+
+def _train(study: _Study) -> None:
+    """Train what is not finished; a point of a sweep whose loss is no finite number has ended, too."""
+    plan = study.plan
+    points = {variant.name for variant in study.recipe.variants if variant.point is not None}
+    unfinished = [
+        run for run in plan.all_runs if not (run.is_finished or (run.variant in points and has_diverged(run)))
+    ]
+    if not unfinished:
+        return
+    # A cohort trains all its members: also seeds that an earlier command asked for and this one does not.
+    runs = {run.name: run for job in plan.jobs(unfinished) for run in job.runs}
+    count = sum(not run.is_finished for run in runs.values())
+    total = len({run.name for run in plan.all_runs} | set(runs))
+    with Display(study.console, total, total - count, plan.cohorts) as display:
+        run_all(plan, unfinished, study.data, display)
+    display.raise_failures({run.name for run in runs.values() if run.variant in points and has_diverged(run)})
 
 
 def plan(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[StudyOptions]) -> list[Path]:
@@ -125,6 +151,9 @@ def plan(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[St
         MoebiusError: as `run` before it trains.
     """
     with _planned(recipe, out, options) as study:
+        if study.recipe.sweep is not None and study.recipe.sweep.method == "optuna":
+            rule = "optuna proposes points from the results of others, so that no plan of them all can be made"
+            raise StudyError(f"--plan-only: {rule}", "sweep.method=random")
         jobs = study.plan.jobs([run for run in study.plan.all_runs if not run.is_finished])
         for job in jobs:
             job.write()
@@ -159,7 +188,12 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     with folder_lock(folder):
         remove_leftovers(folder)
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
-        plan = make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir)
+
+        def plan_recipe(recipe: Recipe) -> Plan:
+            return make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir)
+
+        recipe = first_points(recipe, folder)
+        plan = plan_recipe(recipe)
         unfinished = sum(not run.is_finished for run in plan.all_runs)
         stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         cohorts_text = describe_cohorts(plan.cohorts, plan.runs, plan.reasons)
@@ -169,7 +203,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
             highlight=False,
             soft_wrap=True,
         )
-        yield _Study(recipe, folder, plan, data, console)
+        yield _Study(recipe, folder, plan, data, console, plan_recipe)
 
 
 def _choose_device(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from moebius.kit.errors import MoebiusError
+from moebius.kit.errors import DivergedError, MoebiusError
 from moebius.kit.files import read_json, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import resolve
@@ -45,13 +45,19 @@ def collect(runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 def write_error(run: RunSpec, error: MoebiusError) -> None:
     """Leave the error that ended a run in its folder, as `error.json`, for whoever started the job."""
     with suppress(OSError):  # the folder may be what cannot be written
-        write_json(_error_path(run.folder), {"message": error.message, "fix": error.fix})
+        diverged = {"diverged": True} if isinstance(error, DivergedError) else {}
+        write_json(_error_path(run.folder), {"message": error.message, "fix": error.fix, **diverged})
 
 
 def read_error(folder: Path) -> dict[str, Any] | None:
-    """What `write_error` left: `message` and `fix`; None where the run has not failed."""
+    """What `write_error` left: `message`, `fix`, and `diverged` if so; None where the run has not failed."""
     path = _error_path(folder)
     return read_json(path) if path.exists() else None
+
+
+def has_diverged(run: RunSpec) -> bool:
+    """Whether the run has ended because a loss was no finite number."""
+    return not run.is_finished and bool((read_error(run.folder) or {}).get("diverged"))
 
 
 def remove_error(run: RunSpec) -> None:

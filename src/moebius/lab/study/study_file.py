@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from moebius.lab.study.stages import UNSETTLED, digest
 from moebius.tasks._choice import as_task
 
 # The parts of a recipe that results depend on.
-SETTLING = ("data", "task", "training", "pretraining", "stages", "model", "variants")
+SETTLING = ("data", "task", "training", "pretraining", "stages", "model", "variants", "sweep")
 ABSENT = "nothing"
 
 
@@ -117,6 +118,7 @@ def describe_study(
         plugins: the plugin files that are loaded.
     """
     task = as_task(recipe.task)
+    points = {variant.name: variant.point for variant in recipe.variants if variant.point is not None}
     return {
         "schema": SCHEMA,
         "study": recipe.name,
@@ -126,6 +128,7 @@ def describe_study(
         "recipe": recipe.resolved(),
         "task": {"kind": recipe.task["kind"], "score": task.score_name, "loss": task.loss_name},
         "settled": settled,
+        **({"points": {name: asdict(point) for name, point in points.items()}} if points else {}),
         **({"plugins": [plugin.record() for plugin in plugins]} if plugins else {}),
         "precision": {
             run.variant if run.rows is None else f"stages/{run.variant}": [

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moebius.kit.errors import StudyError, TrainingError
+from moebius.kit.errors import DivergedError, StudyError, TrainingError
 from moebius.kit.files import atomic_path
 from moebius.lab.training.engine import Engine
 from moebius.storage.tensors import put_tensors, stored_tensors
@@ -96,7 +96,9 @@ def restore(
             raise StudyError(f"{path}: is a checkpoint of moebius 0.1", _fix(path))
         state = json.loads(metadata["state"])
         progress = [Progress(**each) for each in state["progress"]]
-        failures = {int(run): TrainingError(*message) for run, message in state["failures"].items()}
+        failures: dict[int, TrainingError] = {
+            int(run): DivergedError(*message) for run, message in state["failures"].items()
+        }
         random_state = tensors["random/cpu"]
         engine.put_tensors({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
     except _DAMAGE as error:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from moebius.core.stack import Stack
 from moebius.execution.loop import Loop
 from moebius.experts.adapter import Adapter
-from moebius.kit.errors import TrainingError
+from moebius.kit.errors import DivergedError
 from moebius.lab.data.batches import Batch
 from moebius.lab.training.call_model import call_model
 from moebius.layers.cgc import CGC
@@ -20,7 +20,7 @@ from moebius.storage.tensors import tensor_holders
 
 def nonfinite_error(
     model: nn.Module, batch: Batch, terms: Mapping[str, Tensor], epoch: int, step: int
-) -> TrainingError:
+) -> DivergedError:
     """The error that names the step, the terms that are not finite and the experts or gates that they come from."""
     bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["total"]
     sources = _find_bad_parameters(model) or _find_bad_outputs(model, batch)
@@ -29,7 +29,7 @@ def nonfinite_error(
     if not sources and _excludes_classes(model):
         where = "; a row is of a class that none of the experts which run for it knows, so that its probability is 0"
         fix = "fill: -10 where those experts are named, or one that knows all classes beside them"
-    return TrainingError(f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}", fix)
+    return DivergedError(f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}", fix)
 
 
 def _excludes_classes(model: nn.Module) -> bool:

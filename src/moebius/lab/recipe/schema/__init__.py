@@ -6,12 +6,15 @@ from moebius.lab.recipe.schema.file import PretrainingSpec as PretrainingSpec
 from moebius.lab.recipe.schema.file import RecipeFile as RecipeFile
 from moebius.lab.recipe.schema.file import StageFile as StageFile
 from moebius.lab.recipe.schema.report import CurvesSpec as CurvesSpec
+from moebius.lab.recipe.schema.report import ExpertCountSpec as ExpertCountSpec
 from moebius.lab.recipe.schema.report import OneExpertSpec as OneExpertSpec
 from moebius.lab.recipe.schema.report import ReportSpec as ReportSpec
-from moebius.lab.recipe.schema.report import SweepSpec as SweepSpec
+from moebius.lab.recipe.schema.resolved import Point as Point
 from moebius.lab.recipe.schema.resolved import Recipe as Recipe
 from moebius.lab.recipe.schema.resolved import Stage as Stage
 from moebius.lab.recipe.schema.resolved import Variant as Variant
+from moebius.lab.recipe.schema.sweep import RangeSpec as RangeSpec
+from moebius.lab.recipe.schema.sweep import SweepSpec as SweepSpec
 
 # The folders that a study writes beside its variants' folders.
 RESERVED = ("figures", "tables", "stages")

@@ -10,6 +10,7 @@ from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
 from moebius.lab.data.scale import ScaleKind
 from moebius.lab.recipe.schema.report import ReportSpec
+from moebius.lab.recipe.schema.sweep import SweepSpec
 from moebius.lab.training.settings import Settings
 
 FILE_NAME = r"^\w[\w+-]*$"
@@ -126,6 +127,7 @@ class RecipeFile(Strict):
         variants: by name, what each model of the comparison changes in `model`, in `training` and in `data.scale`; at
             least one.
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
+        sweep: values that are tried for keys of the models and their training; null for none.
         report: what the report draws.
         presets: by name, values that `--preset NAME` sets: dotted keys such as training.epochs or data.sets[0].name.
     """
@@ -142,5 +144,6 @@ class RecipeFile(Strict):
     model: Annotated[dict[str, Any], place_of("model")] = Field(default={})
     variants: dict[FileName, Annotated[dict[str, Any], place_of("variant")]] = Field(min_length=1)
     seeds: AtLeastOne = 1
+    sweep: SweepSpec | None = None
     report: ReportSpec = ReportSpec()
     presets: dict[str, Annotated[dict[str, Any], place_of("preset")]] = Field(default={})

@@ -1,7 +1,5 @@
 """The keys of a recipe's `report`."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from moebius.lab.checks.strict import Strict
@@ -19,16 +17,14 @@ class CurvesSpec(Strict):
     variants: list[str] = Field(min_length=1)
 
 
-class SweepSpec(Strict):
-    """A figure of accuracy against a number.
+class ExpertCountSpec(Strict):
+    """A figure of accuracy against the number of experts.
 
     Arguments:
-        x: the number: that of the experts.
         variants: names of the variants that the line joins, at least one.
         marks: names of variants that are drawn as horizontal rules.
     """
 
-    x: Literal["experts"] = "experts"
     variants: list[str] = Field(min_length=1)
     marks: list[str] = Field(default=[])
 
@@ -50,10 +46,10 @@ class ReportSpec(Strict):
 
     Arguments:
         curves: figures of accuracy by epoch; without any, one figure shows all variants.
-        sweep: a figure of accuracy against the number of experts; null for none.
+        expert_count: a figure of accuracy against the number of experts; null for none.
         one_expert: a section on running exactly one expert; null for none.
     """
 
     curves: list[CurvesSpec] = Field(default=[])
-    sweep: SweepSpec | None = None
+    expert_count: ExpertCountSpec | None = None
     one_expert: OneExpertSpec | None = None

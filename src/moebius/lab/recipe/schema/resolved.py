@@ -6,6 +6,7 @@ from typing import Any
 
 from moebius.lab.recipe.schema.file import DataSpec, RecipeFile
 from moebius.lab.recipe.schema.report import ReportSpec
+from moebius.lab.recipe.schema.sweep import SweepSpec
 from moebius.lab.training.settings import Settings
 
 
@@ -29,6 +30,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A combination of values of swept keys, for a variant.
+
+    Arguments:
+        variant: name of the variant in the recipe.
+        values: swept key → value, in the order of the recipe.
+    """
+
+    variant: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Variant:
     """A model of a study, with what variants share filled in.
 
@@ -37,12 +51,14 @@ class Variant:
         model: its model part: gate, router, experts, combine and execution, or layers.
         training: how the model is trained.
         scale: of the pixels that the model gets.
+        point: of a sweep, where it is one; its name then tells the values.
     """
 
     name: str
     model: Mapping[str, Any]
     training: Settings
     scale: str = "unit"
+    point: Point | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class Recipe:
         source: name of its file in errors.
         reference: the shipped name or the path that `load_recipe` received; for a mapping, a file of its name.
         file: the values of all keys, with defaults filled in.
-        variants: the models to compare, in the recipe's order.
+        variants: the models to compare, in the recipe's order; the points of a sweep in place of a swept variant.
         stages: the stages, each after those that it uses.
         preset: name of the applied preset, or None.
         overrides: the applied `key=value` texts.
@@ -106,6 +122,11 @@ class Recipe:
     def seeds(self) -> int:
         """Number of runs of each variant, with the seeds 0 … seeds − 1."""
         return self.file.seeds
+
+    @property
+    def sweep(self) -> SweepSpec | None:
+        """The values that are tried for keys; None for none."""
+        return self.file.sweep
 
     @property
     def report(self) -> ReportSpec:

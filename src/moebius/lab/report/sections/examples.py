@@ -25,7 +25,8 @@ def section(study: Study) -> Section | None:
     """The first seed's pictures of every variant that left some."""
     figures = []
     for variant in study.variants:
-        path = study.folder / variant / f"seed-{study.seeds_of(variant)[0]}" / "examples.safetensors"
+        first = next(run for run in study.runs if run["variant"] == variant)
+        path = study.run_folder(first) / "examples.safetensors"
         if path.is_file():
             figures.append(_figure(study, variant, load_file(path)))
     if not figures:
