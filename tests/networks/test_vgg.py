@@ -133,3 +133,26 @@ def test_the_fix_for_a_small_image_is_a_list_of_blocks():
     with pytest.raises(ArgumentError) as caught:
         VGG(1, 4, 2, [[4, 4], [8], [8]], 0.0)
     assert caught.value.fix == "filters: [[4, 4], [8]]"
+
+
+def test_batch_normalisation_has_the_eps_and_the_momentum_of_the_arguments():
+    network = small(batch_norm_eps=0.5, batch_norm_momentum=0.25, filters=[[4]], activation="none")
+    (norm,) = (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    maps = torch.randn(9, 4, 11, 11)
+    mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)
+    expected = (maps - mean.view(-1, 1, 1)) / (variance + 0.5).sqrt().view(-1, 1, 1)
+    torch.testing.assert_close(norm(maps), expected)
+    # Keras keeps 1 − momentum of the old statistics: .99 there is .01 here.
+    torch.testing.assert_close(norm.running_mean, 0.25 * mean)
+    torch.testing.assert_close(norm.running_var, 0.75 + 0.25 * maps.var((0, 2, 3)))
+
+
+def test_batch_normalisation_is_torchs_by_default():
+    norms = [module for module in small().modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_norm_eps", 0.0), ("batch_norm_momentum", 1.5)])
+def test_numbers_out_of_range_of_batch_normalisation_are_refused(name, value):
+    with pytest.raises(ArgumentError, match=name):
+        small(**{name: value})

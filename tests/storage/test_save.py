@@ -79,6 +79,8 @@ def test_the_file_has_a_key_for_each_expert_and_nothing_else_is_in_the_folder(tm
         "kind": "linear",
         "features": 4,
         "classes": 3,
+        "bias": True,
+        "init": "torch",
     }
 
 
@@ -364,7 +366,7 @@ def stacked(make, count=3, **options):
 def test_a_stack_comes_back_as_one_and_is_described_once(tmp_path, dtype):
     moe = stacked(lambda: mb.experts.FFN(4, 5, "swiglu"), 64, router=mb.routers.TopK(2)).to(dtype)
     mb.save(moe, tmp_path)
-    ffn = {"kind": "ffn", "features": 4, "hidden": 5, "activation": "swiglu", "bias": True}
+    ffn = {"kind": "ffn", "features": 4, "hidden": 5, "activation": "swiglu", "bias": True, "init": "torch"}
     said = json.loads((tmp_path / "model.json").read_text())["spec"]["experts"]
     assert said == {"kind": "stack", "count": 64, "expert": ffn}
     again = mb.load(tmp_path)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import positive_integer
-from moebius.networks import ConvNet
+from moebius.networks import ConvNet, start_layers
 
 
 class Conv(nn.Module):
@@ -20,6 +20,8 @@ class Conv(nn.Module):
         classes: C, number of outputs.
         filters: output channels of each block, at least one block.
         hidden: widths of the dense relu layers; may be empty.
+        bias: whether convolutions and dense layers have biases.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: images (T, channels, size, size) → (T, C).
 
@@ -41,11 +43,15 @@ class Conv(nn.Module):
         classes: int,
         filters: Sequence[int] = (128, 128),
         hidden: Sequence[int] = (128,),
+        bias: bool = True,
+        init: str = "torch",
     ):
         super().__init__()
-        self.network = ConvNet(channels, size, filters, hidden, positive_integer("classes", classes), "relu")
+        outputs = positive_integer("classes", classes)
+        self.network = ConvNet(channels, size, filters, hidden, outputs, "relu", bias)
         self.channels, self.size, self.classes = channels, size, classes
         self.filters, self.hidden = self.network.filters, self.network.hidden
+        self.bias, self.init = bias, start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
         """Logits of each image."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from moebius.kit.arguments import flatten_features, positive_integer
 from moebius.kit.errors import ArgumentError
+from moebius.networks import start_layers
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
 
@@ -22,6 +23,7 @@ class FFN(nn.Module):
             tensor.
         activation: one of gelu, relu2, swiglu, geglu.
         bias: whether the layers have biases b.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (…, D) → (…, D).
 
@@ -37,7 +39,7 @@ class FFN(nn.Module):
     Transformer, equation 6 (without bias there); So et al. 2021, Primer, section 4 (relu2).
     """
 
-    def __init__(self, features: int, hidden: int, activation: str = "gelu", bias: bool = True):
+    def __init__(self, features: int, hidden: int, activation: str = "gelu", bias: bool = True, init: str = "torch"):
         super().__init__()
         if activation not in FEED_FORWARD:
             raise ArgumentError("activation", f"needs one of {', '.join(FEED_FORWARD)}", activation, "activation: gelu")
@@ -46,6 +48,7 @@ class FFN(nn.Module):
         matrices = 2 if activation in GATED else 1
         self.inner = nn.Linear(features, matrices * hidden, bias)
         self.outer = nn.Linear(hidden, features, bias)
+        self.init = start_layers(self, init, {self.inner: matrices})
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... D"]:
         """Transform each row."""

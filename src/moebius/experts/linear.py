@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import flatten_features, positive_integer
+from moebius.networks import start_layers
 
 
 class Linear(nn.Module):
@@ -14,6 +15,8 @@ class Linear(nn.Module):
     Arguments:
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
         classes: C, number of outputs.
+        bias: whether there is a bias b.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, C).
 
@@ -28,10 +31,11 @@ class Linear(nn.Module):
     Reference: ours (multinomial logistic regression); study 1's expert.
     """
 
-    def __init__(self, features: int, classes: int):
+    def __init__(self, features: int, classes: int, bias: bool = True, init: str = "torch"):
         super().__init__()
         self.features, self.classes = positive_integer("features", features), positive_integer("classes", classes)
-        self.linear = nn.Linear(features, classes)
+        self.linear = nn.Linear(features, classes, bias)
+        self.bias, self.init = bias, start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... C"]:
         """Logits of each row."""

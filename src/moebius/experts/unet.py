@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from moebius.kit.arguments import positive_integer
 from moebius.networks import UNet as Network
+from moebius.networks import start_layers
 
 
 class UNet(nn.Module):
@@ -23,6 +24,7 @@ class UNet(nn.Module):
         classes: C, number of outputs of each pixel.
         filters: channels at each resolution, the finest first; at least one.
         activation: of the convolutions but the last: relu, elu, tanh or none.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: images (T, channels, height, width) → (T, C, height, width).
 
@@ -40,11 +42,19 @@ class UNet(nn.Module):
 
     by_position = True
 
-    def __init__(self, channels: int, classes: int, filters: Sequence[int] = (16, 32), activation: str = "relu"):
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        filters: Sequence[int] = (16, 32),
+        activation: str = "relu",
+        init: str = "torch",
+    ):
         super().__init__()
         self.network = Network(channels, positive_integer("classes", classes), filters, activation)
         self.channels, self.classes = channels, classes
         self.filters, self.activation = self.network.filters, activation
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C height width"]:
         """The logits of each pixel."""

@@ -27,6 +27,9 @@ class VGG(nn.Module):
         hidden_dropout: the same probability after each dense relu layer.
         activation: of the blocks, one of none, relu, elu, tanh, gelu, silu.
         batch_norm: whether batch normalisation follows each activation of the blocks.
+        batch_norm_eps: what batch normalisation adds to a variance, above 0; Keras' default is 1e-3.
+        batch_norm_momentum: share of a batch in the running statistics, 0 … 1; Keras' default, .99 there, is .01 here.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: images (T, channels, size, size) → (T, C).
 
@@ -55,16 +58,22 @@ class VGG(nn.Module):
         hidden_dropout: float | int = 0.0,
         activation: str = "elu",
         batch_norm: bool = True,
+        batch_norm_eps: float | int = 1e-5,
+        batch_norm_momentum: float | int = 0.1,
+        init: str = "keras",
     ):
         super().__init__()
         outputs = positive_integer("classes", classes)
+        norm = (batch_norm, batch_norm_eps, batch_norm_momentum)
         self.network = Network(
-            channels, size, outputs, filters, dropout, hidden, hidden_dropout, activation, batch_norm
+            channels, size, outputs, filters, dropout, hidden, hidden_dropout, activation, *norm, init
         )
         self.channels, self.size, self.classes = channels, size, classes
         self.filters, self.dropout = self.network.filters, self.network.dropout
         self.hidden, self.hidden_dropout = self.network.hidden, self.network.hidden_dropout
         self.activation, self.batch_norm = activation, batch_norm
+        self.batch_norm_eps, self.batch_norm_momentum = batch_norm_eps, batch_norm_momentum
+        self.init = init
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
         """Logits of each image."""

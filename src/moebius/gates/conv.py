@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import positive_integer
-from moebius.networks import ConvNet
+from moebius.networks import ConvNet, start_layers
 
 
 class Conv(nn.Module):
@@ -21,6 +21,8 @@ class Conv(nn.Module):
         filters: output channels of each block, at least one block.
         hidden: widths of the dense relu layers; may be empty.
         activation: of the blocks: none (as in study 2, where only the pooling is not linear), relu, elu or tanh.
+        bias: whether convolutions and dense layers have biases.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: images (T, channels, size, size) → (T, E).
 
@@ -43,11 +45,15 @@ class Conv(nn.Module):
         filters: Sequence[int] = (64, 64),
         hidden: Sequence[int] = (64,),
         activation: str = "none",
+        bias: bool = True,
+        init: str = "torch",
     ):
         super().__init__()
-        self.network = ConvNet(channels, size, filters, hidden, positive_integer("experts", experts), activation)
+        outputs = positive_integer("experts", experts)
+        self.network = ConvNet(channels, size, filters, hidden, outputs, activation, bias)
         self.channels, self.size, self.experts = channels, size, experts
         self.filters, self.hidden, self.activation = self.network.filters, self.network.hidden, activation
+        self.bias, self.init = bias, start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T E"]:
         """The scores of each image."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from moebius.kit.arguments import flatten_features, positive_integer, positive_number
 from moebius.kit.errors import ArgumentError
+from moebius.networks import start_layers
 
 # The lower bound of the learned temperature.
 _LOWEST_TEMPERATURE = 0.01
@@ -30,6 +31,8 @@ class Cosine(nn.Module):
         experts: E, number of scores per row.
         dim: width of the projection; None for E / 2, at least 2.
         temperature: initial τ, at least 0.01. The paper starts at 0.3 with a softmax and at 0.07 with sigmoids.
+        init: how the weights of W begin: torch, keras, he, lecun or orthogonal, see `networks.starts`. The directions
+            are normal numbers.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
@@ -50,7 +53,14 @@ class Cosine(nn.Module):
     step, which has no effect here, since the cosine divides by it.
     """
 
-    def __init__(self, features: int, experts: int, dim: int | None = None, temperature: float | int = 0.3):
+    def __init__(
+        self,
+        features: int,
+        experts: int,
+        dim: int | None = None,
+        temperature: float | int = 0.3,
+        init: str = "torch",
+    ):
         super().__init__()
         self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
         self.dim = dim = max(experts // 2, 2) if dim is None else positive_integer("dim", dim)
@@ -61,6 +71,7 @@ class Cosine(nn.Module):
         self.projection = nn.Linear(features, dim, bias=False)
         self.directions = nn.Parameter(torch.randn(experts, dim))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """The scores of each row."""

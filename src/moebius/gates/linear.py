@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import flatten_features, positive_integer
+from moebius.networks import start_layers
 
 
 class Linear(nn.Module):
@@ -15,6 +16,7 @@ class Linear(nn.Module):
         features: D, width of a row; trailing axes of the input are merged until their product is this (images).
         experts: E, number of scores per row.
         bias: whether there is a bias b.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
@@ -29,11 +31,12 @@ class Linear(nn.Module):
     Reference: Jacobs, Jordan, Nowlan, Hinton 1991, Adaptive Mixtures of Local Experts, section 1; study 1's `linear`.
     """
 
-    def __init__(self, features: int, experts: int, bias: bool = True):
+    def __init__(self, features: int, experts: int, bias: bool = True, init: str = "torch"):
         super().__init__()
         self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
         self.bias = bias
         self.linear = nn.Linear(features, experts, bias)
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """The scores of each row."""

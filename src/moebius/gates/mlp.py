@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import positive_integer, positive_widths
-from moebius.networks import Dense
+from moebius.networks import Dense, start_layers
 
 
 class MLP(nn.Module):
@@ -20,6 +20,8 @@ class MLP(nn.Module):
         hidden: widths of the hidden layers, at least one.
         activation: a, one of none, relu, elu, tanh, gelu, silu.
         dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
+        bias: whether the layers have biases b.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (…, D) or images (T, channels, height, width) → (…, E).
 
@@ -43,12 +45,15 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (64,),
         activation: str = "relu",
         dropout: float | int = 0.0,
+        bias: bool = True,
+        init: str = "torch",
     ):
         super().__init__()
         self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
         self.hidden, self.activation = positive_widths("hidden", hidden), activation
-        self.network = Dense(features, self.hidden, experts, activation, dropout)
-        self.dropout = self.network.dropout
+        self.network = Dense(features, self.hidden, experts, activation, dropout, bias=bias)
+        self.dropout, self.bias = self.network.dropout, bias
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... E"]:
         """The scores of each row."""

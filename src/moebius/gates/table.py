@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.arguments import positive_integer
-from moebius.networks import TableNet
+from moebius.networks import TableNet, start_layers
 
 
 class Table(nn.Module):
@@ -32,6 +32,7 @@ class Table(nn.Module):
         residual: whether each hidden layer but the first adds its input to its output; their widths are then equal.
         activation: of the hidden layers, one of none, relu, elu, tanh, gelu, silu.
         dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (…, D) → (…, E).
 
@@ -66,6 +67,7 @@ class Table(nn.Module):
         residual: bool = False,
         activation: str = "relu",
         dropout: float | int = 0.0,
+        init: str = "torch",
     ):
         super().__init__()
         self.features, self.experts = positive_integer("features", features), positive_integer("experts", experts)
@@ -75,6 +77,7 @@ class Table(nn.Module):
         self.embedding, self.numeric, self.bins = embedding, numeric, bins
         self.frequencies, self.frequency_scale = frequencies, frequency_scale
         self.residual, self.activation, self.dropout = residual, activation, self.network.dense.dropout
+        self.init = start_layers(self, init)
 
     def fit_rows(self, rows: Float[Tensor, "T D"]) -> None:
         """Make the bins of piecewise numbers those of these rows; studies and `mb.fit` do it with training rows."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.kit.arguments import positive_integer, positive_widths
-from moebius.networks import ConvNet, Dense
+from moebius.networks import ConvNet, Dense, start_layers
 from moebius.networks.conv_net import pooled_sizes
 
 
@@ -39,6 +39,7 @@ class VAE(nn.Module):
         filters: output channels of each block of the encoder, at least one block; the decoder has them in reverse.
         latent: width of z.
         hidden: widths of the dense relu layers between z and the scores; may be empty.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: images (T, channels, size, size) → scores (T, E), and {"reconstruction": (T,), "kl": (T,)} in float32 at
         least.
@@ -69,6 +70,7 @@ class VAE(nn.Module):
         filters: Sequence[int] = (32, 64),
         latent: int = 32,
         hidden: Sequence[int] = (),
+        init: str = "torch",
     ):
         super().__init__()
         self.experts, self.latent = positive_integer("experts", experts), positive_integer("latent", latent)
@@ -77,6 +79,7 @@ class VAE(nn.Module):
         self.channels, self.size, self.filters = channels, size, self.encoder.filters
         self.scores = Dense(latent, self.hidden, experts)
         self.decoder = _Decoder(channels, size, self.filters, latent)
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> tuple[Float[Tensor, "T E"], dict[str, Tensor]]:
         """The scores of each image, and the terms of the evidence lower bound of its code."""

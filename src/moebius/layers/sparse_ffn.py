@@ -34,6 +34,8 @@ class SparseFFN(nn.Module):
         router: scores (T, E) → Routing; by default the k experts with the largest scores, weighted by a softmax over
             these.
         execution: as for `mb.Mixture`; "auto" picks by rows, experts, number format and device.
+        init: how weights and biases of experts and gate begin: torch, keras, he, lecun or orthogonal, see
+            `networks.starts`.
 
     Shapes: x (…, D) → (…, D).
 
@@ -61,17 +63,19 @@ class SparseFFN(nn.Module):
         shared: int = 0,
         router: Router | None = None,
         execution: str | Execution = "auto",
+        init: str = "torch",
     ):
         super().__init__()
         if isinstance(shared, bool) or shared < 0:
             raise ArgumentError("shared", "needs a whole number of at least 0", shared, "shared=1")
         self.dim, self.hidden = positive_integer("dim", dim), positive_integer("hidden", hidden)
         self.activation, self.bias, self.shared = activation, bias, shared
-        stack = Stack.of(lambda: FFN(dim, hidden, activation, bias), positive_integer("experts", experts))
+        stack = Stack.of(lambda: FFN(dim, hidden, activation, bias, init), positive_integer("experts", experts))
         self._k, self._has_custom_router = positive_integer("k", k), router is not None
         router = TopK(k) if router is None else router
-        self.mixture = Mixture(Linear(dim, experts, bias=False), stack, router, execution=execution)
-        self.block = FFN(dim, shared * hidden, activation, bias) if shared else None
+        self.mixture = Mixture(Linear(dim, experts, bias=False, init=init), stack, router, execution=execution)
+        self.block = FFN(dim, shared * hidden, activation, bias, init) if shared else None
+        self.init = init
 
     @property
     def experts(self) -> int:

@@ -27,6 +27,7 @@ class ConvNet(nn.Module):
         hidden: widths of the dense relu layers; may be empty.
         outputs: width of the last dense layer, which has no activation.
         activation: of the blocks, one of `MONOTONE`.
+        bias: whether convolutions and dense layers have biases.
 
     Shapes: x (T, channels, size, size) → (T, outputs).
 
@@ -42,6 +43,7 @@ class ConvNet(nn.Module):
         hidden: Sequence[int],
         outputs: int,
         activation: str,
+        bias: bool = True,
     ):
         super().__init__()
         self.channels, self.size, self.activation = (
@@ -55,9 +57,9 @@ class ConvNet(nn.Module):
         activation_named(activation, MONOTONE)
         last_size = pooled_sizes(size, filters)[-1]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise([channels, *filters])
+            nn.Conv2d(before, after, 3, padding=1, bias=bias) for before, after in pairwise([channels, *filters])
         )
-        self.dense = Dense(filters[-1] * last_size**2, hidden, outputs)
+        self.dense = Dense(filters[-1] * last_size**2, hidden, outputs, bias=bias)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
         """The last dense layer's output for each image."""

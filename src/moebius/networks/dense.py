@@ -23,6 +23,7 @@ class Dense(nn.Module):
         activation: a, one of `ACTIVATIONS`.
         dropout: probability that a value after an activation is set to 0 in training; other values are scaled up.
         residual: whether each hidden layer but the first adds its input: h ← h + a(W h + b). Their widths are equal.
+        bias: whether the layers have biases b.
 
     Raises:
         ArgumentError: an unknown activation, a dropout that is not from 0 to below 1, widths that differ with residual
@@ -37,6 +38,7 @@ class Dense(nn.Module):
         activation: str = "relu",
         dropout: float | int = 0.0,
         residual: bool = False,
+        bias: bool = True,
     ):
         super().__init__()
         if residual and len(set(hidden)) > 1:
@@ -46,7 +48,7 @@ class Dense(nn.Module):
         self.features, self.hidden, self.outputs, self.activation = features, tuple(hidden), outputs, activation
         self.dropout = dropout_rate("dropout", dropout)
         self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in pairwise([features, *hidden, outputs])
+            nn.Linear(before, after, bias) for before, after in pairwise([features, *hidden, outputs])
         )
         self.drop = nn.Dropout(self.dropout)
         activation_named(activation)

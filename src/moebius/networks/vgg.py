@@ -1,18 +1,20 @@
 """Convolutional networks in the style of VGG, with several convolutions in each block."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.kit.arguments import positive_integer, positive_widths
+from moebius.kit.arguments import non_negative, positive_integer, positive_number, positive_widths
 from moebius.kit.errors import ArgumentError
 from moebius.networks._dropout import dropout_rate
 from moebius.networks.activations import MONOTONE, activate_map, activation_named
 from moebius.networks.conv_net import check_images, flatten_map, pooled_sizes
 from moebius.networks.dense import Dense
+from moebius.networks.starts import start_layers
 
 # The values of study 3.
 FILTERS = ((32, 32), (64, 64), (128, 128))
@@ -26,8 +28,7 @@ class VGG(nn.Module):
 
     Where a block's last activation is monotone and no normalisation follows it, it is computed after the pooling: the
     same function with the same gradients, on a quarter of the values. The last map is flattened position by position,
-    as in `ConvNet`. Kernels are initialised by the rule of Glorot and Bengio and biases as 0, the defaults of Keras,
-    which the studies used.
+    as in `ConvNet`. By default weights begin as in Keras, which the studies used.
 
     Arguments:
         channels: of the input images.
@@ -40,14 +41,16 @@ class VGG(nn.Module):
         hidden_dropout: the same probability after each dense relu layer.
         activation: of the blocks, one of `ACTIVATIONS`.
         batch_norm: whether batch normalisation follows each activation of the blocks.
+        batch_norm_eps: what batch normalisation adds to a variance, above 0; Keras' default is 1e-3.
+        batch_norm_momentum: share of a batch in the running statistics, 0 … 1; Keras' default, .99 there, is .01 here.
+        init: how weights and biases begin: torch, keras, he, lecun or orthogonal, see `networks.starts`.
 
     Shapes: x (T, channels, size, size) → (T, outputs).
 
     Raises:
         ArgumentError: a value out of range, an image too small for the number of blocks, or an input of another shape.
 
-    Reference: Simonyan, Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition;
-    Glorot, Bengio 2010, Understanding the Difficulty of Training Deep Feedforward Neural Networks, equation 16.
+    Reference: Simonyan, Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition.
     """
 
     def __init__(
@@ -61,6 +64,9 @@ class VGG(nn.Module):
         hidden_dropout: float | int = 0.0,
         activation: str = "elu",
         batch_norm: bool = True,
+        batch_norm_eps: float | int = 1e-5,
+        batch_norm_momentum: float | int = 0.1,
+        init: str = "keras",
     ):
         super().__init__()
         self.channels, self.size, self.outputs = (
@@ -73,21 +79,23 @@ class VGG(nn.Module):
         self.hidden = positive_widths("hidden", hidden) if hidden else ()
         self.hidden_dropout = dropout_rate("hidden_dropout", hidden_dropout)
         self.activation, self.batch_norm = activation, batch_norm
+        self.batch_norm_eps = positive_number("batch_norm_eps", batch_norm_eps)
+        if non_negative("batch_norm_momentum", batch_norm_momentum) > 1:
+            rule = "needs a number between 0 and 1"
+            raise ArgumentError("batch_norm_momentum", rule, batch_norm_momentum, "batch_norm_momentum: 0.1")
+        self.batch_norm_momentum = float(batch_norm_momentum)
+        norm = partial(_BatchNorm, eps=batch_norm_eps, momentum=batch_norm_momentum) if batch_norm else None
         activation_named(activation)
         last_size = pooled_sizes(size, filters)[-1]
         inputs = [channels, *(block[-1] for block in filters)]
         self.blocks = nn.ModuleList(
-            _Block([width, *block], rate, activation, batch_norm)
+            _Block([width, *block], rate, activation, norm)
             for width, block, rate in zip(inputs, filters, self.dropout, strict=False)
         )
         self.dense = Dense(inputs[-1] * last_size**2, self.hidden, outputs, dropout=hidden_dropout)
-        for name, parameter in self.named_parameters():
-            # With torch's default, values shrink from layer to layer: study 4's large network, seven convolutions deep,
-            # stayed at chance accuracy for epochs.
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+        # With torch's start, values shrink from layer to layer: study 4's large network, seven convolutions deep,
+        # stayed at chance accuracy for epochs.
+        self.init = start_layers(self, init)
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T C"]:
         """The last dense layer's output for each image."""
@@ -104,13 +112,13 @@ class VGG(nn.Module):
 class _Block(nn.Module):
     """Convolutions of given widths, each with activation and normalisation, then pooling and dropout."""
 
-    def __init__(self, widths: Sequence[int], dropout: float, activation: str, batch_norm: bool):
+    def __init__(self, widths: Sequence[int], dropout: float, activation: str, norm: Callable[[int], nn.Module] | None):
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths))
-        self.norms = nn.ModuleList(_BatchNorm(width) for width in widths[1:]) if batch_norm else None
+        self.norms = None if norm is None else nn.ModuleList(map(norm, widths[1:]))
         self.drop = nn.Dropout(dropout)
         self.activation = activation
-        self.pools_first = activation in MONOTONE and not batch_norm
+        self.pools_first = activation in MONOTONE and norm is None
 
     def forward(self, x: Float[Tensor, "T channels height width"]) -> Float[Tensor, "T channels2 height2 width2"]:
         last = len(self.convolutions) - 1

@@ -33,3 +33,24 @@ def test_one_expert_is_the_overall_matrix():
 def test_an_expert_that_wins_nothing_has_no_lines():
     frame = expert_confusion(np.array([[1.0, 0.0, 0.0]]), np.array([0]), np.array([0]), ["a"])
     assert frame["expert"].tolist() == [0]
+
+
+def test_a_tie_divides_the_row():
+    weights = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
+    labels, predictions = np.array([0, 0, 1]), np.array([0, 1, 1])
+    frame = expert_confusion(weights, labels, predictions, ["cat", "dog"])
+    assert frame.values.tolist() == [
+        [0, "cat", "cat", 0.5, 0.5],
+        [0, "cat", "dog", 0.5, 0.5],
+        [1, "cat", "cat", 0.5, 0.5],
+        [1, "cat", "dog", 0.5, 0.5],
+        [2, "dog", "dog", 1, 1.0],
+    ]
+
+
+def test_no_order_of_the_experts_changes_what_a_uniform_gate_gives_them():
+    labels = np.random.default_rng(0).integers(0, 3, 40)
+    frame = expert_confusion(np.full((40, 4), 0.25), labels, labels, list("abc"))
+    rows = [frame[frame["expert"] == expert].drop(columns="expert").values.tolist() for expert in range(4)]
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+    assert frame["rows"].sum() == 40

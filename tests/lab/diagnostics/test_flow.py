@@ -38,3 +38,13 @@ def test_only_nested_gates_on_test_rows_have_a_table():
     assert len(split_table(make_rows())) == 8
     assert split_table(make_rows(split="train")) is None
     assert split_table(make_rows(gates={"gate": GATES["gate"]})) is None
+
+
+def test_a_tie_divides_the_row_and_its_score():
+    gates = {"gate": np.array([[0.5, 0.5], [1.0, 0.0]]), "experts.0.gate": np.array([[0.3, 0.3, 0.3], [0.0, 0.0, 1.0]])}
+    frame = flow(gates, np.array([0, 0]), np.array([1, 1]), ["cat"]).set_index("path")
+    assert frame["rows"].to_dict() == pytest.approx(
+        {"experts.0": 1.5, "experts.0.experts.0": 1 / 6, "experts.0.experts.1": 1 / 6, "experts.0.experts.2": 7 / 6,
+         "experts.1": 0.5}
+    )  # fmt: skip
+    assert frame["right"].to_dict() == pytest.approx(frame["rows"].to_dict())

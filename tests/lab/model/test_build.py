@@ -9,6 +9,7 @@ from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.model.resolve import resolve
+from moebius.lab.model.shapes import row_shape
 from moebius.storage.spec import build as build_spec
 from moebius.storage.spec import describe
 from moebius.storage.tensors import stored_tensors
@@ -277,3 +278,19 @@ def test_a_component_for_images_says_that_a_table_has_none():
     facts = {"features": 5, "cardinalities": [], "classes": 2, "domains": 1}
     with pytest.raises(ArgumentError, match=r"^gate\.channels: is missing, and does not follow from the data here"):
         build_model({"gate": {"kind": "conv"}, "experts": {"kind": "linear", "count": 2}}, facts)
+
+
+def test_a_sparse_gate_that_chooses_nothing_on_zeros_is_counted_with_the_experts_that_it_runs():
+    part = {
+        "gate": {"kind": "linear", "init": "keras"},
+        "router": {"kind": "top_k", "k": 2, "normalisation": "relu"},
+        "experts": {"kind": "linear", "count": 9},
+    }
+    torch.manual_seed(0)
+    model = build_model(part, FACTS)
+    with torch.no_grad():
+        assert not model(torch.zeros(1, *row_shape(FACTS))).any()
+        x = torch.rand(16 * FACTS["domains"], *row_shape(FACTS), generator=torch.Generator().manual_seed(0))
+        chosen = (model.router(model.gate(x)).weights != 0).sum(1).double().mean().item()
+    assert chosen > 1
+    assert multiply_adds(model, FACTS) == pytest.approx(64 * 9 + chosen * 64 * 20, abs=1)

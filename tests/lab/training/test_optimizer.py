@@ -3,8 +3,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+import moebius as mb
 from moebius.kit.errors import ArgumentError
 from moebius.lab.model.build import build_model
+from moebius.lab.recipe import load_recipe
 from moebius.lab.training.mixture_parts import parts, trainable_parts
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer
 
@@ -95,3 +97,23 @@ def test_a_model_whose_only_parameters_are_frozen_is_refused(settings):
     model = build_model({"gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}, FACTS)
     with pytest.raises(ArgumentError, match="leaves nothing to train"):
         build_optimizer(model, settings(experts={"freeze": True}))
+
+
+def test_adams_eps_of_a_recipe_reaches_its_steps():
+    recipe = {
+        "name": "eps",
+        "data": {"sets": [{"kind": "digits"}], "size": 8},
+        "training": {"optimizer": {"kind": "adam", "lr": 0.1, "eps": 1.0}},
+        "model": {"gate": {"kind": "linear"}, "experts": {"kind": "linear"}},
+        "variants": {"one": {}, "other": {"training": {"optimizer": {"lr": 0.2}}}},
+    }
+    for variant, rate in zip(load_recipe(recipe).variants, (0.1, 0.2), strict=True):
+        layer = mb.Mixture(mb.gates.Linear(2, 1), [mb.experts.Linear(2, 3)])
+        optimizer = build_optimizer(layer, variant.training)
+        weight = layer.experts[0].linear.weight
+        before = weight.detach().clone()
+        for parameter in layer.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        optimizer.step()
+        # The first step of Adam: both moments are corrected to the gradient and its square.
+        torch.testing.assert_close(before - weight, torch.full_like(weight, rate * 0.5 / (0.5 + 1.0)))

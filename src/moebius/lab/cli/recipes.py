@@ -95,7 +95,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None,
     typer.echo(write_yaml(loaded.resolved()))
     table = Table("variant", title=f"{loaded.name}, with 10 classes assumed for each data set", title_justify="left")
     table.add_column("parameters", justify="right")
-    table.add_column("multiply-adds per image", justify="right")
+    table.add_column("multiply-adds per image, mean of random ones", justify="right")
     for size in sizes(loaded):
         table.add_row(size.variant, f"{size.parameters:,}", f"{size.multiply_adds:,}")
     Console(stderr=True).print(table)

@@ -81,7 +81,7 @@ class Model:
         return f"{active.mean:.2g} of {first['experts']}"
 
     def multiply_adds(self) -> float | None:
-        """Per row, as the study has measured it, else of rows of zeros; None where the model cannot be loaded here."""
+        """Per row, as the study has measured it, else of random rows; None where the model cannot be loaded here."""
         path = self.study / "results.json"
         costs = read_json(path).get("costs") or {} if path.is_file() else {}
         if self.variant in costs:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.special import entr
 
 from moebius.kit.errors import ArgumentError
@@ -57,6 +57,17 @@ def row_wins(weights: Float[np.ndarray, "T E"]) -> Float[np.ndarray, "T E"]:
     """1 at the largest weight of each row, 0 elsewhere; n experts with the same largest weight get 1/n each."""
     top_TE = (check_finite(weights) == weights.max(1, keepdims=True)).astype(np.float64)
     return top_TE / top_TE.sum(1, keepdims=True)
+
+
+def whole_counts(counts: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Counts of rows as whole numbers where all of them are, as they are where ties have divided rows.
+
+    Example:
+        >>> whole_counts(np.array([2.0, 1.0])).tolist(), whole_counts(np.array([1.5, 0.5])).tolist()
+        ([2, 1], [1.5, 0.5])
+    """
+    rounded = np.rint(counts)
+    return rounded.astype(np.int64) if np.allclose(counts, rounded, rtol=0, atol=1e-9) else counts
 
 
 def sum_by_group(

@@ -174,7 +174,10 @@ class RoutedRows:
 
     @cached_property
     def top(self) -> Int[Tensor, " T"]:
-        """The expert with each row's largest weight; the first of several that tie."""
+        """The expert with each row's largest weight: the one that would run alone.
+
+        Of several that tie it is the first, as routers choose. Where rows are counted, ties divide them: see `wins`.
+        """
         return self.weights.argmax(1)
 
     @cached_property

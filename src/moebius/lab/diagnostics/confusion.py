@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from moebius.lab.diagnostics._arrays import check_indices
+from moebius.lab.diagnostics._arrays import check_indices, whole_counts
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Text
 from moebius.lab.report.charts.parts import SHADES
 from moebius.lab.report.expert_names import expert_label, expert_names
@@ -24,7 +24,12 @@ ORDER = 80
 SHOWN = 4
 
 
-def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"], names: Sequence[str]) -> pd.DataFrame:
+def confusion(
+    labels: Int[np.ndarray, " T"],
+    predictions: Int[np.ndarray, " T"],
+    names: Sequence[str],
+    parts: Float[np.ndarray, " T"] | None = None,
+) -> pd.DataFrame:
     """How many rows of each class are predicted as each class.
 
     rows(c, d) = |{x: label c, prediction d}|;  share(c, d) = rows(c, d) / Σ_d rows(c, d), so that share(c, c) is recall
@@ -33,6 +38,7 @@ def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"],
         labels: true classes, as indices into `names`.
         predictions: predicted classes.
         names: names of the classes.
+        parts: how much of each row counts, 0 … 1; None for all of it.
 
     Returns:
         Columns label, prediction, rows, share, for the pairs that occur, ordered by class.
@@ -46,7 +52,8 @@ def confusion(labels: Int[np.ndarray, " T"], predictions: Int[np.ndarray, " T"],
     classes = len(names)
     check_indices(labels, names, "labels")
     check_indices(predictions, names, "predictions")
-    rows_CC = np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
+    counts = np.bincount(labels * classes + predictions, parts, minlength=classes * classes)
+    rows_CC = whole_counts(counts).reshape(classes, classes)
     label, prediction = np.nonzero(rows_CC)
     rows = rows_CC[label, prediction]
     class_names = np.asarray(names, dtype=object)
@@ -90,7 +97,8 @@ def section(study: Study) -> Section | None:
         blocks += [
             Heading("Per expert"),
             Text(
-                "Over the test rows whose largest gate weight is the expert's, in the first seed. Of many experts the"
+                "Over the test rows whose largest gate weight is the expert's (a tie is divided), in the first seed."
+                " Of many experts the"
                 f" {SHOWN} that win most rows are drawn; tables/expert_confusion.csv has all."
             ),
         ]
@@ -112,7 +120,7 @@ def _overall_figure(study: Study, counts: Frame, variant: str) -> Figure:
 
 def _expert_figures(study: Study, counts: Frame, variant: str, gate: str) -> list[Figure]:
     won = counts.groupby("expert")["rows"].sum().sort_values(ascending=False)
-    total = int(won.sum())
+    total = float(won.sum())
     figures, names = [], expert_names(study, variant, gate)
     for expert in sorted(won.index[:SHOWN]):
         share = rate(float(won[expert] / total))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from moebius.lab.diagnostics._arrays import check_finite
+from moebius.lab.diagnostics._arrays import row_wins
 from moebius.lab.diagnostics.confusion import confusion
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import GateRows
@@ -20,7 +20,8 @@ def expert_confusion(
 ) -> pd.DataFrame:
     """The confusion matrix over the rows whose largest gate weight is e, for every expert e.
 
-    The matrices of all experts add up to the overall one. A row with a tie counts for the first of its largest weights.
+    The matrices of all experts add up to the overall one. A tie divides the row: of n experts with the same largest
+    weight each has 1/n of it.
 
     Arguments:
         weights: gate weights.
@@ -41,11 +42,10 @@ def expert_confusion(
 
     Reference: ours; the expert confusion of the studies.
     """
-    best_T = check_finite(weights).argmax(1)
     frames = []
-    for expert in range(weights.shape[1]):
-        won = best_T == expert
-        frame = confusion(labels[won], predictions[won], names)
+    for expert, wins_T in enumerate(row_wins(weights).T):
+        won = wins_T > 0
+        frame = confusion(labels[won], predictions[won], names, wins_T[won])
         frame.insert(0, "expert", expert)
         frames.append(frame)
     return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)

@@ -5,9 +5,9 @@ from itertools import chain
 
 import altair as alt
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
-from moebius.lab.diagnostics._arrays import row_shares
+from moebius.lab.diagnostics._arrays import row_shares, row_wins, whole_counts
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.flow import Node, build_tree, flow_chart
 from moebius.lab.report.charts.parts import FEW, blues
@@ -38,8 +38,8 @@ def flow(gates: Gates, labels: Int[np.ndarray, " T"], scores: Shaped[np.ndarray,
 
     Returns:
         Columns path (of the expert), parent (its mixture's gate), class, of (rows of the class), share (mean reach over
-        them), rows (that go to the expert when every gate follows its largest weight), right (the sum of their scores:
-        how many of them the whole model predicts right). Parents come before their children.
+        them), rows (that go to the expert when every gate follows its largest weight; a tie divides the row), right
+        (the sum of their scores: how many of them the whole model predicts right). Parents come before their children.
 
     Example:
         >>> gates = {"gate": np.array([[1.0, 0.0]]), "experts.0.gate": np.array([[0.25, 0.75]])}
@@ -56,14 +56,14 @@ def flow(gates: Gates, labels: Int[np.ndarray, " T"], scores: Shaped[np.ndarray,
     classes = len(names)
     of_C = np.bincount(labels, minlength=classes)
     lines: list[tuple] = []
-    all_reach, all_won = np.ones(len(labels)), np.ones(len(labels), dtype=bool)
+    all_reach, all_won = np.ones(len(labels)), np.ones(len(labels))
     walks = [_walk_experts(gates, gate, all_reach, all_won) for gate in outer_gates(list(gates))]
     for path, parent, reach_T, won_T in chain(*walks):
         reach_C = np.bincount(labels, reach_T, minlength=classes)
-        won_C = np.bincount(labels[won_T], minlength=classes)
-        right_C = np.bincount(labels[won_T], scores[won_T], minlength=classes)
+        won_C = whole_counts(np.bincount(labels, won_T, minlength=classes)).tolist()
+        right_C = np.bincount(labels, won_T * scores, minlength=classes)
         lines += [
-            (path, parent, name, int(of_C[c]), float(reach_C[c] / of_C[c]), int(won_C[c]), float(right_C[c]))
+            (path, parent, name, int(of_C[c]), float(reach_C[c] / of_C[c]), won_C[c], float(right_C[c]))
             for c, name in enumerate(names)
             if of_C[c]
         ]
@@ -181,16 +181,16 @@ def _class_figure(frame: Frame, tree: Node, name: str, title: str) -> Figure:
 
 
 def _walk_experts(
-    gates: Gates, gate: str, reach_T: Float[np.ndarray, " T"], won_T: Bool[np.ndarray, " T"]
-) -> Iterator[tuple[str, str, Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]]:
-    """Path, gate, reach and won rows of every expert below a gate, given the reach and won rows of its mixture."""
+    gates: Gates, gate: str, reach_T: Float[np.ndarray, " T"], won_T: Float[np.ndarray, " T"]
+) -> Iterator[tuple[str, str, Float[np.ndarray, " T"], Float[np.ndarray, " T"]]]:
+    """Path, gate, reach and won parts of rows of every expert below a gate, given those of its mixture."""
     weights_TE = gates[gate]
     filled_TE = np.where(np.isfinite(weights_TE), weights_TE, 0.0)
     share_TE = row_shares(filled_TE)
-    top_T = np.where(np.isfinite(weights_TE).all(1), filled_TE.argmax(1), -1)
+    wins_TE = row_wins(filled_TE) * np.isfinite(weights_TE).all(1, keepdims=True)
     for expert in range(weights_TE.shape[1]):
         path = expert_path(gate, expert)
-        reached_T, wins_T = reach_T * share_TE[:, expert], won_T & (top_T == expert)
+        reached_T, wins_T = reach_T * share_TE[:, expert], won_T * wins_TE[:, expert]
         yield path, gate, reached_T, wins_T
         inner = inner_gate(path, list(gates))
         if inner is not None:

@@ -13,11 +13,16 @@ from moebius.kit.modes import evaluation_mode
 from moebius.lab.model.shapes import row_shape
 from moebius.layers.mixture import executed_by
 
+# Random rows of each domain.
+ROWS = 16
+
 
 def multiply_adds(model: nn.Module, facts: Mapping[str, Any]) -> int:
-    """Multiply-adds of matrix products and convolutions for one row: the mean over one row of zeros of each domain.
+    """Multiply-adds of matrix products and convolutions for one row: the mean over random rows, as many of each domain.
 
-    Experts that the router does not choose are not run, and count nothing.
+    The rows are uniform in [0, 1], the same at every call. Rows of zeros would tell nothing of a gate without a bias in
+    its scores, which then chooses no expert, or whichever comes first. Experts that the router does not choose are not
+    run, and count nothing.
 
     Arguments:
         model: the model; its parameters need values, because the routing depends on them. It is not changed.
@@ -25,9 +30,10 @@ def multiply_adds(model: nn.Module, facts: Mapping[str, Any]) -> int:
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     domains = facts["domains"] or 1
-    x = torch.zeros(domains, *row_shape(facts), device=device)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(ROWS * domains, *row_shape(facts), generator=generator).to(device)
     with evaluation_mode(model):
-        return int(count_multiply_adds(model, x, {"domain": torch.arange(domains, device=device)}))
+        return round(count_multiply_adds(model, x, {"domain": torch.arange(len(x), device=device) % domains}))
 
 
 def count_multiply_adds(model: nn.Module, x: Tensor, context: Mapping[str, Tensor]) -> float:

@@ -148,7 +148,8 @@ class _Layer:
         """The facts of what the experts of an entry give."""
         place, _ = self.at("experts")
         facts = self.expert_facts(None)
-        return {"domains": facts["domains"], **self.resolver.expert_output_facts(experts, facts, place, path)}
+        kept = {name: facts[name] for name in ("domains", "init") if name in facts}
+        return {**kept, **self.resolver.expert_output_facts(experts, facts, place, path)}
 
     def rest(self) -> dict[str, Any]:
         combine = self.part.get("combine", {"kind": "weighted_sum"})

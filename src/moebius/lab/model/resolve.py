@@ -18,6 +18,8 @@ from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
 # Parameters of constructors that a recipe may leave out: their values follow from the data, and `experts` from the
 # mixture. This holds for the components of every room, from inside of the package or outside.
 FACTS = ("features", "cardinalities", "channels", "size", "classes", "experts", "domains")
+# The rooms of networks, whose parameter `init` the model may set for all.
+NETWORKS = ("gates", "experts", "layers")
 
 
 def resolve(
@@ -36,6 +38,7 @@ def resolve(
 
     Arguments:
         part: `gate`, `experts`, and optionally `router`, `combine`, `execution`, as in a recipe; or `layers`, a list.
+            `init` is the start of all networks inside that name none and take one.
         facts: `features`, `classes` and `domains` of the data; of images `channels` and `size` (pixels); of a table
             `cardinalities`; of several tasks `outputs` (task → number of outputs).
         stages: for each stage, by name: `model` (the model part that it trains), `part` (path of the network that it
@@ -52,7 +55,7 @@ def resolve(
         >>> facts = {"features": 64, "channels": 1, "size": 8, "classes": 20, "domains": 2}
         >>> spec = resolve({"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}, facts)
         >>> spec["gate"]
-        {'kind': 'linear', 'features': 64, 'experts': 2, 'bias': True}
+        {'kind': 'linear', 'features': 64, 'experts': 2, 'bias': True, 'init': 'torch'}
     """
     return Resolver(stages or {}, labels).model(part, facts)
 
@@ -90,7 +93,7 @@ class Resolver:
     def model(self, part: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """The Spec of the whole model."""
         if "layers" in part:
-            return self._layers(part["layers"], facts)
+            return self._layers(part["layers"], _with_init(part, facts))
         return self._mixture(part, facts, "", "")
 
     def path_of(self, place: str) -> tuple[str, str]:
@@ -115,13 +118,14 @@ class Resolver:
         for number, entry in enumerate(entries):
             if number:
                 whole = {"kind": "sequential", "parts": list(parts)}
-                inner_facts = {"domains": facts["domains"], **output_facts(whole, facts, str(number - 1))}
+                kept = {name: facts[name] for name in ("domains", "init") if name in facts}
+                inner_facts = {**kept, **output_facts(whole, facts, str(number - 1))}
             own_facts = {**inner_facts, **(goals if number == len(entries) - 1 else {})}
             parts.append(self.network(entry, own_facts, str(number), f"layers.{number}"))
         return {"kind": "sequential", "parts": parts}
 
     def _mixture(self, part: Mapping[str, Any], facts: Mapping[str, Any], place: str, path: str) -> dict[str, Any]:
-        self.origins[place] = path
+        self.origins[place], facts = path, _with_init(part, facts)
         places = {name: (join_path(place, name), join_path(path, name)) for name in PARTS}
         experts = self.experts(part["experts"], facts, *places["experts"])
         count = len(experts)
@@ -261,7 +265,7 @@ class Resolver:
             fact = "features" if name == "dim" and room == "layers" and is_required else name
             if name in values or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
-            if fact in FACTS and fact in facts:
+            if fact in facts and (fact in FACTS or (fact == "init" and room in NETWORKS)):
                 # Before a table is read nobody knows its domains: the gate that needs one expert each gets that.
                 values[name] = facts["experts"] if fact == "domains" and facts[fact] is None else facts[fact]
             elif fact in FACTS and is_required:
@@ -279,6 +283,10 @@ class Resolver:
         if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":
             return self.component(PARTS.get(name, "experts"), value, facts, place, path, room)
         return plain_value(value)
+
+
+def _with_init(part: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**facts, "init": part["init"]} if "init" in part else facts
 
 
 def _is_plain(value: Any) -> bool:

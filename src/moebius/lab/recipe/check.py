@@ -128,8 +128,9 @@ def _check_variant(
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
     model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
-    if ("layers" in model) != ("layers" in model_changes) and model_changes:
-        model = {}  # layers take the place of a mixture, and a mixture that of layers
+    if ("layers" in model) != ("layers" in model_changes) and model_changes.keys() - {"init"}:
+        # Layers take the place of a mixture, and a mixture that of layers.
+        model = {key: value for key, value in model.items() if key == "init"}
     spec = with_defaults(merge(dict(model), model_changes))
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
     model_problems = check_model(spec, (), names)

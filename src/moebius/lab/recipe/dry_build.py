@@ -16,8 +16,8 @@ from moebius.layers.mixture import Mixture
 
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
 # A part with problems is replaced by one of these, so that the other parts can be built.
-STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}}
-KEYS = ("gate", "router", "experts", "combine", "execution")
+STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}, "init": "torch"}
+KEYS = ("gate", "router", "experts", "combine", "execution", "init")
 
 
 def dry_build(

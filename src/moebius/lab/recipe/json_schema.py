@@ -26,6 +26,7 @@ from moebius.lab.recipe.model import ADAPTING
 from moebius.lab.training.gate_losses import GateLoss
 from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
 from moebius.lab.training.settings import Settings
+from moebius.networks import STARTS
 
 # Definitions that have another for a change: what a variant, a stage or pretraining lays over.
 CHANGEABLE = (
@@ -156,6 +157,8 @@ def _mixture_definitions() -> dict[str, Schema]:
         "combine": {**reference_to("combine"), "default": {"kind": "weighted_sum"}},
         "execution": {**reference_to("execution"), "default": "auto"},
     }
+    starts = {"enum": list(STARTS), "description": "The start of all networks inside that name none."}
+    parts["init"] = starts
     layers = {"layers": {**_list_of("layer"), "description": "In place of all others: parts one after another."}}
     model = {"type": "object", "properties": {**parts, **layers}, "additionalProperties": False}
     nested = named_schema("mixture", "A mixture as an expert.", {**parts, "count": count}, ["gate", "experts"])

@@ -15,6 +15,7 @@ from moebius.lab.recipe.dry_build import KEYS
 from moebius.lab.recipe.dry_build import dry_build as dry_build
 from moebius.lab.recipe.kind_schemas import writable_kinds
 from moebius.lab.recipe.layer_keys import LAYER_KEYS, LayerKey
+from moebius.networks import STARTS
 
 # Keywords of the adapter around a stage's network that a recipe may set; the stage itself sets its classes.
 ADAPTING = ("size", "channels", "fill", "activation", "frozen")
@@ -38,8 +39,8 @@ def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str
         stages: names of the stages that the part may use.
     """
     if "layers" in spec:
-        return _check_layers(spec, path, stages)
-    problems = []
+        return [*_check_layers(spec, path, stages), *_check_init(spec, path)]
+    problems = _check_init(spec, path)
     for key in spec:
         if key not in KEYS:
             problems.append(Problem((*path, key), "no such key", spec[key], did_you_mean(key, (*KEYS, "layers"))))
@@ -56,6 +57,13 @@ def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str
     return [*problems, *_check_execution_kind(spec, path)]
 
 
+def _check_init(spec: Mapping[str, Any], path: Path) -> list[Problem]:
+    if "init" not in spec or spec["init"] in STARTS:
+        return []
+    rule = f"needs one of {', '.join(STARTS)}"
+    return [Problem((*path, "init"), rule, spec["init"], did_you_mean(str(spec["init"]), STARTS))]
+
+
 def _check_execution_kind(spec: Mapping[str, Any], path: Path) -> list[Problem]:
     execution = spec.get("execution", "auto")
     if execution in kinds("execution"):
@@ -66,7 +74,7 @@ def _check_execution_kind(spec: Mapping[str, Any], path: Path) -> list[Problem]:
 def _check_layers(spec: Mapping[str, Any], path: Path, stages: Collection[str]) -> list[Problem]:
     rule, layers = "cannot stand beside layers", spec["layers"]
     fix = "layers: [{kind: mixture, gate: {kind: linear}, experts: {kind: linear, count: 2}}]"
-    problems = [Problem((*path, key), rule, value, fix) for key, value in spec.items() if key != "layers"]
+    problems = [Problem((*path, key), rule, value, fix) for key, value in spec.items() if key not in ("layers", "init")]
     path = (*path, "layers")
     if not isinstance(layers, list) or not layers:
         return [*problems, Problem(path, "needs a list of parts", layers, fix)]

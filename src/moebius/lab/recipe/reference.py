@@ -20,6 +20,7 @@ from moebius.lab.recipe.model import ADAPTING
 from moebius.lab.training.gate_losses import GateLoss
 from moebius.lab.training.optimizer_choice import OPTIMIZERS, OptimizerChoice
 from moebius.lab.training.settings import L2, Part, Plateau, Settings, Watch
+from moebius.networks import STARTS
 
 WIDTH = 120
 HEAD = """# Keys of a recipe
@@ -84,6 +85,13 @@ MIXTURE = (
         "",
         "in place of all others: parts one after another, each on the outputs of the one before, the last for the"
         " classes; at least one is a mixture. Not in {kind: mixture, …}.",
+    ),
+    (
+        "init",
+        "one of " + ", ".join(STARTS),
+        "",
+        "how the weights of all networks inside begin, gates and experts, that take `init` and name none themselves;"
+        " the networks of stages keep theirs.",
     ),
 )
 # What stands under the keys of the layers that a recipe gives parts.

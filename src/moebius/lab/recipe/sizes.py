@@ -19,7 +19,8 @@ class Size:
     Arguments:
         variant: name of the variant.
         parameters: number of its parameters, trained or frozen.
-        multiply_adds: multiply-adds for one image, with the experts that the router runs.
+        multiply_adds: multiply-adds for one image, with the experts that the untrained gate chooses: the mean of
+            random images.
     """
 
     variant: str

@@ -26,7 +26,8 @@ class Node:
         path: module path of the expert; the name of the outermost gate.
         name: its name on the page.
         share: share of all test rows that reach it, by mean weight.
-        rows, right: number of rows that reach it by the largest weights, and the sum of their scores.
+        rows, right: number of rows that reach it by the largest weights, where ties divide rows, and the sum of
+            their scores.
         children: its experts, if it is a mixture.
         shared: whether the same expert is also in another branch.
         measure: the score in words.
@@ -35,7 +36,7 @@ class Node:
     path: str
     name: str
     share: float
-    rows: int
+    rows: float | int
     right: int | float
     children: tuple["Node", ...] = ()
     shared: bool = False
@@ -68,7 +69,7 @@ def build_tree(study: Study, variant: str, gate: str, frame: Frame) -> Node:
         for place, (_, line) in enumerate(sums[sums["parent"] == gate].iterrows()):
             inner = inner_gate(line["path"], gates)
             name = names[place] if names and place < len(names) else f"{'branch' if inner else 'expert'} {place}"
-            numbers = (float(line["part"] / line["of"]), int(line["rows"]), float(line["right"]))
+            numbers = (float(line["part"] / line["of"]), float(line["rows"]), float(line["right"]))
             children = build_children(inner) if inner else ()
             nodes.append(Node(line["path"], name, *numbers, children, line["path"] in shared_paths, study.measure))
         return tuple(nodes)
