@@ -33,10 +33,11 @@ class Standardised(nn.Module):
         ArgumentError: neither channels nor features, or a number out of range.
 
     Example:
+        >>> import torch
         >>> from moebius.gates import Linear
         >>> gate = Standardised(Linear(features=2, experts=2), features=2)
         >>> x = torch.tensor([[0.0, 100.0], [200.0, 300.0]])
-        >>> torch.allclose(gate(x), gate(x / 1000), atol=1e-4)
+        >>> torch.allclose(gate(x), gate(x / 10), atol=1e-4)
         True
 
     Reference: ours; Ioffe, Szegedy 2015, Batch Normalization, for the running averages.
@@ -52,17 +53,18 @@ class Standardised(nn.Module):
         super().__init__()
         if not 0 < momentum <= 1:
             raise ArgumentError("momentum", "must be above 0 and at most 1", momentum, "momentum: 0.1")
-        count = features if channels is None else channels
-        if count is None:
+        widths = {"channels": channels, "features": features}
+        counts = [positive_integer(name, width) for name, width in widths.items() if width is not None]
+        if not counts:
             raise ArgumentError("channels", "is missing, and so is features", None, "channels=1, or features=64")
         self.gate, self.channels, self.features, self.momentum = gate, channels, features, momentum
         norm: Any = nn.BatchNorm1d if channels is None else nn.BatchNorm2d
-        self.norm = norm(positive_integer("channels", count), affine=False, momentum=momentum)
+        self.norm = norm(counts[0], affine=False, momentum=momentum)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... G"]:
         """The scores of each row."""
         rows = x if self.channels is not None else x.reshape(-1, self.norm.num_features)
-        if self.training and rows.numel() == self.norm.num_features:  # a single row has no variance
+        if self.training and rows.numel() <= self.norm.num_features:  # a single row has no variance
             mean, variance = self.norm.running_mean, self.norm.running_var
             rows = nn.functional.batch_norm(rows, mean, variance, eps=self.norm.eps)
         else:

@@ -157,6 +157,8 @@ class Subject:
                 return value
         if any(isinstance(kind, type) and issubclass(kind, Router) for kind in kinds):
             return Soft()
+        if name == "gate" and self.room == "gates":  # of images, as the gate around it
+            return nn.Sequential(nn.Flatten(), nn.Linear(facts["features"], facts["experts"]))
         if name == "gate":
             return nn.Linear(facts["features"], facts["experts"])
         if nn.Module in kinds:
