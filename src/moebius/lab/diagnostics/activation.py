@@ -1,6 +1,7 @@
 """Activation rates: which expert is used for which data set and class."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import altair as alt
 import numpy as np
@@ -14,6 +15,7 @@ from moebius.lab.report.expert_names import expert_label, expert_names, title_of
 from moebius.lab.report.figures import WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import rate
+from moebius.lab.report.published import match_rates, published_of
 from moebius.lab.report.queries import figure_name, gates_with
 from moebius.lab.report.source import Study
 
@@ -105,6 +107,7 @@ def section(study: Study) -> Section | None:
         if len(seeds) > 1:
             figures.append(_seed_maps(frame, labels, figure_name(study, "activation-seeds", variant, gate), title))
         rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
+        rates = _with_published(study, variant, gate, seeds[0], rates)
         blocks += [Heading(title), rates, Panels(figures)]
         if len(seeds) > 1:
             other_seeds = _rate_table(frame[frame["seed"] != seeds[0]], labels, f"{title}: rates by data set")
@@ -125,6 +128,20 @@ def _rate_table(frame: Frame, names: Sequence[str] | None, caption: str) -> Tabl
     return Table(
         caption, [*heads, *(expert_label(names, expert) for expert in wide.columns)], rows, len(heads), shades=shades
     )
+
+
+def _with_published(study: Study, variant: str, gate: str, seed: int, table: Table) -> Table:
+    """The table with the published rates below, in the order of the experts that they are matched with."""
+    match = next((each for each in match_rates(study) if (each.variant, each.seed) == (variant, seed)), None)
+    if match is None or gate != study.first_gate(variant):
+        return table
+    published = published_of(study)[variant]["activation"]
+    places = [match.partners.index(expert) for expert in range(len(match.partners))]
+    lines = {domain: [float(published[domain][place]) for place in places] for domain in match.rates}
+    rows = [["published", domain, *map(rate, rates)] for domain, rates in lines.items()]
+    shades = [[None, None, *rates] for rates in lines.values()]
+    caption = f"{table.caption}; published ones with their experts matched"
+    return replace(table, caption=caption, rows=[*table.rows, *rows], shades=[*(table.shades or ()), *shades])
 
 
 def _colour(frame: Frame, experts: int) -> alt.Color:

@@ -235,6 +235,8 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for place, name in enumerate(names if isinstance(names, list) else ())
     ]
     references += [(("report", "one_expert", end), name) for end, name in inner_mapping(report, "one_expert").items()]
+    published = inner_mapping(inner_mapping(raw, "published"), "variants")
+    references += [(("published", "variants", name), name) for name in published]
     return problems + [
         Problem(path, "no such variant", name, did_you_mean(name, variants))
         for path, name in references

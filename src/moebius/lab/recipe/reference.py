@@ -52,6 +52,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("report.curves[…]", schema.CurvesSpec),
     ("report.expert_count", schema.ExpertCountSpec),
     ("report.one_expert", schema.OneExpertSpec),
+    ("published", schema.PublishedSpec),
+    ("published.variants.NAME", schema.PublishedVariantSpec),
 )
 # What stands in the places that the JSON Schema marks.
 PLACES = {

@@ -11,6 +11,7 @@ from moebius.kit.files import atomic_path
 from moebius.lab.report.find_diagnostics import find_diagnostics, tabulate_rows
 from moebius.lab.report.frames import Frame, concatenate, make_frame, prepend_columns
 from moebius.lab.report.points import SweptPoint, value_words
+from moebius.lab.report.published import published_tables
 from moebius.lab.report.read_rows import read_rows
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
@@ -70,7 +71,9 @@ def tabulate(study: Study) -> Study:
     for name in sorted(row_parts.keys() & tables.keys()):
         rule = f"diagnostics kind {name!r}: the report has another table of this name"
         raise MoebiusError(rule, f"rename the diagnostic to rows_{name}")
-    return replace(study, tables={**tables, **{name: concatenate(frames) for name, frames in row_parts.items()}})
+    tables |= {name: concatenate(frames) for name, frames in row_parts.items()}
+    study = replace(study, tables=tables)
+    return replace(study, tables={**tables, **published_tables(study)})
 
 
 def write_tables(study: Study) -> None:

@@ -5,6 +5,8 @@ from moebius.lab.recipe.schema.file import DataSpec as DataSpec
 from moebius.lab.recipe.schema.file import PretrainingSpec as PretrainingSpec
 from moebius.lab.recipe.schema.file import RecipeFile as RecipeFile
 from moebius.lab.recipe.schema.file import StageFile as StageFile
+from moebius.lab.recipe.schema.published import PublishedSpec as PublishedSpec
+from moebius.lab.recipe.schema.published import PublishedVariantSpec as PublishedVariantSpec
 from moebius.lab.recipe.schema.report import CurvesSpec as CurvesSpec
 from moebius.lab.recipe.schema.report import ExpertCountSpec as ExpertCountSpec
 from moebius.lab.recipe.schema.report import OneExpertSpec as OneExpertSpec

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
 from moebius.lab.data.scale import ScaleKind
+from moebius.lab.recipe.schema.published import PublishedSpec
 from moebius.lab.recipe.schema.report import ReportSpec
 from moebius.lab.recipe.schema.sweep import SweepSpec
 from moebius.lab.training.settings import Settings
@@ -129,6 +130,7 @@ class RecipeFile(Strict):
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
         sweep: values that are tried for keys of the models and their training; null for none.
         report: what the report draws.
+        published: figures of a published study, for the report; null for none.
         presets: by name, values that `--preset NAME` sets: dotted keys such as training.epochs or data.sets[0].name.
     """
 
@@ -146,4 +148,5 @@ class RecipeFile(Strict):
     seeds: AtLeastOne = 1
     sweep: SweepSpec | None = None
     report: ReportSpec = ReportSpec()
+    published: PublishedSpec | None = None
     presets: dict[str, Annotated[dict[str, Any], place_of("preset")]] = Field(default={})

@@ -6,13 +6,18 @@ from typing import Any
 import altair as alt
 
 from moebius.lab.report.charts.parts import variant_colour
-from moebius.lab.report.figures import WIDTH
+from moebius.lab.report.figures import INK, WIDTH
 from moebius.lab.report.frames import make_frame
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
 
-def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: str) -> alt.TopLevelMixin:
+def dot_chart(
+    study: Study,
+    scores: Mapping[str, Mapping[int, float]],
+    title: str,
+    published: Mapping[str, float] | None = None,
+) -> alt.TopLevelMixin:
     """The chart of a measure, one row for each variant.
 
     With few seeds an interval is many times as wide as the range of the values. The axis covers the values, and bars
@@ -22,6 +27,7 @@ def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: st
         study: sets the order and the colours of the variants.
         scores: variant → seed → value.
         title: of the axis.
+        published: variant → published value, drawn as a triangle.
     """
     scored = {variant: by_seed for variant, by_seed in scores.items() if by_seed}
     each = make_frame(
@@ -33,7 +39,9 @@ def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: st
         [(name, estimate.low, estimate.high) for name, estimate in estimates.items() if estimate.low is not None],
         ["variant", "low", "high"],
     )
-    low, high = float(each["v"].min()), float(each["v"].max())
+    marks = make_frame([pair for pair in (published or {}).items() if pair[0] in scored], ["variant", "v"])
+    values = [*each["v"], *marks["v"]]
+    low, high = float(min(values)), float(max(values))
     reach = max(high - low, 0.02)
     ends = [low, high, *(end for end in (*bars["low"], *bars["high"]) if low - reach < end < high + reach)]
     scale = alt.Scale(domain=[min(ends) - 0.1 * reach, max(ends) + 0.1 * reach], nice=False, zero=False)
@@ -48,4 +56,7 @@ def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: st
     if len(bars):
         rules = alt.Chart(bars).mark_rule(strokeWidth=2, opacity=0.7, clip=True)
         layers.insert(0, rules.encode(alt.X("low:Q", scale=scale, title=title), alt.X2("high:Q"), y, colour))
+    if len(marks):
+        triangle = alt.Chart(marks).mark_point(size=75, shape="triangle-down", color=INK, strokeWidth=1.8, opacity=1)
+        layers.append(triangle.encode(x, y))
     return alt.layer(*layers).properties(width=WIDTH, height=max(60, 28 * len(scored)))

@@ -11,8 +11,8 @@ from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.points import SweptPoint, value_words
 
-# Values this many times as large as others belong on a logarithmic axis.
-WIDE = 20
+# Fractions this many times as large as others, such as rates, belong on a logarithmic axis.
+WIDE = 8
 CHOSEN = "#D55E00"
 PLAIN = "#0072B2"
 # A map with at most so many cells a side has numbers in them.
@@ -139,7 +139,8 @@ def _value_axis(
         angle = 0 if max(map(len, order)) * len(order) < 46 or vertical else -90
         return channel(f"{name}:N", sort=order, title=key, axis=alt.Axis(labelAngle=angle, grid=False))
     smallest, largest = min(values), max(values)
-    if smallest > 0 and (log or largest / smallest >= WIDE):
+    fractions = any(isinstance(value, float) for value in values)
+    if smallest > 0 and (log or (fractions and largest / smallest >= WIDE)):
         scale = alt.Scale(type="log", domain=[smallest / 1.25, largest * 1.25], nice=False)
     else:
         scale = alt.Scale(zero=False, nice=False, padding=14)

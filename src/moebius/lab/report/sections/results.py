@@ -4,6 +4,7 @@ from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.numbers import NONE, bracket, capitalise, count, duration, rate, signed, with_interval
+from moebius.lab.report.published import published_marks
 from moebius.lab.report.queries import measure_by_seed, ranking
 from moebius.lab.report.source import Study, measure_words
 from moebius.lab.statistics.interval import interval
@@ -101,6 +102,11 @@ def _score_figure(study: Study) -> Figure:
     caption = f"{subject}: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
     if len(study.seeds) == 1:
         caption = f"{subject}."
+    published = published_marks(study, f"test_{study.score}")
+    caption += " Triangle: published." if published else ""
     return Figure(
-        "results", dot_chart(study, scores, f"test {study.measure}"), caption, f"{subject} by variant: {estimates}."
+        "results",
+        dot_chart(study, scores, f"test {study.measure}", published),
+        caption,
+        f"{subject} by variant: {estimates}.",
     )
