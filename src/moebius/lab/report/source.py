@@ -7,10 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import outer_gates
+from moebius.lab.statistics.family import Family
 
 # Of study.json and results.json.
 SCHEMA = 2
@@ -45,6 +49,8 @@ class Study:
         costs: of results.json: variant → `as_trained` or `one_expert` → multiply-adds and time of a row.
         stages: of results.json: the stages trained before the variants, one entry per stage and seed.
         tables: tidy frames by name, which `tables.tabulate` computes and every section reads.
+        family: the comparisons with the baseline; None without tables, and where there is nothing to compare.
+        row_scores: variant → the score of each test row; empty without tables, and with several seeds.
     """
 
     folder: Path
@@ -53,6 +59,8 @@ class Study:
     costs: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     stages: tuple[Mapping[str, Any], ...] = ()
     tables: Mapping[str, Frame] = field(default_factory=dict)
+    family: Family | None = None
+    row_scores: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -94,6 +102,18 @@ class Study:
         """Names of the data sets, by domain; `all` where there is only one."""
         names = tuple(str(name) for name in (self.about.get("data") or {}).get("domains") or ())
         return names if len(names) > 1 else ("all",)
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are compared with: the recipe's `baseline`, else the first."""
+        declared = self.recipe.get("baseline")
+        return declared if declared in self.variants else self.variants[0]
+
+    @property
+    def margin(self) -> float | None:
+        """Within which differences of the score do not matter: the recipe's `margin`; None where there is none."""
+        margin = self.recipe.get("margin")
+        return None if margin is None else float(margin)
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds of a variant, ascending."""

@@ -110,6 +110,9 @@ class RecipeFile(Strict):
         stages: by name, networks that are trained before the variants; each may use those above it.
         model: what the variants share: gate, router, experts, combine and execution; or layers.
         variants: by name, what each model of the comparison changes in `model` and in `training`; at least one.
+        baseline: name of the variant that the others are compared with; null for the first.
+        margin: within which a difference of the score does not matter, above 0, so that variants may be shown to be
+            level; null for none.
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
         report: what the report draws.
         presets: by name, values that `--preset NAME` sets: dotted keys such as training.epochs or data.sets[0].name.
@@ -126,6 +129,8 @@ class RecipeFile(Strict):
     stages: dict[FileName, Annotated[dict[str, Any], place_of("StageFile")]] = Field(default={})
     model: Annotated[dict[str, Any], place_of("model")] = Field(default={})
     variants: dict[FileName, Annotated[dict[str, Any], place_of("variant")]] = Field(min_length=1)
+    baseline: str | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
     seeds: AtLeastOne = 1
     report: ReportSpec = ReportSpec()
     presets: dict[str, Annotated[dict[str, Any], place_of("preset")]] = Field(default={})
