@@ -89,7 +89,7 @@ def test_the_baseline_and_the_margin_are_those_of_the_recipe(make_study):
     assert "Level with same within .005: low 0 [−.002, +.002], p .013." in text
     blocks = results.section(tabulate(read_study(out))).blocks
     table = next(block for block in blocks if block.kind == "table" and "minus" in block.caption)
-    assert table.columns[-2:] == ["p level within .005", "verdict"]
+    assert table.columns[-2:] == ["p level within .005 (Holm)", "verdict"]
     assert [row[-1] for row in table.rows] == ["level", "better"]
 
 

@@ -48,4 +48,6 @@ def dot_chart(study: Study, scores: Mapping[str, Mapping[int, float]], title: st
     if len(bars):
         rules = alt.Chart(bars).mark_rule(strokeWidth=2, opacity=0.7, clip=True)
         layers.insert(0, rules.encode(alt.X("low:Q", scale=scale, title=title), alt.X2("high:Q"), y, colour))
-    return alt.layer(*layers).properties(width=WIDTH, height=max(60, 28 * len(scored)))
+    # Room at the left, for a browser's font may be wider than the one that the drawing is measured with.
+    room: Any = {"left": 16, "top": 5, "right": 5, "bottom": 5}
+    return alt.layer(*layers, padding=room).properties(width=WIDTH, height=max(60, 28 * len(scored)))

@@ -59,7 +59,7 @@ def difference_table(family: Family, subject: str) -> Table:
     with_level = family.margin is not None
     columns = ["variant", f"minus {family.baseline}", "95 % interval", "p"]
     columns += ["p (Holm)"] if family.tested > 1 else []
-    columns += [f"p level within {rate(family.margin)}"] if with_level else []
+    columns += [f"p level within {rate(family.margin)}{' (Holm)' * (family.tested > 1)}"] if with_level else []
     rows = []
     for contrast in family.contrasts:
         difference = contrast.difference
