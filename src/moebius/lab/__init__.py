@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         training,
     )
     from moebius.lab.comparison.compare import compare
+    from moebius.lab.comparison.seed_plan import plan_seeds
     from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.study.run import run
 
@@ -50,6 +51,7 @@ __all__ = [
     "diagnostics",
     "doctor",
     "model",
+    "plan_seeds",
     "predict",
     "recipe",
     "report",
@@ -66,6 +68,8 @@ if not TYPE_CHECKING:
             return importlib.import_module("moebius.lab.study.run").run
         if name == "compare":
             return importlib.import_module("moebius.lab.comparison.compare").compare
+        if name == "plan_seeds":
+            return importlib.import_module("moebius.lab.comparison.seed_plan").plan_seeds
         if name == "diagnose":
             return importlib.import_module("moebius.lab.doctor.diagnose").diagnose
         if name in __all__:

@@ -1,6 +1,7 @@
 """Comparisons of real runs: figures are those of results.json, and verdicts claim what the tests show."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,8 @@ import pytest
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, StudyError
+from moebius.lab.report.source import read_study
+from moebius.lab.report.tables import tabulate
 from moebius.lab.statistics.difference import paired
 
 
@@ -112,9 +115,37 @@ def test_folders_that_cannot_be_compared(study, tmp_path):
 
 def hide_seed(study, folder):
     """A copy of a variant without seed 0."""
-    import shutil
-
     shutil.copytree(study / "twin", folder / "study" / "twin")
     shutil.copy(study / "study.json", folder / "study")
     shutil.rmtree(folder / "study" / "twin" / "seed-0")
     return folder / "study" / "twin"
+
+
+def test_comparisons_are_those_of_the_report_and_of_results_json(study):
+    comparison, study_read = mb.lab.compare(study), tabulate(read_study(study))
+    written = json.loads((study / "results.json").read_text())["comparisons"]
+    assert written == json.loads(json.dumps(study_read.family.to_dict()))
+    for pair, contrast in zip(comparison.pairs, study_read.family.contrasts, strict=True):
+        assert (pair.name, pair.over_seeds, pair.seeds_p_holm) == (contrast.name, contrast.difference, contrast.p_holm)
+        assert pair.verdict == contrast.verdict
+
+
+def test_the_baseline_and_the_margin_are_declared_or_asked_for(study, tmp_path):
+    comparison = mb.lab.compare(study, baseline="good", margin=0.9)
+    assert [(pair.name, pair.reference) for pair in comparison.pairs] == [("poor", "good"), ("twin", "good")]
+    assert comparison.pairs[0].verdict == "worse"
+    assert comparison.pairs[0].contrast.is_level
+    assert '"Level" is shown to differ by less than .900' in " ".join(comparison.text().split())
+    with pytest.raises(ArgumentError, match="no model is called so"):
+        mb.lab.compare(study, baseline="goood")
+    with pytest.raises(ArgumentError, match="needs a number above 0"):
+        mb.lab.compare(study, margin=0.0)
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    about = json.loads((copy / "study.json").read_text())
+    about["recipe"] |= {"baseline": "twin", "margin": 0.9}
+    (copy / "study.json").write_text(json.dumps(about))
+    declared = mb.lab.compare(copy)
+    assert [pair.reference for pair in declared.pairs] == ["twin", "twin"]
+    assert {pair.margin for pair in declared.pairs} == {0.9}
+    assert tabulate(read_study(copy)).family.baseline == "twin"

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
-from moebius.lab.diagnostics._intervals import mean_interval, share_interval
+from moebius.lab.diagnostics._intervals import mean_interval
 from moebius.lab.statistics.interval import interval
 
 
@@ -16,10 +15,3 @@ def test_the_interval_of_a_mean_is_that_of_its_values():
 def test_one_value_has_no_spread_and_equal_values_have_none():
     assert [float(end) for end in mean_interval(1, 2.0, 4.0)] == [2, -np.inf, np.inf]
     assert [float(end) for end in mean_interval(3, 6.0, 12.0)] == [2, 2, 2]
-
-
-@pytest.mark.parametrize(("count", "hits"), [(10, 0), (10, 3), (400, 400)])
-def test_the_interval_of_a_share_is_wilsons(count, hits):
-    expected = binomtest(hits, count).proportion_ci(method="wilson")
-    ends = [float(end) for end in share_interval(count, hits)]
-    assert ends == pytest.approx([hits / count, expected.low, expected.high], abs=1e-9)

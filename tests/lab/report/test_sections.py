@@ -12,6 +12,8 @@ from moebius.lab.report.expert_names import title_of
 from moebius.lab.report.sections import answer, curves, expert_count, results, sections_of
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
+from moebius.lab.statistics.mcnemar import mcnemar
+from moebius.lab.statistics.paired_rows import paired_rows
 
 SECTIONS = {
     info.name: importlib.import_module(f"{room.__name__}.{info.name}")
@@ -52,28 +54,72 @@ def test_a_section_without_data_is_left_out(make_study, name):
     assert (section is None) == (name != "appendix")
 
 
-def test_the_answer_names_the_best_with_its_interval(make_study):
-    out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
-    edit_runs(
-        out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.7}[run["variant"]] + 0.01 * run["seed"])
-    )
+def set_scores(out, scores, split="test"):
+    """Give the runs these scores: variant → by seed."""
+    edit_runs(out, lambda run: run["accuracy"].update({split: scores[run["variant"]][run["seed"]]}))
+
+
+def edit_recipe(out, **keys):
+    about = json.loads((out / "study.json").read_text())
+    about["recipe"] |= keys
+    (out / "study.json").write_text(json.dumps(about))
+
+
+# Seeds move all variants by far more than these differ.
+SCORES = {"low": [0.50, 0.60, 0.70], "high": [0.60, 0.71, 0.80], "same": [0.501, 0.599, 0.700]}
+
+
+def test_the_answer_compares_with_the_first_variant_seed_by_seed(make_study):
+    out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
+    set_scores(out, SCORES)
     text = answer_text(out)
-    assert "Best on test: high .710 [.685, .735] (mean of 3 seeds, 95 % interval)." in text
-    assert "Clear of the others: the interval overlaps with no other variant's." in text
+    # Differences .10, .11, .10: p = .00103, times 2; the variants' own intervals overlap widely.
+    assert "Better than low: high +.103 [+.089, +.118], p .002 (p after Holm for 2 comparisons)." in text
+    assert "Not shown to differ from low: same 0 [−.002, +.002], p 1.000." in text
+    assert "Largest mean on test: high, .703 [.455, .952] (mean of 3 seeds, 95 % interval)." in text
+    assert "partly chance" in text
 
 
-def test_the_answer_says_when_the_order_may_be_chance(make_study):
-    out = make_study(variants={"low": 1, "high": 2}, seeds=3, epochs=1)
-    edit_runs(
-        out, lambda run: run["accuracy"].update(test={"low": 0.69, "high": 0.7}[run["variant"]] + 0.01 * run["seed"])
+def test_the_baseline_and_the_margin_are_those_of_the_recipe(make_study):
+    out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
+    set_scores(out, SCORES)
+    edit_recipe(out, baseline="same", margin=0.005)
+    text = answer_text(out)
+    assert "Better than same: high +.103" in text
+    assert "Level with same within .005: low 0 [−.002, +.002], p .013." in text
+    blocks = results.section(tabulate(read_study(out))).blocks
+    table = next(block for block in blocks if block.kind == "table" and "minus" in block.caption)
+    assert table.columns[-2:] == ["p level within .005 (Holm)", "verdict"]
+    assert [row[-1] for row in table.rows] == ["level", "better"]
+
+
+def test_held_out_rows_choose_and_test_rows_do_not(make_study):
+    out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
+    set_scores(out, SCORES)
+    set_scores(out, {"low": [0.5] * 3, "high": [0.4] * 3, "same": [0.6] * 3}, "validation")
+    text = answer_text(out)
+    assert "Chosen on held-out rows: same; on test, which chose nothing, it has .600 [" in text
+    assert "Largest mean" not in text
+    table = results.section(tabulate(read_study(out))).blocks[0]
+    assert [table.rows[line][0] for line in table.marked] == ["same"]
+    assert table.rows[1][table.columns.index("held out")] == ".400"
+
+
+def test_the_answer_of_one_seed_is_over_rows_and_says_so(make_study):
+    out = make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1)
+    text = answer_text(out)
+    study = tabulate(read_study(out))
+    (contrast,) = study.family.contrasts
+    rows = study.row_scores
+    assert contrast.difference == paired_rows(rows["high"], rows["low"])
+    assert contrast.difference.p == mcnemar(
+        int(((rows["high"] == 1) & (rows["low"] == 0)).sum()), int(((rows["high"] == 0) & (rows["low"] == 1)).sum())
     )
-    assert "Not settled: the interval overlaps with low, so that order may be chance." in answer_text(out)
-
-
-def test_the_answer_of_one_seed_claims_no_order(make_study):
-    text = answer_text(make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1))
-    assert "(one seed)" in text
-    assert "the order may be chance" in text
+    assert "95 % interval over 500 test rows" in text
+    assert "One seed: this is about the models as trained; their order may change with the next seed." in text
+    note = results.section(study).blocks[1].text
+    assert "over the 500 test rows" in note
+    assert "trained again, only more seeds say" in note
 
 
 def test_the_answer_finds_ignored_experts(make_study):
@@ -85,22 +131,37 @@ def test_the_answer_finds_ignored_experts(make_study):
         frame = pd.read_parquet(path)
         frame["gate_0"], frame["gate_1"] = frame["gate_0"] * 0 + 1, frame["gate_1"] * 0
         frame.to_parquet(path)
-    assert "conv: expert 1 is ignored in 3 of 3 seeds." in answer_text(out)
+    assert "conv: expert 1 is ignored in 3 of 3 seeds (29 … 100 %)." in answer_text(out)
 
 
-def test_the_results_table_marks_the_best_and_pairs_seeds(make_study):
-    out = make_study(variants={"low": 1, "high": 2}, seeds=2, epochs=1)
-    edit_runs(
-        out, lambda run: run["accuracy"].update(test={"low": 0.5, "high": 0.75}[run["variant"]] + 0.1 * run["seed"])
-    )
+def test_the_results_table_crowns_nobody_by_test_rows(make_study):
+    out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
+    set_scores(out, SCORES)
     section = results.section(tabulate(read_study(out)))
     assert section is not None
-    table = section.blocks[0]
+    table, note, differences, explanation = section.blocks[:4]
     assert isinstance(table, Table)
-    assert list(table.marked) == [1]
-    # The seeds move both variants alike, so the paired difference does not vary though the intervals overlap widely.
-    assert table.rows[0][table.columns.index("minus high, paired")] == "−.250 [−.250, −.250]"
-    assert table.rows[1][table.columns.index("test, every seed")] == ".750 .850"
+    assert list(table.marked) == []
+    assert "No line is marked" in note.text
+    assert table.rows[1][table.columns.index("test, every seed")] == ".600 .710 .800"
+    assert differences.columns == ["variant", "minus low", "95 % interval", "p", "p (Holm)", "verdict"]
+    assert list(differences.rows[0]) == ["high", "+.103", "[+.089, +.118]", ".001", ".002", "better"]
+    assert "corrected for the 2 comparisons" in explanation.text
+
+
+def test_seeds_that_all_differ_by_the_same_have_no_test(make_study):
+    out = make_study(variants={"low": 1, "high": 2}, seeds=2, epochs=1)
+    set_scores(out, {"low": [0.5, 0.6], "high": [0.75, 0.85]})
+    assert "high +.250, every seed by the same, which no test can judge" in answer_text(out)
+
+
+def test_the_comparisons_are_a_table_too(make_study):
+    out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
+    set_scores(out, SCORES)
+    frame = tabulate(read_study(out)).table("comparisons")
+    assert frame["variant"].tolist() == ["high", "same"]
+    assert frame["verdict"].tolist() == ["better", "not shown to differ"]
+    assert frame["p_holm"].tolist() == pytest.approx([2 * frame["p"][0], 1.0])
 
 
 def test_curves_follow_the_recipes_groups(make_study):

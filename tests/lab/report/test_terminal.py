@@ -3,7 +3,8 @@ import io
 from rich.console import Console
 
 from moebius.lab.report import build_results_table
-from moebius.lab.report.terminal import describe_stages
+from moebius.lab.report.terminal import describe_family, describe_stages
+from moebius.lab.statistics.family import compare_with_baseline
 
 
 def printed(runs) -> str:
@@ -45,3 +46,23 @@ def test_stages_take_one_line():
     ]
     assert describe_stages(stages) == "stages: 3 finished with 2 seeds, own-test accuracy .900 – .920"
     assert describe_stages([{"stage": "a", "seed": 0}]) == "stages: 1 finished"
+
+
+def test_only_what_held_out_rows_choose_is_bold():
+    runs = [run("single", 0, 0.6), run("linear", 0, 0.7)]
+    cells = list(build_results_table(runs).columns[1].cells)
+    assert cells == [".600", ".700"]
+    cells = list(build_results_table(runs, chosen="single").columns[1].cells)
+    assert cells == ["[bold].600[/]", ".700"]
+
+
+def test_the_comparisons_take_a_line_for_each_verdict():
+    scores = {"a": [0.60, 0.62, 0.61], "b": [0.70, 0.71, 0.72], "c": [0.601, 0.619, 0.61], "d": [0.50, 0.51, 0.52]}
+    family = compare_with_baseline({name: dict(enumerate(values)) for name, values in scores.items()}, "a", 0.005, "b")
+    assert describe_family(family) == [
+        "Better than a: b +.100 [+.075, +.125], p .010 (p after Holm for 3 comparisons).",
+        "Worse than a: d −.100 [−.125, −.075], p .010.",
+        "Level with a within .005: c 0 [−.002, +.002], p .020.",
+        "Chosen on held-out rows: b.",
+    ]
+    assert describe_family(None) == []

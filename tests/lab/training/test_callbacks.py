@@ -115,7 +115,7 @@ def test_true_ends_the_epoch_under_way_which_is_evaluated(tmp_path):
     options = {"batch_size": 30, "epochs": 4, "checkpoint_seconds": 1e-9, "validation": 0.1}
     fitted = mb.fit(mixture(), rows(), on_step=end, folder=tmp_path, **options)
     assert len(fitted.metrics) == 1
-    assert fitted.metrics[0]["validation"]["accuracy"] == fitted.validation.accuracy
+    assert fitted.metrics[0]["validation"]["accuracy"] == fitted.held_out.accuracy
     again, moments = mixture(), []
     fitted = mb.fit(again, rows(), folder=tmp_path, on_epoch=moments.append, **options)  # the same folder goes on
     assert [(moment.epoch, moment.step) for moment in moments] == [(2, 10), (3, 16), (4, 22)]

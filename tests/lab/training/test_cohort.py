@@ -129,7 +129,7 @@ def test_runs_have_best_epochs_of_their_own(precise, members, tmp_path):
     for run, outcome in outcomes.items():
         held_out = [entry["validation"]["accuracy"] for entry in outcome.metrics]
         assert best[run] == 1 + held_out.index(max(held_out))
-        assert outcome.validation.accuracy == max(held_out)
+        assert outcome.held_out.accuracy == max(held_out)
 
 
 class Stop(Exception):

@@ -82,7 +82,7 @@ def test_remembered_experts_train_the_same_gate(router):
     (gate, first), (second_gate, second) = trained
     for name, tensor in gate.items():
         torch.testing.assert_close(tensor, second_gate[name], rtol=0, atol=1e-10)
-    torch.testing.assert_close(first.validation.losses, second.validation.losses, rtol=0, atol=1e-10)
+    torch.testing.assert_close(first.held_out.losses, second.held_out.losses, rtol=0, atol=1e-10)
 
 
 def test_remembering_is_faster_in_calls():

@@ -72,7 +72,7 @@ def test_every_form_trains_evaluates_and_compares_the_experts(form):
     make, data, names = FORMS[form]
     fitted = mb.fit(make(), data, epochs=25, lr=0.05, batch_size=20, **names)
     assert fitted.train.accuracy > 0.85
-    assert fitted.oracle > fitted.validation.accuracy - 0.15
+    assert fitted.oracle > fitted.held_out.accuracy - 0.15
     assert [len(expert.scores) for expert in fitted.alone] == [20, 20]
     assert max(expert.accuracy for expert in fitted.alone) < fitted.train.accuracy
     assert fitted.one_expert.active_experts() == 1.0
@@ -93,7 +93,7 @@ def test_the_model_is_called_with_the_same_mapping_afterwards():
     fitted = mb.fit(model, {"image": IMAGE, "meta": META, "y": Y}, target="y", epochs=2, validation=({
         "image": IMAGE, "meta": META}, Y))  # fmt: skip
     with torch.no_grad():
-        assert torch.equal(model({"image": IMAGE, "meta": META}).argmax(1), fitted.validation.predictions)
+        assert torch.equal(model({"image": IMAGE, "meta": META}).argmax(1), fitted.held_out.predictions)
 
 
 @pytest.mark.parametrize("make", [by_parameter, lambda: by_parameter(router=mb.routers.TopK(1))])

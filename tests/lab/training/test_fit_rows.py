@@ -58,7 +58,7 @@ def test_every_form_gives_the_same_rows_and_trains(form):
     data = FORMS[form][0] if form != "iterator of batches" else FORMS[form][0]()
     torch.manual_seed(0)
     moe = mb.Mixture(mb.gates.Linear(2, 2), [nn.Linear(2, 2), nn.Linear(2, 2)])
-    assert mb.fit(moe, data, epochs=20, lr=0.1, **names).validation.accuracy > 0.6
+    assert mb.fit(moe, data, epochs=20, lr=0.1, **names).held_out.accuracy > 0.6
 
 
 def test_inputs_of_several_parts_go_to_the_model_by_name():
@@ -75,7 +75,7 @@ def test_inputs_of_several_parts_go_to_the_model_by_name():
     named = mb.fit(Two(), data, target="y", epochs=2, validation=0.2)
     torch.manual_seed(0)
     in_turn = mb.fit(Two(), ((torch.arange(30) % 3, X), Y), epochs=2, validation=0.2)
-    assert len(named.validation.scores) == len(in_turn.validation.scores) == 6
+    assert len(named.held_out.scores) == len(in_turn.held_out.scores) == 6
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_function_of_rows_and_metrics_of_a_split():
         expected = (moe(X) - y).abs().max().item()
     assert trained.test.metric("largest") == pytest.approx(expected)
     assert len(trained.test.scores) == 30
-    assert len(trained.validation.scores) == 3
+    assert len(trained.held_out.scores) == 3
     frame = trained.frame()
     assert frame["test.metrics.largest"][trained.epoch - 1] == pytest.approx(expected, rel=1e-5)
     assert list(frame["epoch"]) == [1, 2, 3, 4, 5]
@@ -202,5 +202,5 @@ def test_losses_that_compare_experts_the_oracle_and_the_one_expert_cut_work_for_
     scores = torch.stack([expert.scores.double() for expert in trained.alone])
     assert trained.oracle == pytest.approx(scores.amax(0).mean().item())
     assert trained.one_expert is not None
-    assert trained.one_expert.score_name == trained.validation.score_name
-    assert trained.metrics[-1]["validation"][trained.validation.score_name] is not None
+    assert trained.one_expert.score_name == trained.held_out.score_name
+    assert trained.metrics[-1]["validation"][trained.held_out.score_name] is not None

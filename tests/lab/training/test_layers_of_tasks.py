@@ -304,7 +304,7 @@ def test_it_trains_and_its_outcome_says_what_one_expert_loses():
         assert fitted.one_expert is not None
         assert fitted.alone == ()
         assert fitted.oracle is None
-        assert set(fitted.validation.gates) == set(gate_experts(fitted.model))
+        assert set(fitted.held_out.gates) == set(gate_experts(fitted.model))
     frozen_gates = copy.deepcopy(fitted.model.state_dict())
     fitted = mb.fit(fitted.model, (x, targets), task=TASK, epochs=1, validation=0.25, trains="experts")
     changed = {name for name, value in fitted.model.state_dict().items() if not torch.equal(value, frozen_gates[name])}

@@ -26,8 +26,8 @@ def test_a_finished_training_is_a_few_lines(trained):
     assert len(lines) <= 8
     assert max(map(len, lines)) <= 120
     assert lines[0] == f"Trained Mixture, epoch {trained.epoch} of 2"
-    accuracies = (trained.train.accuracy, trained.validation.accuracy, trained.test.accuracy)
-    assert lines[1] == "  accuracy: train {:.3f}, validation {:.3f}, test {:.3f}".format(*accuracies)
+    accuracies = (trained.train.accuracy, trained.held_out.accuracy, trained.test.accuracy)
+    assert lines[1] == "  accuracy: train {:.3f}, held out {:.3f}, test {:.3f}".format(*accuracies)
     best = max(trained.alone, key=lambda expert: expert.accuracy)
     accuracy = (best.predictions == trained.test.labels).double().mean().item()
     assert lines[2] == f"  best single expert: {accuracy:.3f} ({best.paths[0]})"
@@ -41,13 +41,15 @@ def test_held_out_rows_are_no_test_rows():
     result = fit(nn.Sequential(moe), (x, (x[:, 0] > 0).long()), epochs=1)
     lines = repr(result).splitlines()
     assert lines[0] == "Trained Sequential, epoch 1 of 1"
-    assert lines[1] == f"  accuracy: train {result.train.accuracy:.3f}, validation {result.validation.accuracy:.3f}"
-    assert (result.final_name, result.final) == ("validation", result.validation)
+    assert lines[1] == f"  accuracy: train {result.train.accuracy:.3f}, held out {result.held_out.accuracy:.3f}"
+    assert (result.final_name, result.final) == ("held_out", result.held_out)
     assert {*result.metrics[0]} == {"epoch", "train", "validation", "gates"}
-    with pytest.raises(AttributeError, match=r"no test rows were given: mb\.fit\(.*\); fitted\.validation"):
+    with pytest.raises(AttributeError, match=r"no test rows were given: mb\.fit\(.*\); fitted\.held_out"):
         _ = result.test
+    with pytest.raises(AttributeError, match=r"the held-out rows are fitted\.held_out"):
+        _ = result.validation
     alone = fit(nn.Sequential(moe), (x, (x[:, 0] > 0).long()), validation=0.0, epochs=1)
-    assert (alone.final_name, alone.final, alone.validation) == ("train", alone.train, None)
+    assert (alone.final_name, alone.final, alone.held_out) == ("train", alone.train, None)
     assert {*alone.metrics[0]} == {"epoch", "train", "gates"}
     assert lines[2:] == ["  experts used per row: 1.00 of 2"]  # no mixture itself: nothing of single experts
 

@@ -52,7 +52,7 @@ def test_training_ends_after_patience_and_reports_the_best_weights(measure, trai
     assert len(measures) < 9
     assert equal(trained.model.state_dict(), states[best - 1])
     assert not equal(trained.model.state_dict(), states[-1])
-    assert trained.validation.accuracy == trained.metrics[best - 1]["validation"]["accuracy"]
+    assert trained.held_out.accuracy == trained.metrics[best - 1]["validation"]["accuracy"]
     assert trained.reported["epoch"] == best
     assert loop.record.progress.epoch == best + 2
 

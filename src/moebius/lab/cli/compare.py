@@ -17,6 +17,12 @@ def compare(
         typer.Argument(metavar="RUN...", help="DIR (all variants of a study), DIR/VARIANT, or DIR/VARIANT/seed-N."),
     ],
     all_pairs: Annotated[bool, typer.Option("--all", help="Compare every two models.")] = False,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The reference; else the recipe's baseline, or the first.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(metavar="X", help="Differences within ±X do not matter; else the recipe's margin.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -26,7 +32,7 @@ def compare(
     from moebius.lab.comparison import compare as compare_runs
 
     run_plugins(plugin)
-    comparison = compare_runs(*runs, all_pairs=all_pairs)
+    comparison = compare_runs(*runs, all_pairs=all_pairs, baseline=baseline, margin=margin)
     if json:
         typer.echo(json_text.dumps(comparison.to_dict(), indent=1, ensure_ascii=False))
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from moebius.kit.errors import ArgumentError, MoebiusError, StudyError
 from moebius.kit.files import read_json
+from moebius.kit.registry import did_you_mean
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.predict import load_run
 from moebius.lab.statistics.interval import Estimate, interval
@@ -93,12 +94,16 @@ class Model:
             return None
 
 
-def find_models(folders: Sequence[str | Path]) -> list[Model]:
+def find_models(folders: Sequence[str | Path], baseline: str | None = None) -> list[Model]:
     """The models that folders name: DIR/VARIANT/seed-N, DIR/VARIANT, or DIR for all variants of a study.
+
+    Arguments:
+        folders: of which a study's begins with its baseline.
+        baseline: name of the model that is to be the first; None to leave the order.
 
     Raises:
         StudyError: a folder holds no finished run.
-        ArgumentError: fewer than two models are named.
+        ArgumentError: fewer than two models are named, or none is called like the baseline.
     """
     models: dict[tuple[Path, str, tuple[int, ...]], Model] = {}
     for folder in map(Path, folders):
@@ -108,7 +113,11 @@ def find_models(folders: Sequence[str | Path]) -> list[Model]:
         names = [str(folder) for folder in folders]
         fix = "moebius compare runs/quickstart    # all of its variants"
         raise ArgumentError("RUN", "needs at least two models", names, fix)
-    return list(_name_apart(models.values()))
+    named = list(_name_apart(models.values()))
+    if baseline is not None and all(model.name != baseline for model in named):
+        names = [model.name for model in named]
+        raise ArgumentError("baseline", "no model is called so", baseline, did_you_mean(baseline, names))
+    return sorted(named, key=lambda model: model.name != baseline) if baseline is not None else named
 
 
 def _models_of(folder: Path) -> list[Model]:
@@ -122,7 +131,8 @@ def _models_of(folder: Path) -> list[Model]:
         return [Model(name, folder.parent.parent, variant, {seed: run}, _read_about(folder.parent.parent), True)]
     if (folder / "study.json").is_file():
         about = _read_about(folder)
-        variants = (about.get("recipe") or {}).get("variants") or ()
+        recipe = about.get("recipe") or {}
+        variants = sorted(recipe.get("variants") or (), key=lambda name: name != recipe.get("baseline"))
         chosen = _chosen_points(folder)
         finished = [(name, _variant(folder / chosen.get(name, name), about)) for name in variants]
         models = [replace(model, name=name) for name, model in finished if model is not None]

@@ -1,21 +1,21 @@
 """Two models: how their scores differ over seeds and over rows, and on which rows."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from moebius.kit.errors import StudyError
 from moebius.lab.comparison.models import Model
-from moebius.lab.comparison.rows_of_runs import TestRows, read_test_rows
-from moebius.lab.statistics.difference import Difference, paired
+from moebius.lab.report.tested_rows import TestRows, read_test_rows
+from moebius.lab.statistics.difference import Difference
+from moebius.lab.statistics.family import Contrast, correct, difference_of
 from moebius.lab.statistics.holm import holm
 from moebius.lab.statistics.paired_rows import paired_rows
 
 # Rows of a class or a domain below which nothing is said of it.
 LEAST_ROWS = 5
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ class Pair:
         groups: the classes and domains, the largest difference first.
         seeds_p_holm, rows_p_holm: corrected for all pairs of the comparison.
         comparisons: how many pairs that are.
+        margin: within which differences do not matter; None for none.
+        p_level, p_level_holm: of the hypothesis that the difference that the verdict goes by is the margin or more, as
+            it is and corrected; None without a margin.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Pair:
     seeds_p_holm: float | None = None
     rows_p_holm: float | None = None
     comparisons: int = 1
+    margin: float | None = None
+    p_level: float | None = None
+    p_level_holm: float | None = None
 
     @property
     def primary(self) -> Difference:
@@ -74,15 +80,33 @@ class Pair:
         return self.rows_p_holm if self.over_seeds is None else self.seeds_p_holm
 
     @property
+    def contrast(self) -> Contrast:
+        """What the verdict goes by."""
+        over = "rows" if self.over_seeds is None else "seeds"
+        levels = (self.margin, self.primary_p, self.p_level, self.p_level_holm)
+        return Contrast(self.name, self.reference, self.primary, over, *levels)
+
+    @property
     def verdict(self) -> str:
         """Of `name`, at 5 % for all pairs together.
 
-        "not shown to differ", "better" or "worse"; with one training of each "better as trained" or "worse as trained".
+        "not shown to differ", "better", "worse" or, within a margin, "level"; with one training of each "better as
+        trained" and so on.
         """
-        if self.primary_p is None or self.primary_p >= LEVEL:
-            return "not shown to differ"
-        word = "better" if self.primary.mean > 0 else "worse"
-        return word if self.over_seeds is not None else f"{word} as trained"
+        return self.contrast.verdict
+
+
+def correct_pairs(pairs: Sequence[Pair], margin: float | None = None) -> tuple[Pair, ...]:
+    """The pairs with p values that are corrected for all of them: over seeds and over rows apart."""
+    over_seeds = correct([Contrast(pair.name, pair.reference, pair.over_seeds, "seeds", margin) for pair in pairs])
+    over_rows = correct([Contrast(pair.name, pair.reference, pair.over_rows, "rows", margin) for pair in pairs])
+    corrected = []
+    for pair, of_seeds, of_rows in zip(pairs, over_seeds, over_rows, strict=True):
+        primary = of_rows if pair.over_seeds is None else of_seeds
+        levels = {"margin": margin, "p_level": primary.p_level, "p_level_holm": primary.p_level_holm}
+        p_values = {"seeds_p_holm": of_seeds.p_holm, "rows_p_holm": of_rows.p_holm, "comparisons": len(pairs)}
+        corrected.append(replace(pair, **p_values, **levels))
+    return tuple(corrected)
 
 
 class RowsOfRuns:
@@ -134,9 +158,7 @@ def compare_pair(model: Model, reference: Model, rows: RowsOfRuns, level: float 
             rule = f"{model.name} has seeds {list(model.runs)}, and {reference.name} has {list(reference.runs)}"
             raise StudyError(f"{rule}: none in common", f"{reference.folder(min(reference.runs))}    # one run of each")
         runs = [(min(model.runs), min(reference.runs))]
-    over_seeds = None
-    if len(seeds) > 1:
-        over_seeds = paired(model.score_by_seed(), reference.score_by_seed(), level)
+    over_seeds = difference_of(model.score_by_seed(), reference.score_by_seed(), level)
     ours = [rows.read(model, seed) for seed, _ in runs]
     theirs = [rows.read(reference, seed) for _, seed in runs]
     scores = [np.mean([each.scores for each in each_model], 0) for each_model in (ours, theirs)]

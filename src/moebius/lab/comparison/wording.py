@@ -5,55 +5,35 @@ from collections.abc import Sequence
 
 from moebius.kit.html import html_table
 from moebius.lab.comparison.comparison import Comparison
-from moebius.lab.comparison.pair import LEVEL, Group, Pair
-from moebius.lab.report.numbers import NONE, count, duration, rate, signed
+from moebius.lab.comparison.pair import Group, Pair
+from moebius.lab.report.numbers import NONE, count, duration, p_text, rate, signed_with_interval
 from moebius.lab.report.source import measure_words
 from moebius.lab.report.text_columns import text_columns
-from moebius.lab.statistics.difference import Difference
+from moebius.lab.statistics.family import LEVEL
 
 # Classes and domains of each pair that the text shows.
 SHOWN_GROUPS = 3
-
-
-def difference_text(difference: Difference) -> str:
-    """A difference with its interval.
-
-    Example:
-        >>> difference_text(Difference(0.0034, -0.004, 0.0104, 0.4, 5))
-        '+.003 [−.004, +.010]'
-        >>> difference_text(Difference(0.0034, None, None, None, 1))
-        '+.003'
-    """
-    if difference.low is None or difference.high is None:
-        return signed(difference.mean)
-    return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
-
-
-def p_text(p: float | None) -> str:
-    """A p value with three decimals, never 0.
-
-    Example:
-        >>> p_text(0.04213), p_text(1e-9), p_text(1.0), p_text(None)
-        ('.042', '<.001', '1.000', '–')
-    """
-    return NONE if p is None else "<.001" if p < 0.001 else rate(p)
 
 
 def verdict_text(pair: Pair) -> str:
     """The verdict with the difference, its interval and what it is over.
 
     Example:
+        >>> from moebius.lab.statistics.difference import Difference
         >>> difference = Difference(0.003, -0.004, 0.010, 0.3, 5)
         >>> verdict_text(Pair("a", "b", (0, 1), difference, difference, "mcnemar", None, (), 0.3, 0.3))
         'not shown to differ over 5 seeds: +.003 [−.004, +.010], p .300'
     """
     primary = pair.primary
     over = f"{primary.count:,} {'rows' if pair.over_seeds is None else 'seeds'}"
-    text = f"{pair.verdict} over {over}: {difference_text(primary)}"
+    text = f"{pair.verdict} over {over}: {signed_with_interval(primary)}"
     if primary.p is None:
         return f"{text}; every seed differs by the same, which no test can judge"
     corrected = f" after Holm for {pair.comparisons}" if pair.comparisons > 1 else ""
-    return f"{text}, p {p_text(pair.primary_p)}{corrected}"
+    is_level = pair.verdict.startswith("level")
+    within = f" of at least {rate(pair.margin)}" if is_level else ""
+    p = pair.p_level_holm if is_level else pair.primary_p
+    return f"{text}, p{within} {p_text(p)}{corrected}"
 
 
 def comparison_text(comparison: Comparison, width: int = 80) -> str:
@@ -88,13 +68,16 @@ def _model_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _seed_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
-    rows = []
+    margin, rows = pairs[0].margin, []
     for pair in pairs:
+        level = [] if margin is None else [p_text(pair.p_level_holm)]
         if pair.over_seeds is None:
-            rows.append([pair.name, NONE, NONE, "one training of each"])
+            rows.append([pair.name, NONE, NONE, *(NONE for _ in level), "one training of each"])
         else:
-            rows.append([pair.name, difference_text(pair.over_seeds), p_text(pair.seeds_p_holm), pair.verdict])
-    return ["model", "difference", "p", "verdict"], rows
+            figures = [signed_with_interval(pair.over_seeds), p_text(pair.seeds_p_holm), *level]
+            rows.append([pair.name, *figures, pair.verdict])
+    level = [] if margin is None else [f"p level within {rate(margin)}"]
+    return ["model", "difference", "p", *level, "verdict"], rows
 
 
 def _row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
@@ -103,7 +86,7 @@ def _row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
     for pair in pairs:
         agreement = NONE if pair.agreement is None else f"{pair.agreement:.0%}"
         verdict = pair.verdict if pair.over_seeds is None else ""
-        rows.append([pair.name, difference_text(pair.over_rows), p_text(pair.rows_p_holm), agreement, verdict])
+        rows.append([pair.name, signed_with_interval(pair.over_rows), p_text(pair.rows_p_holm), agreement, verdict])
     # Where all have several seeds the verdicts stand with those; agreement is of classes.
     kept = [place for place in range(5) if place < 3 or any(row[place] not in ("", NONE) for row in rows)]
     return [headings[place] for place in kept], [[row[place] for place in kept] for row in rows]
@@ -115,7 +98,7 @@ def _group_lines(groups: Sequence[tuple[Pair, Group]], width: int) -> list[str]:
         name = pair.name if pair.name != last else ""
         last = pair.name
         difference = group.difference
-        rows.append([name, group.name, f"{difference.count:,}", difference_text(difference), p_text(group.p_holm)])
+        rows.append([name, group.name, f"{difference.count:,}", signed_with_interval(difference), p_text(group.p_holm)])
     return text_columns(["model", "class or domain", "rows", "difference", "p"], rows, width, "class or domain")
 
 
@@ -126,12 +109,17 @@ def _remarks(comparison: Comparison) -> list[str]:
     if any(pair.groups for pair in comparison.pairs):
         corrected += "; of classes and domains for all of those of a pair"
     remarks = [f'Intervals {percent}; p two-sided{corrected}; "not shown" is p of {LEVEL:.2f} or more.']
+    margin = comparison.pairs[0].margin
+    if margin is not None:
+        remarks.append(f'"Level" is shown to differ by less than {rate(margin)}, by two one-sided tests.')
     over_seeds = [pair for pair in comparison.pairs if pair.over_seeds is not None]
     if len(over_seeds) < len(comparison.pairs):
         remarks.append("Of one training of each, nothing tells how the difference varies when they are trained again.")
     few = min((pair.over_seeds.count for pair in over_seeds if pair.over_seeds is not None), default=5)
     if few < 5:
         remarks.append(f"{few} seeds show large differences only: moebius run … --seeds 5 adds some.")
+    if any(pair.verdict == "not shown to differ" for pair in over_seeds):
+        remarks.append("How many seeds a difference needs, moebius plan says.")
     return [*remarks, *comparison.notes]
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
 from moebius.lab.report.gate_rows import GateRows
+from moebius.lab.statistics.wilson import wilson
 
 
 class Coactivation(Measure):
@@ -49,7 +49,7 @@ class Coactivation(Measure):
         counts_E = pairs_EE.diagonal()
         expert, rival = np.nonzero((counts_E > 0)[:, None] & ~np.eye(self.experts, dtype=bool))
         null = (pairs_EE.sum() - counts_E.sum()) / max(1.0, (self.experts - 1) * counts_E.sum())
-        share, low, high = share_interval(counts_E[expert], pairs_EE[expert, rival])
+        share, low, high = wilson(counts_E[expert], pairs_EE[expert, rival])
         return pd.DataFrame(
             {
                 "expert": expert,

@@ -8,8 +8,8 @@ from scipy.special import bdtrc
 from torch import Tensor
 
 from moebius.lab.diagnostics._batch_measure import BatchMeasure
-from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.statistics.wilson import wilson
 
 
 class Drops(BatchMeasure):
@@ -66,7 +66,7 @@ class Drops(BatchMeasure):
             kept, refused = [*kept, *kept_E], [*refused, *refused_E]
             asked, unserved = [*asked, *(kept_E + refused_E)], [*unserved, *self.total("refused_unserved")]
         assignments = np.add(kept, refused)
-        share, low, high = share_interval(np.maximum(assignments, 1), refused)
+        share, low, high = wilson(np.maximum(assignments, 1), refused)
         return pd.DataFrame(
             {
                 "expert": [-1, *(range(self.experts) if by_expert else ())],

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.statistics.wilson import wilson
 
 
 class ExpertAgreement(Measure):
@@ -48,7 +48,7 @@ class ExpertAgreement(Measure):
     def frame(self) -> pd.DataFrame:
         """A line for each pair."""
         expert, rival = np.triu_indices(self.experts, 1)
-        overlap, low, high = share_interval(self.rows, self.total("same")[expert, rival])
+        overlap, low, high = wilson(self.rows, self.total("same")[expert, rival])
         shares_EC = self.total("classes") / self.rows
         null = (shares_EC @ shares_EC.T)[expert, rival]
         kappa = np.where(null < 1, (overlap - null) / np.where(null < 1, 1 - null, 1), 1.0)

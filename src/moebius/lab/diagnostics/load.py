@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.statistics.wilson import wilson
 
 
 class Load(Measure):
@@ -39,7 +39,7 @@ class Load(Measure):
 
     def frame(self) -> pd.DataFrame:
         """A line for each expert."""
-        load_E, low_E, high_E = share_interval(self.rows, self.total("wins"))
+        load_E, low_E, high_E = wilson(self.rows, self.total("wins"))
         return pd.DataFrame(
             {
                 "expert": np.arange(self.experts),

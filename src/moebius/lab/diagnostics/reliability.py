@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from moebius.lab.diagnostics._intervals import share_interval
 from moebius.lab.diagnostics.calibration import BINS, Calibration
+from moebius.lab.statistics.wilson import wilson
 
 
 class Reliability(Calibration):
@@ -35,7 +35,7 @@ class Reliability(Calibration):
         for of, on, expert, sums_BN in self.bins():
             for place in np.flatnonzero(sums_BN[:, 0]):
                 rows, confidence, right, _ = sums_BN[place]
-                score, low, high = (float(value) for value in share_interval(rows, right))
+                score, low, high = (float(value) for value in wilson(rows, right))
                 line = {"of": of, "on": on, "expert": expert, "at": place / BINS, "rows": int(rows)}
                 lines.append({**line, "null": confidence / rows, "score": score, "low": low, "high": high})
         return pd.DataFrame(lines)

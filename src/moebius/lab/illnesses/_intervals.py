@@ -7,8 +7,10 @@ needs an effect that matters besides.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv, ndtri
+from scipy.special import ndtri
 from torch import Tensor
+
+from moebius.lab.statistics.clopper_pearson import clopper_pearson
 
 LEVEL = 0.99
 # Fewer rows than this have no interval that the normal distribution describes.
@@ -54,7 +56,7 @@ def mean_interval(values: Tensor, comparisons: int = 1) -> Mean:
 
 
 def share_interval(successes: float | int, count: float | int, comparisons: int = 1) -> Mean:
-    """A share of rows with its exact interval.
+    """A share of rows with its exact interval, that of `clopper_pearson`.
 
     Arguments:
         successes: of `count`; sums of weights are taken for numbers of rows.
@@ -65,12 +67,8 @@ def share_interval(successes: float | int, count: float | int, comparisons: int 
         >>> share = share_interval(0, 100)
         >>> share.low, round(share.high, 3)
         (0.0, 0.052)
-
-    Reference: Clopper, Pearson 1934.
     """
-    tail = (1 - LEVEL) / 2 / comparisons
-    low = float(betaincinv(successes, count - successes + 1, tail)) if successes > 0 else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 1 - tail)) if successes < count else 1.0
+    low, high = clopper_pearson(successes, count, 1 - (1 - LEVEL) / comparisons)
     return Mean(successes / count, low, high, int(count))
 
 

@@ -234,6 +234,7 @@ def _check_names(raw: Mapping[str, Any]) -> list[Problem]:
         for path, names in lists
         for place, name in enumerate(names if isinstance(names, list) else ())
     ]
+    references.append((("baseline",), raw.get("baseline")))
     references += [(("report", "one_expert", end), name) for end, name in inner_mapping(report, "one_expert").items()]
     published = inner_mapping(inner_mapping(raw, "published"), "variants")
     references += [(("published", "variants", name), name) for name in published]

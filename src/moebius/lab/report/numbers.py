@@ -1,5 +1,7 @@
 """Formats of numbers, the same on the page, in the captions of figures and in the terminal."""
 
+from moebius.lab.statistics.clopper_pearson import clopper_pearson
+from moebius.lab.statistics.difference import Difference
 from moebius.lab.statistics.interval import Estimate
 
 NONE = "–"
@@ -32,8 +34,8 @@ def signed(value: float | int) -> str:
     return ("+" if value > 0 else "") + rate(value)
 
 
-def bracket(estimate: Estimate) -> str:
-    """An interval of rates; an empty text for the estimate of one seed, which has no interval.
+def bracket(estimate: Estimate | Difference) -> str:
+    """An interval of rates; an empty text where there is none, as for one seed.
 
     Example:
         >>> bracket(Estimate(0.633, 0.633, 0.63, 0.636, 5))
@@ -52,16 +54,42 @@ def with_interval(estimate: Estimate) -> str:
     return f"{rate(estimate.mean)} {bracket(estimate)}".rstrip()
 
 
-def signed_with_interval(estimate: Estimate) -> str:
+def signed_with_interval(estimate: Estimate | Difference) -> str:
     """A mean difference with its interval.
 
     Example:
         >>> signed_with_interval(Estimate(0.038, 0.038, -0.002, 0.078, 5))
         '+.038 [−.002, +.078]'
     """
+    return f"{signed(estimate.mean)} {signed_bracket(estimate)}".rstrip()
+
+
+def signed_bracket(estimate: Estimate | Difference) -> str:
+    """An interval of a difference, with signs; an empty text where there is none."""
     if estimate.low is None or estimate.high is None:
-        return signed(estimate.mean)
-    return f"{signed(estimate.mean)} [{signed(estimate.low)}, {signed(estimate.high)}]"
+        return ""
+    return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
+
+
+def p_text(p: float | None) -> str:
+    """A p value with three decimals, never 0.
+
+    Example:
+        >>> p_text(0.04213), p_text(1e-9), p_text(1.0), p_text(None)
+        ('.042', '<.001', '1.000', '–')
+    """
+    return NONE if p is None else "<.001" if p < 0.001 else rate(p)
+
+
+def of_seeds(successes: int, seeds: int, noun: str = "") -> str:
+    """A number of seeds, and the interval of their share, by Clopper and Pearson at 95 %.
+
+    Example:
+        >>> of_seeds(0, 5), of_seeds(5, 5, "seeds")
+        ('0 of 5 (0 … 52 %)', '5 of 5 seeds (48 … 100 %)')
+    """
+    low, high = clopper_pearson(successes, seeds)
+    return f"{successes} of {seeds}{' ' * bool(noun)}{noun} ({100 * low:.0f} … {100 * high:.0f} %)"
 
 
 def count(value: float | int | None) -> str:

@@ -37,6 +37,8 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # No line begins with the sign of a percentage.
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     text = environment.get_template("report.html").render(
         title=study.recipe.get("title") or study.name,
         name=study.name,

@@ -7,11 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import outer_gates
 from moebius.lab.report.points import SweptPoint, choose_points, keep_chosen, list_points
+from moebius.lab.statistics.family import Family
 
 # Of study.json and results.json.
 SCHEMA = 2
@@ -48,6 +52,8 @@ class Study:
         points: of a sweep, with their scores on held-out rows.
         chosen: swept variant → its point, whose runs are `runs` under the name of the variant.
         tables: tidy frames by name, which `tables.tabulate` computes and every section reads.
+        family: the comparisons with the baseline; None without tables, and where there is nothing to compare.
+        row_scores: variant → the score of each test row; empty without tables, and with several seeds.
     """
 
     folder: Path
@@ -58,6 +64,8 @@ class Study:
     points: tuple[SweptPoint, ...] = ()
     chosen: Mapping[str, SweptPoint] = field(default_factory=dict)
     tables: Mapping[str, Frame] = field(default_factory=dict)
+    family: Family | None = None
+    row_scores: Mapping[str, Float[np.ndarray, " T"]] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -99,6 +107,18 @@ class Study:
         """Names of the data sets, by domain; `all` where there is only one."""
         names = tuple(str(name) for name in (self.about.get("data") or {}).get("domains") or ())
         return names if len(names) > 1 else ("all",)
+
+    @property
+    def baseline(self) -> str:
+        """The variant that the others are compared with: the recipe's `baseline`, else the first."""
+        declared = self.recipe.get("baseline")
+        return declared if declared in self.variants else self.variants[0]
+
+    @property
+    def margin(self) -> float | None:
+        """Within which differences of the score do not matter: the recipe's `margin`; None where there is none."""
+        margin = self.recipe.get("margin")
+        return None if margin is None else float(margin)
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds of a variant, ascending."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path
+from moebius.lab.report.comparisons import compare_variants, comparison_frame, read_row_scores
 from moebius.lab.report.find_diagnostics import find_diagnostics, tabulate_rows
 from moebius.lab.report.frames import Frame, concatenate, make_frame, prepend_columns
 from moebius.lab.report.points import SweptPoint, value_words
@@ -39,7 +40,7 @@ def columns_of(score: str) -> dict[str, tuple[str, ...]]:
 
 
 def tabulate(study: Study) -> Study:
-    """The study with its tables: those of results.json, and those of every diagnostic over the runs' rows.
+    """The study with its tables (of results.json, and of every diagnostic over the runs' rows) and its comparisons.
 
     Raises:
         MoebiusError: a diagnostic has the name of another table.
@@ -68,11 +69,14 @@ def tabulate(study: Study) -> Study:
     tables["stage_epochs"] = make_frame(
         [(stage["stage"], stage["seed"], *line) for stage in study.stages for line in _epoch_lines(stage)], STAGE_EPOCHS
     )
+    row_scores = read_row_scores(study)
+    family = compare_variants(study, row_scores)
+    tables["comparisons"] = comparison_frame(family)
     for name in sorted(row_parts.keys() & tables.keys()):
         rule = f"diagnostics kind {name!r}: the report has another table of this name"
         raise MoebiusError(rule, f"rename the diagnostic to rows_{name}")
     tables |= {name: concatenate(frames) for name, frames in row_parts.items()}
-    study = replace(study, tables=tables)
+    study = replace(study, tables=tables, family=family, row_scores=row_scores)
     return replace(study, tables={**tables, **published_tables(study)})
 
 

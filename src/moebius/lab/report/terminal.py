@@ -7,24 +7,29 @@ from rich.table import Table
 
 from moebius.lab.report.numbers import NONE, bracket, capitalise, count, duration, rate
 from moebius.lab.report.source import measure_words
+from moebius.lab.report.verdicts import verdict_points
+from moebius.lab.statistics.family import Family
 from moebius.lab.statistics.interval import Estimate, interval
 
 
-def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = None, score: str = "accuracy") -> Table:
+def build_results_table(
+    runs: Sequence[Mapping[str, Any]], title: str | None = None, score: str = "accuracy", chosen: str | None = None
+) -> Table:
     """One line per variant: mean and 95 % interval of test and train score over seeds, parameters, seconds.
 
     Arguments:
         runs: the runs of results.json, in the order in which the variants appear.
         title: line above the table; None for the score, where it is no accuracy.
         score: name of the task's score.
+        chosen: the variant that held-out rows choose, whose test score is bold; None for none.
 
     Returns:
-        A rich table. The best mean test score is bold, whether or not it is significantly better than the others.
+        A rich table. `describe_family` gives what its differences show.
 
     Example:
         >>> table = build_results_table([{"variant": "single", "seed": 0, "accuracy": {"train": 0.7, "test": 0.6}}])
         >>> [list(column.cells) for column in table.columns[:3]]
-        [['single'], ['[bold].600[/]'], ['.700']]
+        [['single'], ['.600'], ['.700']]
 
     Reference: ours; intervals are Student's t over seeds.
     """
@@ -33,7 +38,6 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
         runs_by_variant.setdefault(run["variant"], []).append(run)
     several = any(len(variant_runs) > 1 for variant_runs in runs_by_variant.values())
     scores = {variant: _estimates(variant_runs, score) for variant, variant_runs in runs_by_variant.items()}
-    best = max((test.mean for _, test in scores.values() if test), default=None)
     if title is None and score != "accuracy":
         title = capitalise(measure_words(score))
     table = Table(title=title, title_justify="left")
@@ -45,12 +49,36 @@ def build_results_table(runs: Sequence[Mapping[str, Any]], title: str | None = N
     for variant, variant_runs in runs_by_variant.items():
         train, test = scores[variant]
         test_mean = rate(test.mean) if test else NONE
-        cells = [f"[bold]{test_mean}[/]" if test and test.mean == best else test_mean]
+        cells = [f"[bold]{test_mean}[/]" if test and variant == chosen else test_mean]
         cells += [bracket(test).replace("[", r"\[") if test else ""] if several else []
         cells += [rate(train.mean) if train else NONE, str(len(variant_runs)), count(variant_runs[0].get("parameters"))]
         seconds = [run["seconds"] for run in variant_runs if run.get("seconds") is not None]
         table.add_row(variant.replace("[", r"\["), *cells, duration(interval(seconds).mean if seconds else None))
     return table
+
+
+def describe_family(family: Family | None) -> list[str]:
+    """What the comparisons of a study show, in lines to print below the table; none without comparisons.
+
+    Arguments:
+        family: of `moebius.lab.report.comparisons.compare_variants`.
+
+    Example:
+        >>> from moebius.lab.statistics.family import compare_with_baseline
+        >>> scores = {"a": {0: 0.60, 1: 0.62, 2: 0.61}, "b": {0: 0.70, 1: 0.71, 2: 0.72}}
+        >>> describe_family(compare_with_baseline(scores, "a"))
+        ['Better than a: b +.100 [+.075, +.125], p .003.']
+
+    Reference: ours.
+    """
+    if family is None:
+        return []
+    lines = [f"{lead} {text}" for lead, text in verdict_points(family)]
+    if family.chosen is not None:
+        lines.append(f"Chosen on held-out rows: {family.chosen}.")
+    if family.over == "rows":
+        lines.append("One seed: paired over test rows, of the models as trained; more seeds may change the order.")
+    return lines
 
 
 def describe_stages(stages: Sequence[Mapping[str, Any]], score: str = "accuracy") -> str | None:

@@ -19,6 +19,7 @@ class Difference:
         high: upper end of the interval; None likewise.
         p: two-sided, of the hypothesis that the true mean is 0; None likewise, but 1 where all differences are 0.
         count: number of pairs.
+        sd: standard deviation of the differences; None where `low` is.
     """
 
     mean: float
@@ -26,6 +27,7 @@ class Difference:
     high: float | None
     p: float | None
     count: int
+    sd: float | None = None
 
 
 def paired(
@@ -66,9 +68,9 @@ def paired(
     from scipy.special import stdtr, stdtrit
 
     half = (estimate.high - estimate.low) / 2
-    t = abs(mean) / half * float(stdtrit(estimate.count - 1, (1 + level) / 2))
-    p = 2 * float(stdtr(estimate.count - 1, -t))
-    return Difference(mean, estimate.low, estimate.high, p, estimate.count)
+    error = half / float(stdtrit(estimate.count - 1, (1 + level) / 2))
+    p = 2 * float(stdtr(estimate.count - 1, -abs(mean) / error))
+    return Difference(mean, estimate.low, estimate.high, p, estimate.count, error * estimate.count**0.5)
 
 
 def _differences(a: Any, b: Any) -> list[float]:

@@ -70,7 +70,7 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
     path = folder / "timing.jsonl"
     timing = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rates = [entry["images_per_second"] for entry in timing]
-    splits = {"validation": trained.validation, "test": trained.test}
+    splits = {"validation": trained.held_out, "test": trained.test}
     evaluated = {name: rows for name, rows in splits.items() if rows is not None}
     reported, score = trained.reported["train"], trained.test.score_name
     names = (*trained.test.metrics, *trained.test.figures)

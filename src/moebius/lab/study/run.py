@@ -18,8 +18,9 @@ from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.plugins import load_plugins
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.sweep.propose import with_points
-from moebius.lab.report.source import SCHEMA
-from moebius.lab.report.terminal import build_results_table, describe_stages
+from moebius.lab.report.comparisons import compare_variants
+from moebius.lab.report.source import SCHEMA, read_study
+from moebius.lab.report.terminal import build_results_table, describe_family, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
@@ -109,13 +110,19 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
                 plan, study.data, {run.get("point", run["variant"]): run["variant"] for run in runs}
             )
         write_json(study.folder / "results.json", results)
+        family = compare_variants(read_study(study.folder))
+        if family is not None:
+            write_json(study.folder / "results.json", {**results, "comparisons": family.to_dict()})
         path = moebius.lab.report.build(study.folder)
     score = as_task(recipe.task).score_name
     if line := describe_stages(results.get("stages") or (), score):
         console.print(line, highlight=False)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(build_results_table(runs, score=score))
+    chosen = None if family is None else family.chosen
+    console.print(build_results_table(runs, score=score, chosen=chosen))
+    for line in describe_family(family):
+        console.print(line, highlight=False, markup=False)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return study.folder
 

@@ -102,10 +102,11 @@ def fit(
             is "fp32".
 
     Returns:
-        The outcome: `train`, `validation` and, where test rows are given, `test` (predictions, losses, gate weights of
-        the rows); `metrics` by epoch, which `frame()` gives as a DataFrame; each expert by itself (`alone`), and the
-        score of a perfect choice among them (`oracle`), on the test rows, or else on the held-out ones. The last two,
-        and `one_expert`, are empty where the model is no mixture itself.
+        The outcome: `train`; `held_out`, the rows that were held out and chose the epoch; `test`, only where test rows
+        are given (predictions, losses, gate weights of the rows); `metrics` by epoch, which `frame()` gives as a
+        DataFrame; each expert by itself (`alone`), and the score of a perfect choice among them (`oracle`), on the test
+        rows, or else on the held-out ones. The last two, and `one_expert`, are empty where the model is no mixture
+        itself.
 
     Raises:
         ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
@@ -118,7 +119,7 @@ def fit(
         >>> experts = [nn.Linear(4, 2), nn.Linear(4, 2)]
         >>> moe = mb.Mixture(mb.gates.Linear(4, 2), experts, combine=mb.LogMixture())
         >>> fitted = fit(moe, (x, (x[:, 0] > 0).long()), epochs=30, lr=0.03, losses=[(mb.losses.batch_entropy, 0.01)])
-        >>> fitted.validation.accuracy > 0.8
+        >>> fitted.held_out.accuracy > 0.8
         True
 
     Reference: ours.

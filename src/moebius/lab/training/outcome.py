@@ -15,7 +15,7 @@ from moebius.lab.training.expert_alone import ExpertAlone
 from moebius.lab.training.summary import html_summary, text_summary
 from moebius.tasks._task import Task
 
-_NOUNS = {"validation": "held-out", "train": "training"}
+_NOUNS = {"held_out": "held-out", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,25 @@ class Trained:
         return self.evaluations["train"]
 
     @property
-    def validation(self) -> Evaluation | None:
-        """The held-out rows, which decide which epoch is reported; None where there are none."""
+    def held_out(self) -> Evaluation | None:
+        """The rows that were held out and decided which epoch is reported; None where there are none.
+
+        Their score is that of the best of all epochs on these very rows, which flatters it: only `test` is unseen.
+        """
         return self.evaluations.get("validation")
 
     @property
+    def validation(self) -> Evaluation | None:
+        """The former name of `held_out`.
+
+        Raises:
+            AttributeError: always, with the new name.
+        """
+        raise AttributeError("the held-out rows are fitted.held_out; rows that decided nothing are fitted.test")
+
+    @property
     def test(self) -> Evaluation:
-        """The test rows, which decide nothing.
+        """The test rows, which decided nothing.
 
         Raises:
             AttributeError: there are none.
@@ -123,13 +135,14 @@ class Trained:
 
     @property
     def final_name(self) -> str:
-        """Which rows are the final ones: "test", "validation" or "train"."""
-        return next(name for name in ("test", "validation", "train") if name in self.evaluations)
+        """Which rows are the final ones: "test", "held_out" or "train"."""
+        name = next(name for name in ("test", "validation", "train") if name in self.evaluations)
+        return "held_out" if name == "validation" else name
 
     @property
     def final(self) -> Evaluation:
         """The final rows, of which `one_expert`, `alone` and `oracle` are."""
-        return self.evaluations[self.final_name]
+        return self.evaluations["validation" if self.final_name == "held_out" else self.final_name]
 
     def frame(self) -> Any:
         """The epochs as a DataFrame: loss, score and metrics of each split, and the terms of the loss."""
@@ -197,7 +210,8 @@ class Trained:
         return f"Trained {type(self.model).__name__}, epoch {self.epoch} of {self.metrics[-1]['epoch']}"
 
     def _figures(self) -> list[tuple[str, str]]:
-        scores = [f"{name} {rows.score:.3f}" for name, rows in self.evaluations.items()]
+        names = {"validation": "held out"}
+        scores = [f"{names.get(name, name)} {rows.score:.3f}" for name, rows in self.evaluations.items()]
         figures = [(self.final.score_name, ", ".join(scores))]
         if self.alone:
             best = max(self.alone, key=lambda expert: expert.score)

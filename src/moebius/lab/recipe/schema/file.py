@@ -127,6 +127,9 @@ class RecipeFile(Strict):
         model: what the variants share: gate, router, experts, combine and execution; or layers.
         variants: by name, what each model of the comparison changes in `model`, in `training` and in `data.scale`; at
             least one.
+        baseline: name of the variant that the others are compared with; null for the first.
+        margin: within which a difference of the score does not matter, above 0, so that variants may be shown to be
+            level; null for none.
         seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
         sweep: values that are tried for keys of the models and their training; null for none.
         report: what the report draws.
@@ -145,6 +148,8 @@ class RecipeFile(Strict):
     stages: dict[FileName, Annotated[dict[str, Any], place_of("StageFile")]] = Field(default={})
     model: Annotated[dict[str, Any], place_of("model")] = Field(default={})
     variants: dict[FileName, Annotated[dict[str, Any], place_of("variant")]] = Field(min_length=1)
+    baseline: str | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
     seeds: AtLeastOne = 1
     sweep: SweepSpec | None = None
     report: ReportSpec = ReportSpec()

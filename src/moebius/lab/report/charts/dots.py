@@ -59,4 +59,6 @@ def dot_chart(
     if len(marks):
         triangle = alt.Chart(marks).mark_point(size=75, shape="triangle-down", color=INK, strokeWidth=1.8, opacity=1)
         layers.append(triangle.encode(x, y))
-    return alt.layer(*layers).properties(width=WIDTH, height=max(60, 28 * len(scored)))
+    # Room at the left, for a browser's font may be wider than the one that the drawing is measured with.
+    room: Any = {"left": 16, "top": 5, "right": 5, "bottom": 5}
+    return alt.layer(*layers, padding=room).properties(width=WIDTH, height=max(60, 28 * len(scored)))

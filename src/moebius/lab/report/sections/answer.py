@@ -3,55 +3,51 @@
 from moebius.lab.report.blocks import Points, Section
 from moebius.lab.report.expert_names import expert_names, title_of
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.numbers import listing, rate, with_interval
+from moebius.lab.report.numbers import listing, of_seeds, rate, with_interval
 from moebius.lab.report.queries import at_first_gates, ranking
 from moebius.lab.report.source import Study
+from moebius.lab.report.verdicts import verdict_points
 from moebius.lab.statistics.interval import Estimate
+from moebius.lab.statistics.row_interval import row_interval
 
 ORDER = 10
-NAMED = 4
 
 
 def section(study: Study) -> Section | None:
-    """The best variants, whether their order is significant, unused experts, and how sharply gates select."""
-    points = [*_best_points(study), *_unused_points(study), *_weight_points(study)]
+    """What the comparisons with the baseline show, what held-out rows choose, unused experts, how sharp gates are."""
+    points = [*_score_points(study), *_unused_points(study), *_weight_points(study)]
     return Section("answer", "In short", [Points(points)]) if points else None
 
 
-def _best_points(study: Study) -> list[tuple[str, str]]:
-    test = ranking(study)
+def _score_points(study: Study) -> list[tuple[str, str]]:
+    test, family = ranking(study), study.family
     if not test:
         return []
-    name, score = test[0]
-    repeats = f"mean of {score.count} seeds, 95 % interval" if score.count > 1 else "one seed"
-    points = [("Best on test:", f"{name} {with_interval(score)} ({repeats}).")]
-    if len(test) > 1:
-        points.append(_certainty_point(test))
-    train = ranking(study, "train")
-    if train and len(test) > 1:
-        top, top_score = train[0]
-        best_on_train = "the same variant" if top == name else top
-        points.append(("Best on train:", f"{best_on_train}, {with_interval(top_score)}."))
+    name, estimate = test[0]
+    if len(test) == 1:
+        return [(f"Test {study.measure}:", f"{name} {_score_text(study, name, estimate)}.")]
+    points = verdict_points(family) if family is not None else []
+    chosen = dict(test).get(family.chosen) if family is not None and family.chosen is not None else None
+    if family is not None and chosen is not None and family.chosen is not None:
+        score = _score_text(study, family.chosen, chosen)
+        points.append(("Chosen on held-out rows:", f"{family.chosen}; on test, which chose nothing, it has {score}."))
+    else:
+        score = _score_text(study, name, estimate)
+        rest = f"{name}, {score}. The largest of {len(test)} means is partly chance, and no finding by itself"
+        points.append(("Largest mean on test:", f"{rest}; held-out rows (data.validation) can choose."))
+    if len(study.seeds) == 1:
+        points.append(("One seed:", "this is about the models as trained; their order may change with the next seed."))
     return points
 
 
-def _certainty_point(test: list[tuple[str, Estimate]]) -> tuple[str, str]:
-    best = test[0][1]
-    overlaps = {name: best.overlaps(score) for name, score in test[1:]}
-    unknown = [name for name, overlap in overlaps.items() if overlap is None]
-    rivals = [name for name, overlap in overlaps.items() if overlap]
-    if len(unknown) == len(overlaps):
-        return (
-            "Not settled:",
-            "there is no interval with one seed, so the order may be chance; run it with --seeds 5.",
-        )
-    more = len(rivals) - NAMED
-    rivals = [*rivals[:NAMED], f"{more} others"] if more > 1 else rivals
-    if rivals or unknown:
-        parts = [f"the interval overlaps with {listing(rivals)}"] if rivals else []
-        parts += [f"{listing(unknown)} ran with one seed"] if unknown else []
-        return ("Not settled:", f"{' and '.join(parts)}, so that order may be chance.")
-    return ("Clear of the others:", "the interval overlaps with no other variant's.")
+def _score_text(study: Study, name: str, estimate: Estimate) -> str:
+    """A score with its interval, and what the interval is over."""
+    if estimate.count > 1:
+        return f"{with_interval(estimate)} (mean of {estimate.count} seeds, 95 % interval)"
+    if name not in study.row_scores:
+        return f"{rate(estimate.mean)} (one seed)"
+    over_rows = row_interval(study.row_scores[name])
+    return f"{with_interval(over_rows)} (one seed; 95 % interval over {over_rows.count:,} test rows)"
 
 
 def _unused_points(study: Study) -> list[tuple[str, str]]:
@@ -70,16 +66,17 @@ def _unused_points(study: Study) -> list[tuple[str, str]]:
     order = {variant: place for place, variant in enumerate(study.variants)}
     points.sort(key=lambda point: order.get(point[0].split(",")[0].removesuffix(":"), 0))
     several = frame.groupby(["variant", "gate"])["expert"].max().gt(0).any()
-    return points or (
-        [("No expert is unused:", "every expert of every gate wins at least a fifth of an even share.")] * bool(several)
-    )
+    seeds = len(study.seeds)
+    where = f", in {seeds} seeds: {of_seeds(0, seeds)} have unused experts" if seeds > 1 else ", in one seed"
+    text = f"every expert of every gate wins at least a fifth of an even share{where}."
+    return points or [("No expert is unused:", text)] * bool(several)
 
 
 def _describe_unused(unused: Frame, seeds: int, state: str, names: list[str] | None) -> str:
     """The experts by name where they are the same in all seeds that have any, else their number."""
     by_seed = {seed: experts["expert"].tolist() for seed, experts in unused.groupby("seed")}
     sets = {tuple(experts) for experts in by_seed.values()}
-    where = f"in {len(by_seed)} of {seeds} seeds" if seeds > 1 else "in its one seed"
+    where = f"in {of_seeds(len(by_seed), seeds, 'seeds')}" if seeds > 1 else "in its one seed"
     if len(sets) == 1:
         experts = [names[expert] if names else str(expert) for expert in sets.pop()]
         verb = ("is ignored" if len(experts) == 1 else "are ignored") if state == "ignored" else state

@@ -7,14 +7,24 @@ from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.charts.active_experts import active_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import make_frame
-from moebius.lab.report.numbers import NONE, count, rate, signed_with_interval, with_interval
+from moebius.lab.report.numbers import (
+    NONE,
+    count,
+    of_seeds,
+    p_text,
+    rate,
+    signed,
+    signed_with_interval,
+    with_interval,
+)
 from moebius.lab.report.queries import first_gate_by_seed, measure_by_seed
 from moebius.lab.report.source import Study
+from moebius.lab.statistics.difference import paired
+from moebius.lab.statistics.family import Contrast, correct, difference_of
+from moebius.lab.statistics.fieller import fieller
 from moebius.lab.statistics.interval import interval
 
 ORDER = 22
-# With a smaller gap between floor and bound, the share of the gap that a variant closes is mostly noise.
-LEAST_GAP = 0.005
 
 
 @dataclass(frozen=True)
@@ -43,26 +53,18 @@ def section(study: Study) -> Section | None:
     if not ends or not scores:
         return None
     floor, bound = (scores[ends[end]].trained if ends.get(end) in scores else {} for end in ("floor", "bound"))
-    mixtures = [name for name in scores if scores[name].effective and scores[name].one_expert]
-    best = max(mixtures, key=lambda name: _mean(scores[name].one_expert), default=None)
-    columns = ["variant", "as trained", "exactly one expert", f"minus {ends['bound']}, paired", "of the gap closed"]
-    columns += ["active experts", "seeds with an unused expert", "effective experts"]
-    rows = [_cells(variant, of_variant, floor, bound) for variant, of_variant in scores.items()]
-    marked = [] if best is None else [list(scores).index(best)]
-    explanation = (
-        f"“Minus {ends['bound']}” and “gap closed” compare exactly one expert with {ends['bound']} as trained, seed by "
-        f"seed; the gap is what {ends['bound']} has over {ends['floor']}. An expert is unused where it wins "
-        "under a fifth of an even share of the test rows. The marked line has the best mean with one expert."
-    )
+    contrasts = _compare(scores, bound, ends["bound"], study.margin)
+    columns = ["variant", "as trained", "exactly one expert", f"minus {ends['bound']}, paired", "p (Holm)", "verdict"]
+    columns += ["of the gap closed", "active experts", "seeds with an unused expert", "effective experts"]
+    rows = [_cells(variant, of_variant, floor, bound, contrasts) for variant, of_variant in scores.items()]
     blocks: list[Block] = [
         Panels([_active_figure(study, scores, ends)]),
         Table(
             f"Test {study.measure} as trained, and with the one expert that each row's gate weighs most",
             columns,
             rows,
-            marked=marked,
         ),
-        Text(explanation),
+        Text(_explanation(ends, contrasts)),
     ]
     if study.costs:
         blocks += [_cost_table(study), Text(COSTS)]
@@ -93,20 +95,64 @@ def _scores_of(study: Study, variant: str) -> Scores | None:
     return Scores(trained, one_expert, sum(active) / len(active), starved, effective)
 
 
-def _cells(variant: str, scores: Scores, floor: Mapping[int, float], bound: Mapping[int, float]) -> list[str]:
-    differences = [scores.one_expert[seed] - bound[seed] for seed in scores.one_expert if seed in bound]
-    difference = interval(differences) if differences else None
-    gap = _mean(bound) - _mean(floor) if bound and floor and scores.one_expert else 0.0
+def _compare(
+    scores: Mapping[str, Scores], bound: Mapping[int, float], name: str, margin: float | None
+) -> dict[str, Contrast]:
+    """Each variant with exactly one expert beside the bound as trained: a family of comparisons of its own."""
+    contrasts = [
+        Contrast(variant, name, difference_of(of_variant.one_expert, bound), "seeds", margin)
+        for variant, of_variant in scores.items()
+        if of_variant.one_expert and bound
+    ]
+    return {contrast.name: contrast for contrast in correct(contrasts)}
+
+
+def _cells(
+    variant: str,
+    scores: Scores,
+    floor: Mapping[int, float],
+    bound: Mapping[int, float],
+    contrasts: Mapping[str, Contrast],
+) -> list[str]:
+    contrast, difference = contrasts.get(variant), NONE
+    if contrast is not None and contrast.difference is not None:
+        difference = signed_with_interval(contrast.difference)
+    elif contrast is not None and scores.one_expert.keys() & bound.keys():
+        difference = signed(paired(scores.one_expert, bound).mean)
     return [
         variant,
         with_interval(interval(list(scores.trained.values()))),
         with_interval(interval(list(scores.one_expert.values()))) if scores.one_expert else NONE,
-        signed_with_interval(difference) if difference else NONE,
-        f"{(_mean(scores.one_expert) - _mean(floor)) / gap:.0%}".replace("-", "−") if gap >= LEAST_GAP else NONE,
+        difference,
+        NONE if contrast is None else p_text(contrast.p_holm),
+        NONE if contrast is None or contrast.difference is None else contrast.verdict,
+        _share_of_gap(scores.one_expert, floor, bound),
         f"{scores.active:.2f}",
-        f"{scores.collapsed} of {len(scores.trained)}" if scores.effective else NONE,
+        of_seeds(scores.collapsed, len(scores.trained)) if scores.effective else NONE,
         scores.effective or NONE,
     ]
+
+
+def _share_of_gap(scores: Mapping[int, float], floor: Mapping[int, float], bound: Mapping[int, float]) -> str:
+    """The share with its interval; none where that is unbounded, because the gap itself is not shown to exist."""
+    seeds = [seed for seed in scores if seed in floor and seed in bound]
+    ratio = fieller([scores[seed] - floor[seed] for seed in seeds], [bound[seed] - floor[seed] for seed in seeds])
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return NONE
+    value, low, high = (f"{100 * end:.0f}".replace("-", "−") for end in (ratio.value, ratio.low, ratio.high))
+    return f"{value} %" if low == high else f"{value} % [{low}, {high}]"
+
+
+def _explanation(ends: Mapping[str, str], contrasts: Mapping[str, Contrast]) -> str:
+    tested = sum(contrast.p_holm is not None for contrast in contrasts.values())
+    floor, bound = ends["floor"], ends["bound"]
+    return (
+        f"“Minus {bound}” compares exactly one expert with {bound} as trained, seed by seed; p is corrected by Holm "
+        f"for the {tested} comparisons of this table, which are a family apart from those above. The gap is what "
+        f"{bound} has over {floor}; a share of it stands with Fieller's 95 % interval (not corrected), and only where "
+        "the gap itself is shown to exist. An expert is unused where it wins under a fifth of an even share of the "
+        "test rows; shares of seeds have Clopper and Pearson's 95 % interval."
+    )
 
 
 def _mean(by_seed: Mapping[int, float]) -> float:

@@ -3,53 +3,90 @@
 from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
 from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
-from moebius.lab.report.numbers import NONE, bracket, capitalise, count, duration, rate, signed, with_interval
+from moebius.lab.report.numbers import (
+    NONE,
+    bracket,
+    capitalise,
+    count,
+    duration,
+    p_text,
+    rate,
+    signed,
+    signed_bracket,
+    with_interval,
+)
 from moebius.lab.report.published import published_marks
 from moebius.lab.report.queries import measure_by_seed, ranking
 from moebius.lab.report.source import Study, measure_words
+from moebius.lab.report.verdicts import explain, sources_of_variance
+from moebius.lab.statistics.family import Family
 from moebius.lab.statistics.interval import interval
+from moebius.lab.statistics.row_interval import row_interval
 
 ORDER = 20
 
 
 def section(study: Study) -> Section | None:
-    """Score of every variant with its interval, the value of every seed, and the task's further metrics."""
+    """Score of every variant with its interval, the differences from the baseline, and the task's further metrics."""
     ranked = ranking(study)
     if not ranked:
         return None
-    best = ranked[0][0]
-    several = len(study.seeds) > 1
-    columns = ["variant", "test", *(["95 % interval"] if several else []), "train"]
-    columns += [f"minus {best}, paired"] if several and len(ranked) > 1 else []
-    columns += ["test, every seed"] if several else []
-    columns += ["parameters", "time per run", "rows/s"]
-    rows = [_cells(study, variant, best, several, len(ranked) > 1) for variant in study.variants]
+    several, family = len(study.seeds) > 1, study.family
+    with_held_out = any(measure_by_seed(study, name, study.score, "validation") for name in study.variants)
+    over = "95 % interval" if several else "95 % interval, rows"
+    columns = ["variant", "test", *([over] if several or study.row_scores else [])]
+    columns += ["held out"] if with_held_out else []
+    columns += ["train", *(["test, every seed"] if several else []), "parameters", "time per run", "rows/s"]
+    rows = [_cells(study, variant, several, with_held_out) for variant in study.variants]
     score = capitalise(study.measure)
     caption = f"{score} at the reported epoch; train is cumulative over that epoch, before each update"
-    blocks: list[Block] = [
-        Table(caption, columns, rows, marked=[study.variants.index(best)]),
-        Text(_note(study, best, several, len(ranked) > 1)),
-        Panels([_score_figure(study)]),
-    ]
+    chosen = family.chosen if family is not None else None
+    marked = [] if chosen is None else [study.variants.index(chosen)]
+    blocks: list[Block] = [Table(caption, columns, rows, marked=marked), Text(_note(study, chosen))]
+    if family is not None:
+        blocks += [difference_table(family, f"Test {study.measure}"), Text(explain(family))]
     metrics = _metric_table(study)
-    blocks[2:2] = [metrics] if metrics else []
-    return Section("results", "Results", blocks)
+    blocks += [metrics] if metrics else []
+    return Section("results", "Results", [*blocks, Panels([_score_figure(study)])])
 
 
-def _cells(study: Study, variant: str, best: str, several: bool, compared: bool) -> list[str]:
-    test, train = (
-        measure_by_seed(study, variant, study.score, "test"),
-        measure_by_seed(study, variant, study.score, "train"),
+def difference_table(family: Family, subject: str) -> Table:
+    """The comparisons of a family, a line for each.
+
+    Arguments:
+        family: the comparisons.
+        subject: of what the differences are, such as "Test accuracy".
+    """
+    with_level = family.margin is not None
+    columns = ["variant", f"minus {family.baseline}", "95 % interval", "p"]
+    columns += ["p (Holm)"] if family.tested > 1 else []
+    columns += [f"p level within {rate(family.margin)}{' (Holm)' * (family.tested > 1)}"] if with_level else []
+    rows = []
+    for contrast in family.contrasts:
+        difference = contrast.difference
+        cells = [NONE] * 3
+        if difference is not None:
+            cells = [signed(difference.mean), signed_bracket(difference) or NONE, p_text(difference.p)]
+        cells += [p_text(contrast.p_holm)] if family.tested > 1 else []
+        cells += [p_text(contrast.p_level_holm)] if with_level else []
+        rows.append([contrast.name, *cells, contrast.verdict])
+    noun = "the same test rows" if family.over == "rows" else "seeds"
+    return Table(f"{subject} minus that of {family.baseline}, paired by {noun}", [*columns, "verdict"], rows)
+
+
+def _cells(study: Study, variant: str, several: bool, with_held_out: bool) -> list[str]:
+    test, held_out, train = (
+        measure_by_seed(study, variant, study.score, split) for split in ("test", "validation", "train")
     )
     score = interval(list(test.values())) if test else None
     cells = [variant, rate(score.mean) if score else NONE]
-    cells += [(bracket(score) if score else "") or NONE] if several else []
+    if several:
+        cells.append((bracket(score) if score else "") or NONE)
+    elif study.row_scores:
+        rows = study.row_scores.get(variant)
+        cells.append(bracket(row_interval(rows)) if rows is not None else NONE)
+    cells += [rate(interval(list(held_out.values())).mean) if held_out else NONE] if with_held_out else []
     cells.append(rate(interval(list(train.values())).mean) if train else NONE)
-    if several and compared:
-        best_scores = measure_by_seed(study, best, study.score, "test")
-        differences = [test[seed] - best_scores[seed] for seed in test if seed in best_scores]
-        gap = interval(differences) if differences and variant != best else None
-        cells.append(f"{signed(gap.mean)} {bracket(gap)}".rstrip() if gap else NONE)
     cells += [" ".join(rate(value) for value in test.values())] if several else []
     runs = [run for run in study.runs if run["variant"] == variant]
     return [
@@ -84,15 +121,16 @@ def _mean(runs: list, key: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _note(study: Study, best: str, several: bool, compared: bool) -> str:
-    if not several:
-        alone = f"The marked line, {best}, has the best test {study.measure}. One seed gives no interval."
-        return alone if compared else ""
-    marked = (
-        f"The marked line, {best}, has the best mean on test; whether that is more than chance, the intervals say. "
-    )
-    paired = f"“Minus {best}” is the mean difference over the seeds both ran with, and its interval. "
-    return (marked + paired if compared else "") + "Intervals are Student's t over seeds, at 95 %."
+def _note(study: Study, chosen: str | None) -> str:
+    rows = max((len(scores) for scores in study.row_scores.values()), default=None)
+    marked = ""
+    if chosen is not None:
+        marked = f"The marked line, {chosen}, has the best mean on held-out rows; its test score had no part in that. "
+    elif len(study.variants) > 1:
+        marked = "No line is marked: no rows are held out that could choose a variant without the test rows. "
+    if len(study.seeds) == 1 and rows is None:
+        return f"{marked}One seed gives no interval."
+    return marked + sources_of_variance(rows if len(study.seeds) == 1 else None)
 
 
 def _score_figure(study: Study) -> Figure:

@@ -49,9 +49,9 @@ def read_test_rows(run: Path) -> TestRows:
         present = [name for name in _COLUMNS if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=present, filters=[("split", "==", "test")])
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "split"}
-        return TestRows(
-            columns["score"].astype(float), columns["domain"], columns.get("label"), columns.get("prediction")
-        )
+        # Files of early versions have labels and predictions of classes alone.
+        scores = columns["score"] if "score" in columns else columns["label"] == columns["prediction"]
+        return TestRows(scores.astype(float), columns["domain"], columns.get("label"), columns.get("prediction"))
     except (pa.ArrowException, OSError, KeyError) as error:
         fix = "remove the run's folder and run the study again"
         raise StudyError(f"{path}: cannot be read ({error})", fix) from None
