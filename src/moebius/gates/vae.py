@@ -61,6 +61,7 @@ class VAE(nn.Module):
     """
 
     gives_aux = True
+    unit_images = True  # its likelihood is of pixels from 0 to 1
 
     def __init__(
         self,

@@ -38,6 +38,14 @@ def test_what_is_shown_is_a_recipe_again():
         ({"variants": {"a": {"data": {"size": 16}}}}, "variants.a.data.size: is the same for all variants"),
         ({"variants": {"a": {"data": {"scael": "raw"}}}}, "variants.a.data.scael: no such key"),
         ({"variants": {"a": {"data": "raw"}}}, "variants.a.data: needs a mapping"),
+        (
+            {"variants": {"a": {"data": {"scale": "raw"}, "gate": {"kind": "vae", "filters": [4]}}}},
+            "variants.a.data.scale: must be unit, for the gate vae needs pixels from 0 to 1",
+        ),
+        (
+            {"data": {**RECIPE["data"], "scale": "signed"}, "variants": {"a": {"gate": {"kind": "vae"}}}},
+            "data.scale: must be unit, for the gate vae",
+        ),
         (STAGES, "variants.raw.data.scale: must be that of the data, unit, on which its stages were trained: base"),
         (
             {"data": {"sets": [{"kind": "sklearn", "name": "iris"}], "scale": "raw"}, "variants": {"a": {}}},

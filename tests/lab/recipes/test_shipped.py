@@ -214,7 +214,7 @@ def test_pairwise_cifar10_is_study_3():
             "measure": "accuracy",
             "mode": None,
             "patience": 10,
-            "plateau": {"patience": 2, "factor": 0.5, "least": 1e-6},
+            "plateau": {"patience": 2, "factor": 0.5, "least": 1e-6, "start": None},
             "above": None,
             "restart": False,
         }
@@ -232,6 +232,8 @@ def test_pairwise_cifar10_is_study_3():
         ]
     watch = variants["standard"].training.watch
     assert (watch.above, watch.restart, watch.patience, watch.plateau.patience) == (0.8, True, None, 4)
+    # The first plateau sets the rate of every variant to 5e-4.
+    assert [watch.plateau.fallen(rate, 1) for rate in (1e-3, 5e-4, 1e-4)] == [5e-4] * 3
     # [conv, batch norm] ×2 of 32, 64 and 128, and a dense layer: the same network ten times, and as the gate.
     widths = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
     network = sum(9 * before * after + after + 2 * after for before, after in widths) + (2048 + 1) * 10

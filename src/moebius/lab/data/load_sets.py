@@ -28,6 +28,7 @@ def load_sets(
     data_dir: Path | str | None = None,
     cache_dir: Path | str | None = None,
     scale: str = "unit",
+    draw: int = 0,
 ) -> Dataset:
     """Load sets of images and combine them; a set is decoded the first time and read from the cache afterwards.
 
@@ -50,6 +51,8 @@ def load_sets(
         data_dir: folder with files in the hub's layout; None = download.
         cache_dir: folder of decoded images; None = `$XDG_CACHE_HOME/moebius`, or `~/.cache/moebius`.
         scale: of the pixels that models get: unit, raw, standardised or signed, as `PixelScale` says.
+        draw: number of the random choice of validation rows and training rows, at least 0; that of test rows is one for
+            all. The fingerprint tells draws apart.
 
     Raises:
         ArgumentError: a number out of its range, an unknown class, or the same set twice.
@@ -70,7 +73,8 @@ def load_sets(
         if len(sources) > 1:
             names = [source.name for source in sources]
             raise ArgumentError("sets", "must be one set where it is a table", names, "one recipe for each set")
-        table = load_table(sources[0], train_rows, test_rows, validation_rows, validation, classes, data_dir)
+        choice = (train_rows, test_rows, validation_rows, validation, classes, data_dir, draw)
+        table = load_table(sources[0], *choice)
         return table.with_scale(scale)
     if size < 1:
         raise ArgumentError("size", "must be at least 1 pixel", size, "size: 32")
@@ -100,11 +104,12 @@ def load_sets(
     if classes is not None:
         names, train, test = keep_classes(names, domains, train, test, classes)
     validation_rows = count_validation_rows(len(train), validation, validation_rows)
-    held_out, train = _hold_out(train, validation_rows, train_rows)
+    held_out, train = _hold_out(train, validation_rows, train_rows, draw)
     check_rows("test_rows", test_rows, len(test), "the number of test rows")
     if test_rows is not None and test_rows < len(test):
         test = test.take(draw_order(len(test))[:test_rows].sort().values)
-    choice = (names, domains, size, color, train_rows, test_rows, validation_rows)
+    # The first draw adds nothing: data from before there were several keep their fingerprint.
+    choice = (names, domains, size, color, train_rows, test_rows, validation_rows, *([draw] if draw else []))
     content = repr(([decoded.digest for decoded in sets], choice)).encode()
     data = Dataset(train, held_out, test, names, domains, hashlib.sha256(content).hexdigest())
     return data.with_scale(scale)
@@ -124,14 +129,14 @@ def _combine_sets(sets: list[Decoded], split: str) -> Split:
     return Split(images[0] if len(images) == 1 else torch.cat(images), torch.cat(labels), torch.cat(domains))
 
 
-def _hold_out(train: Split, validation_rows: int, train_rows: int | None) -> tuple[Split | None, Split]:
+def _hold_out(train: Split, validation_rows: int, train_rows: int | None, draw: int) -> tuple[Split | None, Split]:
     """The validation split, if any, and the rows to train on; both keep the order of the rows."""
     total = len(train)
     remaining = total - validation_rows
     check_rows("train_rows", train_rows, remaining, "the number of training rows that are not validation rows")
     if remaining == total and train_rows in (None, total):
         return None, train
-    order = draw_order(total)
+    order = draw_order(total, draw)
     validation_index, train_index = order[:validation_rows], order[validation_rows:][:train_rows]
     validation = train.take(validation_index.sort().values) if validation_rows else None
     return validation, train.take(train_index.sort().values)

@@ -7,9 +7,9 @@ from torch import Tensor
 from moebius.kit.errors import ArgumentError
 
 
-def draw_order(total: int) -> Tensor:
-    """A random order of `total` rows, the same in every call."""
-    return torch.from_numpy(np.random.default_rng(0).permutation(total))
+def draw_order(total: int, draw: int = 0) -> Tensor:
+    """A random order of `total` rows, the same in every call with the same number `draw`."""
+    return torch.from_numpy(np.random.default_rng(draw).permutation(total))
 
 
 def count_validation_rows(total: int, validation: float | None, validation_rows: int) -> int:

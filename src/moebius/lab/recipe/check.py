@@ -9,7 +9,12 @@ from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_pro
 from moebius.lab.checks.wording import validate
 from moebius.lab.data.tables.table import TableSource
 from moebius.lab.model.resolve import list_stage_names
-from moebius.lab.recipe.data_scale import check_table_scale, check_variant_scale
+from moebius.lab.recipe.data_scale import (
+    check_table_scale,
+    check_unit_gates,
+    check_variant_scale,
+    list_gate_kinds,
+)
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.merge import comes_from_base, merge
@@ -147,6 +152,9 @@ def _check_variant(
     problems = [_place_problem(problem, name, "model", dict(model), model_changes) for problem in model_problems]
 
     scale, scale_problems = check_variant_scale(name, changes, data, list(used_stages))
+    if not scale_problems:
+        place = ("variants", name, "data", "scale") if "data" in changes else ("data", "scale")
+        scale_problems = check_unit_gates(list_gate_kinds(spec), scale, place)
     if not scale_problems and has_table(data) and "data" in changes:
         scale_problems = check_table_scale({"scale": scale}, ("variants", name, "data"))
     problems += scale_problems

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moebius.kit.registry import find, kinds
 from moebius.lab.checks.problems import Path, Problem
 from moebius.lab.checks.wording import validate
 from moebius.lab.recipe.schema import DataChange, DataSpec
@@ -22,6 +23,40 @@ def check_table_scale(data: Mapping[str, Any], path: Path = ("data",)) -> list[P
         return []
     rule = "is of the pixels of images, and the data are a table, whose numbers are standardised anyway"
     return [Problem((*path, "scale"), rule, scale, "scale: unit")]
+
+
+def check_unit_gates(gates: Sequence[str], scale: str, path: Path) -> list[Problem]:
+    """The problem of a scale that a gate of a model cannot have, because it needs pixels from 0 to 1.
+
+    Arguments:
+        gates: kinds of the model's gates.
+        scale: of the pixels that the model gets.
+        path: of the scale in the recipe.
+
+    Example:
+        >>> [problem.fix for problem in check_unit_gates(["linear", "vae"], "raw", ("data", "scale"))]
+        ['scale: unit']
+    """
+    needing = [kind for kind in gates if kind in kinds("gates") and getattr(find("gates", kind), "unit_images", False)]
+    if scale == "unit" or not needing:
+        return []
+    return [Problem(path, f"must be unit, for the gate {needing[0]} needs pixels from 0 to 1", scale, "scale: unit")]
+
+
+def list_gate_kinds(spec: Any) -> list[str]:
+    """The kinds of all gates in a model part.
+
+    Example:
+        >>> list_gate_kinds({"gate": {"kind": "linear"}, "experts": [{"kind": "mixture", "gate": {"kind": "vae"}}]})
+        ['linear', 'vae']
+    """
+    if isinstance(spec, list):
+        return [kind for part in spec for kind in list_gate_kinds(part)]
+    if not isinstance(spec, Mapping):
+        return []
+    gate = spec.get("gate")
+    outer = [str(gate["kind"])] if isinstance(gate, Mapping) and "kind" in gate else []
+    return [*outer, *(kind for part in spec.values() for kind in list_gate_kinds(part))]
 
 
 def check_variant_scale(

@@ -26,7 +26,12 @@ STEP_OVERHEAD, RUN_OVERHEAD = 15_000_000, 2_500_000
 
 
 def form_cohorts(
-    runs: Sequence[RunSpec], data: Dataset, device: str, workers: int, mode: CohortMode
+    runs: Sequence[RunSpec],
+    data: Dataset,
+    device: str,
+    workers: int,
+    mode: CohortMode,
+    rows_by_seed: bool = False,
 ) -> tuple[list[Job], dict[str, str]]:
     """The cohorts of these runs, longest first; and variant → why its runs train alone.
 
@@ -40,6 +45,7 @@ def form_cohorts(
         device: "cpu" or "cuda".
         workers: how many jobs run at a time: all workers should have work.
         mode: "auto" for cohorts where they are faster, "never", or "always" where several runs have equal models.
+        rows_by_seed: whether each seed has rows of its own: then runs of one seed alone form cohorts.
 
     Raises:
         StudyError: "always", and runs with equal models cannot train as a cohort.
@@ -49,7 +55,7 @@ def form_cohorts(
     reasons: dict[str, str] = {}
     groups: list[Job] = []
     trials: dict[str, CohortTrial] = {}  # by the description of the model
-    for group in _group_by_model(runs):
+    for group in _group_by_model(runs, rows_by_seed):
         obstacle = _group_obstacle(group, data, device, mode, trials)
         if obstacle is None:
             groups.append(group)
@@ -76,13 +82,14 @@ def form_cohorts(
     return [job for job in jobs if len(job) > 1], reasons
 
 
-def _group_by_model(runs: Sequence[RunSpec]) -> list[Job]:
+def _group_by_model(runs: Sequence[RunSpec], rows_by_seed: bool) -> list[Job]:
     groups: dict[str, list[RunSpec]] = {}
     for run in runs:
         training = {name: value for name, value in run.training.items() if name not in ("losses", "cross_entropy")}
         losses = Settings.model_validate(run.training).losses
         compares = any(loss_needs(loss.function).expert_losses for loss in losses)
-        key = run.name if run.stages else json.dumps([run.model, training, compares, run.scale], sort_keys=True)
+        rows = run.seed if rows_by_seed else None
+        key = run.name if run.stages else json.dumps([run.model, training, compares, run.scale, rows], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return [tuple(group) for group in groups.values()]
 

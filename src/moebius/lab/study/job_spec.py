@@ -62,8 +62,11 @@ class JobSpec:
         torch.set_num_threads(self.threads)
         tune_allocator()
 
-    def load_data(self) -> Dataset:
+    def load_data(self, seed: int | None = None) -> Dataset:
         """Run the plugins and load the data, which this process keeps for the next job.
+
+        Arguments:
+            seed: of the run, where each seed has its rows; that of the job's runs unless given.
 
         Raises:
             StudyError: plugins or data are not those of the plan, or the device is missing.
@@ -75,11 +78,13 @@ class JobSpec:
         for plugin in self.plugins:
             plugin.load()
         with contextlib.chdir(self.directory) if self.directory.is_dir() else contextlib.nullcontext():
-            data = _load_data(json.dumps(self.data), json.dumps(self.runs[0].task), self.data_dir)
+            arguments = (json.dumps(self.data), json.dumps(self.runs[0].task), self.data_dir)
+            data, draw = _load_data(*arguments), draw_of(self.data, self.runs[0].seed if seed is None else seed)
+            rows = data if draw == 0 else _load_data(*arguments, draw)
         if data.fingerprint != self.fingerprint:
             fix = "moebius run RECIPE --out ANOTHER-FOLDER    # a study of these data"
             raise StudyError(f"{self.folder}: the data are not those that the study was planned with", fix)
-        return data
+        return rows
 
     def write(self) -> None:
         """Write the job's `job.json`, unless it says the same already.
@@ -128,13 +133,27 @@ def _change_paths(run: RunSpec, change: Callable[[Path], Path]) -> RunSpec:
     return replace(run, folder=change(run.folder), folders=folders)
 
 
-@functools.lru_cache(maxsize=1)
-def _load_data(spec_json: str, task_json: str, data_dir: Path | None) -> Dataset:
-    return load_data(json.loads(spec_json), data_dir, json.loads(task_json))
+def draw_of(data: Mapping[str, Any], seed: int) -> int:
+    """The number of the draw of rows that a seed has, by the `data` part of a recipe.
+
+    Example:
+        >>> draw_of({"split": "by_seed"}, 3), draw_of({}, 3)
+        (3, 0)
+    """
+    return seed if data.get("split") == "by_seed" else 0
+
+
+# The first draw, which the plan has checked, and that of a seed.
+@functools.lru_cache(maxsize=2)
+def _load_data(spec_json: str, task_json: str, data_dir: Path | None, draw: int = 0) -> Dataset:
+    return load_data(json.loads(spec_json), data_dir, json.loads(task_json), draw)
 
 
 def load_data(
-    spec: Mapping[str, Any], data_dir: Path | None, task: Mapping[str, Any] = MappingProxyType(DEFAULT_TASK)
+    spec: Mapping[str, Any],
+    data_dir: Path | None,
+    task: Mapping[str, Any] = MappingProxyType(DEFAULT_TASK),
+    draw: int = 0,
 ) -> Dataset:
     """Load the data of a recipe, from the cache where they were decoded before, with targets as the task takes them.
 
@@ -142,13 +161,14 @@ def load_data(
         spec: the `data` part of a resolved recipe.
         data_dir: folder with local copies of named sets, or None.
         task: of the recipe.
+        draw: number of the draw of held-out rows and training rows.
 
     Raises:
         StudyError: the targets are not of the task.
     """
-    options = dict(spec)
+    options = {key: value for key, value in spec.items() if key != "split"}
     sources = [
         find("data.sources", source["kind"])(**{key: value for key, value in source.items() if key != "kind"})
         for source in options.pop("sets")
     ]
-    return with_task(load_sets(sources, data_dir=data_dir, **options), as_task(task))
+    return with_task(load_sets(sources, data_dir=data_dir, draw=draw, **options), as_task(task))

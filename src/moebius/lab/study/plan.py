@@ -127,7 +127,7 @@ def make_plan(
     stages, runs = ([run for run in each if run.seed < recipe.seeds] for each in (stages, runs))
     old_cohorts = [tuple(by_name[name] for name in job) for job in old_jobs if len(job) > 1]
     new_runs = [run for run in runs if run.name not in old_names]
-    new_cohorts, reasons = form_cohorts(new_runs, data, device, processes, cohorts)
+    new_cohorts, reasons = form_cohorts(new_runs, data, device, processes, cohorts, recipe.data.split == "by_seed")
     all_in_cohorts = new_cohorts and sum(map(len, new_cohorts)) == len(new_runs)
     if device == "cuda" and before is None and workers is None and all_in_cohorts:
         # Small networks wait for their launches, which several processes make side by side.

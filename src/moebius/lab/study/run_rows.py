@@ -55,8 +55,10 @@ def load_run_data(run: Path, data_dir: Path | None = None) -> Dataset:
         fix = f"moebius run RECIPE --out {run.parent.parent} --plan-only    # writes it anew"
         raise StudyError(f"{run}: no job.json beside it tells which data it was trained on", fix)
     job = JobSpec.read(path.parent)
-    # The device is that of the training; here nothing is trained.
-    data = replace(job, device="cpu", data_dir=data_dir or job.data_dir).load_data()
+    # The device is that of the training; here nothing is trained. The job may be another seed's.
+    name = run.absolute().name.removeprefix("seed-")
+    seed = int(name) if name.isdigit() else None
+    data = replace(job, device="cpu", data_dir=data_dir or job.data_dir).load_data(seed)
     data = data.with_scale(PixelScale.from_values(read_header(run)["data"].get("scale")))
     rows = next((each.rows for each in job.runs if each.folder.absolute() == run.absolute()), None)
     return data if rows is None else select_rows(data, **rows)

@@ -52,6 +52,7 @@ def plan_stages(
         # What is as it always was adds nothing: a stage from before there was a choice keeps its hash.
         parts += [] if recipe.task == DEFAULT_TASK else [recipe.task]
         parts += [] if recipe.data.scale == "unit" else [{"scale": recipe.data.scale}]
+        parts += [] if recipe.data.split == "fixed" else [{"split": recipe.data.split}]
         hashes[stage.name] = digest([*parts, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes
 

@@ -60,6 +60,7 @@ def settled_hashes(
                 {name: stage_hashes[name] for name in list_stage_names(variant.model)},
                 *([] if recipe.task == DEFAULT_TASK else [recipe.task]),
                 *([] if variant.scale == "unit" else [{"scale": variant.scale}]),
+                *([] if recipe.data.split == "fixed" else [{"split": recipe.data.split}]),
             ]
         )
         for variant in recipe.variants

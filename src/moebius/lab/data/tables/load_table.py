@@ -29,6 +29,7 @@ def load_table(
     validation: float | None = None,
     classes: Sequence[str | int] | None = None,
     data_dir: Path | str | None = None,
+    draw: int = 0,
 ) -> Dataset:
     """Load a table: the source's `Table` says which rows are tested on.
 
@@ -42,7 +43,8 @@ def load_table(
 
     Arguments:
         source: the table.
-        train_rows, test_rows, validation_rows, validation, classes, data_dir: as for `load_sets`.
+        train_rows, test_rows, validation_rows, validation, classes, data_dir, draw: as for `load_sets`; rows that are
+            held out by time are the latest in every draw.
 
     Raises:
         ArgumentError: a number out of its range, or an unknown class.
@@ -65,10 +67,10 @@ def load_table(
     if not len(train) or not len(test):
         fix = "test: 0.5, or a table with more rows"
         raise DataError(f"{table.where}: {len(table)} rows are too few to train and to test on", fix)
-    held_out, train = _hold_out(table, strata, train, validation_rows, validation)
+    held_out, train = _hold_out(table, strata, train, validation_rows, validation, draw)
     check_rows("train_rows", train_rows, len(train), "the number of training rows that are not validation rows")
     check_rows("test_rows", test_rows, len(test), "the number of test rows")
-    train, test = _draw(train, train_rows), _draw(test, test_rows)
+    train, test = _draw(train, train_rows, draw), _draw(test, test_rows)
     columns = TableColumns.fit(table, train)
     if classes is not None:
         (target,) = columns.targets
@@ -119,22 +121,28 @@ def _keep_classes(table: Table, classes: Sequence[str | int]) -> Table:
 
 
 def _hold_out(
-    table: Table, strata: np.ndarray | None, train: np.ndarray, validation_rows: int, validation: float | None
+    table: Table,
+    strata: np.ndarray | None,
+    train: np.ndarray,
+    validation_rows: int,
+    validation: float | None,
+    draw: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows to validate with, and of those to train on."""
     count = count_validation_rows(len(train), validation, validation_rows)
     if not count:
         return train[:0], train
     hold_out = table.hold_out.take(train)
+    hold_out = replace(hold_out, seed=hold_out.seed + draw)
     if validation is None and hold_out.groups is None and hold_out.times is None:
         is_held_out = np.zeros(len(train), dtype=bool)
-        is_held_out[draw_order(len(train))[:count].numpy()] = True
+        is_held_out[draw_order(len(train), draw)[:count].numpy()] = True
     else:
         share = count / len(train) if validation is None else validation
         is_held_out = hold_out.mark(share, None if strata is None else strata[train], len(train))
     return train[is_held_out], train[~is_held_out]
 
 
-def _draw(rows: np.ndarray, count: int | None) -> np.ndarray:
+def _draw(rows: np.ndarray, count: int | None, draw: int = 0) -> np.ndarray:
     """So many of the rows, drawn at random, in their order; None = all."""
-    return rows if count is None else rows[draw_order(len(rows))[:count].sort().values.numpy()]
+    return rows if count is None else rows[draw_order(len(rows), draw)[:count].sort().values.numpy()]

@@ -29,7 +29,7 @@ Network = Annotated[dict[str, Any], place_of("network-change")]
 
 
 class DataSpec(Strict):
-    """The images, or the table, and how they are read: the arguments of `moebius.lab.data.load_sets`.
+    """The images, or the table, and how they are read: the arguments of `moebius.lab.data.load_sets`, and `split`.
 
     Arguments:
         sets: the data sets, at least one; each is a domain, and their classes are counted one after another. A table
@@ -43,6 +43,8 @@ class DataSpec(Strict):
         test_rows: number of test rows to keep, at least 1; null for all.
         validation_rows: number of training rows that are held out and never trained on, at least 0.
         validation: share of the training rows that is held out, between 0 and 1, in the place of validation_rows.
+        split: whether all seeds hold out, and draw for training, the same rows (fixed), or each seed others (by_seed);
+            seed 0 has the rows of fixed, and the test rows are the same for all.
     """
 
     sets: list[Annotated[dict[str, Any], place_of("source")]] = Field(min_length=1)
@@ -54,6 +56,7 @@ class DataSpec(Strict):
     test_rows: AtLeastOne | None = None
     validation_rows: int = Field(default=0, ge=0)
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    split: Literal["fixed", "by_seed"] = "fixed"
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
