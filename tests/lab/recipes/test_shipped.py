@@ -143,31 +143,59 @@ def test_linear_experts_is_study_1():
 def test_cnn_experts_is_study_2():
     recipe = load_recipe("cnn-experts")
     settings = ("entropy", "variance", "variance-literal")
-    variants = recipe.resolved_variants()
-    assert set(variants) == {
+    published = {
         "predesigned", "conv", "dense", *(f"{gate}-{setting}" for gate in ("conv", "dense") for setting in settings)
     }  # fmt: skip
+    ours = {
+        "conv-standardised", "unit-predesigned", "unit-conv", "unit-dense", "unit-conv-variance-literal",
+        "unit-conv-standardised",
+    }  # fmt: skip
+    variants = recipe.resolved_variants()
+    assert set(variants) == published | ours
+    gates = {
+        "predesigned": {"kind": "domain"},
+        "conv": {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"},
+        "dense": {"kind": "mlp", "hidden": [64]},
+    }
     for name, variant in variants.items():
-        gate, _, setting = name.partition("-")
+        gate, _, setting = name.removeprefix("unit-").partition("-")
         assert variant.model["experts"] == {"kind": "conv", "count": 2, "filters": [128, 128], "hidden": [128]}
         assert variant.model["combine"] == {"kind": "weighted_sum"}
-        assert (
-            variant.model["gate"]
-            == {
-                "predesigned": {"kind": "domain"},
-                "conv": {"kind": "conv", "filters": [64, 64], "hidden": [64], "activation": "none"},
-                "dense": {"kind": "mlp", "hidden": [64]},
-            }[gate]
-        )
+        assert variant.model["init"] == "keras"
+        assert variant.scale == ("unit" if name.startswith("unit-") else "raw")
+        is_standardised = setting == "standardised"
+        own = {"kind": "standardised", "gate": gates[gate]} if is_standardised else gates[gate]
+        assert variant.model["gate"] == own
         kind, _, literal = setting.partition("-")
-        names = [f"batch_{kind}", f"sample_{kind}"] if setting else []
+        names = [f"batch_{kind}", f"sample_{kind}"] if setting and not is_standardised else []
         names = [f"{one}_literal" for one in names] if literal else names
         assert [(loss.kind, loss.weight.plain) for loss in variant.training.losses] == list(
             zip(names, (0.1, 0.01), strict=False)
         )
-    assert [figure.variants for figure in recipe.report.curves] == [
+    assert [figure.variants for figure in recipe.report.curves][:4] == [
         ["predesigned", f"conv{suffix}", f"dense{suffix}"] for suffix in ("", *(f"-{setting}" for setting in settings))
     ]
+
+
+def test_gate_collapse_varies_one_thing_at_a_time():
+    recipe = load_recipe("gate-collapse")
+    variants = recipe.resolved_variants()
+    for name, variant in variants.items():
+        assert variant.scale == name.partition("-")[0]
+        assert variant.model["init"] == ("torch" if "-torch" in name else "keras")
+        assert variant.training.precision == ("bf16" if name.endswith("bf16") else "fp32")
+    for scale in ("raw", "unit"):
+        remedied, plain = variants[f"{scale}-standardised"].model, variants[scale].model
+        assert remedied == {**plain, "gate": {"kind": "standardised", "gate": plain["gate"]}}
+    assert (recipe.seeds, recipe.file.baseline) == (20, "unit")
+
+
+def test_presets_of_cnn_sweeps_ask_one_question_each():
+    counts = {"rates": 12, "schedules": 4, "gate-start": 4, "sizes": 9, "count": 5}
+    for preset, count in counts.items():
+        recipe = load_recipe("cnn-sweeps", preset=preset)
+        assert len(recipe.variants) == count
+        assert recipe.data.validation_rows
 
 
 def test_expert_count_runs_from_one_to_twenty():
