@@ -19,7 +19,6 @@ from moebius.lab.training.evaluation import evaluate
 from moebius.lab.training.fit_data import build_dataset
 from moebius.tasks.classification import Classification
 
-SEEDS = 12
 ROWS, TEST_ROWS = 500, 30_000
 # Remedy → a mixture that it is for, and the number of regimes of its rows.
 CASES = {
@@ -57,13 +56,14 @@ def test_every_remedy_has_a_mixture():
     assert set(CASES) == set(kinds("remedies"))
 
 
-def test_printed_gains_are_those_of_rows_that_nothing_has_seen(mixtures, short, capsys):
+@pytest.mark.parametrize("seeds", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_printed_gains_are_those_of_rows_that_nothing_has_seen(seeds, mixtures, short, capsys):
     inside, count = Counter(), Counter()
     for remedy, (name, regimes) in CASES.items():
         model = getattr(mixtures, name)()
         test = mixtures.rows(TEST_ROWS, 10_000, regimes)
         before = figures(model, test)
-        for seed in range(SEEDS):
+        for seed in range(seeds):
             trials = diagnose(model, mixtures.rows(ROWS, seed, regimes)).try_remedies([remedy], seed)
             for trial in trials:
                 assert trial.reason is None, trial
