@@ -3,11 +3,13 @@ import json
 import pkgutil
 import re
 
+import pandas as pd
 import pytest
 
 from moebius.lab import diagnostics
+from moebius.lab.diagnostics import collapse
 from moebius.lab.report import sections
-from moebius.lab.report.blocks import Heading, Points, Table
+from moebius.lab.report.blocks import Details, Heading, Points, Table
 from moebius.lab.report.expert_names import title_of
 from moebius.lab.report.sections import answer, curves, expert_count, results, sections_of
 from moebius.lab.report.source import read_study
@@ -122,16 +124,40 @@ def test_the_answer_of_one_seed_is_over_rows_and_says_so(make_study):
     assert "trained again, only more seeds say" in note
 
 
-def test_the_answer_finds_ignored_experts(make_study):
-    import pandas as pd
-
-    out = make_study(variants={"conv": 2}, seeds=3, epochs=1)
-    for seed in range(3):
-        path = out / "conv" / f"seed-{seed}" / "routing.parquet"
+def ignore_the_second_expert(out, variant, seeds):
+    for seed in seeds:
+        path = out / variant / f"seed-{seed}" / "routing.parquet"
         frame = pd.read_parquet(path)
         frame["gate_0"], frame["gate_1"] = frame["gate_0"] * 0 + 1, frame["gate_1"] * 0
         frame.to_parquet(path)
+
+
+def test_the_answer_finds_ignored_experts(make_study):
+    out = make_study(variants={"conv": 2}, seeds=3, epochs=1)
+    ignore_the_second_expert(out, "conv", range(3))
     assert "conv: expert 1 is ignored in 3 of 3 seeds (29 … 100 %)." in answer_text(out)
+
+
+def test_collapse_counts_seeds_with_the_interval_of_their_share(make_study):
+    out = make_study(variants={"conv": 2, "dense": 2}, seeds=4, epochs=1)
+    ignore_the_second_expert(out, "conv", range(3))
+    section = collapse.section(tabulate(read_study(out)))
+    _, panels, summary, lines = section.blocks
+    assert summary.rows == [
+        ["conv", "3 of 4 (19 … 99 %)", "3 of 4 (19 … 99 %)"],
+        ["dense", "0 of 4 (0 … 60 %)", "0 of 4 (0 … 60 %)"],
+    ]
+    (figure,) = panels.figures
+    assert "conv 3 of 4 (19 … 99 %); dense 0 of 4 (0 … 60 %)" in figure.alt
+    (drawn,) = figure.chart.to_dict()["datasets"].values()
+    assert [(line["label"], line["share"]) for line in drawn] == [("conv", 0.75), ("dense", 0.0)]
+    assert [round(drawn[0][end], 2) for end in ("low", "high")] == [0.19, 0.99]
+    assert len(lines.rows) == 8
+    # One seed has no share, and many runs are behind a line.
+    (_, line) = collapse.section(tabulate(read_study(make_study(seeds=1, folder=out.parent / "one")))).blocks
+    assert isinstance(line, Table)
+    many = make_study(variants={"conv": 2}, seeds=41, epochs=1, rows={"train": 40, "test": 40}, folder=out.parent / "m")
+    assert isinstance(collapse.section(tabulate(read_study(many))).blocks[-1], Details)
 
 
 def test_the_results_table_crowns_nobody_by_test_rows(make_study):

@@ -1,6 +1,6 @@
 """Collapse: experts that a gate leaves unused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,15 +9,19 @@ from scipy.special import bdtr
 
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
-from moebius.lab.report.blocks import Section, Table, Text
+from moebius.lab.report.blocks import Block, Details, Panels, Section, Table, Text
+from moebius.lab.report.charts.shares import share_chart
 from moebius.lab.report.expert_names import expert_names, title_of
-from moebius.lab.report.numbers import rate
+from moebius.lab.report.figures import Figure
+from moebius.lab.report.numbers import of_seeds, rate
 from moebius.lab.report.queries import gates_with
 from moebius.lab.report.source import Study
 
 ORDER = 65
 # An expert's few rows count where a balanced router gives any expert so few in one case of 20.
 RARE = 0.05
+# More lines than this are behind a summary.
+MOST_LINES = 40
 
 
 class Collapse(Measure):
@@ -100,11 +104,11 @@ class Collapse(Measure):
 
 
 def section(study: Study) -> Section | None:
-    """The experts that each gate leaves unused, one line for every run."""
+    """The experts that each gate leaves unused: in how many seeds, and one line for every run."""
     pairs = gates_with(study, "collapse")
-    if not pairs:
-        return None
     rows, marked = [], []
+    ignored_in: dict[str, list[bool]] = {}
+    starved_in: dict[str, list[bool]] = {}
     for variant, gate in pairs:
         names = expert_names(study, variant, gate)
         title = title_of(study, variant, gate)
@@ -115,6 +119,8 @@ def section(study: Study) -> Section | None:
                 continue
             ignored = experts.loc[experts["ignored"], "expert"].tolist()
             starved = experts.loc[experts["starved"], "expert"].tolist()
+            ignored_in.setdefault(title, []).append(bool(ignored))
+            starved_in.setdefault(title, []).append(bool(starved))
             if ignored or starved:
                 marked.append(len(rows))
             effective = f"{entropy['effective_experts'].iloc[0]:.2f} of {len(experts)}"
@@ -130,8 +136,28 @@ def section(study: Study) -> Section | None:
         "and less than chance gives. It is ignored where its activation rate is under a thousandth of an even one. "
         "Runs with such experts are marked."
     )
-    lines = Table("Unused experts, test rows", columns, rows, heads=2, marked=marked)
-    return Section("collapse", "Collapse", [Text(text), lines])
+    lines: Block = Table("Unused experts, test rows", columns, rows, heads=2, marked=marked)
+    if len(rows) > MOST_LINES:
+        lines = Details(f"Unused experts of each of the {len(rows)} runs", [lines])
+    summary = _summary(starved_in, ignored_in) if len(study.seeds) > 1 else ()
+    return Section("collapse", "Collapse", [Text(text), *summary, lines])
+
+
+def _summary(starved_in: Mapping[str, Sequence[bool]], ignored_in: Mapping[str, Sequence[bool]]) -> list[Block]:
+    """In how many seeds each gate leaves experts unused."""
+    rows = [
+        [title, *(of_seeds(sum(seen[title]), len(seen[title])) for seen in (starved_in, ignored_in))]
+        for title in starved_in
+    ]
+    caption = "Seeds with an unused expert, with 95 % intervals of their share (Clopper, Pearson)"
+    table = Table(caption, ["gate", "with a starved expert", "with an ignored expert"], rows)
+    if not any(any(seen) for seen in ignored_in.values()):
+        return [table]
+    counts = {title: (sum(seen), len(seen)) for title, seen in ignored_in.items()}
+    told = "; ".join(f"{title} {of_seeds(*of_title)}" for title, of_title in counts.items())
+    subject = "Share of seeds with an ignored expert"
+    figure = Figure("collapse", share_chart(counts, subject), f"{subject}, 95 % intervals.", f"{subject}: {told}.")
+    return [Panels([figure]), table]
 
 
 def _list_experts(experts: list[int], names: Sequence[str] | None) -> str:
