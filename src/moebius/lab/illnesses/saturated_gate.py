@@ -42,7 +42,7 @@ def saturated_gate(gate: Examination) -> Symptom | None:
         f"cost {lost.value:.3f} of the score, and no gradient can correct the gate"
     )
     remedy = (
-        "scale the gate's input to about unit variance, and start the gate anew; z_loss keeps its scores small while "
-        "it learns, and a router temperature above 1 softens them"
+        "standardise the gate's input (mb.gates.Standardised), and start the gate anew; a router temperature above 1 "
+        "softens its scores"
     )
     return Symptom(evidence, lost.value, lost.low, lost.high, 0.0, "a gate that is certain where it is right", remedy)

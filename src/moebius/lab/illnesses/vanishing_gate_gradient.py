@@ -31,7 +31,7 @@ def vanishing_gate_gradient(gate: Examination) -> Symptom | None:
     )
     remedy = (
         "multiply by the full softmax's probability where one expert runs (mb.routers.TopK(1) does), do not detach "
-        "scores, and scale the gate's input"
+        "scores, and standardise the gate's input (mb.gates.Standardised)"
     )
     return Symptom(
         evidence, gate.gradient, gate.gradient, gate.gradient, 1.0, "a gate that learns as its experts do", remedy
