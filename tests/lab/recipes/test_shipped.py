@@ -198,6 +198,18 @@ def test_presets_of_cnn_sweeps_ask_one_question_each():
         assert recipe.data.validation_rows
 
 
+def test_specialise_has_the_control_of_equal_parameters():
+    recipe = load_recipe("specialise")
+    parameters = {size.variant: size.parameters for size in sizes(recipe)}
+    assert parameters["distilled"] == 10 * parameters["single"]
+    assert abs(parameters["single-wide"] / parameters["distilled"] - 1) < 1e-3
+    # What one-active recommends, at the same size.
+    recommended = load_recipe("one-active", preset="cpu")
+    own, theirs = (each.resolved_variants()["specialise"].training for each in (recipe, recommended))
+    assert own == theirs
+    assert recipe.data == recommended.data
+
+
 def test_expert_count_runs_from_one_to_twenty():
     recipe = load_recipe("expert-count")
     counts = [1, 2, 3, 4, 6, 8, 10, 12, 16, 20]
