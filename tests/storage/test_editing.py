@@ -29,7 +29,8 @@ def mixture(gate, router=None, count=E, **options):
 def made(kind, outputs=E):
     torch.manual_seed(0)
     component = find("gates", kind)
-    facts = {**FACTS, "experts": outputs}
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+    facts = {**FACTS, "experts": outputs, "gate": inner}
     return component(**{name: facts[name] for name in inspect.signature(component).parameters if name in facts})
 
 

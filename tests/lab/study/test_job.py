@@ -191,7 +191,7 @@ def test_a_run_of_a_cohort_that_diverges_leaves_the_others(planned, record, tmp_
         error = first.failures[run.name]
         assert isinstance(error, TrainingError)
         assert "is not a finite number" in error.message
-        assert read_error(run.folder) == {"message": error.message, "fix": error.fix}
+        assert read_error(run.folder) == {"message": error.message, "fix": error.fix, "diverged": True}
     assert [entry["variant"] for entry in collect(study.plan.runs)] == ["linear", "linear"]
     again = record().train_job(job, study.data)
     assert {name: error.message for name, error in again.failures.items()} == {

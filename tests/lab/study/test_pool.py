@@ -52,7 +52,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(workers, planned, record, 
     assert not broken.is_finished
     assert (broken.folder / "state" / "checkpoint.safetensors").exists()
     assert not (broken.folder / "model.safetensors").exists()
-    assert read_error(broken.folder) == {"message": error.message, "fix": error.fix}
+    assert read_error(broken.folder) == {"message": error.message, "fix": error.fix, "diverged": True}
 
 
 def test_workers_that_die_before_they_begin_are_reported(planned, record, tmp_path):

@@ -31,7 +31,7 @@ def test_what_an_epochs_end_has_evaluated_is_not_evaluated_again(small_data, set
     names.clear()
     again = watched(alone(build(data), data, settings(epochs=1), 0, tmp_path))
     assert names == [("train", "test", "validation")]
-    for split in ("train", "validation", "test"):
+    for split in ("train", "held_out", "test"):
         assert torch.equal(getattr(trained, split).losses, getattr(again, split).losses)
 
 

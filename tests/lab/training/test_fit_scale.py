@@ -37,9 +37,9 @@ def test_it_trains_as_on_numbers_that_are_scaled_before(kind):
     theirs = fitted(scaled(train, kind, train), labels, validation=by_hand)
     for mine, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
-    assert ours.validation is not None
-    assert theirs.validation is not None
-    torch.testing.assert_close(ours.validation.losses, theirs.validation.losses, rtol=1e-4, atol=1e-5)
+    assert ours.held_out is not None
+    assert theirs.held_out is not None
+    torch.testing.assert_close(ours.held_out.losses, theirs.held_out.losses, rtol=1e-4, atol=1e-5)
     assert ours.origin is not None
     assert ours.origin.data.scale.kind == kind
 

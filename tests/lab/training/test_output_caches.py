@@ -125,7 +125,7 @@ def assert_agree(first, second, tolerance=1e-10):
     ours, theirs = first.model.state_dict(), second.model.state_dict()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=tolerance)
-    for split in ("train", "validation", "test", "one_expert"):
+    for split in ("train", "held_out", "test", "one_expert"):
         evaluation, other_evaluation = getattr(first, split), getattr(second, split)
         torch.testing.assert_close(evaluation.losses, other_evaluation.losses, rtol=0, atol=tolerance)
         for path, weights in evaluation.gates.items():

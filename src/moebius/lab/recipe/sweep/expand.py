@@ -146,8 +146,8 @@ def _complete_values(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
         model = {}
     merged = merge(dict(model), model_changes)
     shared = {"scale": inner_mapping(raw, "data").get("scale", "unit")}
-    own = {"data": merge(shared, inner_mapping(changes, "data"))}
-    return copy.deepcopy({**merged, **own, "training": merge(training, dict(changes.get("training") or {}))})
+    of_data = {"data": merge(shared, inner_mapping(changes, "data"))}
+    return copy.deepcopy({**merged, **of_data, "training": merge(training, dict(changes.get("training") or {}))})
 
 
 def _place_problem(problem: Problem, point: Point, paths: Mapping[str, Path], sweep: SweepSpec) -> Problem:
