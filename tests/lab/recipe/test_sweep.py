@@ -192,5 +192,7 @@ def test_a_sweep_needs_rows_that_are_held_out(written):
 
 
 def test_most_admits_a_sweep_that_is_meant_to_be_large(load):
-    keys = "sweep.keys.training.gate.lr={low: 0.1, high: 0.9, count: 350}"
-    assert len(load(keys, "sweep.most=1050").variants) == 1050
+    keys = "sweep.keys.training.gate.lr={low: 0.1, high: 0.9, count: 2}"
+    assert len(load(keys, "sweep.most=6").variants) == 6
+    with pytest.raises(RecipeError, match="6"):
+        load(keys, "sweep.most=5")
