@@ -1,13 +1,14 @@
 """Builds selections from chosen experts or from weights, and counts and ranks experts."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from moebius.core.routing import Selection
+from moebius.core.routing import Routing, Selection
 
 # In compiled and exported graphs the number of rows is symbolic; torch's own annotations allow only int.
 if TYPE_CHECKING:
@@ -36,6 +37,20 @@ def single_selection(
     selection = Selection(row_T, expert_T, torch.ones_like(row_T, dtype=probs.dtype), torch.ones_like(row_T).bool())
     weights = torch.zeros_like(probs).scatter(1, expert_T.unsqueeze(1), 1.0)
     return weights, weights.log(), selection
+
+
+def with_selection(
+    routing: Routing, weights: Float[Tensor, "T E"], log_weights: Float[Tensor, "T E"], selection: Selection
+) -> Routing:
+    """A routing with other experts: scores and probabilities stay, the weights of heads and classes go."""
+    return replace(
+        routing,
+        weights=weights,
+        log_weights=log_weights,
+        selection=selection,
+        head_weights=None,
+        straight_through=False,
+    )
 
 
 def weighted_selection(weights: Float[Tensor, "T E"]) -> Selection:

@@ -1,14 +1,12 @@
 """The router that keeps the best of the experts that another router chooses."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing, Selection
 from moebius.kit.arguments import positive_integer
-from moebius.routers._selecting import single_selection, top_k_selection, whole_k
+from moebius.routers._selecting import single_selection, top_k_selection, whole_k, with_selection
 
 
 class Cut(Router):
@@ -70,14 +68,7 @@ class Cut(Router):
             weights, log_weights, selection = single_selection(ranking.argmax(-1), routing.probs.detach())
         else:
             weights, log_weights, selection = _select_several(ranking, k)
-        return replace(
-            routing,
-            weights=weights,
-            log_weights=log_weights,
-            selection=selection,
-            head_weights=None,
-            straight_through=False,
-        )
+        return with_selection(routing, weights, log_weights, selection)
 
 
 def _select_several(ranking: Float[Tensor, "T E"], k: int) -> tuple[Tensor, Tensor, Selection]:

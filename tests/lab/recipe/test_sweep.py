@@ -196,3 +196,20 @@ def test_most_admits_a_sweep_that_is_meant_to_be_large(load):
     assert len(load(keys, "sweep.most=6").variants) == 6
     with pytest.raises(RecipeError, match="6"):
         load(keys, "sweep.most=5")
+
+
+def test_a_start_of_a_variant_keeps_the_layers_that_variants_share():
+    mixture = {"kind": "mixture", "gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}}
+    recipe = load_recipe(
+        {
+            "name": "layered",
+            "data": {"sets": [{"kind": "digits"}], "size": 8, "validation": 0.2},
+            "model": {"layers": [mixture]},
+            "variants": {"plain": {}, "keras": {"init": "keras"}},
+            "sweep": {"keys": {"training.optimizer.lr": [0.01, 0.1]}},
+        }
+    )
+    models = [variant.model for variant in recipe.variants]
+    assert len(models) == 4
+    assert all(model["layers"] == models[0]["layers"] for model in models)
+    assert [model.get("init") for model in models] == [None, None, "keras", "keras"]

@@ -29,16 +29,10 @@ def test_covers_the_true_mean_as_often_as_it_says():
 def test_one_value_has_no_interval():
     estimate = interval([0.5])
     assert (estimate.mean, estimate.median, estimate.low, estimate.high) == (0.5, 0.5, None, None)
-    assert estimate.overlaps(interval([0.5, 0.6])) is None
 
 
 def test_the_median_resists_one_bad_seed():
     assert interval([0.6, 0.6, 0.1]).median == 0.6
-
-
-def test_overlap():
-    assert interval([1.0, 1.1]).overlaps(interval([1.2, 1.3])) is True
-    assert interval([1.0, 1.001]).overlaps(interval([2.0, 2.001])) is False
 
 
 @pytest.mark.parametrize(("values", "level"), [([], 0.95), ([1.0], 0.0), ([1.0], 95.0)])

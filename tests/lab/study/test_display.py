@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def test_plain_lines_hold_all_figures():
         r"finished linear/seed-1, 2 of 4 runs\n",
         text,
     )
+
+
+def test_where_rows_are_held_out_lines_show_them_and_no_test_row():
+    text, _ = shown(False, replace(EPOCH, validation_score=0.5))
+    assert "· held out 0.500 ·" in text
+    assert "test" not in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])

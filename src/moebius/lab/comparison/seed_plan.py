@@ -119,7 +119,7 @@ class SeedPlan:
         ]
         if any(pair.sd is None for pair in self.pairs):
             remarks.append(f"{NONE}: every seed differs by the same, so nothing is known of how differences vary.")
-        lines = [title, *text_columns(headings, rows, width, "variant")]
+        lines = [title, *text_columns(headings, rows, width, folded="variant")]
         for remark in remarks:
             lines += ["", *textwrap.wrap(remark, width)]
         return "\n".join(lines)

@@ -38,15 +38,15 @@ def verdict_text(pair: Pair) -> str:
 
 def comparison_text(comparison: Comparison, width: int = 80) -> str:
     """The lines that `Comparison.text` gives."""
-    lines = text_columns(*_model_cells(comparison), width, "model")
+    lines = text_columns(*_model_cells(comparison), width, folded="model")
     references = dict.fromkeys(pair.reference for pair in comparison.pairs)
     for reference in references:
         pairs = [pair for pair in comparison.pairs if pair.reference == reference]
         if any(pair.over_seeds is not None for pair in pairs):
             title = f"minus {reference}, over seeds: the training varies"
-            lines += ["", title, *text_columns(*_seed_cells(pairs), width, "model")]
+            lines += ["", title, *text_columns(*_seed_cells(pairs), width, folded="model")]
         title = f"minus {reference}, over test rows: these trained models on other rows"
-        lines += ["", title, *text_columns(*_row_cells(pairs), width, "model")]
+        lines += ["", title, *text_columns(*_row_cells(pairs), width, folded="model")]
         groups = [(pair, group) for pair in pairs for group in pair.groups[:SHOWN_GROUPS]]
         if groups:
             lines += ["", f"where they differ most from {reference}, over rows", *_group_lines(groups, width)]
@@ -99,7 +99,7 @@ def _group_lines(groups: Sequence[tuple[Pair, Group]], width: int) -> list[str]:
         last = pair.name
         difference = group.difference
         rows.append([name, group.name, f"{difference.count:,}", signed_with_interval(difference), p_text(group.p_holm)])
-    return text_columns(["model", "class or domain", "rows", "difference", "p"], rows, width, "class or domain")
+    return text_columns(["model", "class or domain", "rows", "difference", "p"], rows, width, folded="class or domain")
 
 
 def _remarks(comparison: Comparison) -> list[str]:

@@ -17,7 +17,7 @@ from moebius.lab.recipe.data_scale import (
 )
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
-from moebius.lab.recipe.merge import comes_from_base, merge
+from moebius.lab.recipe.merge import comes_from_base, merge, shared_model
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
 from moebius.lab.recipe.schema import RESERVED, Point, RecipeFile, Stage, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
@@ -133,10 +133,8 @@ def _check_variant(
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
     model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
-    if ("layers" in model) != ("layers" in model_changes) and model_changes.keys() - {"init"}:
-        # Layers take the place of a mixture, and a mixture that of layers.
-        model = {key: value for key, value in model.items() if key == "init"}
-    spec = with_defaults(merge(dict(model), model_changes))
+    model = shared_model(model, model_changes)
+    spec = with_defaults(merge(model, model_changes))
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
     model_problems = check_model(spec, (), names)
     wrong_keys = {str(problem.path[0]) for problem in model_problems}
@@ -149,7 +147,7 @@ def _check_variant(
             changes_of_training = changes.get("training") or {}
             precision = inner_mapping({"": changes_of_training}, "").get("precision", training.get("precision", "auto"))
             model_problems += check_execution(spec, facts, precision, specs)
-    problems = [_place_problem(problem, name, "model", dict(model), model_changes) for problem in model_problems]
+    problems = [_place_problem(problem, name, "model", model, model_changes) for problem in model_problems]
 
     scale, scale_problems = check_variant_scale(name, changes, data, list(used_stages))
     if not scale_problems:

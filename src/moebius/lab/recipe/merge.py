@@ -1,6 +1,7 @@
 """Lays the values of a variant over those that all variants share."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from moebius.lab.checks.problems import Path
@@ -23,6 +24,27 @@ def merge(base: Any, over: Any) -> Any:
     changed = {key: merge(base[key], value) if key in base else copy.deepcopy(value) for key, value in over.items()}
     # Keys in the order of the base, so that all variants read alike.
     return {key: changed.get(key, kept.get(key)) for key in [*base, *(key for key in over if key not in base)]}
+
+
+def merge_model(model: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """A variant's changes laid over the shared model part; layers take the place of a mixture, and it that of layers.
+
+    A start alone, `init`, is no model: it is laid over either.
+
+    Example:
+        >>> merge_model({"gate": {"kind": "linear"}, "init": "keras"}, {"layers": [{"kind": "mlp"}]})
+        {'init': 'keras', 'layers': [{'kind': 'mlp'}]}
+        >>> merge_model({"layers": [{"kind": "mlp"}]}, {"init": "keras"})
+        {'layers': [{'kind': 'mlp'}], 'init': 'keras'}
+    """
+    return merge(shared_model(model, changes), dict(changes))
+
+
+def shared_model(model: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of the shared model part below a variant's changes."""
+    if ("layers" in model) != ("layers" in changes) and changes.keys() - {"init"}:
+        return {key: value for key, value in model.items() if key == "init"}
+    return dict(model)
 
 
 def can_merge(base: Any, over: Any) -> bool:

@@ -1,6 +1,6 @@
 """Cells under headings as lines of plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # Fewest characters of the column that is cut.
 LEAST_WIDTH = 12
@@ -12,6 +12,7 @@ def text_columns(
     width: int = 80,
     cut: str | None = None,
     texts: Sequence[str] = (),
+    folded: str | None = None,
 ) -> list[str]:
     """Lines with the cells of a table, each column as wide as its widest cell; numbers to the right.
 
@@ -21,6 +22,7 @@ def text_columns(
         width: most characters of a line.
         cut: heading of the column that is cut where lines would be longer.
         texts: headings of further columns of texts, which begin with numbers.
+        folded: heading of the column of names that go on in the next line instead: cut names may look alike.
 
     Example:
         >>> print("\\n".join(text_columns(["model", "score"], [["linear", ".6"], ["conv", ".842"]])))
@@ -29,21 +31,32 @@ def text_columns(
           conv     .842
     """
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    if cut in headings:
-        place = headings.index(cut)
+    narrowed = cut if folded is None else folded
+    if narrowed in headings:
+        place = headings.index(narrowed)
         over = sum(widths) + 2 * len(widths) - width
         widths[place] = max(widths[place] - max(over, 0), min(LEAST_WIDTH, widths[place]))
-    is_text = [heading in texts or heading == cut for heading in headings]
+    is_text = [heading in texts or heading == narrowed for heading in headings]
     for place, column in enumerate(zip(*rows, strict=True)):
         is_text[place] = is_text[place] or not all(map(_is_number, column))
     lines = []
-    for row in (headings, *rows):
+    for row in _fold([headings, *rows], headings.index(folded), widths) if folded in headings else (headings, *rows):
         cells = [
             f"{_shorten(cell, size):<{size}}" if left else f"{_shorten(cell, size):>{size}}"
             for cell, size, left in zip(row, widths, is_text, strict=True)
         ]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
+
+
+def _fold(rows: Sequence[Sequence[str]], place: int, widths: Sequence[int]) -> Iterator[Sequence[str]]:
+    """The rows, and after each the pieces of its name that do not fit into the column."""
+    size = widths[place]
+    for row in rows:
+        pieces = [row[place][start : start + size] for start in range(0, max(len(row[place]), 1), size)]
+        for number, piece in enumerate(pieces):
+            cells = row if number == 0 else [""] * len(row)
+            yield [piece if column == place else cell for column, cell in enumerate(cells)]
 
 
 def _shorten(cell: str, size: int) -> str:

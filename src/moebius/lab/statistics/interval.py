@@ -25,12 +25,6 @@ class Estimate:
     high: float | None
     count: int
 
-    def overlaps(self, estimate: "Estimate") -> bool | None:
-        """Whether the two intervals share a point; None where either estimate has no interval."""
-        if self.low is None or self.high is None or estimate.low is None or estimate.high is None:
-            return None
-        return self.low <= estimate.high and estimate.low <= self.high
-
 
 def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """Mean and Student-t interval of repeated measurements.

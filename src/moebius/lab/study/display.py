@@ -83,9 +83,11 @@ class Display(AbstractContextManager["Display"]):
         if self.live is not None:
             self._draw(run.name, event, f"epoch {epoch}/{epochs}", rate, left)
         elif event.kind == "epoch":
-            test = f" · test {event.test_score:.3f}"
+            # Where rows are held out they choose, and nobody needs to see the test rows before the end.
+            score = event.test_score if event.validation_score is None else event.validation_score
+            tested = f" · {'test' if event.validation_score is None else 'held out'} {score:.3f}"
             limit = "at most " * bool((run.training.get("watch") or {}).get("patience"))
-            self._print(f"{run.name} epoch {epoch}/{epochs} · train {figures}{test} · {limit}{_clock(left)} left")
+            self._print(f"{run.name} epoch {epoch}/{epochs} · train {figures}{tested} · {limit}{_clock(left)} left")
 
     def _draw(self, name: str, event: Event, position: str, rate: str, left: float) -> None:
         """Move the bar of a run, or of its cohort, which shows the mean over its runs."""

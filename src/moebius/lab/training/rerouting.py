@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from moebius.core.routing import Router, Routing
 from moebius.execution.auto import Auto
 from moebius.lab.training.gate_places import GatePlace, Place
 from moebius.layers.mixture import executed_by
-from moebius.routers._selecting import single_selection
+from moebius.routers._selecting import single_selection, with_selection
 
 Change = Callable[[Routing], Routing]
 
@@ -96,12 +95,4 @@ def sent_to(model: nn.Module, choices: Mapping[GatePlace, int]) -> AbstractConte
 
 def _single_expert(routing: Routing, expert: int) -> Routing:
     expert_T = torch.full((len(routing.weights),), expert, device=routing.weights.device)
-    weights, log_weights, selection = single_selection(expert_T, routing.weights)
-    return replace(
-        routing,
-        weights=weights,
-        log_weights=log_weights,
-        selection=selection,
-        head_weights=None,
-        straight_through=False,
-    )
+    return with_selection(routing, *single_selection(expert_T, routing.weights))

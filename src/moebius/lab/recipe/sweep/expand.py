@@ -7,7 +7,7 @@ from typing import Any
 
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, parse_path, path_text
-from moebius.lab.recipe.merge import merge
+from moebius.lab.recipe.merge import merge, merge_model
 from moebius.lab.recipe.overrides import assign_value
 from moebius.lab.recipe.schema.resolved import Point, Variant
 from moebius.lab.recipe.schema.sweep import SweepSpec
@@ -142,9 +142,7 @@ def _complete_values(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     changes = inner_mapping(inner_mapping(raw, "variants"), name)
     model, training = inner_mapping(raw, "model"), with_optimizer(inner_mapping(raw, "training"))
     model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
-    if ("layers" in model) != ("layers" in model_changes) and model_changes:
-        model = {}
-    merged = merge(dict(model), model_changes)
+    merged = merge_model(model, model_changes)
     shared = {"scale": inner_mapping(raw, "data").get("scale", "unit")}
     of_data = {"data": merge(shared, inner_mapping(changes, "data"))}
     return copy.deepcopy({**merged, **of_data, "training": merge(training, dict(changes.get("training") or {}))})
