@@ -64,19 +64,21 @@ def test_nothing_loads_triton_before_it_is_used():
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter takes tensors of a CPU")
 def test_what_cannot_run_says_why():
     assert obstacle(torch.zeros(2, 3)) in ("needs a GPU", "needs Triton, which is not installed")
-    sample = Problem(2, 3, 4, 2, 1)
+    sample = Problem(2, 3, 4, 2, 1, device="cpu")
     with pytest.raises(ArgumentError, match="execution: fused needs"):
         fused_ffn(*sample.tensors[:5], "gelu", sample.selection)
 
 
 class Problem:
-    """Random rows, experts and a random routing of them, on the device that the checks run on."""
+    """Random rows, experts and a random routing of them."""
 
-    def __init__(self, rows, features, hidden, experts, k, activation="gelu", bias=True, kept=1.0, seed=0):
+    def __init__(
+        self, rows, features, hidden, experts, k, activation="gelu", bias=True, kept=1.0, seed=0, device=DEVICE
+    ):
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape, scale=1.0):
-            return (scale * torch.randn(*shape, generator=generator)).to(DEVICE).requires_grad_()
+            return (scale * torch.randn(*shape, generator=generator)).to(device).requires_grad_()
 
         self.activation, self.count = activation, rows * k
         width = hidden * (2 if activation in GATED else 1)
@@ -90,9 +92,9 @@ class Problem:
         ]
         self.upstream = normal(rows, features).detach()
         order = torch.randperm(rows * k, generator=generator)
-        self.row_A = torch.arange(rows).repeat_interleave(k)[order].to(DEVICE)
-        self.expert_A = torch.randint(experts, (rows * k,), generator=generator).to(DEVICE)
-        self.kept_A = (torch.rand(rows * k, generator=generator) < kept).to(DEVICE)
+        self.row_A = torch.arange(rows).repeat_interleave(k)[order].to(device)
+        self.expert_A = torch.randint(experts, (rows * k,), generator=generator).to(device)
+        self.kept_A = (torch.rand(rows * k, generator=generator) < kept).to(device)
 
     @property
     def selection(self):

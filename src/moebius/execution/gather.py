@@ -77,7 +77,10 @@ def _copying_layer(stack: Stack, expert_A: Tensor) -> Layer:
 
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
         weight, bias = stacked_weights(stack, linear)
-        y = torch.bmm(weight[expert_A], x.unsqueeze(-1)).squeeze(-1)
-        return y if bias is None else y + bias[expert_A]
+        weight_A, column_A = weight[expert_A], x.unsqueeze(-1)
+        if bias is None:
+            return torch.bmm(weight_A, column_A).squeeze(-1)
+        # One call, so that under autocast the sum too has the format of the product.
+        return torch.baddbmm(bias[expert_A].unsqueeze(-1), weight_A, column_A).squeeze(-1)
 
     return layer

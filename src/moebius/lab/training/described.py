@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
@@ -74,7 +73,12 @@ def _read_augmentation(value: Any) -> Described:
     return Described(value, find("data.augmentation", value["kind"])(**keywords))
 
 
-_written = PlainSerializer(attrgetter("plain"))
+def _write(described: Described) -> Any:
+    return described.plain
+
+
+# Not operator.attrgetter: pydantic refuses it where its signature is (*args, **kwargs), as in Python 3.12.3.
+_written = PlainSerializer(_write)
 Amount = Annotated[Described, PlainValidator(read_amount), _written, place_of("amount")]
 Rate = Annotated[Described, PlainValidator(_read_rate), _written, place_of("rate")]
 Augmentation = Annotated[Described, PlainValidator(_read_augmentation), _written, place_of("augmentation")]
