@@ -54,5 +54,5 @@ def test_a_training_warns_at_the_first_epoch_and_once(caplog):
     start, record = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert start.getMessage().startswith("saturated gate (gate) before the first step")
     assert record.getMessage().startswith("epoch 1: MB001 collapsed gate (gate): 1 of 3 experts has 100 % of the use")
-    assert "Try: standardise the gate's input (mb.gates.Standardised)" in record.getMessage()
+    assert "Try: standardise the data, or the gate's input (mb.gates.Standardised)" in record.getMessage()
     assert [entry.get("findings") for entry in fitted.metrics] == [{"gate": "MB001"}] * 3

@@ -38,9 +38,9 @@ def collapsed_gate(gate: Examination) -> Symptom | None:
         f"{'has' if len(unused) == 1 else 'have'} {percent(float(shares[idle].mean()) * experts)} of an even share"
     )
     remedy = (
-        "standardise the gate's input (mb.gates.Standardised): on large inputs the softmax saturates before anything "
-        "is learned, and losses on its weights have no gradient; and train the gate with a loss that balances the "
-        "experts over the whole batch (batch_entropy, switch_balance)"
+        "standardise the data, or the gate's input (mb.gates.Standardised): on large inputs the softmax saturates "
+        "before anything is learned, and losses on its weights have no gradient; and train the gate with a loss that "
+        "balances the experts over the whole batch (batch_entropy, switch_balance)"
     )
     null, model = active / experts, "a balanced random router"
     return Symptom(evidence, top.value, top.low, top.high, null, model, remedy, tuple(unused))

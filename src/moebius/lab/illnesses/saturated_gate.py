@@ -42,7 +42,7 @@ def saturated_gate(gate: Examination) -> Symptom | None:
         f"cost {lost.value:.3f} of the score, and no gradient can correct the gate"
     )
     remedy = (
-        "standardise the gate's input (mb.gates.Standardised), and start the gate anew; a router temperature above 1 "
-        "softens its scores"
+        "standardise the data, or the gate's input (mb.gates.Standardised), and start the gate anew; a router "
+        "temperature above 1 softens its scores"
     )
     return Symptom(evidence, lost.value, lost.low, lost.high, 0.0, "a gate that is certain where it is right", remedy)

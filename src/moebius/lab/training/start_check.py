@@ -65,9 +65,9 @@ def _certain_share(routings: Sequence[Routing]) -> float:
 def _saturated(gate: str, share: float) -> str:
     return (
         f"saturated gate ({gate}) before the first step: the largest weight of {percent(share)} of the rows is 1 to "
-        "within 1e-5, so that neither the gate nor an expert without weight gets a gradient. Try: put the gate into "
-        "mb.gates.Standardised, in a recipe gate: {kind: standardised, gate: …}; or smaller inputs, data.scale: "
-        "standardised"
+        "within 1e-5, so that neither the gate nor an expert without weight gets a gradient. Try: standardise the "
+        "data, data.scale: standardised; where they have to stay as they are, put the gate into "
+        "mb.gates.Standardised, in a recipe gate: {kind: standardised, gate: …}"
     )
 
 
