@@ -16,11 +16,11 @@ from moebius.lab.comparison.pair import Pair
 from moebius.lab.comparison.wording import group_cells, model_cells, remarks_of, row_cells, seed_cells, verdict_text
 from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure, render
 from moebius.lab.report.frames import make_frame
-from moebius.lab.report.numbers import capitalise, count, listing, signed_with_interval
+from moebius.lab.report.numbers import count, listing, signed_with_interval
 from moebius.lab.report.source import measure_words
 
 # Classes and domains of each pair that the page shows.
-SHOWN_GROUPS = 10
+SHOWN_GROUPS = 5
 STYLE = "figure .picture svg { background: #fff; } .points li { margin: .5rem 0; }"
 
 
@@ -50,7 +50,7 @@ def write_page(comparison: Comparison, path: Path) -> Path:
     rows = comparison.pairs[0].over_rows.count
     measure = measure_words(comparison.score_name)
     text = environment.get_template("comparison.html").render(
-        title=f"{capitalise(listing(names)) if len(names) <= 3 else f'{len(names)} models'}: which is better?",
+        title=f"{listing(names) if len(names) <= 3 else f'{len(names)} models'}: which is better?",
         lead=_lead(pairs, measure, rows),
         verdicts=[(pair.name, f"beside {pair.reference}: {verdict_text(pair)}.") for pair in pairs],
         figure=svg,
@@ -87,7 +87,7 @@ def _lead(pairs: Sequence[Pair], measure: str, rows: int) -> str:
     single = " These are single trainings: other seeds may decide otherwise." * any(
         pair.over_seeds is None for pair in pairs
     )
-    return f"{capitalise('; '.join(words))}, {where}.{single}"
+    return f"{'; '.join(words)}, {where}.{single}"
 
 
 def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -117,7 +117,8 @@ def _figure(comparison: Comparison, pairs: Sequence[Pair]) -> Figure:
     ends = [0.0, *frame["mean"], *frame["low"].dropna(), *frame["high"].dropna()]
     pad = 0.06 * max(max(ends) - min(ends), 0.01)
     scale = alt.Scale(domain=[min(ends) - pad, max(ends) + pad], nice=False, zero=False)
-    x = alt.X("mean:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, format="+~f"))
+    axis = alt.Axis(tickCount=6, labelExpr="datum.value == 0 ? '0' : format(datum.value, '+~f')")
+    x = alt.X("mean:Q", title=title, scale=scale, axis=axis)
     y = alt.Y("pair:N", sort=labels, title=None, axis=alt.Axis(labelLimit=260))
     layers = [
         alt.Chart(make_frame([(0.0,)], ["zero"])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x="zero:Q"),

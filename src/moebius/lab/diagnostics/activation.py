@@ -116,9 +116,13 @@ def _gate_blocks(study: Study, variant: str, gate: str) -> list[Block]:
     figures = []
     for by in ("class", "domain"):
         lines = first[(first["by"] == by) & (first["split"] == "test")]
-        if lines["group"].nunique() > 1 or (by == "domain" and not figures and len(lines)):
+        if not len(lines):
+            continue
+        alone = alone_scores(study, variant, gate, seeds[0], by, list(dict.fromkeys(lines["group"])))
+        # Rates by data set are in the table below.
+        if by == "class" or (alone is not None and (lines["group"].nunique() > 1 or not figures)):
             name = figure_name(study, f"activation-{by}", variant, gate)
-            figures.append(_maps(study, (variant, gate, seeds[0]), lines, labels, name, first_title))
+            figures.append(_maps(study, lines, alone, labels, name, first_title))
     rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
     rates = _with_published(study, variant, gate, seeds[0], rates)
     blocks: list[Block] = [*(Panels([figure]) for figure in figures), rates]
@@ -131,8 +135,8 @@ def _gate_blocks(study: Study, variant: str, gate: str) -> list[Block]:
 
 def _maps(
     study: Study,
-    whose: tuple[str, str, int],
     frame: Frame,
+    alone: Float[np.ndarray, "G E"] | None,
     names: Sequence[str] | None,
     name: str,
     title: str,
@@ -143,7 +147,6 @@ def _maps(
     by, groups = str(frame["by"].iloc[0]), list(dict.fromkeys(frame["group"]))
     rates = frame["rate"].to_numpy().reshape(len(groups), -1)
     sizes = frame["rows"].to_numpy().reshape(rates.shape)[:, 0]
-    alone = alone_scores(study, *whose, by, groups)
     if alone is not None and alone.shape != rates.shape:
         alone = None
     experts, rest = _largest(sizes @ np.abs(rates), EXPERTS)

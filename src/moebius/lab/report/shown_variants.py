@@ -9,7 +9,7 @@ MOST = 3
 
 
 def shown_variants(study: Study, among: Collection[str], most: int = MOST) -> list[str]:
-    """The best variants by test score and the baseline, in the order of the study.
+    """The best variants by test score and the baseline, the best first.
 
     Arguments:
         study: with scores.
@@ -20,7 +20,7 @@ def shown_variants(study: Study, among: Collection[str], most: int = MOST) -> li
     ranked += [variant for variant in study.variants if variant in among and variant not in ranked]
     first = ranked[:1] + [variant for variant in ranked[1:] if variant == study.baseline]
     chosen = list(dict.fromkeys([*first, *ranked]))[:most]
-    return [variant for variant in study.variants if variant in chosen]
+    return [variant for variant in ranked if variant in chosen]
 
 
 def others_text(study: Study, among: Collection[str], shown: Collection[str]) -> str:

@@ -16,6 +16,8 @@ TIE = 0.0005
 # Up to this number, cells hold their value.
 WRITTEN = 8
 HEIGHT, GAP = 17, 16
+# Seen on white and on dark blue.
+FRAME = "#D55E00"
 
 
 def row_tops(values: Float[np.ndarray, "G E"]) -> Bool[np.ndarray, "G E"]:
@@ -66,7 +68,7 @@ def expert_maps(
         colour = alt.Color("value:Q", scale=scale, legend=legend)
         layers = [
             alt.Chart(frame).mark_rect().encode(x, y, colour),
-            alt.Chart(frame[frame["top"]]).mark_rect(fill=None, stroke=INK, strokeWidth=1.2).encode(x, y),
+            alt.Chart(frame[frame["top"]]).mark_rect(fill=None, stroke=FRAME, strokeWidth=1.6).encode(x, y),
         ]
         if len(experts) <= WRITTEN:
             dark = alt.condition("abs(datum.value) > 0.55", alt.value("white"), alt.value(INK))
