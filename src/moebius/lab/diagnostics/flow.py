@@ -84,7 +84,8 @@ def section(study: Study) -> Section | None:
     blocks: list[Block] = []
     figures: list[Figure] = []
     variants = [] if shares.empty else list(dict.fromkeys(shares["variant"]))
-    for variant in shown_variants(study, variants):
+    shown = shown_variants(study, variants)
+    for variant in shown:
         of_variant = shares[shares["variant"] == variant]
         figure = _stages_figure(study, variant, of_variant[of_variant["seed"] == of_variant["seed"].min()])
         figures += [] if figure is None else [figure]
@@ -93,8 +94,7 @@ def section(study: Study) -> Section | None:
             "Test rows of the first seed, from data set over class to the expert of the first gate. The width of a "
             "band is a share of all rows; where a gate mixes, a row is divided as its weights say."
         )
-        rest = others_text(study, variants, shown_variants(study, variants))
-        blocks += [Text(text + rest.replace("in the files", "in tables/class_flow.csv")), Panels(figures)]
+        blocks += [Text(text + others_text(variants, shown, "tables/class_flow.csv")), Panels(figures)]
     if not frame.empty:
         blocks.append(
             Text(

@@ -1,7 +1,8 @@
 """Which variants are shown at length, where a page of all of them would be too long to read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from moebius.lab.report.numbers import listing
 from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
 
@@ -23,9 +24,14 @@ def shown_variants(study: Study, among: Collection[str], most: int = MOST) -> li
     return [variant for variant in ranked if variant in chosen]
 
 
-def others_text(study: Study, among: Collection[str], shown: Collection[str]) -> str:
-    """A sentence about those that are not shown; an empty text where all are."""
-    count = sum(variant in among and variant not in shown for variant in study.variants)
-    if not count:
+def others_text(among: Collection[str], shown: Sequence[str], place: str) -> str:
+    """A sentence about variants that are not shown; an empty text where all are.
+
+    Arguments:
+        among: variants that have something to show.
+        shown: those that are.
+        place: where the others are.
+    """
+    if len(shown) == len(among):
         return ""
-    return f" Shown are the best by test {study.measure} and the baseline; {count} more are in the files."
+    return f" Of {len(among)} variants {listing(list(shown))} are shown; the others are in {place}."

@@ -70,7 +70,8 @@ def section(study: Study) -> Section | None:
         if is_pictures
         else f"Test {noun} of each expert of the first gate, of those for which it has the largest weight."
     )
-    blocks: list[Block] = [Text(f"{lead}{others_text(study, runs, names)}")]
+    rest = others_text(runs, names, "each run's examples.safetensors")
+    blocks: list[Block] = [Text(f"{lead}{rest}")]
     for place, name in enumerate(names):
         inside = _blocks(runs[name], MOST_CHARACTERS // len(names))
         title = title_of(study, name, runs[name].gate)
