@@ -156,9 +156,12 @@ def _maps(
         lost = np.abs(rates).max(1) if alone is None else np.nanmax(alone, 1) - np.nansum(shares * alone, 1)
         lines, left = _largest(lost, GROUPS)[0], len(groups) - GROUPS
     maps = {"activation": rates} if alone is None else {"activation": rates, f"{study.measure} alone": alone}
-    maps = {heading: values[np.ix_(lines, experts)] for heading, values in maps.items()}
+    # An expert that is left out may be the best: then no cell of the line is framed.
+    cells = np.ix_(lines, experts)
+    tops_of = {heading: row_tops(values if values is alone else np.abs(values)) for heading, values in maps.items()}
+    framed = {heading: (values[cells], tops_of[heading][cells]) for heading, values in maps.items()}
     labels = [names[expert] if names and expert < len(names) else str(expert) for expert in experts]
-    chart = expert_maps(maps, [groups[line] for line in lines], labels, f"mean weight, and {study.measure} alone")
+    chart = expert_maps(framed, [groups[line] for line in lines], labels, f"mean weight, and {study.measure} alone")
     noun, plural = ("data set", "data sets") if by == "domain" else ("class", "classes")
     caption = f"{title}: activation{'' if alone is None else f' beside the {study.measure} of each expert alone'}"
     caption += f", test rows by {noun}."

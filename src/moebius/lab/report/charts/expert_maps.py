@@ -32,17 +32,20 @@ def row_tops(values: Float[np.ndarray, "G E"]) -> Bool[np.ndarray, "G E"]:
 
 
 def expert_maps(
-    maps: Mapping[str, Float[np.ndarray, "G E"]], groups: Sequence[str], experts: Sequence[str], title: str
+    maps: Mapping[str, tuple[Float[np.ndarray, "G E"], Bool[np.ndarray, "G E"]]],
+    groups: Sequence[str],
+    experts: Sequence[str],
+    title: str,
 ) -> alt.TopLevelMixin:
-    """A heat map for each entry, with the same colours from 0 to 1; the largest cells of a line are framed.
+    """A heat map for each entry, with the same colours from 0 to 1.
 
     Arguments:
-        maps: heading → values; NaN for none.
+        maps: heading → values, NaN for none; and which of them are framed.
         groups: names of the lines.
         experts: names of the columns.
         title: of the scale.
     """
-    low = min(float(np.nanmin(values)) for values in maps.values())
+    low = min(float(np.nanmin(values)) for values, _ in maps.values())
     scale = alt.Scale(domain=[0, 1], range=SHADES, clamp=True)
     if low < -TIE:
         scale = alt.Scale(domain=[-1, 1], range=[*reversed(ORANGES), *SHADES], clamp=True, interpolate="rgb")
@@ -50,8 +53,7 @@ def expert_maps(
     width = 30 if len(experts) <= WRITTEN else 15
     angle = 0 if longest <= (4 if len(experts) <= WRITTEN else 2) else -90
     charts = []
-    for place, (heading, values) in enumerate(maps.items()):
-        tops = row_tops(values)
+    for place, (heading, (values, tops)) in enumerate(maps.items()):
         lines = [
             (group, expert, float(values[row, column]), _two_digits(values[row, column]), bool(tops[row, column]))
             for row, group in enumerate(groups)
