@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
     from moebius.lab.doctor.diagnose import diagnose
-    from moebius.lab.report import build as report
+    from moebius.lab.study.model_report import report
     from moebius.lab.training.fit import fit
     from moebius.layers.mixture import Mixture
     from moebius.storage.editing import add_expert, drop_expert, replace_expert
@@ -91,7 +91,7 @@ _NAMES = {
 _LAB = {
     "lab": ("", None),
     "fit": ("training.fit", "fit"),
-    "report": ("report", "build"),
+    "report": ("study.model_report", "report"),
     "diagnose": ("doctor.diagnose", "diagnose"),
 }
 

@@ -39,7 +39,7 @@ def test_it_is_a_recipes_page_of_any_task(tmp_path, task, score):
     assert run[score]["test"] == pytest.approx(fitted.test.score)
     assert run["oracle"] == fitted.oracle
     assert len(pd.read_csv(path.parent / "tables" / "load.csv")) == 4
-    assert fitted.report(tmp_path / "report") == path  # written anew
+    assert mb.report(fitted, folder=tmp_path / "report") == path  # written anew
     assert "How good is it?" not in path.read_text()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report"]
 

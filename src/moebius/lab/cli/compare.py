@@ -23,6 +23,10 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(metavar="X", help="Differences within ±X do not matter; else the recipe's margin.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE", help="Also write one page: PAGE.html, or comparison.html in a folder."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -33,7 +37,10 @@ def compare(
 
     run_plugins(plugin)
     comparison = compare_runs(*runs, all_pairs=all_pairs, baseline=baseline, margin=margin)
+    path = None if out is None else comparison.page(out)
     if json:
         typer.echo(json_text.dumps(comparison.to_dict(), indent=1, ensure_ascii=False))
     else:
         typer.echo(comparison.text(min(Console().width, 120)))
+        if path is not None:
+            typer.echo(f"\npage: {path}")

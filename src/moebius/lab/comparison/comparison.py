@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from moebius.lab.comparison.models import Model
@@ -103,6 +104,19 @@ class Comparison:
         from moebius.lab.comparison.wording import comparison_text
 
         return comparison_text(self, width)
+
+    def page(self, path: Path | str) -> Path:
+        """Write one self-contained HTML page: the verdicts first, then the figures behind them.
+
+        Arguments:
+            path: of the page; a folder, which gets `comparison.html`, unless it ends in .html.
+
+        Returns:
+            The path of the page.
+        """
+        from moebius.lab.comparison.page import write_page
+
+        return write_page(self, Path(path))
 
     def __repr__(self) -> str:
         return self.text()

@@ -38,24 +38,29 @@ def verdict_text(pair: Pair) -> str:
 
 def comparison_text(comparison: Comparison, width: int = 80) -> str:
     """The lines that `Comparison.text` gives."""
-    lines = text_columns(*_model_cells(comparison), width, folded="model")
+    lines = text_columns(*model_cells(comparison), width, folded="model")
     references = dict.fromkeys(pair.reference for pair in comparison.pairs)
     for reference in references:
         pairs = [pair for pair in comparison.pairs if pair.reference == reference]
         if any(pair.over_seeds is not None for pair in pairs):
             title = f"minus {reference}, over seeds: the training varies"
-            lines += ["", title, *text_columns(*_seed_cells(pairs), width, folded="model")]
+            lines += ["", title, *text_columns(*seed_cells(pairs), width, folded="model")]
         title = f"minus {reference}, over test rows: these trained models on other rows"
-        lines += ["", title, *text_columns(*_row_cells(pairs), width, folded="model")]
+        lines += ["", title, *text_columns(*row_cells(pairs), width, folded="model")]
         groups = [(pair, group) for pair in pairs for group in pair.groups[:SHOWN_GROUPS]]
         if groups:
-            lines += ["", f"where they differ most from {reference}, over rows", *_group_lines(groups, width)]
-    for text in ("", *_remarks(comparison)):
+            lines += [
+                "",
+                f"where they differ most from {reference}, over rows",
+                *text_columns(*group_cells(groups), width, folded="class or domain"),
+            ]
+    for text in ("", *remarks_of(comparison)):
         lines += textwrap.wrap(text, width) or [""]
     return "\n".join(lines)
 
 
-def _model_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def model_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of models."""
     several = any(model.score.count > 1 for model in comparison.models)
     headings = ["model", measure_words(comparison.score_name), *(["seeds"] * several), "parameters", "mult-adds"]
     headings += ["experts run", "time"]
@@ -67,7 +72,8 @@ def _model_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def _seed_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+def seed_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the differences over seeds."""
     margin, rows = pairs[0].margin, []
     for pair in pairs:
         level = [] if margin is None else [p_text(pair.p_level_holm)]
@@ -80,7 +86,8 @@ def _seed_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
     return ["model", "difference", "p", *level, "verdict"], rows
 
 
-def _row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+def row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the differences over test rows."""
     headings = ["model", "difference", "p", "agree", "verdict"]
     rows = []
     for pair in pairs:
@@ -92,17 +99,19 @@ def _row_cells(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
     return [headings[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def _group_lines(groups: Sequence[tuple[Pair, Group]], width: int) -> list[str]:
+def group_cells(groups: Sequence[tuple[Pair, Group]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the differences within classes and domains."""
     rows, last = [], None
     for pair, group in groups:
         name = pair.name if pair.name != last else ""
         last = pair.name
         difference = group.difference
         rows.append([name, group.name, f"{difference.count:,}", signed_with_interval(difference), p_text(group.p_holm)])
-    return text_columns(["model", "class or domain", "rows", "difference", "p"], rows, width, folded="class or domain")
+    return ["model", "class or domain", "rows", "difference", "p"], rows
 
 
-def _remarks(comparison: Comparison) -> list[str]:
+def remarks_of(comparison: Comparison) -> list[str]:
+    """What the intervals and p values mean, and what they do not show."""
     percent = f"{comparison.level:.0%}".replace("%", " %")
     several = len(comparison.pairs) > 1
     corrected = f", corrected by Holm for {len(comparison.pairs)} comparisons" if several else ""
@@ -125,7 +134,7 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def comparison_html(comparison: Comparison) -> str:
     """Tables for a notebook."""
-    parts = [html_table("Models", *_model_cells(comparison))]
+    parts = [html_table("Models", *model_cells(comparison))]
     rows = [[pair.name, pair.reference, verdict_text(pair)] for pair in comparison.pairs]
     parts.append(html_table("Differences", ["model", "reference", "verdict"], rows))
     return "".join(parts)

@@ -6,22 +6,28 @@ from dataclasses import replace
 import altair as alt
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from moebius.lab.diagnostics._measure import Measure
 from moebius.lab.diagnostics._rows import RoutedRows
+from moebius.lab.report.alone_scores import alone_scores
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
+from moebius.lab.report.charts.expert_maps import expert_maps, row_tops
 from moebius.lab.report.charts.parts import FEW, axis_steps, weight_shades
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import WIDTH, Figure
 from moebius.lab.report.frames import Frame
-from moebius.lab.report.numbers import rate
+from moebius.lab.report.numbers import listing, rate
 from moebius.lab.report.published import match_rates, published_of
 from moebius.lab.report.queries import figure_name, gates_with
+from moebius.lab.report.shown_variants import shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 50
 # Two expert names of at most this many letters fit side by side under their columns; longer ones are turned.
 SHORT = 11
+# Experts and groups that a figure shows.
+EXPERTS, GROUPS = 16, 20
 
 
 class Activation(Measure):
@@ -80,44 +86,118 @@ class Activation(Measure):
 
 
 def section(study: Study) -> Section | None:
-    """A table and heat maps of the rates for every gate: the first seed in full, the other seeds small."""
+    """For each gate how much it uses each expert, beside how good that expert is alone; and a table of the rates."""
     pairs = gates_with(study, "activation")
     if not pairs:
         return None
     blocks: list[Block] = [
         Text(
-            "The activation rate of an expert on a set of rows is the mean of its gate weight. Experts that have no "
-            "name are numbered from 0, as in the files; which of them takes what differs from seed to seed, so nothing "
-            "here is averaged over seeds."
+            "The activation rate of an expert on a set of rows is the mean of its gate weight. Beside it is what the "
+            "expert can do: its score alone on the same test rows, on the same scale and with the same colours. Frames "
+            "mark the largest of a line, all of them where several tie: where the frames of both sides agree, the gate "
+            "asks the best expert. Experts that have no name are numbered from 0, as in the files; which of them takes "
+            "what differs from seed to seed, so nothing here is averaged over seeds."
         )
     ]
     if float(study.table("activation")["rate"].min()) < -0.0005:
         blocks.append(Text("Gates that give no distribution may weigh an expert below 0 (orange) or above 1."))
+    shown = shown_variants(study, {variant for variant, _ in pairs})
     for variant, gate in pairs:
-        frame, labels = study.table("activation", variant=variant, gate=gate), expert_names(study, variant, gate)
-        seeds = sorted(set(frame["seed"]))
-        title, first = title_of(study, variant, gate), frame[frame["seed"] == seeds[0]]
-        first_title = f"{title}, seed {seeds[0]}"
-        figures = []
-        for by in ("domain", "class"):
-            lines = first[first["by"] == by]
-            if len(lines):
-                name = figure_name(study, f"activation-{by}", variant, gate)
-                figures.append(_heat_map(lines, by, labels, name, first_title))
-        if len(seeds) > 1:
-            figures.append(_seed_maps(frame, labels, figure_name(study, "activation-seeds", variant, gate), title))
-        rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
-        rates = _with_published(study, variant, gate, seeds[0], rates)
-        blocks += [Heading(title), rates, Panels(figures)]
-        if len(seeds) > 1:
-            other_seeds = _rate_table(frame[frame["seed"] != seeds[0]], labels, f"{title}: rates by data set")
-            blocks.append(Details(f"{title}: rates of the other seeds", [other_seeds]))
-    return Section("activation", "Activation of the experts", blocks)
+        title, inside = title_of(study, variant, gate), _gate_blocks(study, variant, gate)
+        blocks += [Heading(title), *inside] if variant in shown else [Details(title, inside)]
+    return Section("activation", "Which expert is asked, and which is good", blocks)
+
+
+def _gate_blocks(study: Study, variant: str, gate: str) -> list[Block]:
+    frame, labels = study.table("activation", variant=variant, gate=gate), expert_names(study, variant, gate)
+    seeds = sorted(set(frame["seed"]))
+    title, first = title_of(study, variant, gate), frame[frame["seed"] == seeds[0]]
+    first_title = f"{title}, seed {seeds[0]}"
+    figures = []
+    for by in ("class", "domain"):
+        lines = first[(first["by"] == by) & (first["split"] == "test")]
+        if not len(lines):
+            continue
+        alone = alone_scores(study, variant, gate, seeds[0], by, list(dict.fromkeys(lines["group"])))
+        # Rates by data set are in the table below.
+        if by == "class" or (alone is not None and (lines["group"].nunique() > 1 or not figures)):
+            name = figure_name(study, f"activation-{by}", variant, gate)
+            figures.append(_maps(study, lines, alone, labels, name, first_title))
+    rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
+    rates = _with_published(study, variant, gate, seeds[0], rates)
+    blocks: list[Block] = [*(Panels([figure]) for figure in figures), rates]
+    if len(seeds) > 1:
+        other_seeds = _rate_table(frame[frame["seed"] != seeds[0]], labels, f"{title}: rates by data set")
+        maps = _seed_maps(frame, labels, figure_name(study, "activation-seeds", variant, gate), title)
+        blocks.append(Details(f"{title}: rates of the other seeds", [Panels([maps]), other_seeds]))
+    return blocks
+
+
+def _maps(
+    study: Study,
+    frame: Frame,
+    alone: Float[np.ndarray, "G E"] | None,
+    names: Sequence[str] | None,
+    name: str,
+    title: str,
+) -> Figure:
+    """Rates beside scores alone. Of many experts those with the largest rates are shown, of many groups those that lose
+    most by the gate's choice, or else those with the largest rates.
+    """
+    by, groups = str(frame["by"].iloc[0]), list(dict.fromkeys(frame["group"]))
+    rates = frame["rate"].to_numpy().reshape(len(groups), -1)
+    sizes = frame["rows"].to_numpy().reshape(rates.shape)[:, 0]
+    if alone is not None and alone.shape != rates.shape:
+        alone = None
+    experts, rest = _largest(sizes @ np.abs(rates), EXPERTS)
+    lines, left = list(range(len(groups))), 0
+    if len(groups) > GROUPS:
+        shares = np.abs(rates) / np.abs(rates).sum(1, keepdims=True).clip(min=1e-12)
+        lost = np.abs(rates).max(1) if alone is None else np.nanmax(alone, 1) - np.nansum(shares * alone, 1)
+        lines, left = _largest(lost, GROUPS)[0], len(groups) - GROUPS
+    maps = {"activation": rates} if alone is None else {"activation": rates, f"{study.measure} alone": alone}
+    # An expert that is left out may be the best: then no cell of the line is framed.
+    cells = np.ix_(lines, experts)
+    tops_of = {heading: row_tops(values if values is alone else np.abs(values)) for heading, values in maps.items()}
+    framed = {heading: (values[cells], tops_of[heading][cells]) for heading, values in maps.items()}
+    labels = [names[expert] if names and expert < len(names) else str(expert) for expert in experts]
+    chart = expert_maps(framed, [groups[line] for line in lines], labels, f"mean weight, and {study.measure} alone")
+    noun, plural = ("data set", "data sets") if by == "domain" else ("class", "classes")
+    caption = f"{title}: activation{'' if alone is None else f' beside the {study.measure} of each expert alone'}"
+    caption += f", test rows by {noun}."
+    if rest:
+        share = float((sizes @ np.abs(rates[:, rest])).sum() / (sizes @ np.abs(rates)).sum())
+        caption += f" The {len(rest)} experts that are left out have {rate(share)} of the weight."
+    if left:
+        caption += (
+            f" Of {len(groups)} {plural} those are shown that {'use an expert' if alone is None else 'lose'} most."
+        )
+    if alone is not None:
+        agree = (row_tops(np.abs(rates)) & row_tops(alone)).any(1)
+        caption += f" The expert that is asked most is the best alone, or ties, on {agree.sum()} of {len(groups)}"
+        caption += f" {plural}."
+    tops = row_tops(np.abs(rates))
+    largest = "; ".join(
+        f"{group}: {listing([expert_label(names, int(e)) for e in np.flatnonzero(tops[line])][:3])} "
+        f"{rate(float(np.abs(rates[line]).max()))}"
+        for line, group in enumerate(groups)
+    )
+    return Figure(name, chart, caption, f"{caption} Largest activation rate: {largest}.")
+
+
+def _largest(sizes: Float[np.ndarray, " N"], most: int) -> tuple[list[int], list[int]]:
+    """Positions of the largest, in order of position, and the others; all where they are no more than `most`."""
+    chosen = np.argsort(-sizes, kind="stable")[:most].tolist()
+    return sorted(chosen), [place for place in range(len(sizes)) if place not in chosen]
 
 
 def _rate_table(frame: Frame, names: Sequence[str] | None, caption: str) -> Table:
     by_domain = frame[frame["by"] == "domain"]
     wide = by_domain.pivot_table(index=["seed", "split", "group"], columns="expert", values="rate", sort=False)
+    left = wide.shape[1] - EXPERTS
+    if left > 0:
+        order = wide.abs().mean().sort_values(ascending=False, kind="stable").index[:EXPERTS]
+        wide, caption = wide[sorted(order)], f"{caption}, of the {EXPERTS} experts with the largest; {left} more"
     several = by_domain["seed"].nunique() > 1
     heads = ["seed", "split", "data set"] if several else ["split", "data set"]
     rows, shades = [], []
@@ -160,34 +240,6 @@ def _axis(order: Sequence[str], named: bool) -> alt.X:
         )
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=axis_steps(len(order)))
     return alt.X("expert:O", title="expert", axis=axis)
-
-
-def _heat_map(frame: Frame, by: str, names: Sequence[str] | None, name: str, title: str) -> Figure:
-    experts, groups = int(frame["expert"].max()) + 1, list(dict.fromkeys(frame["group"]))
-    beside = experts <= FEW
-    width = (WIDTH - 30) / 2 if beside else WIDTH
-    labelled, order = with_labels(frame.assign(text=[rate(float(value)) for value in frame["rate"]]), names)
-    x = _axis(order, named=names is not None)
-    y = alt.Y("group:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False))
-    colour = _colour(frame, experts)
-    height = (34 if by == "domain" else max(8, min(17, 420 // len(groups)))) * len(groups)
-    base = alt.Chart(labelled).encode(x, y)
-    layers = [base.mark_rect().encode(colour)]
-    if beside:
-        edge = 0.55 * max(1.0, float(frame["rate"].abs().max()))
-        dark = alt.condition(f"abs(datum.rate) > {edge}", alt.value("white"), alt.value("black"))
-        layers.append(base.mark_text(fontSize=11).encode(text="text:N", color=dark))
-    facet = alt.Facet("split:N", sort=["test", "train"], title=None, header=alt.Header(labelFontWeight="bold"))
-    cell = alt.layer(*layers).properties(width=width, height=height)
-    chart = cell.facet(facet, columns=2 if beside else 1).resolve_axis(y="shared")
-    grouping = "data set" if by == "domain" else "class"
-    test = frame[frame["split"] == "test"]
-    top = test.loc[test.groupby("group", sort=False)["rate"].idxmax()]
-    largest = "; ".join(
-        f"{row['group']}: {expert_label(names, row['expert'])} {rate(row['rate'])}" for _, row in top.iterrows()
-    )
-    alt_text = f"{title}: largest activation rate on test by {grouping}: {largest}."
-    return Figure(name, chart, f"{title}: activation rate by {grouping}.", alt_text, tall=by == "class")
 
 
 def _seed_maps(frame: Frame, names: Sequence[str] | None, name: str, title: str) -> Figure:

@@ -1,23 +1,23 @@
 """Flow: how rows pass through nested gates, from the outermost gate to the leaf experts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
-import altair as alt
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from moebius.lab.diagnostics._arrays import row_shares, row_wins, whole_counts
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.flow import Node, build_tree, flow_chart
-from moebius.lab.report.charts.parts import FEW, blues
-from moebius.lab.report.expert_names import title_of
-from moebius.lab.report.figures import INK, WIDTH, Figure
+from moebius.lab.report.charts.stages_flow import Band, stages_chart
+from moebius.lab.report.expert_names import expert_label, expert_names, title_of
+from moebius.lab.report.figures import COLOURS, Figure
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import expert_path, inner_gate, outer_gates
 from moebius.lab.report.gate_rows import SplitRows
 from moebius.lab.report.numbers import NONE, count, rate
-from moebius.lab.report.queries import figure_name
+from moebius.lab.report.queries import at_first_gates, figure_name
+from moebius.lab.report.shown_variants import others_text, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 29
@@ -79,22 +79,73 @@ def split_table(rows: SplitRows) -> Frame | None:
 
 
 def section(study: Study) -> Section | None:
-    """A flow diagram and a table of the branches, for every variant with nested gates."""
-    frame = study.table("flow", split="test")
-    if frame.empty:
-        return None
-    blocks: list[Block] = [
-        Text(
-            "From the outermost gate to the leaf experts. The width of a band is the share of the test rows that are "
-            "sent there, or the mean weight where a gate mixes. In brackets the rows for which a branch has the "
-            f"largest weight; the {study.measure} is the whole model's on them."
+    """The flow from data sets to the experts of first gates; for nested gates also the tree and its branches."""
+    frame, shares = study.table("flow", split="test"), at_first_gates(study, study.table("class_flow", split="test"))
+    blocks: list[Block] = []
+    figures: list[Figure] = []
+    variants = [] if shares.empty else list(dict.fromkeys(shares["variant"]))
+    shown = shown_variants(study, variants)
+    for variant in shown:
+        of_variant = shares[shares["variant"] == variant]
+        figure = _stages_figure(study, variant, of_variant[of_variant["seed"] == of_variant["seed"].min()])
+        figures += [] if figure is None else [figure]
+    if figures:
+        text = (
+            "Test rows of the first seed, from data set over class to the expert of the first gate. The width of a "
+            "band is a share of all rows; where a gate mixes, a row is divided as its weights say."
         )
-    ]
-    for variant in study.variants:
+        blocks += [Text(text + others_text(variants, shown, "tables/class_flow.csv")), Panels(figures)]
+    if not frame.empty:
+        blocks.append(
+            Text(
+                "Nested gates, from the outermost gate to the leaf experts. In brackets the rows for which a branch "
+                f"has the largest weight; the {study.measure} is the whole model's on them."
+            )
+        )
+    for variant in study.variants if not frame.empty else ():
         lines = frame[frame["variant"] == variant]
         for gate in outer_gates(list(dict.fromkeys(lines["parent"]))):
             blocks += _gate_blocks(study, variant, gate, lines)
-    return Section("tree", "The flow of rows", blocks)
+    return Section("tree", "The flow of rows", blocks) if blocks else None
+
+
+def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
+    """Bands from data sets over classes to experts; stages of one node are left out, and experts beyond the palette
+    are one.
+    """
+    gate = str(frame["gate"].iloc[0])
+    names, title = expert_names(study, variant, gate), title_of(study, variant, gate)
+    frame = frame.assign(part=frame["share"] * frame["rows"])
+    total = float(frame["part"].sum())
+    if not total:
+        return None
+    frame = frame[frame["part"] > 0]
+    by_expert = frame.groupby("expert")["part"].sum()
+    largest = by_expert.sort_values(ascending=False, kind="stable").index[: len(COLOURS) - 1]
+    chosen = sorted(largest) if len(by_expert) > len(COLOURS) else sorted(by_expert.index)
+    rest = f"{len(by_expert) - len(chosen)} more experts"
+    labels = {expert: expert_label(names, int(expert)) if expert in chosen else rest for expert in by_expert.index}
+    frame = frame.assign(label=[labels[expert] for expert in frame["expert"]])
+    domains, classes = (list(dict.fromkeys(frame[column])) for column in ("domain", "class"))
+    columns = [column for column, nodes in (("domain", domains), ("class", classes)) if len(nodes) > 1]
+    columns = [*(columns or ["domain"]), "label"]
+    # Names may be the same in two stages, and are the same nodes in none.
+    bands = [
+        Band(stage, str(begin), str(end), float(part) / total)
+        for stage, (left, right) in enumerate(pairwise(columns))
+        for (begin, end), part in frame.groupby([left, right], sort=False)["part"].sum().items()
+    ]
+    experts = list(dict.fromkeys([*(labels[expert] for expert in chosen), *labels.values()]))
+    colours = {label: colour for label, colour in zip(experts, COLOURS, strict=False) if label != rest}
+    stages = [list(dict.fromkeys(frame[column])) for column in columns[:-1]]
+    chart = stages_chart([*stages, experts], bands, colours)
+    parts = frame.groupby("label", sort=False)["part"].sum() / total
+    words = {"domain": "data sets", "class": "classes", "label": "experts"}
+    caption = (
+        f"{title}, seed {int(frame['seed'].iloc[0])}: from {' over '.join(words[c] for c in columns[:-1])} to experts."
+    )
+    largest_text = "; ".join(f"{label} {rate(float(part))}" for label, part in parts.items())
+    return Figure(figure_name(study, "flow", variant, gate), chart, caption, f"{caption} Shares: {largest_text}.")
 
 
 def _gate_blocks(study: Study, variant: str, gate: str, lines: Frame) -> list[Block]:
@@ -103,10 +154,9 @@ def _gate_blocks(study: Study, variant: str, gate: str, lines: Frame) -> list[Bl
     seed = min(trees)
     tree, title = trees.pop(seed), title_of(study, variant, gate)
     first_title = f"{title}, seed {seed}"
-    flow_name, class_name = (figure_name(study, name, variant, gate) for name in ("tree", "tree-classes"))
-    class_figure = _class_figure(lines[lines["seed"] == seed], tree, class_name, first_title)
+    flow_name = figure_name(study, "tree", variant, gate)
     table = _branch_table({seed: tree}, f"{first_title}: branches, test rows")
-    blocks: list[Block] = [Heading(title), table, Panels([_flow_figure(tree, flow_name, first_title), class_figure])]
+    blocks: list[Block] = [Heading(title), table, Panels([_flow_figure(tree, flow_name, first_title)])]
     if trees:
         blocks.append(Details(f"{title}: the other seeds", [_branch_table(trees, f"{title}: branches, test rows")]))
     return blocks
@@ -149,35 +199,6 @@ def _flow_figure(tree: Node, name: str, title: str) -> Figure:
     )
     caption = f"{title}: from the outermost gate to the leaf experts."
     return Figure(name, flow_chart(tree), caption, f"{caption} {branches}.", tall=True)
-
-
-def _class_figure(frame: Frame, tree: Node, name: str, title: str) -> Figure:
-    branches = {node.path: node.name for node in tree.children}
-    lines = [
-        (branches[row["path"]], row["class"], float(row["share"]), rate(float(row["share"])))
-        for _, row in frame[frame["path"].isin(list(branches))].iterrows()
-    ]
-    shown = make_frame(lines, ["branch", "of", "share", "text"])
-    groups = list(dict.fromkeys(shown["of"]))
-    few = len(branches) <= FEW
-    axis = alt.Axis(
-        labelAngle=0 if few else -45, ticks=False, domain=False, orient="top" if few else "bottom", labelLimit=105
-    )
-    base = alt.Chart(shown).encode(
-        alt.X("branch:N", sort=list(branches.values()), title=None, axis=axis),
-        alt.Y("of:N", sort=groups, title=None, axis=alt.Axis(ticks=False, domain=False)),
-    )
-    legend = alt.Legend(title="share of the class", gradientLength=WIDTH / 2)
-    layers = [base.mark_rect().encode(alt.Color("share:Q", scale=blues(1.0), legend=legend))]
-    if few:
-        dark = alt.condition("datum.share > 0.55", alt.value("white"), alt.value(INK))
-        layers.append(base.mark_text(fontSize=11).encode(text="text:N", color=dark))
-    height = max(10, min(22, 420 // len(groups))) * len(groups)
-    chart = alt.layer(*layers).properties(width=min(WIDTH, 110 * len(branches)), height=height)
-    top = shown.loc[shown.groupby("of", sort=False)["share"].idxmax()]
-    largest = "; ".join(f"{row['of']}: {row['branch']} {row['text']}" for _, row in top.iterrows())
-    caption = f"{title}: the share of each class that the outermost gate sends into each branch."
-    return Figure(name, chart, caption, f"{caption} Largest: {largest}.")
 
 
 def _walk_experts(

@@ -9,17 +9,20 @@ from jaxtyping import Float, Int
 
 from moebius.lab.diagnostics._arrays import ROUNDING, check_finite, check_indices
 from moebius.lab.diagnostics.entropy_histogram import entropy_figure
-from moebius.lab.report.blocks import Block, Heading, Panels, Section, Table, Text
+from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.parts import FEW, SHADES, axis_steps
+from moebius.lab.report.charts.weight_panels import weight_panels
 from moebius.lab.report.expert_names import expert_label, expert_names, title_of, with_labels
 from moebius.lab.report.figures import COLOURS, WIDTH, Figure
 from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
-from moebius.lab.report.queries import figure_name, gates_with
+from moebius.lab.report.queries import at_first_gates, figure_name, gates_with, ranking
 from moebius.lab.report.source import Study
 
 ORDER = 60
+# Variants that have a panel.
+MOST_PANELS = 12
 # Pixels between two columns of histograms.
 GAP = 14
 
@@ -76,17 +79,23 @@ def table(rows: GateRows) -> Frame:
 
 
 def section(study: Study) -> Section | None:
-    """Histograms of weights and entropies for every gate: the test rows of the first seed."""
+    """The largest weight of a row for every variant; histograms of all weights and entropies for every gate."""
     pairs = gates_with(study, "weight_histogram")
     if not pairs:
         return None
     blocks: list[Block] = [
         Text(
             "An expert with a rate of .5 may share every row, or own every second one. Here each test row counts "
-            "by itself: weights at 0 and 1, and entropies at 0, mean that one row uses one expert. Entropies are in "
-            "nats; in brackets the number of experts that, used alike, have that entropy."
-        ),
-        _entropy_table(study, pairs),
+            "by itself: where its largest weight is 1, the row uses one expert."
+        )
+    ]
+    panels = _panels(study)
+    blocks += [Panels([panels])] if panels else []
+    details: list[Block] = [
+        Text(
+            "Weights at 0 and 1, and entropies at 0, mean that one row uses one expert. Entropies are in nats; in "
+            "brackets the number of experts that, used alike, have that entropy."
+        )
     ]
     for variant, gate in pairs:
         seed = study.seeds_of(variant)[0]
@@ -105,8 +114,30 @@ def section(study: Study) -> Section | None:
             ),
             entropy_figure(entropies, figure_name(study, "entropies", variant, gate), title_with_seed),
         ]
-        blocks += [Heading(title), Panels(figures)]
+        details += [Heading(title), Panels(figures)]
+    blocks += [_entropy_table(study, pairs), Details("All weights and entropies, gate by gate", details)]
     return Section("rows", "Does one row use one expert?", blocks)
+
+
+def _panels(study: Study) -> Figure | None:
+    """A panel for the first gate of each variant, the best first: the first seed's test rows."""
+    frame = at_first_gates(study, study.table("largest_weight", split="test"))
+    if frame.empty:
+        return None
+    present = set(frame["variant"])
+    order = [variant for variant, _ in ranking(study) if variant in present] or list(dict.fromkeys(frame["variant"]))
+    chosen = order[:MOST_PANELS]
+    frame = frame[frame["variant"].isin(chosen) & (frame["seed"] == frame.groupby("variant")["seed"].transform("min"))]
+    ends = {
+        variant: float(bins.loc[bins["low"] >= 0.9 - 1e-9, "share"].sum()) for variant, bins in frame.groupby("variant")
+    }
+    chart = weight_panels(frame.assign(title=frame["variant"]), chosen)
+    left = f", the {len(chosen)} best of {len(order)} variants" if len(chosen) < len(order) else ""
+    caption = f"Test rows by the share of their weight that one expert has{left}; the best variant first."
+    texts = "; ".join(f"{variant} {rate(ends[variant])}" for variant in chosen)
+    return Figure(
+        "largest-weight", chart, caption, f"{caption} Share of rows of which one expert has .9 or more: {texts}."
+    )
 
 
 def _entropy_table(study: Study, pairs: list[tuple[str, str]]) -> Table:

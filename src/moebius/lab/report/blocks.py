@@ -50,6 +50,7 @@ class Table:
         heads: number of cells at the beginning of a row that are its headings.
         marked: indices of the rows to highlight.
         shades: background of each cell, from 0 (white) to 1 (dark), by row and column; None for no background.
+        prose: columns of sentences, whose lines break.
     """
 
     kind: ClassVar = "table"
@@ -59,6 +60,7 @@ class Table:
     heads: int = 1
     marked: Sequence[int] = ()
     shades: Sequence[Sequence[float | None]] | None = None
+    prose: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,38 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Text | Points | Heading | Code | Table | Panels | Details
+@dataclass(frozen=True)
+class Picture:
+    """A small image of a row.
+
+    Arguments:
+        url: a `data:` address that holds it.
+        alt: description for readers who cannot see it.
+        lines: short texts below it.
+        marked: whether to set it apart.
+    """
+
+    url: str
+    alt: str
+    lines: Sequence[str]
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of small images.
+
+    Arguments:
+        caption: the line above them.
+        groups: pairs of the lead of a row and its images.
+    """
+
+    kind: ClassVar = "pictures"
+    caption: str
+    groups: Sequence[tuple[str, Sequence[Picture]]]
+
+
+Block = Text | Points | Heading | Code | Table | Panels | Details | Pictures
 
 
 @dataclass(frozen=True)

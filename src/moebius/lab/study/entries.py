@@ -11,13 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from moebius.lab.data.split import Dataset
+from moebius.lab.illnesses._illness import Finding
+from moebius.lab.study.run_findings import run_findings
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.outcome import Trained
 
 
 def run_entry(
-    folder: Path, run: RunSpec, data: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]
+    folder: Path,
+    run: RunSpec,
+    data: Dataset,
+    trained: Trained,
+    stage_names: Mapping[nn.Module, str],
+    findings: Sequence[Finding] | None = None,
 ) -> dict[str, Any]:
     """The entry of a variant at a seed.
 
@@ -27,8 +34,11 @@ def run_entry(
         data: the rows.
         trained: the outcome.
         stage_names: expert that a stage has trained → name of the stage.
+        findings: what its gates suffer from; None for what the outcome tells.
     """
-    splits, score = {"train": trained.train, "test": trained.test}, trained.test.score_name
+    splits = {name: trained.evaluations[name] for name in ("train", "test") if name in trained.evaluations}
+    score = trained.test.score_name
+    findings = run_findings(data, trained) if findings is None else findings
     return {
         "variant": run.variant,
         "seed": run.seed,
@@ -46,6 +56,7 @@ def run_entry(
             }
             for gate, weights in trained.test.gates.items()
         },
+        "findings": [dict(finding.to_dict()) for finding in findings],
         "precision": run.training["precision"],
     }
 
@@ -72,13 +83,20 @@ def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
     rates = [entry["images_per_second"] for entry in timing]
     splits = {"validation": trained.held_out, "test": trained.test}
     evaluated = {name: rows for name, rows in splits.items() if rows is not None}
-    reported, score = trained.reported["train"], trained.test.score_name
+    reported, score = trained.reported.get("train"), trained.test.score_name
+    fitted = {} if reported is None else {"train": reported}
     names = (*trained.test.metrics, *trained.test.figures)
     return {
         "epoch": trained.epoch,
-        score: {"train": reported[score], **{name: rows.score for name, rows in evaluated.items()}},
+        score: {
+            **{name: each[score] for name, each in fitted.items()},
+            **{name: rows.score for name, rows in evaluated.items()},
+        },
         **({"metrics": {split: _metrics(rows, names) for split, rows in evaluated.items()}} if names else {}),
-        "loss": {"train": reported["loss"], **{name: rows.loss for name, rows in evaluated.items()}},
+        "loss": {
+            **{name: each["loss"] for name, each in fitted.items()},
+            **{name: rows.loss for name, rows in evaluated.items()},
+        },
         "epochs": trained.metrics,
         "seconds": sum(entry["seconds"] for entry in timing) if timing else None,
         "images_per_second": float(np.median(rates)) if rates else None,
@@ -124,6 +142,7 @@ def _alone(trained: Trained, data: Dataset, stage_names: Mapping[nn.Module, str]
             "confidence": {"own": _mean(confidence, knows), "outside": _mean(confidence, ~knows)},
             f"validation_{score}": validation_scores.get(expert.module),
             "by_class": [_mean(scores, labels == label) for label in range(len(data.classes))] if by_row else [],
+            "by_domain": [_mean(scores, data.test.domains.cpu() == place) for place in range(len(data.domains))],
         }
         entries.append(entry)
     return entries

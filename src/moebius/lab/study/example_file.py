@@ -1,5 +1,6 @@
-"""The file `examples.safetensors` of a run: what it makes of a few rows that have a class for each pixel."""
+"""The file `examples.safetensors` of a run: a few test rows, for the pictures of the report."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from moebius.kit.files import atomic_path
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset
+from moebius.lab.study.example_rows import example_rows
 from moebius.lab.training.call_model import call_model
 from moebius.lab.training.outcome import Trained
 
@@ -19,9 +21,12 @@ EXAMPLES = 6
 
 
 def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
-    """Write images, classes, predictions, and the expert with the largest weight at each pixel, of the first test rows.
+    """Write a few test rows.
 
-    Nothing is written for other data. `experts` is left out for a model that weighs no pixels.
+    Where pixels have classes, these are the first rows: `images`, `classes`, `predictions`, and the expert with the
+    largest weight at each pixel, `experts`, which is left out for a model that weighs no pixels. Of other data they are
+    the rows that show what each expert of the first gate does, as `example_rows` picks them; nothing is written where
+    there are none.
 
     Arguments:
         path: of the file.
@@ -31,6 +36,9 @@ def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
     rows = data.test.take(slice(0, EXAMPLES))
     labels = rows.labels
     if not isinstance(labels, Tensor) or labels.ndim != 3 or rows.images.dtype != torch.uint8:
+        example = example_rows(data, trained.test)
+        if example is not None:
+            _save(path, *example)
         return
     device = next(trained.model.parameters()).device
     with evaluation_mode(trained.model), torch.inference_mode(), record(trained.model) as log:
@@ -46,5 +54,9 @@ def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
         if calls[0].rows is None and len(weights) == labels.numel() and weights.shape[1] > 1:
             tensors["experts"] = weights.argmax(1).view(labels.shape).cpu()
             break
+    _save(path, tensors, {})
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(texts) or None)

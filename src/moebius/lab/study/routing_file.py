@@ -20,7 +20,7 @@ MOST_FEATURES = 2
 
 
 def write_routing(path: Path, data: Dataset, trained: Trained) -> None:
-    """Write a line for each training and test row.
+    """Write a line for each test row, and for each training row that was evaluated.
 
     Targets and predictions of numbers are in the units of the table.
 
@@ -30,7 +30,10 @@ def write_routing(path: Path, data: Dataset, trained: Trained) -> None:
         trained: the outcome.
     """
     tables = []
-    for name, split, rows in (("train", data.train, trained.train), ("test", data.test, trained.test)):
+    for name, split in (("train", data.train), ("test", data.test)):
+        rows = trained.evaluations.get(name)
+        if rows is None:
+            continue
         count = len(rows.domains)
         columns: dict[str, Any] = {
             "split": pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [name]).cast(pa.string()),

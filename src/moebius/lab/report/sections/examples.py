@@ -27,8 +27,9 @@ def section(study: Study) -> Section | None:
     for variant in study.variants:
         first = next(run for run in study.runs if run["variant"] == variant)
         path = study.run_folder(first) / "examples.safetensors"
-        if path.is_file():
-            figures.append(_figure(study, variant, load_file(path)))
+        arrays = load_file(path) if path.is_file() else {}
+        if "classes" in arrays:
+            figures.append(_figure(study, variant, arrays))
     if not figures:
         return None
     text = (

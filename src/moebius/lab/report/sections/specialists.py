@@ -6,13 +6,18 @@ from typing import Any
 
 from moebius.lab.report.blocks import Block, Details, Heading, Panels, Section, Table, Text
 from moebius.lab.report.charts.experts_alone import alone_chart
+from moebius.lab.report.charts.headroom_dots import headroom_chart
 from moebius.lab.report.expert_names import class_list, leaf_name
+from moebius.lab.report.figures import Figure
+from moebius.lab.report.gate_names import expert_path
 from moebius.lab.report.numbers import NONE, listing, rate, signed_with_interval, with_interval
 from moebius.lab.report.queries import figure_name, measure_by_seed, ranking
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import interval
 
 ORDER = 28
+# Variants in the figure of the headroom.
+MOST_LINES = 12
 # Entries of `experts_alone` in results.json, one for each leaf expert.
 Leaves = Sequence[Mapping[str, Any]]
 
@@ -110,6 +115,11 @@ def _pool_blocks(study: Study, group: Sequence[str], by_seed: Mapping[int, Leave
     blocks: list[Block] = [Table(caption, columns, rows, heads=2)]
     confidence = _confidence_text(means)
     blocks += [Text(confidence)] if confidence else []
+    # Experts that are no mixtures stand beside the rates of their gate, in the section about activation.
+    gate = study.first_gate(group[0])
+    flat = {expert_path(gate, place) for place in range(len(experts))} if gate else set()
+    if all(flat & set(expert["paths"]) for expert in experts):
+        return blocks
     figure = alone_chart(study, group, by_seed, labels, figure_name(study, "experts", group[0]))
     return [*blocks, *([Panels([figure])] if figure else [])]
 
@@ -145,7 +155,7 @@ def _headroom_blocks(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -
     shown = [variant for variant in leaves if oracles[variant] and measure_by_seed(study, variant, study.score, "test")]
     if not shown:
         return []
-    rows, chosen_on = [], set()
+    rows, chosen_on, marks = [], set(), {}
     for variant in shown:
         of_variant = measure_by_seed(study, variant, study.score, "test")
         name, best, split = _best_expert(study.score, leaves[variant])
@@ -153,10 +163,17 @@ def _headroom_blocks(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -
         gaps = [oracle - of_variant[seed] for seed, oracle in oracles[variant].items() if seed in of_variant]
         gap = interval(gaps) if gaps else None
         scores = [interval(list(by_seed.values())) for by_seed in (of_variant, best, oracles[variant])]
-        rows.append([variant, with_interval(scores[0]), name, with_interval(scores[1])])
+        uniform = interval(
+            [statistics.fmean(expert[study.score] for expert in each) for each in leaves[variant].values()]
+        )
+        marks[variant] = {
+            "a random expert": uniform.mean,
+            **dict(zip(("mixture", "best single expert", "oracle"), (each.mean for each in scores), strict=True)),
+        }
+        rows.append([variant, with_interval(scores[0]), with_interval(uniform), name, with_interval(scores[1])])
         rows[-1] += [with_interval(scores[2]), signed_with_interval(gap) if gap else NONE]
     score = f"test {study.measure}"
-    columns = ["variant", score, "best single expert", f"its {score}", "oracle gate", "headroom"]
+    columns = ["variant", score, "a random expert", "best single expert", f"its {score}", "oracle gate", "headroom"]
     choice = {
         frozenset({"validation"}): "The best single expert is chosen on the validation rows",
         frozenset({"test"}): "The best single expert is chosen on the test rows themselves, which flatters it",
@@ -176,7 +193,20 @@ def _headroom_blocks(study: Study, leaves: Mapping[str, Mapping[int, Leaves]]) -
         columns,
         rows,
     )
-    return [Heading("Headroom"), table, Text(text)]
+    return [Heading("Headroom"), Text(text), Panels([_headroom_figure(study, marks)]), table]
+
+
+def _headroom_figure(study: Study, marks: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The variants with the best scores, each on a line."""
+    order = sorted(marks, key=lambda variant: -marks[variant]["mixture"])[:MOST_LINES]
+    chosen = {variant: marks[variant] for variant in marks if variant in order}
+    left = f" The {len(order)} best of {len(marks)} variants." if len(order) < len(marks) else ""
+    caption = f"Headroom: what the mixture reaches, beside choices of one of its experts for every row.{left}"
+    texts = "; ".join(
+        f"{variant}: {', '.join(f'{name} {rate(value)}' for name, value in of.items())}"
+        for variant, of in chosen.items()
+    )
+    return Figure("headroom", headroom_chart(chosen, f"test {study.measure}"), caption, f"{caption} {texts}.")
 
 
 def _best_expert(score: str, by_seed: Mapping[int, Leaves]) -> tuple[str, dict[int, float], str]:
@@ -207,11 +237,13 @@ def _summary_sentence(
             f"{variant} has a test {study.measure} of {rate(score.mean)}, its best expert alone {rate(single)} and an "
             f"oracle gate over its experts {rate(oracle)}."
         )
-    end = (
-        f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
-        if left > 0
-        else "the mixture does better than any choice of one expert could"
-    )
+    # Less than a row is rounding.
+    if abs(left) < 0.0005:
+        end = "the mixture does as well as the best choice of one expert for each row could"
+    elif left > 0:
+        end = f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
+    else:
+        end = "the mixture does better than any choice of one expert could"
     return (
         f"{variant} classifies {rate(score.mean)} of the test rows right, its best expert alone {rate(single)} and "
         f"an oracle gate over its experts {rate(oracle)}: {end}."

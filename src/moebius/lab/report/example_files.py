@@ -1,0 +1,63 @@
+"""Reading a run's `examples.safetensors`, as far as it holds rows of experts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from safetensors import SafetensorError, safe_open
+
+from moebius.kit.errors import StudyError
+from moebius.lab.report.picked_rows import KINDS
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleRows:
+    """Test rows that show what experts of the first gate do.
+
+    Arguments:
+        rows: positions in the test rows.
+        experts: whose each of them is.
+        kinds: of `KINDS`.
+        images: the pictures; None for other rows.
+        columns: names of the cells.
+        cells: of each row, as text.
+    """
+
+    rows: Int[np.ndarray, " N"]
+    experts: Int[np.ndarray, " N"]
+    kinds: tuple[str, ...]
+    images: UInt8[np.ndarray, "N channels height width"] | None
+    columns: tuple[str, ...] = ()
+    cells: Sequence[Sequence[str]] = ()
+
+    def places(self, expert: int, kind: str) -> list[int]:
+        """Places of the rows of a kind of an expert, the most telling first."""
+        return [place for place, each in enumerate(self.kinds) if each == kind and self.experts[place] == expert]
+
+
+def read_examples(run: Path) -> ExampleRows | None:
+    """The rows in a run's folder; None where it has none of experts.
+
+    Raises:
+        StudyError: the file cannot be read.
+    """
+    path = run / "examples.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names: set[str] = set(file.keys())
+            if not {"rows", "experts", "kinds"} <= names:
+                return None
+            texts: Mapping[str, str] = file.metadata() or {}
+            rows, experts, numbers = (file.get_tensor(name) for name in ("rows", "experts", "kinds"))
+            images = file.get_tensor("images") if "images" in names else None
+        table = json.loads(texts.get("cells", "{}"))
+        kinds = tuple(KINDS[number] for number in numbers)
+    except (SafetensorError, OSError, ValueError, IndexError) as error:
+        fix = "remove the file, whose rows are then not shown, or the run's folder, and run the study again"
+        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
+    return ExampleRows(rows, experts, kinds, images, tuple(table.get("columns", ())), table.get("rows", ()))
