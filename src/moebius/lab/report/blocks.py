@@ -24,6 +24,14 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """A list of names and their values, such as a study's date and versions."""
+
+    kind: ClassVar = "facts"
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Heading:
     """A heading inside a section."""
 
@@ -41,7 +49,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; wide tables scroll in a box.
+    """A table; wide tables scroll in a box, and the page folds the rows of long ones.
 
     Arguments:
         caption: the line above the table.
@@ -50,6 +58,7 @@ class Table:
         heads: number of cells at the beginning of a row that are its headings.
         marked: indices of the rows to highlight.
         shades: background of each cell, from 0 (white) to 1 (dark), by row and column; None for no background.
+        wraps: whether long cells may take several lines.
     """
 
     kind: ClassVar = "table"
@@ -59,6 +68,7 @@ class Table:
     heads: int = 1
     marked: Sequence[int] = ()
     shades: Sequence[Sequence[float | None]] | None = None
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Text | Points | Heading | Code | Table | Panels | Details
+Block = Text | Points | Facts | Heading | Code | Table | Panels | Details
 
 
 @dataclass(frozen=True)

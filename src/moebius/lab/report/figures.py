@@ -16,7 +16,7 @@ COLOURS = (
 WIDTH, HEIGHT = 330, 230
 PNG_SCALE = 2.5
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
-INK, GRID = "#222222", "#e4e4e4"
+INK, GRID, MUTED = "#222222", "#e4e4e4", "#777777"
 
 
 @dataclass(frozen=True)

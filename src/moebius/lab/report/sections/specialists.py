@@ -15,6 +15,8 @@ from moebius.lab.statistics.interval import interval
 ORDER = 28
 # Entries of `experts_alone` in results.json, one for each leaf expert.
 Leaves = Sequence[Mapping[str, Any]]
+# Means of seeds that are equal differ by rounding.
+EQUAL = 1e-9
 
 
 def section(study: Study) -> Section | None:
@@ -207,11 +209,12 @@ def _summary_sentence(
             f"{variant} has a test {study.measure} of {rate(score.mean)}, its best expert alone {rate(single)} and an "
             f"oracle gate over its experts {rate(oracle)}."
         )
-    end = (
-        f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
-        if left > 0
-        else "the mixture does better than any choice of one expert could"
-    )
+    if abs(left) < EQUAL:
+        end = "no choice of one expert would do better"
+    elif left > 0:
+        end = f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
+    else:
+        end = "the mixture does better than any choice of one expert could"
     return (
         f"{variant} classifies {rate(score.mean)} of the test rows right, its best expert alone {rate(single)} and "
         f"an oracle gate over its experts {rate(oracle)}: {end}."
