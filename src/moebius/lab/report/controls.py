@@ -20,14 +20,14 @@ class Control:
     """Something without the mixture's gate, and the mixture's difference from it.
 
     Arguments:
-        what: in words, such as "uniform weights".
+        subject: in words, such as "uniform weights".
         variant: its name; None where it is a part of the mixture.
         estimate: of its test score.
         gain: mean of the mixture's score minus its score.
         contrast: the mixture minus this control, corrected; None where nothing can test it.
     """
 
-    what: str
+    subject: str
     variant: str | None
     estimate: Estimate
     gain: float
@@ -60,8 +60,8 @@ def list_controls(study: Study, mixture: str, selections: int) -> tuple[Control,
         UNIFORM: [name for name in study.variants if has_uniform_weights(study, name)],
         GATE_ALONE: [name for name in singles if is_gate_alone(study, name)],
     }
-    picks = {what: pick for what, names in sorts.items() if (pick := _best(study, names)) is not None}
-    values: dict[str, Values | None] = {what: scores.get(variant) for what, variant in picks.items()}
+    picks = {subject: pick for subject, names in sorts.items() if (pick := _best(study, names)) is not None}
+    values: dict[str, Values | None] = {subject: scores.get(variant) for subject, variant in picks.items()}
     alone, by_seed = expert_alone(study, mixture)
     # An expert that was trained before may be a variant, too.
     if any(measure_by_seed(study, variant, study.score, "test") == by_seed for variant in picks.values()):
@@ -69,27 +69,29 @@ def list_controls(study: Study, mixture: str, selections: int) -> tuple[Control,
     # A single seed says nothing of how an expert's rows differ from the mixture's.
     values |= {alone: by_seed if len(by_seed) > 1 else None} if by_seed else {}
     of_mixture = scores.get(mixture)
-    in_family = {what for what, variant in picks.items() if study.family and variant == study.family.baseline}
+    in_family = {subject for subject, variant in picks.items() if study.family and variant == study.family.baseline}
     contrasts = {
-        what: Contrast(mixture, picks.get(what, what), difference, "rows" if len(study.seeds) == 1 else "seeds")
-        for what, reference in values.items()
-        if of_mixture is not None and reference is not None and what not in in_family
+        subject: Contrast(
+            mixture, picks.get(subject, subject), difference, "rows" if len(study.seeds) == 1 else "seeds"
+        )
+        for subject, reference in values.items()
+        if of_mixture is not None and reference is not None and subject not in in_family
         if (difference := difference_of(of_mixture, reference)) is not None
     }
-    contrasts = {what: replace(contrast, margin=study.margin) for what, contrast in contrasts.items()}
+    contrasts = {subject: replace(contrast, margin=study.margin) for subject, contrast in contrasts.items()}
     corrected = {
-        what: _times(contrast, selections)
-        for what, contrast in zip(contrasts, correct(list(contrasts.values())), strict=True)
+        subject: _times(contrast, selections)
+        for subject, contrast in zip(contrasts, correct(list(contrasts.values())), strict=True)
     }
     controls = []
-    for what in values:
-        variant = picks.get(what)
+    for subject in values:
+        variant = picks.get(subject)
         estimate = interval(list(by_seed.values())) if variant is None else estimate_of(study, variant)
-        contrast = against_baseline(study, mixture) if what in in_family else corrected.get(what)
+        contrast = against_baseline(study, mixture) if subject in in_family else corrected.get(subject)
         gain = estimate_of(study, mixture).mean - estimate.mean
         if contrast is not None and contrast.difference is not None:
             gain = contrast.difference.mean
-        controls.append(Control(what, variant, estimate, gain, contrast))
+        controls.append(Control(subject, variant, estimate, gain, contrast))
     return tuple(controls)
 
 

@@ -148,7 +148,7 @@ def _gate(gate: GateClaims | None) -> tuple[str, str]:
 
 
 def _beside(control: Control) -> str:
-    name = f"{control.what} ({control.variant})" if control.variant else control.what
+    name = f"{control.subject} ({control.variant})" if control.variant else control.subject
     difference = None if control.contrast is None else control.contrast.difference
     if difference is None:
         side = "above" if control.gain > 0 else "below"

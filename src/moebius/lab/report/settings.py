@@ -57,7 +57,7 @@ def differing_settings(study: Study) -> dict[str, dict[str, str]]:
 def _compare(values: Mapping[str, Any], path: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The paths at which the values of variants differ, with these values."""
     first, *others = values.values()
-    if all(_is_equal(first, other) for other in others):
+    if all(_is_equal(first, value) for value in others):
         return []
     together = all(isinstance(value, Mapping) and value.get("kind") == _kind(first) for value in values.values())
     # Nothing is the same as an empty part at the top, where every part has a name of its own.
@@ -84,8 +84,10 @@ def _is_equal(first: Any, second: Any) -> bool:
 def _words(value: Any) -> str:
     if value is None or value in ([], {}):
         return ABSENT
-    if isinstance(value, Mapping) and "kind" in value:
+    if isinstance(value, Mapping):
         rest = ", ".join(f"{key} {_words(part)}" for key, part in value.items() if key != "kind" and part is not None)
+        if "kind" not in value:
+            return rest
         kind = str(value["kind"])
         return rest if list(value) == ["kind", kind] else f"{kind} ({rest})" if rest else kind
     if isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):

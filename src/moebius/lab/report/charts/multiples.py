@@ -52,4 +52,4 @@ def multiples_chart(
         )
         layers.append(head.encode(x=alt.value(0), y=alt.value(-4), text="variant:N"))
         cells.append(alt.layer(*layers).properties(width=CELL, height=HEIGHT))
-    return alt.concat(*cells, columns=COLUMNS, spacing={"row": 30, "column": GAP}, bounds="flush")
+    return alt.concat(*cells, columns=COLUMNS, spacing={"row": 42, "column": GAP}, bounds="flush")

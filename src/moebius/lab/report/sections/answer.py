@@ -66,7 +66,7 @@ def _control_table(study: Study, mixture: str, controls: Sequence[Control]) -> T
     for control in controls:
         contrast = control.contrast
         difference = None if contrast is None else contrast.difference
-        name = f"{control.what} ({control.variant})" if control.variant else control.what
+        name = f"{control.subject} ({control.variant})" if control.variant else control.subject
         cells = [signed(control.gain), signed_bracket(difference) if difference else NONE]
         p = p_text(contrast.p_holm) if contrast is not None else NONE
         rows.append([name, rate(control.estimate.mean), *cells, p, control.verdict])

@@ -60,7 +60,8 @@ def section(study: Study) -> Section | None:
     # The figure of the first screen has the same variants, and no published scores.
     published = published_marks(study, f"test_{study.score}")
     if published or len(ranked) > DRAWN:
-        blocks.append(Panels([_score_figure(study, [name for name, _ in ranked], published)]))
+        figure = Panels([_score_figure(study, [name for name, _ in ranked], published)])
+        blocks.append(figure if published else Details(f"All {len(ranked)} variants in a figure", [figure]))
     return Section("results", "Results", blocks)
 
 
