@@ -194,7 +194,7 @@ def _claim_gate(study: Study, pick: str, choice: Choice, ranked: list[str]) -> G
     collapse = study.table("collapse", variant=mixture, gate=study.first_gate(mixture), split="test")
     unused: dict[int, int] = {}
     if not collapse.empty:
-        by_seed = (collapse["ignored"] | collapse["starved"]).groupby(collapse["seed"]).sum()
+        by_seed = collapse[["ignored", "starved"]].any(axis=1).groupby(collapse["seed"]).sum()
         unused = {int(seed): int(number) for seed, number in by_seed.items()}
     experts = 0 if collapse.empty else int(collapse["expert"].max()) + 1
     controls = list_controls(study, mixture, selections)

@@ -43,8 +43,7 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # No line begins with the sign of a percentage.
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
+    environment.filters["unbroken"] = _keep_together
     text = environment.get_template("report.html").render(
         title=study.recipe.get("title") or study.name,
         headline=headline(study),
@@ -56,6 +55,12 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
     path = study.folder / "report.html"
     write_text(path, text)
     return path
+
+
+def _keep_together(text: str) -> str:
+    """The text with no line break before the sign of a percentage, inside an interval or after the p of its value."""
+    text = re.sub(r"\[[^\[\]]{3,20}\]", lambda match: match[0].replace(", ", ",\u00a0"), text)
+    return re.sub(r"\bp (?=[<.1])", "p\u00a0", text).replace(" %", "\u00a0%")
 
 
 def _order_variants(study: Study) -> list[str]:
