@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -43,10 +44,25 @@ def test_only_the_required_keys_are_required(make_study):
 def test_says_how_to_run_it_again(make_study):
     out = make_study(variants={"single": 1}, seeds=2, epochs=1)
     about = json.loads((out / "study.json").read_text())
-    about |= {"reference": "my recipe.yaml", "preset": "quick", "overrides": ["training.epochs=1"]}
+    about |= {"command": ["moebius", "run", "my recipe.yaml", "training.epochs=1", "--data-dir", "DATA_DIR"]}
     (out / "study.json").write_text(json.dumps(about))
     text = build(out).read_text(encoding="utf-8")
-    assert "moebius run &#39;my recipe.yaml&#39; --preset quick training.epochs=1 --seeds 2" in text
+    assert "moebius run &#39;my recipe.yaml&#39; training.epochs=1 --data-dir DATA_DIR" in text
+    assert "DATA_DIR: the folder of the data sets" in text
+
+
+def test_the_first_screen_comes_first_and_the_facts_last(make_study):
+    text = build(make_study(seeds=1, epochs=1)).read_text(encoding="utf-8")
+    places = [text.index(part) for part in ("<h1>", 'id="answer"', "<nav", 'id="results"', "0f1e2d", "moebius 0.1.0")]
+    assert places == sorted(places)
+    assert 'id="about"' in text[places[3] : places[4]]
+
+
+def test_long_tables_and_many_parts_are_folded(make_study, holds_together):
+    variants = {f"v{place:02}": 2 for place in range(15)}
+    text = holds_together(make_study(variants=variants, seeds=1, epochs=2, rows={"train": 60, "test": 60}))
+    assert "5 more rows" in text
+    assert re.search(r"<summary>14 more: v\d\d, ", text)
 
 
 def test_charts_are_drawn_from_tables_not_from_rows(make_study):

@@ -9,7 +9,7 @@ import pytest
 from moebius.lab import diagnostics
 from moebius.lab.diagnostics import collapse
 from moebius.lab.report import sections
-from moebius.lab.report.blocks import Details, Heading, Points, Table
+from moebius.lab.report.blocks import Details, Heading, Table
 from moebius.lab.report.expert_names import title_of
 from moebius.lab.report.sections import answer, curves, expert_count, results, sections_of
 from moebius.lab.report.source import read_study
@@ -32,12 +32,12 @@ def edit_runs(out, change):
     (out / "results.json").write_text(json.dumps(results_file))
 
 
-def answer_text(out) -> str:
-    section = answer.section(tabulate(read_study(out)))
+def text_of(module, out) -> str:
+    """The points of a section, those behind a line to open among them."""
+    section = module.section(tabulate(read_study(out)))
     assert section is not None
-    (points,) = section.blocks
-    assert isinstance(points, Points)
-    return "\n".join(f"{lead} {rest}" for lead, rest in points.points)
+    blocks = [inner for block in section.blocks for inner in (block.blocks if block.kind == "details" else [block])]
+    return "\n".join(f"{lead} {rest}" for block in blocks if block.kind == "points" for lead, rest in block.points)
 
 
 def test_every_section_has_its_own_place_and_name(make_study):
@@ -74,19 +74,20 @@ SCORES = {"low": [0.50, 0.60, 0.70], "high": [0.60, 0.71, 0.80], "same": [0.501,
 def test_the_answer_compares_with_the_first_variant_seed_by_seed(make_study):
     out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
     set_scores(out, SCORES)
-    text = answer_text(out)
+    text = text_of(results, out)
     # Differences .10, .11, .10: p = .00103, times 2; the variants' own intervals overlap widely.
     assert "Better than low: high +.103 [+.089, +.118], p .002 (p after Holm for 2 comparisons)." in text
     assert "Not shown to differ from low: same 0 [−.002, +.002], p 1.000." in text
-    assert "Largest mean on test: high, .703 [.455, .952] (mean of 3 seeds, 95 % interval)." in text
-    assert "partly chance" in text
+    text = text_of(answer, out)
+    assert "Take high: test accuracy .703 [.455, .952] (mean of 3 seeds, 95 % interval)." in text
+    assert "It is the only one shown to be better than low; no rows were held out" in text
 
 
 def test_the_baseline_and_the_margin_are_those_of_the_recipe(make_study):
     out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
     set_scores(out, SCORES)
     edit_recipe(out, baseline="same", margin=0.005)
-    text = answer_text(out)
+    text = text_of(results, out)
     assert "Better than same: high +.103" in text
     assert "Level with same within .005: low 0 [−.002, +.002], p .013." in text
     blocks = results.section(tabulate(read_study(out))).blocks
@@ -99,17 +100,18 @@ def test_held_out_rows_choose_and_test_rows_do_not(make_study):
     out = make_study(variants={"low": 1, "high": 2, "same": 2}, seeds=3, epochs=1)
     set_scores(out, SCORES)
     set_scores(out, {"low": [0.5] * 3, "high": [0.4] * 3, "same": [0.6] * 3}, "validation")
-    text = answer_text(out)
-    assert "Chosen on held-out rows: same; on test, which chose nothing, it has .600 [" in text
-    assert "Largest mean" not in text
+    text = text_of(answer, out)
+    assert "Take same: test accuracy .600 [" in text
+    assert "Held-out rows chose it; the test rows had no part in that." in text
     table = results.section(tabulate(read_study(out))).blocks[0]
     assert [table.rows[line][0] for line in table.marked] == ["same"]
-    assert table.rows[1][table.columns.index("held out")] == ".400"
+    assert [row[0] for row in table.rows] == ["high", "low (baseline)", "same"]
+    assert table.rows[0][table.columns.index("held out")] == ".400"
 
 
 def test_the_answer_of_one_seed_is_over_rows_and_says_so(make_study):
     out = make_study(variants={"low": 1, "high": 2}, seeds=1, epochs=1)
-    text = answer_text(out)
+    text = text_of(answer, out)
     study = tabulate(read_study(out))
     (contrast,) = study.family.contrasts
     rows = study.row_scores
@@ -118,7 +120,7 @@ def test_the_answer_of_one_seed_is_over_rows_and_says_so(make_study):
         int(((rows["high"] == 1) & (rows["low"] == 0)).sum()), int(((rows["high"] == 0) & (rows["low"] == 1)).sum())
     )
     assert "95 % interval over 500 test rows" in text
-    assert "One seed: this is about the models as trained; their order may change with the next seed." in text
+    assert "One seed: another training may change the order (--seeds 5)." in text
     note = results.section(study).blocks[1].text
     assert "over the 500 test rows" in note
     assert "trained again, only more seeds say" in note
@@ -135,7 +137,16 @@ def ignore_the_second_expert(out, variant, seeds):
 def test_the_answer_finds_ignored_experts(make_study):
     out = make_study(variants={"conv": 2}, seeds=3, epochs=1)
     ignore_the_second_expert(out, "conv", range(3))
-    assert "conv: expert 1 is ignored in 3 of 3 seeds (29 … 100 %)." in answer_text(out)
+    assert "Ignored experts: conv: expert 1 in 3 of 3 seeds (29 … 100 %)." in text_of(answer, out)
+
+
+def test_what_is_the_same_of_several_variants_is_one_sentence(make_study):
+    out = make_study(variants={"conv": 2, "dense": 2, "wide": 2}, seeds=1, epochs=1)
+    for variant in ("conv", "wide"):
+        ignore_the_second_expert(out, variant, [0])
+    text = text_of(answer, out)
+    assert "Ignored experts: conv and wide: expert 1." in text
+    assert text.count("expert 1") == 1
 
 
 def test_collapse_counts_seeds_with_the_interval_of_their_share(make_study):
@@ -165,11 +176,12 @@ def test_the_results_table_crowns_nobody_by_test_rows(make_study):
     set_scores(out, SCORES)
     section = results.section(tabulate(read_study(out)))
     assert section is not None
-    table, note, differences, explanation = section.blocks[:4]
+    table, note, _, differences, explanation = section.blocks[:5]
     assert isinstance(table, Table)
     assert list(table.marked) == []
-    assert "No line is marked" in note.text
-    assert table.rows[1][table.columns.index("test, every seed")] == ".600 .710 .800"
+    assert "No rows are held out" in note.text
+    assert [row[0] for row in table.rows] == ["high", "low (baseline)", "same"]
+    assert table.rows[0][table.columns.index("test, every seed")] == ".600 .710 .800"
     assert differences.columns == ["variant", "minus low", "95 % interval", "p", "p (Holm)", "verdict"]
     assert list(differences.rows[0]) == ["high", "+.103", "[+.089, +.118]", ".001", ".002", "better"]
     assert "corrected for the 2 comparisons" in explanation.text
@@ -178,7 +190,7 @@ def test_the_results_table_crowns_nobody_by_test_rows(make_study):
 def test_seeds_that_all_differ_by_the_same_have_no_test(make_study):
     out = make_study(variants={"low": 1, "high": 2}, seeds=2, epochs=1)
     set_scores(out, {"low": [0.5, 0.6], "high": [0.75, 0.85]})
-    assert "high +.250, every seed by the same, which no test can judge" in answer_text(out)
+    assert "high +.250, every seed by the same, which no test can judge" in text_of(results, out)
 
 
 def test_the_comparisons_are_a_table_too(make_study):
@@ -196,7 +208,21 @@ def test_curves_follow_the_recipes_groups(make_study):
     section = curves.section(tabulate(read_study(out)))
     assert section is not None
     names = [figure.name for block in section.blocks if block.kind == "panels" for figure in block.figures]
-    assert names == ["curves-no-loss", "curves-no-loss-zoom", "curves-entropy", "curves-entropy-zoom"]
+    ends = ("", "-zoom", "-loss")
+    assert names == [f"curves-{group}{end}" for group in ("no-loss", "entropy") for end in ends]
+
+
+def test_many_curves_have_a_chart_each(make_study):
+    variants = {f"v{place}": 1 for place in range(13)}
+    study = tabulate(read_study(make_study(variants=variants, seeds=1, epochs=2, rows={"train": 40, "test": 40})))
+    section = curves.section(study)
+    assert section is not None
+    score, loss = (block.figures[0] for block in section.blocks)
+    assert [figure.name for figure in (score, loss)] == ["curves", "curves-loss"]
+    assert len(score.chart.to_dict(validate=False)["concat"]) == 13
+    order = sorted(study.runs, key=lambda run: -run["accuracy"]["test"])
+    titles = re.findall(r"'variant': '(v\d+)'", str(score.chart.concat[0].layer[-1].data.to_dict("records")))
+    assert titles == [order[0]["variant"]]
 
 
 def test_the_zoom_lies_where_the_curves_end(make_study):
@@ -204,7 +230,7 @@ def test_the_zoom_lies_where_the_curves_end(make_study):
     study = tabulate(read_study(out))
     section = curves.section(study)
     assert section is not None
-    _, zoom = section.blocks[0].figures  # pyright: ignore
+    _, zoom, _ = section.blocks[0].figures  # pyright: ignore
     low, high = (float(end) for end in re.findall(r"\.\d+", zoom.caption)[:2])
     late = study.table("epochs", measure="accuracy")
     late = late[late["epoch"] > 10]["value"]
@@ -228,8 +254,8 @@ def test_variants_are_compared_by_their_first_gate_whatever_its_name(make_study)
     shape = {"seeds": 1, "epochs": 1, "report": {"expert_count": {"variants": ["two", "three"]}}}
     study = tabulate(read_study(make_study(variants={"two": 2, "three": 3}, gates=gates, **shape)))
     pages = {section.name: section for section in sections_of(study)}
-    (points,) = pages["answer"].blocks
-    assert len(re.findall(r"(?:two|three) \.\d+", points.points[-1][1])) == 2  # pyright: ignore
+    (points,) = pages["answer"].blocks[-1].blocks  # pyright: ignore
+    assert len(re.findall(r"(?:two|three) \.\d+", points.points[-1][1])) == 2
     assert [row[:2] for row in pages["expert-count"].blocks[1].rows] == [["2", "two"], ["3", "three"]]  # pyright: ignore
     heads = [block.text for block in pages["activation"].blocks if isinstance(block, Heading)]
     assert heads[:2] == ["two, gate 1.mixture.gate", "two, gate 3.mixture.gate"]

@@ -72,7 +72,7 @@ def test_the_page_says_what_was_learned(regimes):
         "mean squared error",
     ):
         assert text in page
-    assert "accuracy" not in page.split('id="files"')[0].replace("accuracy_", "")
+    assert "accuracy" not in page.split('id="about"')[0].replace("accuracy_", "")
     assert "Confusion" not in page
     agreement = pd.read_csv(regimes / "tables" / "agreement.csv")
     told = agreement[(agreement["variant"] == "told") & (agreement["split"] == "test")]

@@ -24,6 +24,14 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """A list of names and their values, such as a study's date and versions."""
+
+    kind: ClassVar = "facts"
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Heading:
     """A heading inside a section."""
 
@@ -41,7 +49,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; wide tables scroll in a box.
+    """A table; wide tables scroll in a box, and the page folds the rows of long ones.
 
     Arguments:
         caption: the line above the table.
@@ -50,7 +58,7 @@ class Table:
         heads: number of cells at the beginning of a row that are its headings.
         marked: indices of the rows to highlight.
         shades: background of each cell, from 0 (white) to 1 (dark), by row and column; None for no background.
-        prose: columns of sentences, whose lines break.
+        wraps: whether long cells may take several lines.
     """
 
     kind: ClassVar = "table"
@@ -60,7 +68,7 @@ class Table:
     heads: int = 1
     marked: Sequence[int] = ()
     shades: Sequence[Sequence[float | None]] | None = None
-    prose: Sequence[int] = ()
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class Pictures:
     groups: Sequence[tuple[str, Sequence[Picture]]]
 
 
-Block = Text | Points | Heading | Code | Table | Panels | Details | Pictures
+Block = Text | Points | Facts | Heading | Code | Table | Panels | Details | Pictures
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,32 @@ def compare_variants(study: Study, row_scores: Mapping[str, Float[np.ndarray, " 
     Returns:
         The family; None for a study with fewer than two variants that can be compared.
     """
-    by_seed = {name: measure_by_seed(study, name, study.score, "test") for name in study.variants}
-    scores = {name: values for name, values in by_seed.items() if values}
-    if len(study.seeds) == 1:
-        rows = read_row_scores(study) if row_scores is None else row_scores
-        lengths = {len(values) for values in rows.values()}
-        scores = {name: rows[name] for name in scores if name in rows} if len(lengths) == 1 else {}
+    scores = paired_scores(study, row_scores)
     if len(scores) < 2:
         return None
     baseline = study.baseline if study.baseline in scores else next(iter(scores))
     return compare_with_baseline(scores, baseline, study.margin, choose_on_validation(study))
+
+
+def paired_scores(
+    study: Study, row_scores: Mapping[str, Float[np.ndarray, " T"]] | None = None
+) -> dict[str, dict[int, float]] | dict[str, Float[np.ndarray, " T"]]:
+    """The test scores by which variants are compared: by seed, or by row where the study has a single seed.
+
+    Arguments:
+        study: need not have tables.
+        row_scores: of `read_row_scores`; None to read them.
+
+    Returns:
+        Variant → its scores; empty where a single seed left no rows, or not the same ones for all variants.
+    """
+    if len(study.seeds) == 1:
+        rows = read_row_scores(study) if row_scores is None else row_scores
+        alike = len({len(values) for values in rows.values()}) == 1
+        tested = [name for name in study.variants if measure_by_seed(study, name, study.score, "test")]
+        return {name: rows[name] for name in tested if name in rows} if alike else {}
+    by_seed = {name: measure_by_seed(study, name, study.score, "test") for name in study.variants}
+    return {name: values for name, values in by_seed.items() if values}
 
 
 def choose_on_validation(study: Study) -> str | None:

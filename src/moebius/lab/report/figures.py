@@ -16,7 +16,7 @@ COLOURS = (
 WIDTH, HEIGHT = 330, 230
 PNG_SCALE = 2.5
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
-INK, GRID = "#222222", "#e4e4e4"
+INK, GRID, MUTED, REST = "#222222", "#e4e4e4", "#777777", "#b4b9be"
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,15 @@ class Figure:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, the same in every figure of a report.
+    """A colour for each name; of more names than the palette has, the first ones have its colours, the others are grey.
 
-    The palette has twelve colours; from the thirteenth name on they repeat, because more cannot be told apart.
+    Example:
+        >>> palette = colours([str(place) for place in range(14)])
+        >>> palette["10"], palette["11"], palette["13"]
+        ('#332288', '#b4b9be', '#b4b9be')
     """
-    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    distinct = COLOURS if len(names) <= len(COLOURS) else COLOURS[:-1]
+    return {name: distinct[place] if place < len(distinct) else REST for place, name in enumerate(names)}
 
 
 def slug(text: str, taken: set[str] | None = None) -> str:

@@ -1,10 +1,8 @@
-"""The page: header, table of contents and sections, in one HTML file that loads nothing from elsewhere."""
+"""The page: title, sections and table of contents, in one HTML file that loads nothing from elsewhere."""
 
 import html
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,15 @@ from markupsafe import Markup
 
 from moebius.kit.files import atomic_path, write_text
 from moebius.lab.report.blocks import Block, Details, Panels, Section
+from moebius.lab.report.claims import make_claims
 from moebius.lab.report.figures import Figure, render
-from moebius.lab.report.numbers import count
+from moebius.lab.report.folding import fold_section
+from moebius.lab.report.headline import headline
+from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
+
+# How many rows of a long table and how many of many figures are seen at first; the style sheet counts likewise.
+FOLD = {"rows": 10, "figures": 2}
 
 
 def write_page(study: Study, sections: Sequence[Section]) -> Path:
@@ -25,6 +29,8 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
     Returns:
         The path of report.html.
     """
+    order = _order_variants(study)
+    sections = [fold_section(section, order) for section in sections]
     drawn = {
         figure.name: _draw_figure(study.folder / "figures", figure)
         for section in sections
@@ -37,20 +43,31 @@ def write_page(study: Study, sections: Sequence[Section]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # No line begins with the sign of a percentage.
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
+    environment.filters["unbroken"] = _keep_together
     text = environment.get_template("report.html").render(
         title=study.recipe.get("title") or study.name,
-        name=study.name,
-        description=study.recipe.get("description") or "",
-        facts=_header_facts(study),
+        headline=headline(study),
         sections=sections,
         drawn=drawn,
+        fold=FOLD,
         style=Markup(files("moebius.lab.report").joinpath("templates/style.css").read_text(encoding="utf-8")),
     )
     path = study.folder / "report.html"
     write_text(path, text)
     return path
+
+
+def _keep_together(text: str) -> str:
+    """The text with no line break before the sign of a percentage, inside an interval or after the p of its value."""
+    text = re.sub(r"\[[^\[\]]{3,20}\]", lambda match: match[0].replace(", ", ",\u00a0"), text)
+    return re.sub(r"\bp (?=[<.1])", "p\u00a0", text).replace(" %", "\u00a0%")
+
+
+def _order_variants(study: Study) -> list[str]:
+    """The variants of the first screen's claims, then the others, the best mean first."""
+    claims, ranked = make_claims(study), [name for name, _ in ranking(study)]
+    named = [] if claims is None else [claims.pick, *([claims.gate.mixture] if claims.gate else []), claims.baseline]
+    return list(dict.fromkeys([*named, *ranked, *study.variants]))
 
 
 def _figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:
@@ -75,54 +92,9 @@ def _svg_width(svg: str) -> int:
 
 
 def _inline_svg(svg: str, figure: Figure) -> Markup:
+    # The page shows through: it may be dark.
+    svg = re.sub(r'<rect width="[\d.]+" height="[\d.]+" fill="white"/>', "", svg, count=1)
     size = re.compile(r'(<svg\b[^>]*?) width="[\d.]+" height="[\d.]+"')
     return Markup(
         size.sub(rf'\1 role="img" aria-label="{html.escape(figure.alt).replace(chr(92), chr(92) * 2)}"', svg, count=1)
     )
-
-
-def _header_facts(study: Study) -> list[tuple[str, str]]:
-    data = study.about.get("data") or {}
-    sizes = [
-        f"{count(data[key])} {word}" for key, word in (("train_rows", "train"), ("test_rows", "test")) if data.get(key)
-    ]
-    names = ", ".join(str(name) for name in data.get("domains") or ())
-    noun = "rows" if "cardinalities" in (data.get("facts") or {}) else "images"
-    rows = "; ".join(part for part in (names, f"{', '.join(sizes)} {noun}" if sizes else "") if part)
-    classes = f"; {len(study.classes)} classes" if study.classes else ""
-    fingerprint = f"; fingerprint {data['fingerprint']}" if data.get("fingerprint") else ""
-    stamp = study.about.get("finished") or study.about.get("date")
-    when = (
-        str(stamp)
-        if stamp
-        else datetime.fromtimestamp((study.folder / "results.json").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    )
-    points = f"; {len(study.points)} points of a sweep" if study.points else ""
-    facts = [
-        ("study", study.name),
-        ("date", when),
-        ("data", rows + classes + fingerprint),
-        ("runs", f"{len(study.variants)} variants, seeds {', '.join(map(str, study.seeds))}{points}"),
-        ("hardware", _list_pairs(study.about.get("hardware"))),
-        ("versions", _list_pairs(study.about.get("versions"))),
-        ("again", _run_command(study)),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _run_command(study: Study) -> str:
-    """The command line that runs the study again; an empty text where none does."""
-    if study.about.get("reference") == "mb.fit":
-        return ""
-    words = ["moebius", "run", str(study.about.get("reference") or study.name)]
-    words += ["--preset", str(study.about["preset"])] if study.about.get("preset") else []
-    words += [str(override) for override in study.about.get("overrides") or ()]
-    return shlex.join([*words, "--seeds", str(len(study.seeds))])
-
-
-def _list_pairs(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{str(key).replace('_', ' ')} {part}" for key, part in value.items() if part not in (None, "")
-        )
-    return str(value) if value else ""

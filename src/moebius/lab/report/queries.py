@@ -8,6 +8,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_names import outer_gates
 from moebius.lab.report.source import Study
 from moebius.lab.statistics.interval import Estimate, interval
+from moebius.lab.statistics.row_interval import row_interval
 
 
 def measure_by_seed(study: Study, variant: str, measure: str, split: str) -> dict[int, float]:
@@ -25,6 +26,13 @@ def ranking(study: Study, split: str = "test") -> list[tuple[str, Estimate]]:
     scores = [(variant, measure_by_seed(study, variant, study.score, split)) for variant in study.variants]
     estimates = [(variant, interval(list(by_seed.values()))) for variant, by_seed in scores if by_seed]
     return sorted(estimates, key=lambda entry: -entry[1].mean)
+
+
+def estimate_of(study: Study, variant: str) -> Estimate:
+    """A variant's test score with its interval: over seeds, or over test rows where it has a single seed and rows."""
+    scores = list(measure_by_seed(study, variant, study.score, "test").values())
+    rows = study.row_scores.get(variant)
+    return row_interval(rows) if len(scores) == 1 and rows is not None else interval(scores)
 
 
 def figure_name(study: Study, name: str, variant: str, gate: str | None = None) -> str:

@@ -89,6 +89,7 @@ def make_plan(
     cohorts: CohortMode = "auto",
     plugins: Sequence[Plugin] = (),
     data_dir: Path | None = None,
+    command: Sequence[str] = (),
 ) -> Plan:
     """Plan the study, or go on with the plan that the folder holds.
 
@@ -101,6 +102,7 @@ def make_plan(
         cohorts: whether the runs that the folder's plan does not hold yet train together; see `form_cohorts`.
         plugins: the plugin files that are loaded; results depend on their content.
         data_dir: folder with local copies of the data sets, from which `data` come.
+        command: the words of the command that runs the study, which `study.json` keeps.
 
     Raises:
         StudyError: the folder holds a study of another recipe or other data, or runs cannot form the demanded cohorts.
@@ -149,6 +151,7 @@ def make_plan(
     )
     content = {
         **describe_study(recipe, data, settled, (*plan.stages, *plan.runs), plugins),
+        "command": list(command),
         "alone": dict(reasons),
         "machine": {"device": device, "workers": processes, "threads": threads},
         "hardware": describe_hardware(device),

@@ -22,6 +22,7 @@ from moebius.lab.report.comparisons import compare_variants
 from moebius.lab.report.source import SCHEMA, read_study
 from moebius.lab.report.terminal import build_results_table, describe_family, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
+from moebius.lab.study.command_words import command_words
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
 from moebius.lab.study.folder_lock import folder_lock
@@ -175,6 +176,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         fix = f'{did_you_mean(name, names)}    # keys of a recipe: overrides=["training.epochs=2"]'
         raise ArgumentError(name, f"needs one of the options {', '.join(names)}", name, fix)
     plugins, preset = load_plugins(options.get("plugins", ())), options.get("preset")
+    command = command_words(recipe, options)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, options.get("overrides", ()), preset, options.get("seeds"))
     folder = Path(out or Path("runs") / (recipe.name if preset is None else f"{recipe.name}-{preset}"))
@@ -197,7 +199,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
 
         def plan_recipe(recipe: Recipe) -> Plan:
-            return make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir)
+            return make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir, command)
 
         recipe = first_points(recipe, folder)
         plan = plan_recipe(recipe)

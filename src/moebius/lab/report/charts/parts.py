@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from moebius.lab.report.figures import colours
+from moebius.lab.report.figures import COLOURS, REST, colours
 from moebius.lab.report.frames import Frame
+from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
 
 # Up to this number, experts have a colour, a column or a histogram each; figures of more experts are heat maps.
@@ -54,7 +55,7 @@ def axis_steps(count: int, most: int = 10) -> list[int]:
 
 
 def variant_colour(study: Study, variants: Sequence[str], legend: bool = True, symbol: str = "stroke") -> alt.Color:
-    """Colour by variant, the same in every figure of the report.
+    """Colour by variant, the same in every figure of the report; of many variants, the worst on test are grey.
 
     Arguments:
         study: all its variants share the palette.
@@ -62,12 +63,16 @@ def variant_colour(study: Study, variants: Sequence[str], legend: bool = True, s
         legend: whether to draw one, if there are several variants.
         symbol: shape of the legend's symbols.
     """
-    palette = colours(study.variants)
+    order = [name for name, _ in ranking(study)] if len(study.variants) > len(COLOURS) else []
+    palette = colours(list(dict.fromkeys([*order, *study.variants])))
+    coloured = [name for name in variants if palette[name] != REST]
     has_long_names = max(map(len, variants)) > 12
     return alt.Color(
         "variant:N",
         scale=alt.Scale(domain=list(variants), range=[palette[variant] for variant in variants]),
-        legend=alt.Legend(title=None, columns=2 if has_long_names else 3, symbolType=symbol, symbolOpacity=1)
+        legend=alt.Legend(
+            values=coloured, title=None, columns=2 if has_long_names else 3, symbolType=symbol, symbolOpacity=1
+        )
         if legend and len(variants) > 1
         else None,
     )

@@ -58,7 +58,7 @@ def _code_blocks(
     caption = f"{first['effect_name']}, with its 99 % interval, beside {first['null_model']}"
     caption += ": the first of these seeds" if several else ""
     columns = ["gate", "seeds", "seen", "figure", "null"]
-    yield Table(caption[:1].upper() + caption[1:], columns, rows, prose=(2,))
+    yield Table(caption[:1].upper() + caption[1:], columns, rows, wraps=True)
     remedies = list(dict.fromkeys(finding["remedy"] for _, finding in findings))
     yield Text(f"Try: {remedies[0]}.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from moebius.lab.report.blocks import Block, Details, Panels, Section, Table, Text
 from moebius.lab.report.charts.active_experts import active_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.frames import make_frame
@@ -25,6 +25,8 @@ from moebius.lab.statistics.fieller import fieller
 from moebius.lab.statistics.interval import interval
 
 ORDER = 22
+# The costs of more variants are behind a line to open.
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ def section(study: Study) -> Section | None:
     columns = ["variant", "as trained", "exactly one expert", f"minus {ends['bound']}, paired", "p (Holm)", "verdict"]
     columns += ["of the gap closed", "active experts", "seeds with an unused expert", "effective experts"]
     rows = [_cells(variant, of_variant, floor, bound, contrasts) for variant, of_variant in scores.items()]
+    # One seed gives no p value and no share of the gap.
+    kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
+    columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     blocks: list[Block] = [
         Panels([_active_figure(study, scores, ends)]),
         Table(
@@ -67,7 +72,8 @@ def section(study: Study) -> Section | None:
         Text(_explanation(ends, contrasts)),
     ]
     if study.costs:
-        blocks += [_cost_table(study), Text(COSTS)]
+        costs: list[Block] = [_cost_table(study), Text(COSTS)]
+        blocks += [Details("What a test row costs", costs)] if len(study.costs) > FEW else costs
     return Section("one-expert", "With exactly one expert", blocks)
 
 
@@ -128,9 +134,16 @@ def _cells(
         NONE if contrast is None or contrast.difference is None else contrast.verdict,
         _share_of_gap(scores.one_expert, floor, bound),
         f"{scores.active:.2f}",
-        of_seeds(scores.collapsed, len(scores.trained)) if scores.effective else NONE,
+        _collapsed(scores) if scores.effective else NONE,
         scores.effective or NONE,
     ]
+
+
+def _collapsed(scores: Scores) -> str:
+    """In how many seeds an expert is unused."""
+    if len(scores.trained) == 1:
+        return "yes" if scores.collapsed else "no"
+    return of_seeds(scores.collapsed, len(scores.trained))
 
 
 def _share_of_gap(scores: Mapping[int, float], floor: Mapping[int, float], bound: Mapping[int, float]) -> str:
@@ -146,12 +159,15 @@ def _share_of_gap(scores: Mapping[int, float], floor: Mapping[int, float], bound
 def _explanation(ends: Mapping[str, str], contrasts: Mapping[str, Contrast]) -> str:
     tested = sum(contrast.p_holm is not None for contrast in contrasts.values())
     floor, bound = ends["floor"], ends["bound"]
+    lead = f"“Minus {bound}” compares exactly one expert with {bound} as trained"
+    unused = "An expert is unused where it wins under a fifth of an even share of the test rows"
+    if not tested:
+        return f"{lead}; one seed gives it no test. {unused}."
     return (
-        f"“Minus {bound}” compares exactly one expert with {bound} as trained, seed by seed; p is corrected by Holm "
-        f"for the {tested} comparisons of this table, which are a family apart from those above. The gap is what "
-        f"{bound} has over {floor}; a share of it stands with Fieller's 95 % interval (not corrected), and only where "
-        "the gap itself is shown to exist. An expert is unused where it wins under a fifth of an even share of the "
-        "test rows; shares of seeds have Clopper and Pearson's 95 % interval."
+        f"{lead}, seed by seed; p is corrected by Holm for the {tested} comparisons of this table, which are a family "
+        f"apart from those above. The gap is what {bound} has over {floor}; a share of it stands with Fieller's 95 % "
+        f"interval (not corrected), and only where the gap itself is shown to exist. {unused}; shares of seeds have "
+        "Clopper and Pearson's 95 % interval."
     )
 
 

@@ -1,6 +1,8 @@
 """The results table."""
 
-from moebius.lab.report.blocks import Block, Panels, Section, Table, Text
+from collections.abc import Mapping
+
+from moebius.lab.report.blocks import Block, Details, Panels, Points, Section, Table, Text
 from moebius.lab.report.charts.dots import dot_chart
 from moebius.lab.report.figures import Figure
 from moebius.lab.report.numbers import (
@@ -16,14 +18,15 @@ from moebius.lab.report.numbers import (
     with_interval,
 )
 from moebius.lab.report.published import published_marks
-from moebius.lab.report.queries import measure_by_seed, ranking
+from moebius.lab.report.queries import estimate_of, measure_by_seed, ranking
+from moebius.lab.report.sections.answer import DRAWN
 from moebius.lab.report.source import Study, measure_words
-from moebius.lab.report.verdicts import explain, sources_of_variance
+from moebius.lab.report.verdicts import explain, sources_of_variance, verdict_points
 from moebius.lab.statistics.family import Family
 from moebius.lab.statistics.interval import interval
 from moebius.lab.statistics.row_interval import row_interval
 
-ORDER = 20
+ORDER = 15
 
 
 def section(study: Study) -> Section | None:
@@ -32,22 +35,34 @@ def section(study: Study) -> Section | None:
     if not ranked:
         return None
     several, family = len(study.seeds) > 1, study.family
-    with_held_out = any(measure_by_seed(study, name, study.score, "validation") for name in study.variants)
+    names = [name for name, _ in ranked]
+    names += [name for name in study.variants if name not in names]
+    with_held_out = any(measure_by_seed(study, name, study.score, "validation") for name in names)
     over = "95 % interval" if several else "95 % interval, rows"
     columns = ["variant", "test", *([over] if several or study.row_scores else [])]
     columns += ["held out"] if with_held_out else []
     columns += ["train", *(["test, every seed"] if several else []), "parameters", "time per run", "rows/s"]
-    rows = [_cells(study, variant, several, with_held_out) for variant in study.variants]
+    rows = [_cells(study, variant, several, with_held_out) for variant in names]
+    for name, row in zip(names, rows, strict=True):
+        row[0] += " (baseline)" if family is not None and name == family.baseline else ""
     score = capitalise(study.measure)
-    caption = f"{score} at the reported epoch; train is cumulative over that epoch, before each update"
+    caption = f"{score} at the reported epoch, the best mean on test first; train is cumulative over that epoch, before"
     chosen = family.chosen if family is not None else None
-    marked = [] if chosen is None else [study.variants.index(chosen)]
-    blocks: list[Block] = [Table(caption, columns, rows, marked=marked), Text(_note(study, chosen))]
+    marked = [] if chosen is None else [names.index(chosen)]
+    blocks: list[Block] = [Table(f"{caption} each update", columns, rows, marked=marked), Text(_note(study, chosen))]
     if family is not None:
-        blocks += [difference_table(family, f"Test {study.measure}"), Text(explain(family))]
+        differences: list[Block] = [difference_table(family, f"Test {study.measure}"), Text(explain(family))]
+        many = len(family.contrasts) > DRAWN
+        blocks.append(Points(verdict_points(family)))
+        blocks += [Details(f"Each of the {len(family.contrasts)} differences", differences)] if many else differences
     metrics = _metric_table(study)
     blocks += [metrics] if metrics else []
-    return Section("results", "Results", [*blocks, Panels([_score_figure(study)])])
+    # The figure of the first screen has the same variants, and no published scores.
+    published = published_marks(study, f"test_{study.score}")
+    if published or len(ranked) > DRAWN:
+        figure = Panels([_score_figure(study, [name for name, _ in ranked], published)])
+        blocks.append(figure if published else Details(f"All {len(ranked)} variants in a figure", [figure]))
+    return Section("results", "Results", blocks)
 
 
 def difference_table(family: Family, subject: str) -> Table:
@@ -127,24 +142,21 @@ def _note(study: Study, chosen: str | None) -> str:
     if chosen is not None:
         marked = f"The marked line, {chosen}, has the best mean on held-out rows; its test score had no part in that. "
     elif len(study.variants) > 1:
-        marked = "No line is marked: no rows are held out that could choose a variant without the test rows. "
+        marked = "No rows are held out that could choose a variant without the test rows. "
     if len(study.seeds) == 1 and rows is None:
         return f"{marked}One seed gives no interval."
     return marked + sources_of_variance(rows if len(study.seeds) == 1 else None)
 
 
-def _score_figure(study: Study) -> Figure:
-    scores = {variant: measure_by_seed(study, variant, study.score, "test") for variant in study.variants}
-    estimates = "; ".join(f"{variant} {with_interval(score)}" for variant, score in ranking(study))
+def _score_figure(study: Study, names: list[str], published: Mapping[str, float]) -> Figure:
+    scores = {variant: measure_by_seed(study, variant, study.score, "test") for variant in names}
+    baseline = study.baseline if study.family is None else study.family.baseline
     subject = f"Test {study.measure}"
+    told = "; ".join(f"{name} {with_interval(estimate_of(study, name))}" for name in names)
     caption = f"{subject}: diamond = mean, circles = seeds, bar = 95 % interval (cut where it leaves the picture)."
     if len(study.seeds) == 1:
-        caption = f"{subject}."
-    published = published_marks(study, f"test_{study.score}")
+        caption = f"{subject}{', bar = 95 % interval over test rows' if study.row_scores else ''}."
+    caption += f" Dashed: {baseline}, the baseline." if len(names) > 1 else ""
     caption += " Triangle: published." if published else ""
-    return Figure(
-        "results",
-        dot_chart(study, scores, f"test {study.measure}", published),
-        caption,
-        f"{subject} by variant: {estimates}.",
-    )
+    chart = dot_chart(study, scores, f"test {study.measure}", published, names, baseline)
+    return Figure("results", chart, caption, f"{subject} by variant: {told}.")

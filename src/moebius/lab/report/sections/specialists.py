@@ -20,6 +20,8 @@ ORDER = 28
 MOST_LINES = 12
 # Entries of `experts_alone` in results.json, one for each leaf expert.
 Leaves = Sequence[Mapping[str, Any]]
+# Means of seeds that are equal differ by rounding.
+EQUAL = 1e-9
 
 
 def section(study: Study) -> Section | None:
@@ -237,9 +239,8 @@ def _summary_sentence(
             f"{variant} has a test {study.measure} of {rate(score.mean)}, its best expert alone {rate(single)} and an "
             f"oracle gate over its experts {rate(oracle)}."
         )
-    # Less than a row is rounding.
-    if abs(left) < 0.0005:
-        end = "the mixture does as well as the best choice of one expert for each row could"
+    if abs(left) < EQUAL:
+        end = "no choice of one expert would do better"
     elif left > 0:
         end = f"for {rate(left)} of them, some expert alone is right where the mixture is wrong, on balance"
     else:
