@@ -60,7 +60,8 @@ def section(study: Study) -> Section | None:
     columns += ["of the gap closed", "active experts", "seeds with an unused expert", "effective experts"]
     rows = [_cells(variant, of_variant, floor, bound, contrasts) for variant, of_variant in scores.items()]
     # One seed gives no p value and no share of the gap.
-    kept = [place for place in range(len(columns)) if any(row[place] != NONE for row in rows)]
+    several = len(study.seeds) > 1
+    kept = [place for place in range(len(columns)) if several or any(row[place] != NONE for row in rows)]
     columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     blocks: list[Block] = [
         Panels([_active_figure(study, scores, ends)]),
