@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,10 +22,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-class TooLargeError(Exception):
-    """A body has more bytes than are read."""
 
 
 class Guard:
@@ -58,23 +55,14 @@ class Guard:
         prefix = f"/{self.token}"
         inside = {**scope, "path": scope["path"][len(prefix) :], "root_path": prefix}
         inside["raw_path"] = inside["path"].encode()
-        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
-        try:
-            await self.app(inside, self._limited(receive), send_with_headers)
-        except TooLargeError:
-            if started:
-                raise
-            status, text = self._too_large()
-            await PlainTextResponse(text, status, HEADERS)(scope, receive, send)
+        await self.app(inside, self._limited(receive), send_with_headers)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and text of what is refused."""
@@ -109,7 +97,8 @@ class Guard:
             message = await receive()
             count += len(message.get("body", b""))
             if count > self.most_bytes:
-                raise TooLargeError
+                status, text = self._too_large()
+                raise HTTPException(status, text)
             return message
 
         return receive_piece

@@ -9,8 +9,9 @@ from moebius.lab.explorer.row_table import GateColumns
 
 # Smaller probabilities are as this one: that one expert is a million times less probable tells nothing more.
 LEAST = 1e-6
-# Points that coincide are spread over a disk of this radius, in units of the map.
+# Distance of points that coincide, in units of the map; and the margin that their disk fits into.
 SPREAD = 0.012
+MARGIN = 0.07
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,17 @@ def project_rows(gate: GateColumns, losses: Float[np.ndarray, " T"]) -> Projecti
     low, high = axes.min(0), axes.max(0)
     points = (axes - low) / np.where(high > low, high - low, 1)
     points[:, high <= low] = 0.5
-    return Projection(_spread(points), places, (titles[0], titles[1]))
+    return Projection(MARGIN + (1 - 2 * MARGIN) * points + _offsets(points), places, (titles[0], titles[1]))
 
 
-def _spread(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
-    """Points that coincide, laid out as the seeds of a sunflower."""
+def _offsets(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
+    """Points that coincide are laid out as the seeds of a sunflower; of others the offset is 0."""
     _, cells, counts = np.unique(points.round(3), axis=0, return_inverse=True, return_counts=True)
     cells = cells.reshape(-1)
     order = np.argsort(cells, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     ranks = np.empty(len(points))
     ranks[order] = np.arange(len(points)) - starts[cells[order]]
-    radius = SPREAD * np.sqrt(ranks) * np.where(counts[cells] > 1, 1, 0)
-    radius = np.minimum(radius, SPREAD * np.sqrt(ranks) / np.sqrt(np.maximum(counts[cells], 1)) * 6)
+    radius = np.minimum(SPREAD, MARGIN / np.sqrt(counts[cells])) * np.sqrt(ranks)
     angle = ranks * np.pi * (3 - np.sqrt(5))
-    return np.clip(points + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), 0, 1)
+    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)

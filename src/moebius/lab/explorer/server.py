@@ -7,7 +7,6 @@ import time
 import webbrowser
 from html import escape
 from types import TracebackType
-from typing import Self
 
 from moebius.kit.errors import ArgumentError, MissingExtraError, MoebiusError
 from moebius.lab.explorer.explorer import Explorer
@@ -83,7 +82,7 @@ class Server:
         self._thread.join(5)
         self._socket.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Server":
         return self
 
     def __exit__(
