@@ -108,8 +108,9 @@ def _parse(name: str, text: str) -> float:
 def _label(source: RowSource, label: str | None) -> Any:
     """A label as `Subject.encode_label` takes it; None for several targets, of which nothing is typed."""
     targets = source.subject.targets
-    if label is None or (targets is not None and len(targets) > 1):
+    if label is None or (targets is not None and len(targets) != 1):
         return None
-    if targets is not None and not targets[0].classes:
-        return [_parse("label", label)]
-    return [label] if targets is not None else [int(label)] if label.isdigit() else [_parse("label", label)]
+    has_classes = targets is not None and all(target.classes for target in targets)
+    if has_classes:
+        return [label]
+    return [int(label)] if targets is None and label.isdecimal() else [_parse("label", label)]
