@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
     from moebius.lab.doctor.diagnose import diagnose
+    from moebius.lab.explorer.explore import explore
     from moebius.lab.study.model_report import report
     from moebius.lab.training.fit import fit
     from moebius.layers.mixture import Mixture
@@ -93,6 +94,7 @@ _LAB = {
     "fit": ("training.fit", "fit"),
     "report": ("study.model_report", "report"),
     "diagnose": ("doctor.diagnose", "diagnose"),
+    "explore": ("explorer.explore", "explore"),
 }
 
 __all__ = [
@@ -118,6 +120,7 @@ __all__ = [
     "drop_expert",
     "execution",
     "experts",
+    "explore",
     "export",
     "fit",
     "gates",

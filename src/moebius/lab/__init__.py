@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         data,
         diagnostics,
         doctor,
+        explorer,
         model,
         predict,
         recipe,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from moebius.lab.comparison.compare import compare
     from moebius.lab.comparison.seed_plan import plan_seeds
     from moebius.lab.doctor.diagnose import diagnose
+    from moebius.lab.explorer.explore import explore
     from moebius.lab.study.run import run
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "diagnose",
     "diagnostics",
     "doctor",
+    "explore",
+    "explorer",
     "model",
     "plan_seeds",
     "predict",
@@ -72,6 +76,8 @@ if not TYPE_CHECKING:
             return importlib.import_module("moebius.lab.comparison.seed_plan").plan_seeds
         if name == "diagnose":
             return importlib.import_module("moebius.lab.doctor.diagnose").diagnose
+        if name == "explore":
+            return importlib.import_module("moebius.lab.explorer.explore").explore
         if name in __all__:
             return importlib.import_module(f"moebius.lab.{name}")
         raise AttributeError(f"module 'moebius.lab' has no attribute {name!r}")

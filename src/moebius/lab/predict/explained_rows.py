@@ -32,6 +32,7 @@ class ExplainedRows:
         label: what `Subject.encode_label` takes; None where it is not known.
         top: number of most probable classes.
         alternatives: whether to compute what every expert says; None for yes, unless that takes too many passes.
+        keeps_outputs: whether `passes` keeps the model's outputs along every route.
 
     Attributes:
         passes: what was computed.
@@ -46,9 +47,10 @@ class ExplainedRows:
         label: Any = None,
         top: int = 3,
         alternatives: bool | None = None,
+        keeps_outputs: bool = False,
     ):
         self.names = list(names)
-        self.passes = Passes(subject, x, context, len(names), label, alternatives)
+        self.passes = Passes(subject, x, context, len(names), label, alternatives, keeps_outputs)
         task, targets = subject.task, self.passes.targets
         self.task, self.expert_names = task, subject.expert_names
         self.top = top_classes(task, targets[0].classes, self.passes.output, top)

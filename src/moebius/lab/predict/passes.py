@@ -34,11 +34,13 @@ class Outcome:
         answers: of each target.
         losses: of each row; NaN for rows without a label, None without any.
         work: multiply-adds of a row; None where nothing is compared by it.
+        output: of the model; None unless outputs are kept.
     """
 
     answers: Answers
     losses: list[float] | None = None
     work: float | None = None
+    output: Any = None
 
 
 class Passes:
@@ -51,6 +53,7 @@ class Passes:
         rows: T.
         label: what `Subject.encode_label` takes; None where it is not labelled.
         alternatives: whether to compute what every expert says; None for yes, unless that takes too many passes.
+        keeps_outputs: whether outcomes keep the model's outputs.
 
     Attributes:
         outcome: of the model as it routes the rows.
@@ -71,7 +74,9 @@ class Passes:
         rows: int,
         label: Any = None,
         alternatives: bool | None = None,
+        keeps_outputs: bool = False,
     ):
+        self.keeps_outputs = keeps_outputs
         self.subject, self.x, self.context, self.rows = subject, x, context, rows
         self.notes: list[str] = []
         with evaluation_mode(subject.model):
@@ -109,7 +114,8 @@ class Passes:
 
     def _read(self, output: Any, work: float | None = None) -> Outcome:
         losses = self._of_known_rows(output, "row_losses")
-        return Outcome(read_answers(self.subject.task, self.targets, output), losses, work)
+        kept = output if self.keeps_outputs else None
+        return Outcome(read_answers(self.subject.task, self.targets, output), losses, work, kept)
 
     def _of_known_rows(self, output: Any, method: str) -> list[float] | None:
         """The loss or the score of each row, in order; NaN for rows without a label."""

@@ -182,11 +182,12 @@ def _gate_facts(gate: GateView, ran: int) -> list[tuple[str, str]]:
         text += f"below {ahead}" if first.margin >= 0 else f"above {ahead}: the router goes by more than this"
         facts.append(("next", text))
     if gate.regret is not None:
-        facts.append(("regret", _regret_text(gate)))
+        facts.append(("regret", regret_text(gate)))
     return facts
 
 
-def _regret_text(gate: GateView) -> str:
+def regret_text(gate: GateView) -> str:
+    """The regret of a gate that has one, and the expert that it is measured against."""
     assert gate.regret is not None
     amount = loss_text(gate.regret)
     if abs(gate.regret) < LEAST:
