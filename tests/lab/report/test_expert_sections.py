@@ -145,7 +145,9 @@ def test_headroom_marks_are_the_scores(study_with_experts):
     assert marks["hidden"].to_dict() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("oracle", "words"), [(0.0, "as well as the best choice"), (-0.1, "better than any choice")])
+@pytest.mark.parametrize(
+    ("oracle", "words"), [(0.0, "no choice of one expert would do better"), (-0.1, "better than any choice")]
+)
 def test_a_mixture_that_equals_its_oracle_is_not_called_better(study_with_experts, oracle, words):
     out, _, _ = study_with_experts
     edit_runs(out, lambda run: run.update(oracle=run["accuracy"]["test"] + oracle if run["oracle"] else None))

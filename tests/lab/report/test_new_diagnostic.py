@@ -130,7 +130,7 @@ def test_one_file_adds_its_table_and_its_section(make_study, tmp_path, add):
     ]
     page = (out / "report.html").read_text(encoding="utf-8")
     # Between collapse (65) and the gates over the epochs (70); the section alone before the appendix.
-    anchors = ["collapse", "margin", "gates", "greeting", "files"]
+    anchors = ["collapse", "margin", "gates", "greeting", "about"]
     places = [page.index(f'<section id="{anchor}"') for anchor in anchors]
     assert places == sorted(places)
     assert "hello from linear-experts" in page
