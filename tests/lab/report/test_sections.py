@@ -10,7 +10,10 @@ from moebius.lab import diagnostics
 from moebius.lab.diagnostics import collapse
 from moebius.lab.report import sections
 from moebius.lab.report.blocks import Details, Heading, Table
+from moebius.lab.report.charts.parts import variant_colour
 from moebius.lab.report.expert_names import title_of
+from moebius.lab.report.figures import REST
+from moebius.lab.report.queries import ranking
 from moebius.lab.report.sections import answer, curves, expert_count, results, sections_of
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
@@ -223,6 +226,19 @@ def test_many_curves_have_a_chart_each(make_study):
     order = sorted(study.runs, key=lambda run: -run["accuracy"]["test"])
     titles = re.findall(r"'variant': '(v\d+)'", str(score.chart.concat[0].layer[-1].data.to_dict("records")))
     assert titles == [order[0]["variant"]]
+
+
+def test_a_group_of_variants_that_are_grey_elsewhere_has_colours_of_its_own(make_study):
+    variants = {f"v{place:02}": 2 for place in range(15)}
+    study = tabulate(read_study(make_study(variants=variants, seeds=1, epochs=2, rows={"train": 60, "test": 60})))
+    worst = [name for name, _ in ranking(study)][-3:]
+    color = variant_colour(study, worst).to_dict()
+    assert color["legend"]["values"] == color["scale"]["domain"] == worst
+    assert len(set(color["scale"]["range"]) - {REST}) == 3
+    best = [name for name, _ in ranking(study)][:2]
+    mixed = variant_colour(study, [*best, *worst]).to_dict()["scale"]["range"]
+    assert mixed[:2] == variant_colour(study, best).to_dict()["scale"]["range"]
+    assert len(set(mixed)) == 5
 
 
 def test_the_zoom_lies_where_the_curves_end(make_study):

@@ -55,7 +55,10 @@ def axis_steps(count: int, most: int = 10) -> list[int]:
 
 
 def variant_colour(study: Study, variants: Sequence[str], legend: bool = True, symbol: str = "stroke") -> alt.Color:
-    """Colour by variant, the same in every figure of the report; of many variants, the worst on test are grey.
+    """Colour by variant, the same in every figure of the report.
+
+    Of more variants than there are colours, the best on test keep theirs. The others have in each figure the colours
+    that are left, and are grey where none is.
 
     Arguments:
         study: all its variants share the palette.
@@ -65,6 +68,10 @@ def variant_colour(study: Study, variants: Sequence[str], legend: bool = True, s
     """
     order = [name for name, _ in ranking(study)] if len(study.variants) > len(COLOURS) else []
     palette = colours(list(dict.fromkeys([*order, *study.variants])))
+    left = [colour for colour in COLOURS if colour not in {palette[name] for name in variants}]
+    others = [name for name in variants if palette[name] == REST]
+    if len(others) <= len(left):
+        palette |= dict(zip(others, left, strict=False))
     coloured = [name for name in variants if palette[name] != REST]
     has_long_names = max(map(len, variants)) > 12
     return alt.Color(

@@ -70,7 +70,7 @@ def _entropy_figure(study: Study, frame: Frame, names: list[str], title: str, ta
     lead = f"{title}: entropy" if title else "Entropy"
     caption = f"{lead} of the gates by epoch{', means over seeds' if shown['count'].max() > 1 else ''}."
     # More cannot be told apart by colour.
-    caption += " Grey: the variants that are worst on test." if len(study.variants) > len(COLOURS) else ""
+    caption += " Grey: the variants that are worst on test." if len(names) > len(COLOURS) else ""
     name = slug(f"gate-entropy {title}", taken)
     return Figure(name, chart.properties(width=WIDTH, height=HEIGHT), caption, f"{caption} At the end: {final}.")
 
