@@ -292,6 +292,16 @@ def test_nothing_tells_two_single_runs_without_rows_apart(tmp_path):
     assert "above one expert (one), untested" in text
 
 
+def test_a_rule_is_no_gate_that_may_pay(tmp_path):
+    scores = {"rule": near(0), "mixed": near(0.02, 1)}
+    out = write_study(tmp_path / "s", scores, {"rule": 2, "mixed": 2}, model={"gate": {"kind": "domain"}})
+    assert make_claims(tabulate(read_study(out))).gate is None
+    content = json.loads((out / "study.json").read_text())
+    content["recipe"]["variants"]["mixed"] = {"gate": {"kind": "linear"}}
+    (out / "study.json").write_text(json.dumps(content))
+    assert make_claims(tabulate(read_study(out))).gate.mixture == "mixed"
+
+
 def test_every_figure_of_the_sentences_is_a_claim(tmp_path):
     scores = {"one": near(0), "even": near(0.05, 1), "mixed": near(0.1, 2)}
     weights = {"even": uniform(2)}
