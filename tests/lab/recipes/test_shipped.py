@@ -147,8 +147,8 @@ def test_cnn_experts_is_study_2():
         "predesigned", "conv", "dense", *(f"{gate}-{setting}" for gate in ("conv", "dense") for setting in settings)
     }  # fmt: skip
     ours = {
-        "conv-standardised", "unit-predesigned", "unit-conv", "unit-dense", "unit-conv-variance-literal",
-        "unit-conv-standardised",
+        "conv-standardised", "standardised-conv", "unit-predesigned", "unit-conv", "unit-dense",
+        "unit-conv-variance-literal", "unit-conv-standardised",
     }  # fmt: skip
     variants = recipe.resolved_variants()
     assert set(variants) == published | ours
