@@ -158,11 +158,12 @@ def test_cnn_experts_is_study_2():
         "dense": {"kind": "mlp", "hidden": [64]},
     }
     for name, variant in variants.items():
-        gate, _, setting = name.removeprefix("unit-").partition("-")
+        scale = next((each for each in ("unit", "standardised") if name.startswith(f"{each}-")), "raw")
+        gate, _, setting = name.removeprefix(f"{scale}-").partition("-")
         assert variant.model["experts"] == {"kind": "conv", "count": 2, "filters": [128, 128], "hidden": [128]}
         assert variant.model["combine"] == {"kind": "weighted_sum"}
         assert variant.model["init"] == "keras"
-        assert variant.scale == ("unit" if name.startswith("unit-") else "raw")
+        assert variant.scale == scale
         is_standardised = setting == "standardised"
         own = {"kind": "standardised", "gate": gates[gate]} if is_standardised else gates[gate]
         assert variant.model["gate"] == own
