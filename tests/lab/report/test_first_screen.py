@@ -293,13 +293,19 @@ def test_nothing_tells_two_single_runs_without_rows_apart(tmp_path):
 
 
 def test_a_rule_is_no_gate_that_may_pay(tmp_path):
-    scores = {"rule": near(0), "mixed": near(0.02, 1)}
-    out = write_study(tmp_path / "s", scores, {"rule": 2, "mixed": 2}, model={"gate": {"kind": "domain"}})
-    assert make_claims(tabulate(read_study(out))).gate is None
-    content = json.loads((out / "study.json").read_text())
-    content["recipe"]["variants"]["mixed"] = {"gate": {"kind": "linear"}}
-    (out / "study.json").write_text(json.dumps(content))
-    assert make_claims(tabulate(read_study(out))).gate.mixture == "mixed"
+    out = write_study(tmp_path / "s", {"rule": near(0), "mixed": near(0.02, 1)}, {"rule": 2, "mixed": 2})
+    results = json.loads((out / "results.json").read_text())
+
+    def mixture_with(learned):
+        for run in results["runs"]:
+            run["gates"]["gate"]["learned"] = run["variant"] in learned
+        (out / "results.json").write_text(json.dumps(results))
+        gate = make_claims(tabulate(read_study(out))).gate
+        return gate and gate.mixture
+
+    assert mixture_with(["mixed"]) == "mixed"
+    assert mixture_with(["rule"]) == "rule"
+    assert mixture_with([]) is None
 
 
 def test_every_figure_of_the_sentences_is_a_claim(tmp_path):

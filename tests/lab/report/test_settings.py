@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from moebius.lab.recipe.merge import merge
 from moebius.lab.report.sections import settings as section_of_settings
-from moebius.lab.report.settings import differing_settings, lay_over
+from moebius.lab.report.settings import differing_settings
 from moebius.lab.report.source import read_study
 
 CONV = {"kind": "conv", "filters": [8, 16]}
@@ -40,12 +39,3 @@ def test_the_table_says_what_is_as_in_the_baseline(study):
     assert rows["base"] == ["soft", "[8, 16]", "–"]
     assert rows["top"] == ["top_k (k 1)", "same", "same"]
     assert next(iter(rows)) == "base"
-
-
-@pytest.mark.parametrize(
-    "over",
-    [{}, {"filters": [1]}, {"kind": "mlp"}, {"kind": "conv", "count": 3}, [1], {"deep": {"kind": "a"}}],
-)
-def test_changes_are_laid_over_as_a_recipe_does_it(over):
-    base = {**CONV, "deep": {"kind": "b", "x": 1}}
-    assert lay_over(base, over) == merge(base, over)

@@ -32,7 +32,7 @@ def test_the_entry_of_a_run(planned, record, tmp_path):
     assert entry["epochs"] == epochs
     assert entry["accuracy"] == {"train": epochs[1]["train"]["accuracy"], "test": epochs[1]["test"]["accuracy"]}
     assert entry["loss"] == {"train": epochs[1]["train"]["loss"], "test": epochs[1]["test"]["loss"]}
-    assert entry["gates"] == {"gate": {"experts": 2, "active_experts": {"train": 2.0, "test": 2.0}}}
+    assert entry["gates"] == {"gate": {"experts": 2, "learned": True, "active_experts": {"train": 2.0, "test": 2.0}}}
     assert entry["parameters"] == 65 * (2 + 2 * 20)
     assert entry["seconds"] > 0
     assert entry["images_per_second"] > 0
@@ -57,6 +57,7 @@ def test_every_gate_has_an_entry_and_columns(planned, record, tmp_path):
     assert list(entry["gates"]) == list(entry["epochs"][0]["gates"]) == ["gate", "experts.1.gate"]
     assert [gate["experts"] for gate in entry["gates"].values()] == [2, 3]
     assert [gate["active_experts"]["test"] for gate in entry["gates"].values()] == [1.0, 3.0]
+    assert [gate["learned"] for gate in entry["gates"].values()] == [False, True]
     table = pq.read_table(tmp_path / run.name / "routing.parquet").to_pandas()
     assert (table["gate_1"] == table["domain"]).all()
     reached = table["experts.1.gate_2"].notna()

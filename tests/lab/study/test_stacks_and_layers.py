@@ -47,7 +47,8 @@ def check_study(out, image_of_row):
     for variant, gate, active in (("grouped", "gate", 2.0), ("layers", "1.mixture.gate", 1.0)):
         folder = out / variant / "seed-0"
         entry = json.loads((folder / "result.json").read_text())
-        assert entry["gates"] == {gate: {"experts": 4, "active_experts": {"train": active, "test": active}}}
+        active_experts = {"train": active, "test": active}
+        assert entry["gates"] == {gate: {"experts": 4, "learned": True, "active_experts": active_experts}}
         assert 0 < entry["loss"]["test"] < 10
         model = mb.load(folder)
         assert any(isinstance(part, mb.Stack) for part in model.modules())

@@ -1,14 +1,9 @@
 """A comparison as one page that loads nothing from elsewhere."""
 
-import html
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import altair as alt
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from moebius.kit.files import write_text
 from moebius.lab.comparison.comparison import Comparison
@@ -18,10 +13,10 @@ from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure, render
 from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import count, listing, signed_with_interval
 from moebius.lab.report.source import measure_words
+from moebius.lab.report.templating import inline_svg, make_environment, page_style
 
 # Classes and domains of each pair that the page shows.
 SHOWN_GROUPS = 5
-STYLE = "figure .picture svg { background: #fff; } .points li { margin: .5rem 0; }"
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:
@@ -35,17 +30,10 @@ def write_page(comparison: Comparison, path: Path) -> Path:
         The path of the page.
     """
     path = path if path.suffix == ".html" else path / "comparison.html"
-    environment = Environment(
-        loader=PackageLoader("moebius.lab.comparison"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
+    environment = make_environment("moebius.lab.comparison")
     pairs = sorted(comparison.pairs, key=lambda pair: -pair.primary.mean)
     figure = _figure(comparison, pairs)
-    svg, width = _inline_svg(figure)
+    svg, width = inline_svg(render(figure)[0], figure)
     names = [model.name for model in comparison.models]
     rows = comparison.pairs[0].over_rows.count
     measure = measure_words(comparison.score_name)
@@ -59,8 +47,7 @@ def write_page(comparison: Comparison, path: Path) -> Path:
         tables=_tables(comparison),
         remarks=remarks_of(comparison),
         folders=[(model.name, str(model.study / model.variant)) for model in comparison.models],
-        style=Markup(files("moebius.lab.report").joinpath("templates/style.css").read_text(encoding="utf-8")),
-        own_style=Markup(STYLE),
+        style=page_style(),
     )
     write_text(path, text)
     return path
@@ -135,12 +122,3 @@ def _figure(comparison: Comparison, pairs: Sequence[Pair]) -> Figure:
         f"{label} {signed_with_interval(pair.primary)}" for label, pair in zip(labels, pairs, strict=True)
     )
     return Figure("differences", chart, caption, f"{caption} {texts}.")
-
-
-def _inline_svg(figure: Figure) -> tuple[Markup, int]:
-    svg, _ = render(figure)
-    width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
-    label = html.escape(figure.alt).replace("\\", "\\\\")
-    size = re.compile(r'(<svg\b[^>]*?) width="[\d.]+" height="[\d.]+"')
-    text = size.sub(rf'\1 role="img" aria-label="{label}"', svg, count=1)
-    return Markup(text), round(float(width[1])) if width else 400

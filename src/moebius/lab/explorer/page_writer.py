@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from moebius.lab.explorer.cells import row_cells
 from moebius.lab.explorer.expert_summary import expert_colours, summarise_experts
@@ -21,6 +20,7 @@ from moebius.lab.explorer.row_view import view_row
 from moebius.lab.predict.explained_rows import ExplainedRows
 from moebius.lab.predict.wording import loss_text, number
 from moebius.lab.report.numbers import count, rate
+from moebius.lab.report.templating import make_environment
 
 # Cells of a row of numbers that its card shows.
 CARD_CELLS = 4
@@ -41,13 +41,7 @@ class PageWriter:
         self, source: RowSource, table: RowTable, title: str, is_offline: bool = False, every: RowTable | None = None
     ):
         self.source, self.table, self.every = source, table, every or table
-        environment = Environment(
-            loader=PackageLoader("moebius.lab.explorer"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = make_environment("moebius.lab.explorer")
         environment.filters |= {"rate": _rate, "share": _share, "loss": _loss, "finite": _finite}
         environment.filters |= {"count": count, "number": number}
         self.colours = {name: expert_colours(columns) for name, columns in self.every.gates.items()}

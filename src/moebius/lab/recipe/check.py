@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moebius.kit.merge import comes_from_base, merge, shared_model
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
@@ -17,7 +18,6 @@ from moebius.lab.recipe.data_scale import (
 )
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
-from moebius.lab.recipe.merge import comes_from_base, merge, shared_model
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
 from moebius.lab.recipe.schema import RESERVED, Point, RecipeFile, Stage, Variant
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moebius.kit.merge import comes_from_base, merge
 from moebius.lab.checks.problems import ABSENT, Path, Problem, inner_mapping
 from moebius.lab.checks.wording import validate
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
-from moebius.lab.recipe.merge import comes_from_base, merge
 from moebius.lab.recipe.model import check_experts, check_model, dry_build, with_defaults
 from moebius.lab.recipe.schema import Stage, StageFile
 from moebius.lab.recipe.training import with_optimizer

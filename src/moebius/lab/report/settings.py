@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from moebius.kit.merge import merge, shared_model
 from moebius.lab.report.points import value_words
 from moebius.lab.report.source import Study
 
@@ -20,28 +21,13 @@ def settings_of(study: Study, variant: str) -> dict[str, Any]:
     """
     recipe = study.recipe
     changes = (recipe.get("variants") or {}).get(variant) or {}
-    model = dict(recipe.get("model") or {})
-    if ("layers" in model) != ("layers" in changes) and changes.keys() - {"init", *SHARED}:
-        model = {key: value for key, value in model.items() if key == "init"}
-    settings = lay_over({**model, **{key: recipe.get(key) or {} for key in SHARED}}, changes)
+    shared = {key: recipe.get(key) or {} for key in SHARED}
+    model = shared_model(recipe.get("model") or {}, {key: changes[key] for key in changes.keys() - set(SHARED)})
+    settings = merge({**model, **shared}, changes)
     point = study.chosen.get(variant)
     for path, value in (point.values if point else {}).items():
-        settings = lay_over(settings, _nest(path, value))
+        settings = merge(settings, _nest(path, value))
     return settings
-
-
-def lay_over(base: Any, over: Any) -> Any:
-    """`over` laid over `base` as a recipe does it: mappings key by key, unless `over` names another `kind`.
-
-    Example:
-        >>> lay_over({"gate": {"kind": "mlp", "hidden": [64]}}, {"gate": {"kind": "linear"}})
-        {'gate': {'kind': 'linear'}}
-    """
-    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
-        return over
-    if "kind" in over and over["kind"] != base.get("kind"):
-        return over
-    return {**base, **{key: lay_over(base[key], value) if key in base else value for key, value in over.items()}}
 
 
 def differing_settings(study: Study) -> dict[str, dict[str, str]]:

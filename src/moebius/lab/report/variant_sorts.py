@@ -9,9 +9,6 @@ from moebius.lab.report.source import Study
 # By how much the entropy of equal weights, which are rounded, may be below the logarithm of their number.
 ROUNDING = 1e-5
 
-# Gates that weigh rows by a rule, and learn nothing.
-RULES = ("uniform", "domain")
-
 
 def is_mixture(study: Study, variant: str) -> bool:
     """Whether some gate of the variant has several experts."""
@@ -38,9 +35,10 @@ def has_uniform_weights(study: Study, variant: str) -> bool:
 
 
 def has_learned_gate(study: Study, variant: str) -> bool:
-    """Whether the variant is a mixture whose gate is no fixed rule."""
-    kind = (settings_of(study, variant).get("gate") or {}).get("kind")
-    return is_mixture(study, variant) and kind not in RULES and not has_uniform_weights(study, variant)
+    """Whether a gate of several experts has parameters, or the runs do not tell, and its weights are not all equal."""
+    gates = [gate for run in study.runs if run["variant"] == variant for gate in (run.get("gates") or {}).values()]
+    is_learned = any(gate["experts"] > 1 and gate.get("learned", True) for gate in gates)
+    return is_learned and not has_uniform_weights(study, variant)
 
 
 def is_gate_alone(study: Study, variant: str) -> bool:

@@ -15,6 +15,7 @@ from moebius.lab.illnesses._illness import Finding
 from moebius.lab.study.run_findings import run_findings
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
+from moebius.lab.training.gate_places import find_gates
 from moebius.lab.training.outcome import Trained
 
 
@@ -39,6 +40,7 @@ def run_entry(
     splits = {name: trained.evaluations[name] for name in ("train", "test") if name in trained.evaluations}
     score = trained.test.score_name
     findings = run_findings(data, trained) if findings is None else findings
+    learned = {place.name: place.is_learned for place in find_gates(trained.model)}
     return {
         "variant": run.variant,
         "seed": run.seed,
@@ -52,6 +54,7 @@ def run_entry(
         "gates": {
             gate: {
                 "experts": weights.shape[1],
+                "learned": learned.get(gate, True),
                 "active_experts": {split: rows.active_experts(gate) for split, rows in splits.items()},
             }
             for gate, weights in trained.test.gates.items()

@@ -58,6 +58,14 @@ class GatePlace:
         """Its router as it is now; None where it has none."""
         return None if self.router_holder is None else getattr(*self.router_holder)
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether gate or router has parameters; without any, weights follow a rule."""
+        if self.gate_holder is None:
+            return True
+        modules = [module for module in (self.gate, self.router) if isinstance(module, nn.Module)]
+        return any(True for module in modules for _ in module.parameters())
+
     def put(self, gate: nn.Module | None = None, router: nn.Module | None = None) -> None:
         """Put another gate, or another router, into the place of one; it gets the mode of the one before."""
         for holder, module in ((self.gate_holder, gate), (self.router_holder, router)):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from moebius.kit.merge import merge, merge_model
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, parse_path, path_text
-from moebius.lab.recipe.merge import merge, merge_model
 from moebius.lab.recipe.overrides import assign_value
 from moebius.lab.recipe.schema.resolved import Point, Variant
 from moebius.lab.recipe.schema.sweep import SweepSpec

@@ -1,10 +1,8 @@
 """Lays the values of a variant over those that all variants share."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from moebius.lab.checks.problems import Path
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -54,7 +52,7 @@ def can_merge(base: Any, over: Any) -> bool:
     return "kind" not in over or over["kind"] == base.get("kind")
 
 
-def comes_from_base(base: Any, over: Any, path: Path) -> bool:
+def comes_from_base(base: Any, over: Any, path: Sequence[str | int]) -> bool:
     """Whether `base` wrote the value that `merge(base, over)` has at `path`, or the mapping that the value is in.
 
     Example:

@@ -3,7 +3,7 @@ import copy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moebius.lab.recipe.merge import can_merge, comes_from_base, merge
+from moebius.kit.merge import can_merge, comes_from_base, merge
 
 KEYS = st.sampled_from(["a", "b", "kind", "count"])
 MAPPINGS = st.recursive(
