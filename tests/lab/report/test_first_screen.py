@@ -142,6 +142,15 @@ def test_a_tie_is_a_tie(tmp_path):
     assert not re.search(r"better than|worse than", text)
 
 
+def test_a_lead_that_few_seeds_do_not_show_is_named(tmp_path):
+    scores = {"one": [0.6, 0.62], "a": [0.8, 0.837], "b": [0.61, 0.6], "c": [0.6, 0.64]}
+    text = text_of(write_study(tmp_path / "s", scores, dict.fromkeys(scores, 1)))
+    assert 0.05 / 3 < stats.ttest_rel(scores["a"], scores["one"]).pvalue < 0.05
+    assert "Take one, the baseline:" in text
+    gain = by(scores["a"], scores["one"])
+    assert f"a is ahead by {gain}, which 2 seeds do not show after the correction: train more (--seeds)." in text
+
+
 def test_a_level_pair_is_level_within_the_margin(tmp_path):
     scores = {"one": near(0), "mixed": near(0.002, 1)}
     held_out = {"one": 0.5, "mixed": 0.6}

@@ -11,9 +11,10 @@ from moebius.lab.comparison.pair import Pair
 from moebius.lab.comparison.wording import group_cells, model_cells, remarks_of, row_cells, seed_cells, verdict_text
 from moebius.lab.report.figures import COLOURS, INK, WIDTH, Figure, render
 from moebius.lab.report.frames import make_frame
+from moebius.lab.report.inline_svg import inline_svg
 from moebius.lab.report.numbers import count, listing, signed_with_interval
 from moebius.lab.report.source import measure_words
-from moebius.lab.report.templating import inline_svg, make_environment, page_style
+from moebius.lab.report.templating import make_environment, page_style
 
 # Classes and domains of each pair that the page shows.
 SHOWN_GROUPS = 5

@@ -20,7 +20,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import listing, rate
 from moebius.lab.report.published import match_rates, published_of
 from moebius.lab.report.queries import figure_name, gates_with
-from moebius.lab.report.shown_variants import shown_variants
+from moebius.lab.report.shown_variants import DRAWN, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 50
@@ -101,10 +101,14 @@ def section(study: Study) -> Section | None:
     ]
     if float(study.table("activation")["rate"].min()) < -0.0005:
         blocks.append(Text("Gates that give no distribution may weigh an expert below 0 (orange) or above 1."))
-    shown = shown_variants(study, {variant for variant, _ in pairs})
-    for variant, gate in pairs:
+    variants = {variant for variant, _ in pairs}
+    shown, drawn = shown_variants(study, variants), shown_variants(study, variants, DRAWN)
+    rank = {variant: place for place, variant in enumerate(dict.fromkeys([*shown, *drawn]))}
+    for variant, gate in sorted((pair for pair in pairs if pair[0] in rank), key=lambda pair: rank[pair[0]]):
         title, inside = title_of(study, variant, gate), _gate_blocks(study, variant, gate)
         blocks += [Heading(title), *inside] if variant in shown else [Details(title, inside)]
+    if len(rank) < len(variants):
+        blocks.append(Text(f"tables/activation.csv also has {listing(sorted(variants - set(rank)))}."))
     return Section("activation", "Which expert is asked, and which is good", blocks)
 
 
@@ -125,7 +129,7 @@ def _gate_blocks(study: Study, variant: str, gate: str) -> list[Block]:
             figures.append(_maps(study, lines, alone, labels, name, first_title))
     rates = _rate_table(first, labels, f"{first_title}: activation rates by data set")
     rates = _with_published(study, variant, gate, seeds[0], rates)
-    blocks: list[Block] = [*(Panels([figure]) for figure in figures), rates]
+    blocks: list[Block] = [*([Panels(figures)] if figures else []), rates]
     if len(seeds) > 1:
         other_seeds = _rate_table(frame[frame["seed"] != seeds[0]], labels, f"{title}: rates by data set")
         maps = _seed_maps(frame, labels, figure_name(study, "activation-seeds", variant, gate), title)

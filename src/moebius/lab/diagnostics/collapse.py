@@ -22,6 +22,8 @@ ORDER = 65
 RARE = 0.05
 # More lines than this are behind a summary.
 MOST_LINES = 40
+# Of more unused experts the first ones are named.
+LISTED = 6
 
 
 class Collapse(Measure):
@@ -161,4 +163,13 @@ def _summary(starved_in: Mapping[str, Sequence[bool]], ignored_in: Mapping[str, 
 
 
 def _list_experts(experts: list[int], names: Sequence[str] | None) -> str:
-    return ", ".join(names[expert] if names else str(expert) for expert in experts) or "none"
+    """Their names or numbers; of many the first, and how many they are.
+
+    Example:
+        >>> _list_experts([0, 3], None), _list_experts(list(range(40)), None)
+        ('0, 3', '0, 1, 2, 3, 4, 5 … (40)')
+    """
+    listed = [names[expert] if names else str(expert) for expert in experts]
+    if len(listed) > LISTED + 2:
+        return f"{', '.join(listed[:LISTED])} … ({len(listed)})"
+    return ", ".join(listed) or "none"

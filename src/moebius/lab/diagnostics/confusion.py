@@ -17,6 +17,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import SplitRows
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import at_first_gates, figure_name, gates_with
+from moebius.lab.report.shown_variants import DRAWN, others_text, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 80
@@ -87,11 +88,10 @@ def section(study: Study) -> Section | None:
         )
     ]
     overall: list[Figure] = []
-    for variant in study.variants:
-        counts = frame[frame["variant"] == variant]
-        if len(counts):
-            overall.append(_overall_figure(study, counts, variant))
+    for variant in shown_variants(study, set(frame["variant"]), DRAWN):
+        overall.append(_overall_figure(study, frame[frame["variant"] == variant], variant))
     blocks.append(Panels(overall))
+    shown = shown_variants(study, mixtures)
     per_expert = at_first_gates(study, study.table("expert_confusion", split="test"))
     if mixtures and len(per_expert):
         blocks += [
@@ -100,9 +100,11 @@ def section(study: Study) -> Section | None:
                 "Over the test rows whose largest gate weight is the expert's (a tie is divided), in the first seed."
                 " Of many experts the"
                 f" {SHOWN} that win most rows are drawn; tables/expert_confusion.csv has all."
+                f"{others_text(mixtures, shown, 'that table')}"
             ),
         ]
-    for variant, gate in mixtures.items() if len(per_expert) else ():
+    for variant in shown if len(per_expert) else ():
+        gate = mixtures[variant]
         counts = per_expert[per_expert["variant"] == variant]
         if len(counts):
             first_seed = counts[counts["seed"] == counts["seed"].min()]

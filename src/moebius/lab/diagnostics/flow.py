@@ -21,6 +21,8 @@ from moebius.lab.report.shown_variants import others_text, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 29
+# Experts with a smaller share of all rows are one in the drawing.
+LEAST_SHARE = 0.005
 COLUMNS = ("path", "parent", "class", "of", "share", "rows", "right")
 Gates = Mapping[str, Float[np.ndarray, "T _"]]
 
@@ -111,7 +113,7 @@ def section(study: Study) -> Section | None:
 
 def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
     """Bands from data sets over classes to experts; stages of one node are left out, and experts beyond the palette
-    are one.
+    or with hardly a row are one.
     """
     gate = str(frame["gate"].iloc[0])
     names, title = expert_names(study, variant, gate), title_of(study, variant, gate)
@@ -121,8 +123,10 @@ def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
         return None
     frame = frame[frame["part"] > 0]
     by_expert = frame.groupby("expert")["part"].sum()
-    largest = by_expert.sort_values(ascending=False, kind="stable").index[: len(COLOURS) - 1]
-    chosen = sorted(largest) if len(by_expert) > len(COLOURS) else sorted(by_expert.index)
+    most = len(COLOURS) if len(by_expert) <= len(COLOURS) else len(COLOURS) - 1
+    largest = by_expert.sort_values(ascending=False, kind="stable").iloc[:most]
+    seen = largest[largest >= LEAST_SHARE * total]
+    chosen = sorted(largest.index if len(largest) - len(seen) < 2 and len(by_expert) <= most else seen.index)
     rest = f"{len(by_expert) - len(chosen)} more experts"
     labels = {expert: expert_label(names, int(expert)) if expert in chosen else rest for expert in by_expert.index}
     frame = frame.assign(label=[labels[expert] for expert in frame["expert"]])
@@ -138,7 +142,11 @@ def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
     experts = list(dict.fromkeys([*(labels[expert] for expert in chosen), *labels.values()]))
     colours = {label: colour for label, colour in zip(experts, COLOURS, strict=False) if label != rest}
     stages = [list(dict.fromkeys(frame[column])) for column in columns[:-1]]
-    chart = stages_chart([*stages, experts], bands, colours)
+    # An expert stands where most of its rows come from, so that few bands cross.
+    places = frame.assign(place=frame["part"] * frame[columns[-2]].map(stages[-1].index)).groupby("label")
+    means = places["place"].sum() / places["part"].sum()
+    stages.append(sorted(experts, key=lambda label: (label == rest, means[label])))
+    chart = stages_chart(stages, bands, colours, _short_names(frame) if "domain" in columns else {})
     parts = frame.groupby("label", sort=False)["part"].sum() / total
     words = {"domain": "data sets", "class": "classes", "label": "experts"}
     caption = (
@@ -146,6 +154,17 @@ def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
     )
     largest_text = "; ".join(f"{label} {rate(float(part))}" for label, part in parts.items())
     return Figure(figure_name(study, "flow", variant, gate), chart, caption, f"{caption} Shares: {largest_text}.")
+
+
+def _short_names(frame: Frame) -> dict[str, str]:
+    """Class → its name without that of its data set, which stands before it in the drawing.
+
+    Example:
+        >>> _short_names(make_frame([("mnist", "mnist 7"), ("cifar10", "cifar10 cat")], ["domain", "class"]))
+        {'mnist 7': '7', 'cifar10 cat': 'cat'}
+    """
+    pairs = frame[["domain", "class"]].drop_duplicates().astype(str).itertuples(index=False, name=None)
+    return {name: name.removeprefix(f"{domain} ") for domain, name in pairs}
 
 
 def _gate_blocks(study: Study, variant: str, gate: str, lines: Frame) -> list[Block]:

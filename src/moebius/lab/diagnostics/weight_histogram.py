@@ -18,6 +18,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import at_first_gates, figure_name, gates_with, ranking
+from moebius.lab.report.shown_variants import DRAWN, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 60
@@ -97,7 +98,8 @@ def section(study: Study) -> Section | None:
             "brackets the number of experts that, used alike, have that entropy."
         )
     ]
-    for variant, gate in pairs:
+    drawn = shown_variants(study, {variant for variant, _ in pairs}, DRAWN)
+    for variant, gate in sorted((pair for pair in pairs if pair[0] in drawn), key=lambda pair: drawn.index(pair[0])):
         seed = study.seeds_of(variant)[0]
         where = {"variant": variant, "gate": gate, "seed": seed, "split": "test"}
         weights, entropies = study.table("weight_histogram", **where), study.table("entropy_histogram", **where)

@@ -98,6 +98,17 @@ class Claims:
         """The variants that are shown to be better than the pick, which held-out rows chose."""
         return tuple(name for name, contrast in self.rivals.items() if self._difference(contrast) < 0)
 
+    @property
+    def leading(self) -> Contrast | None:
+        """The variant most above a pick that is the baseline for want of proof, if its interval by itself leaves out 0;
+        else None. With few seeds the correction may hide what is there.
+        """
+        if self.choice != "baseline" or self.over != "seeds":
+            return None
+        differences = ((each, each.difference) for each in self.rivals.values())
+        gains = [(of.mean, each) for each, of in differences if of is not None and of.low is not None and of.low > 0]
+        return max(gains, key=lambda pair: pair[0], default=(0.0, None))[1]
+
     def _difference(self, contrast: Contrast) -> float:
         """The pick minus the other where that is shown to differ, else 0."""
         if not contrast.differs or contrast.difference is None:

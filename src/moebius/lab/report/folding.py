@@ -9,6 +9,8 @@ from moebius.lab.report.numbers import listing
 
 # So many variants of a section are seen; up to MOST of them are not folded.
 SEEN, MOST = 1, 4
+# Characters of names in a line to open.
+LONGEST = 150
 
 
 def fold_section(section: Section, variants: Sequence[str]) -> Section:
@@ -52,7 +54,10 @@ def _fold_details(blocks: Sequence[Block]) -> list[Block]:
 def _common_summary(run: Sequence[Block]) -> str:
     """The number of the lines to open, and what they have in common after the names of variants."""
     ends = {block.summary.rpartition(": ")[2] for block in run if isinstance(block, Details)}
-    return f"{len(run)} variants: {ends.pop()}" if len(ends) == 1 else f"{len(run)} more"
+    if len(ends) == 1:
+        return f"{len(run)} variants: {ends.pop()}"
+    names = listing([block.summary for block in run if isinstance(block, Details)])
+    return f"{len(run)} more: {names}" if len(names) <= LONGEST else f"{len(run)} more"
 
 
 def _owner(heading: str, variants: Sequence[str]) -> str | None:

@@ -10,9 +10,10 @@ from moebius.lab.report.claims import make_claims
 from moebius.lab.report.figures import Figure, render
 from moebius.lab.report.folding import fold_section
 from moebius.lab.report.headline import headline
+from moebius.lab.report.inline_svg import inline_svg
 from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
-from moebius.lab.report.templating import inline_svg, make_environment, page_style
+from moebius.lab.report.templating import make_environment, page_style
 
 # How many rows of a long table and how many of many figures are seen at first; the style sheet counts likewise.
 FOLD = {"rows": 10, "figures": 2}

@@ -96,6 +96,12 @@ def _sureness(claims: Claims) -> str:
         parts.append(f"better than {_all_or_names(beaten, others)}")
     sentence = "; ".join(parts)
     text = f"{sentence}." if sentence else ""
+    leading = claims.leading
+    if leading is not None and leading.difference is not None:
+        text += (
+            f" {leading.name} is ahead by {_by(leading.difference, 'better')}, which {claims.estimate.count} seeds do "
+            "not show after the correction: train more (--seeds)."
+        )
     if claims.over == "rows":
         text += " One seed: another training may change the order (--seeds 5)."
     return text.strip()

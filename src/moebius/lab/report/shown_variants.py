@@ -7,6 +7,8 @@ from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
 
 MOST = 3
+# So many are drawn at all, most of them behind a line to open; all are in the tables.
+DRAWN = 12
 
 
 def shown_variants(study: Study, among: Collection[str], most: int = MOST) -> list[str]:

@@ -1,13 +1,10 @@
-"""What pages share: their templates' environment, their style sheet, and drawings inside of the page."""
+"""What pages share: their templates' environment and their style sheet."""
 
-import html
 import re
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-
-from moebius.lab.report.figures import Figure
 
 
 def make_environment(package: str) -> Environment:
@@ -40,14 +37,3 @@ def keep_together(text: str) -> str:
 def page_style() -> Markup:
     """The style sheet of reports, for the page's own element `style`."""
     return Markup(files("moebius.lab.report").joinpath("templates/style.css").read_text(encoding="utf-8"))
-
-
-def inline_svg(svg: str, figure: Figure) -> tuple[Markup, int]:
-    """A drawing as an element of a page, labelled with its alternative text, and its width in pixels."""
-    # The page shows through: it may be dark.
-    svg = re.sub(r'<rect width="[\d.]+" height="[\d.]+" fill="white"/>', "", svg, count=1)
-    width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
-    label = html.escape(figure.alt).replace("\\", "\\\\")
-    size = re.compile(r'(<svg\b[^>]*?) width="[\d.]+" height="[\d.]+"')
-    element = size.sub(rf'\1 role="img" aria-label="{label}"', svg, count=1)
-    return Markup(element), round(float(width[1])) if width else 400

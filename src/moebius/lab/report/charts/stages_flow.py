@@ -31,7 +31,7 @@ class Band:
 
 
 def stages_chart(
-    stages: Sequence[Sequence[str]], bands: Sequence[Band], colours: Mapping[str, str]
+    stages: Sequence[Sequence[str]], bands: Sequence[Band], colours: Mapping[str, str], labels: Mapping[str, str]
 ) -> alt.TopLevelMixin:
     """The chart of all stages from left to right; a band has the colour of its end, or is grey.
 
@@ -39,6 +39,7 @@ def stages_chart(
         stages: names of the nodes of each stage, from above.
         bands: between neighbouring stages.
         colours: of nodes by name.
+        labels: what is written beside a node, where it is not its name.
     """
     shares = [_node_shares(place, names, bands) for place, names in enumerate(stages)]
     heights = [sum(max(LEAST, share * ALL_ROWS) for share in of.values()) + GAP * (len(of) - 1) for of in shares]
@@ -53,7 +54,10 @@ def stages_chart(
             places[name] = top + (room - thickness) / 2
             colour = colours.get(name, GREY) if place == len(stages) - 1 else GREY
             bars.append((place * STEP, place * STEP + BAR, places[name], places[name] + thickness, colour))
-            texts.append((place * STEP + BAR + 5, top + room / 2, f"{name} ({_percent(share)})"))
+            # Names of the stages between stand over the grey bands before them, which cross nothing.
+            inside = 0 < place < len(stages) - 1
+            x = place * STEP - 5 if inside else place * STEP + BAR + 5
+            texts.append((x, top + room / 2, f"{labels.get(name, name)} ({_percent(share)})", inside))
             top += room + GAP
         tops.append(places)
     lines = list(_areas(stages, bands, tops, colours))
@@ -62,15 +66,19 @@ def stages_chart(
     colour = alt.Color("colour:N", scale=None)
     areas = make_frame(lines, ["band", "colour", "x", "y", "end"])
     blocks = make_frame(bars, ["x", "right", "y", "end", "colour"])
-    labels = make_frame(texts, ["x", "y", "text"])
-    names = alt.Chart(labels).encode(x, y, text="text:N")
+    words = make_frame(texts, ["x", "y", "text", "inside"])
+    names = {
+        inside: alt.Chart(words[words["inside"] == inside]).encode(x, y, text="text:N") for inside in (False, True)
+    }
     layers = [
         alt.Chart(areas).mark_area(opacity=0.32).encode(x, y, alt.Y2("end:Q"), colour, detail="band:N"),
         alt.Chart(blocks).mark_rect().encode(x, alt.X2("right:Q"), y, alt.Y2("end:Q"), colour),
-        # White below the letters, which stand over bands.
-        names.mark_text(align="left", baseline="middle", fontSize=11, color="white", stroke="white", strokeWidth=3),
-        names.mark_text(align="left", baseline="middle", fontSize=11, color=INK),
     ]
+    for inside, chart in names.items():
+        style = {"align": "right" if inside else "left", "baseline": "middle", "fontSize": 11}
+        # White below the letters, which stand over bands.
+        layers.append(chart.mark_text(**style, color="white", stroke="white", strokeWidth=3))
+        layers.append(chart.mark_text(**style, color=INK))
     return alt.layer(*layers).properties(width=width, height=height)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 from moebius.kit.registry import find, kinds
 from moebius.lab.report.blocks import Block, Code, Details, Heading, Section, Table, Text
 from moebius.lab.report.expert_names import title_of
+from moebius.lab.report.numbers import listing
 from moebius.lab.report.queries import ranking
+from moebius.lab.report.shown_variants import shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 56
@@ -26,8 +28,17 @@ def section(study: Study) -> Section | None:
             by_code.setdefault(finding["code"], []).append((run, finding))
     if examined and not by_code:
         blocks.append(Text("Nothing was found in the gates and experts of the finished runs."))
-    for code in sorted(by_code):
-        blocks += _code_blocks(study, code, by_code[code])
+    # What ails the variants that the page shows at length comes first; the rest is behind a line to open.
+    shown = shown_variants(study, {run["variant"] for run in examined})
+    first = {code for code, findings in by_code.items() if any(run["variant"] in shown for run, _ in findings)}
+    for code in sorted(first):
+        findings = sorted(by_code[code], key=lambda pair: pair[0]["variant"] not in shown)
+        blocks += _code_blocks(study, code, findings)
+    others = sorted(set(by_code) - first)
+    if others:
+        rest = [block for code in others for block in _code_blocks(study, code, by_code[code])]
+        names = listing([f"{code} {by_code[code][0][1]['kind']}" for code in others])
+        blocks.append(Details(f"In other variants: {names}", rest))
     epochs = _epoch_table(study)
     if epochs is not None:
         blocks += [Details("What showed while training", [epochs])] if by_code else [epochs]
@@ -119,4 +130,4 @@ def _kinds() -> dict[str, tuple[str, str]]:
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "−")

@@ -19,6 +19,8 @@ from moebius.lab.report.queries import (
 from moebius.lab.report.source import Study
 
 ORDER = 70
+# Beyond so many experts their lines are thin.
+MANY = 24
 ENTROPIES = {"marginal_entropy": "entropy of the mean weights", "entropy": "entropy of a row"}
 
 
@@ -109,7 +111,7 @@ def _load_figure(study: Study, frame: Frame, pair: tuple[str, str], name: str) -
             values=[epochs[place] for place in axis_steps(len(epochs), 6)], labelAngle=0, ticks=False, domain=False
         )
         chart = alt.Chart(loads).mark_rect().encode(alt.X("epoch:O", axis=ticks), y, colour)
-        size["height"] = max(110, (13 if names else 11) * experts)
+        size["height"] = max(110, (13 if names else 11 if experts <= MANY else 4) * experts)
     chart = chart.properties(**size)
     if seeds > 1:
         chart = chart.facet(alt.Facet("seed:N", title=None), columns=columns)
