@@ -194,7 +194,7 @@ def test_a_collapsed_gate_is_named(tmp_path):
     text = text_of(write_study(tmp_path / "s", scores, {"one": 1, "mixed": 10}, rows=rows, weights={"mixed": weights}))
     assert "Take one, the baseline:" in text
     assert "not told apart from one expert (one) at 0" in text
-    assert "It leaves 9 of 10 experts unused." in text
+    assert "It leaves 9 of 10 experts unused (0, 1, 2, 4, 5, 6 and 3 others)." in text
 
 
 @pytest.mark.parametrize(

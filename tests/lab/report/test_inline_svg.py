@@ -25,7 +25,7 @@ def test_a_short_drawing_has_the_pixels_of_the_file():
     assert "0.12345 is text" in element
     assert len(element) < 0.8 * len(svg)
     # The page gives the namespace, the font and a white ground.
-    alone = element.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" font-family="{FONT}"', 1)
+    alone = str(element).replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" font-family="{FONT}"', 1)
     drawn = [
         np.asarray(Image.open(io.BytesIO(each)).convert("RGBA"), dtype=float)
         for each in (png, svg_to_png(alone, scale=2.5))

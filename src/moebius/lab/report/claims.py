@@ -6,6 +6,7 @@ from typing import Literal
 
 from moebius.lab.report.comparisons import paired_scores
 from moebius.lab.report.controls import Control, against_baseline, list_controls, oracle_of
+from moebius.lab.report.expert_names import expert_label, expert_names
 from moebius.lab.report.queries import estimate_of, ranking
 from moebius.lab.report.source import Study
 from moebius.lab.report.variant_sorts import has_learned_gate
@@ -27,7 +28,7 @@ class GateClaims:
         controls: what it is compared with.
         oracle: score of a gate that knows which expert does best for each row; None where none was measured.
         left: by seed, the oracle's score minus the mixture's.
-        unused: seed → number of experts of its first gate that are ignored or starved.
+        unused: seed → names of the experts of its first gate that are ignored or starved.
         experts: number of experts of that gate.
     """
 
@@ -35,7 +36,7 @@ class GateClaims:
     controls: tuple[Control, ...]
     oracle: Estimate | None
     left: tuple[float, ...]
-    unused: Mapping[int, int]
+    unused: Mapping[int, tuple[str, ...]]
     experts: int
 
     @property
@@ -202,11 +203,13 @@ def _claim_gate(study: Study, pick: str, choice: Choice, ranked: list[str]) -> G
     mixture = pick if pick in mixtures else mixtures[0]
     selections = 1 if choice in ("held out", "only") else len(mixtures)
     oracle = oracle_of(study, mixture)
-    collapse = study.table("collapse", variant=mixture, gate=study.first_gate(mixture), split="test")
-    unused: dict[int, int] = {}
-    if not collapse.empty:
-        by_seed = collapse[["ignored", "starved"]].any(axis=1).groupby(collapse["seed"]).sum()
-        unused = {int(seed): int(number) for seed, number in by_seed.items()}
+    gate = study.first_gate(mixture)
+    collapse = study.table("collapse", variant=mixture, gate=gate, split="test")
+    names = expert_names(study, mixture, str(gate))
+    unused: dict[int, tuple[str, ...]] = {}
+    for seed, of_seed in collapse.groupby("seed") if not collapse.empty else ():
+        numbers = of_seed.loc[of_seed[["ignored", "starved"]].any(axis=1), "expert"]
+        unused[int(seed)] = tuple(expert_label(names, int(number)) for number in numbers)
     experts = 0 if collapse.empty else int(collapse["expert"].max()) + 1
     controls = list_controls(study, mixture, selections)
     return GateClaims(mixture, controls, *((None, ()) if oracle is None else oracle), unused, experts)

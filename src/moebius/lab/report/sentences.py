@@ -183,10 +183,12 @@ def _oracle(gate: GateClaims) -> str:
 
 
 def _unused(gate: GateClaims) -> str:
-    counts = sorted({number for number in gate.unused.values() if number})
+    counts = sorted({len(names) for names in gate.unused.values() if names})
     if not counts:
         return ""
     amount = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    seeds = sum(number > 0 for number in gate.unused.values())
-    where = f" in {seeds} of {len(gate.unused)} seeds" if len(gate.unused) > 1 else ""
-    return f"It leaves {amount} of {gate.experts} experts unused{where}."
+    if len(gate.unused) == 1:
+        names = [name.removeprefix("expert ") for name in next(iter(gate.unused.values()))]
+        return f"It leaves {amount} of {gate.experts} experts unused ({names_of(names, NAMED + 2)})."
+    seeds = sum(bool(names) for names in gate.unused.values())
+    return f"It leaves {amount} of {gate.experts} experts unused in {seeds} of {len(gate.unused)} seeds."
