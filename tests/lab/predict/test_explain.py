@@ -276,3 +276,20 @@ def test_rows_are_computed_together(x):
     assert len(rows) == ROWS
     assert [why.row for why in rows] == [str(row) for row in range(ROWS)]
     assert len(calls) == 1 + 4
+
+
+def test_frozen_experts_are_computed_once_for_all_routes(x, label):
+    experts = linears(4)
+    frozen = [mb.experts.Adapter(expert, frozen=True) for expert in experts]
+    torch.manual_seed(0)
+    gate, calls = nn.Linear(4, 4), []
+    whys = explain(mb.Mixture(gate, experts, mb.routers.TopK(1)), x, label)
+    for expert in experts:
+        expert.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    again = explain(mb.Mixture(gate, frozen, mb.routers.TopK(1)), x, label)
+    # Once as routed, once by each expert; the work of a route is counted on a single row.
+    assert sum(calls) == ROWS + 4 * ROWS + 4
+    for why, other in zip(whys, again, strict=True):
+        assert [each.expert for each in why.route] == [each.expert for each in other.route]
+        told = [{each.expert: each.loss for each in view.gates[0].experts} for view in (why, other)]
+        assert told[0] == pytest.approx(told[1])

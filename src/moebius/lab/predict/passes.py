@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from moebius.core.output_cache import OutputCache
 from moebius.core.row_context import RowContext
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.nested import map_nested
@@ -18,6 +19,7 @@ from moebius.lab.predict.forward import run_rows
 from moebius.lab.predict.gates import GateTable, gate_tables
 from moebius.lab.predict.subject import Subject
 from moebius.lab.training.gate_places import GatePlace, find_gates
+from moebius.lab.training.output_caches import cacheable_parts
 from moebius.lab.training.rerouting import sent_to
 from moebius.tasks._task import Task
 from moebius.tasks.multi_task import MultiTask
@@ -101,6 +103,7 @@ class Passes:
             return
         by_name = {place.name: place for place in gates}
         counts_work = self.label is not None and isinstance(self.x, Tensor)
+        cache, numbers = self._frozen_outputs(), torch.arange(self.rows)
         first = {name: value[:1] for name, value in self.context.local_values().items()}
         for place in gates:
             if place.router is None:
@@ -108,9 +111,15 @@ class Passes:
                 continue
             for expert in range(len(place.experts)):
                 with sent_to(self.subject.model, _choices(place, expert, by_name)):
-                    output, _ = run_rows(self.subject.model, self.x, self.context, self.subject.precision)
+                    with cache.serve_rows(numbers):
+                        output, _ = run_rows(self.subject.model, self.x, self.context, self.subject.precision)
                     work = count_multiply_adds(self.subject.model, self.x[:1], first) if counts_work else None
                 self.sent[place.name, expert] = self._read(map_nested(output, _widen), work)
+
+    def _frozen_outputs(self) -> OutputCache:
+        """What frozen parts say of the rows, which no route changes: computed once for all passes."""
+        parts = cacheable_parts(self.subject.model) if isinstance(self.x, Tensor) else []
+        return OutputCache({part: run_rows(part, self.x, self.context, self.subject.precision)[0] for part in parts})
 
     def _read(self, output: Any, work: float | None = None) -> Outcome:
         losses = self._of_known_rows(output, "row_losses")
