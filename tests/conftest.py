@@ -1,18 +1,48 @@
 """What tests of all rooms share."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
 
-import moebius as mb
-from moebius.kit import registry
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _names_arrays(annotation: Any) -> bool:
+    """Whether an annotation has a shape in it; of one that is still text nobody knows."""
+    if isinstance(annotation, list | tuple):
+        return any(map(_names_arrays, annotation))
+    is_array = inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
+    return isinstance(annotation, str) or is_array or _names_arrays(get_args(annotation))
+
+
+def _check_types(typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """jaxtyping binds the arguments of every call to look for shapes: a third of the tests' time.
+
+    A function whose signature has no shape is checked by beartype alone.
+    """
+
+    def decorate(checked: Any) -> Any:
+        if inspect.isfunction(checked) and not any(map(_names_arrays, checked.__annotations__.values())):
+            return typechecker(checked)
+        return _jaxtyped(checked, typechecker=typechecker)
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _check_types  # before the first import of moebius
+
+import moebius as mb  # noqa: E402
+from moebius.kit import registry  # noqa: E402
 
 # The machine may be busy: an example that takes long is no failure. The examples are the same on every run.
 settings.register_profile("moebius", deadline=None, derandomize=True, max_examples=30, database=None)
