@@ -65,6 +65,7 @@ def test_long_tables_and_many_parts_are_folded(make_study, holds_together):
     variants = {f"v{place:02}": 2 for place in range(15)}
     text = holds_together(make_study(variants=variants, seeds=1, epochs=2, rows={"train": 60, "test": 60}))
     assert "5 more rows" in text
+    assert "tables/confusion.csv also has " in text
     assert "Of 15 variants v00, v01 and v02 are shown; the others are in that table." in text
 
 
