@@ -47,16 +47,19 @@ def check_stages(
 
 def stage_specs(stages: Sequence[Stage], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The specs that `StageNetworks` takes, made without the data: the first classes stand for those that are named."""
-    return {
-        stage.name: {
+    specs = {}
+    for stage in stages:
+        positions = None if stage.rows["classes"] is None else list(range(len(stage.rows["classes"])))
+        has_others = stage.rows["outputs"] == OWN_AND_OTHER
+        specs[stage.name] = {
             "model": stage.model,
             "part": stage.part,
             "facts": stage_facts(stage.rows, facts),
-            "classes": None if stage.rows["classes"] is None else list(range(len(stage.rows["classes"]))),
-            "others": stage.rows["outputs"] == OWN_AND_OTHER,
+            "classes": positions,
+            "others": has_others,
+            "labels": positions if has_others else None,
         }
-        for stage in stages
-    }
+    return specs
 
 
 def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
