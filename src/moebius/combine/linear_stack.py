@@ -60,9 +60,10 @@ class LinearStack(nn.Module):
         if not 0 < floor < 1:
             raise ArgumentError("floor", "must be above 0 and below 1", floor, "floor: 1e-5")
         self.floor = floor
-        self.maps = nn.ModuleList(nn.Linear(classes, classes, bias=False) for _ in range(experts))
-        for linear in self.maps:
+        maps = [nn.Linear(classes, classes, bias=False) for _ in range(experts)]
+        for linear in maps:
             nn.init.zeros_(linear.weight)
+        self.maps = nn.ModuleList(maps)
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, values: Float[Tensor, "... C"], routing: Routing) -> Float[Tensor, "T C"]:
@@ -78,7 +79,7 @@ class LinearStack(nn.Module):
             raise ArgumentError("routing", rule, tuple(routing.head_weights.shape), "router: {kind: soft}")
         values = values.float() if values.itemsize < 4 else values
         log_probs = values.log_softmax(-1).clamp(min=math.log(self.floor))
-        maps = torch.stack([linear.weight for linear in self.maps]).to(values.dtype)
+        maps = torch.stack(list(self.maps.parameters())).to(values.dtype)
         selection, bias = routing.selection, self.bias.to(values.dtype)
         if selection is None:
             mapped_TEC = log_probs + torch.einsum("tec,eoc->teo", log_probs, maps)
