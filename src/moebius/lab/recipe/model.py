@@ -49,6 +49,9 @@ def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str
             problems += _check_stage(spec[key], (*path, key), stages)
         elif key in spec:
             problems += check_component(room, spec[key], (*path, key))
+            network = spec[key].get("network") if isinstance(spec[key], Mapping) else None
+            if isinstance(network, Mapping) and network.get("kind") == "stage":
+                problems += _check_stage(network, (*path, key, "network"), stages)
         elif key == "gate":
             problems.append(_missing(path, "gate", "{kind: linear}"))
     problems += check_experts(spec["experts"], (*path, "experts"), stages) if "experts" in spec else []
