@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pandas as pd
 from torch import nn
@@ -11,10 +11,13 @@ from torch import nn
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import write_json
 from moebius.kit.registry import did_you_mean
+from moebius.lab.compose.extension import EXTENDED, extend
+from moebius.lab.compose.promises import abstain_below, cap_share
 from moebius.lab.compose.recommend import Cost, cost_unit, find_front, recommend
 from moebius.lab.compose.result import Result
 from moebius.lab.compose.rows import Plan
 from moebius.lab.compose.table import make_table
+from moebius.lab.compose.thresholds import Threshold
 from moebius.lab.compose.wording import as_html, as_text, facts_of
 from moebius.lab.ways._pool import Pool
 from moebius.storage.save import save
@@ -29,12 +32,14 @@ class Composition:
         recommended: the name of the way to take.
         pool: the networks, and their outputs for all rows.
         plan: the rows that ways were fitted to, and those that judged them.
+        smaller: the composition that this one extends by a network; None for one that extends none.
     """
 
     results: tuple[Result, ...]
     recommended: str
     pool: Pool
     plan: Plan
+    smaller: Optional["Composition"] = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -89,6 +94,73 @@ class Composition:
             ArgumentError: no way costs so little.
         """
         return recommend(self.results, cost)
+
+    def at_most(self, share: float, expert: str | int) -> Threshold:
+        """A cascade that sends a share of the rows at most to an expensive network.
+
+        The best of the other networks answers; rows of which it is least sure go on. The threshold is the quantile of
+        its confidence over all rows of the composition, to which no network was fitted.
+
+        Arguments:
+            share: of the rows, between 0 and 1.
+            expert: name or number of the expensive network.
+
+        Raises:
+            ArgumentError: no such network, no other one that knows all classes, a task without classes, or a share out
+                of range.
+        """
+        return cap_share(self, share, expert)
+
+    def abstain(self, accuracy: float, level: float = 0.9, way: str | None = None) -> Threshold:
+        """A model that gives no answer where it is unsure, so that the answers have this accuracy.
+
+        The threshold is the lowest for which the judging rows show the accuracy, whatever the distribution of the rows
+        (fixed sequence testing with exact binomial bounds, divided by the number of ways among which was chosen).
+
+        Arguments:
+            accuracy: of the rows that are answered, between 0 and 1.
+            level: the chance at least with which the accuracy is kept.
+            way: whose model; None for the recommended one.
+
+        Raises:
+            ArgumentError: the accuracy is not shown for any part of the rows, or a number is out of range.
+        """
+        return abstain_below(self, accuracy, level, way)
+
+    def add(self, model: Any, name: str | None = None) -> "Composition":
+        """The composition whose recommended model has one more network, the others as they are.
+
+        A gate of two is trained: the model so far, and the new network, one of which answers a row. So a row that does
+        not choose the new network has the same output to the bit, and `drop` gives the model back as it was.
+
+        Arguments:
+            model: as for `mb.compose`.
+            name: of the network; unless given, its class and number.
+
+        Raises:
+            ArgumentError: its outputs do not fit, or the name is taken.
+        """
+        result, pool = extend(self, model, name)
+        results = (*(each for each in self.results if each.way != EXTENDED), result)
+        return Composition(results, EXTENDED, pool, self.plan, self)
+
+    def drop(self, name: str) -> "Composition":
+        """The composition without a network that `add` has added; networks added after it are dropped, too.
+
+        Arguments:
+            name: of the network.
+
+        Raises:
+            ArgumentError: it was not added.
+        """
+        smaller = self.smaller
+        while smaller is not None and name in smaller.pool.names:
+            smaller = smaller.smaller
+        if smaller is None or name not in self.pool.names:
+            added = self.pool.names[-1] if self.smaller is not None else None
+            fix = f"drop({added!r})" if added is not None else "mb.compose with the other networks"
+            raise ArgumentError("name", "was not added by `add`", name, fix)
+        return smaller
 
     def save(self, folder: str | Path, way: str | None = None) -> None:
         """Write a model as `mb.save` does, and beside it `composition.json` with the table.

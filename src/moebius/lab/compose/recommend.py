@@ -60,7 +60,8 @@ def recommend(results: Sequence[Result], cost: Cost = None) -> str:
 
     Best is the highest mean score of the judging rows, of equals the one with the least loss. A way is shown to be
     below it where an 80 % interval of the paired difference of scores, or of losses, leaves 0 out. Of ways that cost
-    the same, within 5 %, the best is taken. Controls are no candidates.
+    the same, within 5 %, the one with the least loss is taken: scores of right and wrong cannot tell them apart.
+    Controls are no candidates.
 
     Arguments:
         results: of all ways.
@@ -84,7 +85,7 @@ def recommend(results: Sequence[Result], cost: Cost = None) -> str:
     best = max(affordable, key=_quality)
     enough = [each for each in affordable if each is best or not is_below(each, best)]
     least = min(_price(each, unit) for each in enough)
-    return max((each for each in enough if _price(each, unit) <= EQUAL * least), key=_quality).way
+    return min((each for each in enough if _price(each, unit) <= EQUAL * least), key=lambda each: _key(each, best)).way
 
 
 def is_below(result: Result, best: Result) -> bool:
@@ -128,6 +129,12 @@ def _candidates(results: Sequence[Result]) -> list[Result]:
 def _price(result: Result, unit: str) -> float:
     cost = result.cost(unit)
     return math.inf if cost is None else cost
+
+
+def _key(result: Result, best: Result) -> tuple[float, float]:
+    """Losses first where they are finite, so that ways can be compared by them."""
+    loss = result.loss if math.isfinite(result.loss) else math.inf
+    return loss if math.isfinite(best.loss) else 0.0, -result.score
 
 
 def _quality(result: Result) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moebius.experts.cascade import confidence
 from moebius.kit.errors import ArgumentError
 from moebius.lab.compose.rows import read_split
 from moebius.lab.data.batches import ordered_batches
@@ -18,7 +19,6 @@ from moebius.lab.data.split import Split
 from moebius.lab.statistics.clopper_pearson import clopper_pearson
 from moebius.lab.training.call_model import call_model
 from moebius.lab.training.evaluation import ROWS_AT_ONCE
-from moebius.layers.cascade import confidence
 from moebius.storage.save import save
 
 # Of the tests whether a promise holds on other rows.
@@ -55,8 +55,8 @@ class Threshold:
         judge: the module whose confidence decides.
         promise: "share", of rows at most that are below, or "accuracy", of those that are not.
         value: that is promised.
-        level: how sure: the share of calibrations that keep the promise; for a share one half, since rows vary about it.
-        threshold: of the confidence; −∞ where no row is below.
+        level: the chance at least that the promise is kept; of a share one half, since rows vary about it.
+        threshold: of the confidence.
         calibration: the confidence of each row of the calibration.
         text: what is promised.
     """
@@ -125,8 +125,7 @@ class Threshold:
 
     def to_dict(self) -> dict[str, Any]:
         """What is promised, as plain values."""
-        threshold = self.threshold if math.isfinite(self.threshold) else None
-        facts = {"promise": self.promise, "value": self.value, "level": self.level, "threshold": threshold}
+        facts = {"promise": self.promise, "value": self.value, "level": self.level, "threshold": self.threshold}
         return {**facts, "rows": len(self.calibration), "text": self.text}
 
     def __repr__(self) -> str:
@@ -156,7 +155,7 @@ def share_threshold(values: Float[np.ndarray, " T"], share: float) -> float:
 
     Arguments:
         values: the confidence of each row.
-        share: from 0 to 1.
+        share: from 0 to below 1.
 
     Example:
         >>> share_threshold(np.array([0.1, 0.2, 0.3, 0.4]), 0.5)
@@ -164,7 +163,7 @@ def share_threshold(values: Float[np.ndarray, " T"], share: float) -> float:
     """
     ordered = np.sort(values)
     count = math.floor(share * len(ordered))
-    return float(ordered[count]) if count < len(ordered) else math.inf
+    return float(ordered[count])
 
 
 def accuracy_threshold(
@@ -172,9 +171,10 @@ def accuracy_threshold(
 ) -> float | None:
     """The lowest threshold from which on, going down from the most certain rows, the accuracy is shown; None for none.
 
-    Thresholds are tested in a fixed order, from the most certain tenth of the rows to all, in steps of a hundredth,
+    Thresholds are tested in a fixed order, from the most certain quarter of the rows to all, in steps of a hundredth,
     until one is not shown by the exact binomial bound: so the chance that the accuracy is missed is at most 1 − level,
-    whatever the distribution of the rows.
+    whatever the distribution of the rows. The first part has twice as many rows at least as would show the accuracy if
+    all were right.
 
     Arguments:
         values: the confidence of each row.
@@ -185,15 +185,19 @@ def accuracy_threshold(
 
     Example:
         >>> accuracy_threshold(np.linspace(0, 1, 200), np.repeat([0.0, 1.0], 100), 0.9, 0.9)
-        0.5075376884422111
+        0.4723618090452261
 
     Reference: Angelopoulos, Bates, Candès, Jordan, Lei 2021, Learn then Test, arXiv:2110.01052, section 3, fixed
     sequence testing; Geifman, El-Yaniv 2017, Selective Classification for Deep Neural Networks.
     """
     ordered = np.argsort(-values, kind="stable")
     chance, kept = (1 - level) / models, None
-    for hundredth in range(10, 101):
-        threshold = float(values[ordered[max(math.ceil(hundredth * len(values) / 100), 1) - 1]])
+    fewest = 2 * math.ceil(math.log(chance) / math.log(accuracy))
+    for hundredth in range(25, 101):
+        count = math.ceil(hundredth * len(values) / 100)
+        if count < fewest:
+            continue
+        threshold = float(values[ordered[count - 1]])
         answered = values >= threshold
         low, _ = clopper_pearson(int(right[answered].sum()), int(answered.sum()), 1 - 2 * chance)
         if low < accuracy:

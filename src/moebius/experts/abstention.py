@@ -1,12 +1,14 @@
 """`Abstention`: a classifier that does not answer where it is unsure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.core.row_context import call_with_context
-from moebius.layers.cascade import check_module, check_threshold, confidence
-from moebius.routers._normalisation import at_least_float32
+from moebius.experts.cascade import check_module, check_threshold, log_probabilities
 
 
 class Abstention(nn.Module):
@@ -40,7 +42,13 @@ class Abstention(nn.Module):
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T C"]:
         """The log-probabilities of each row, those of "no answer" last."""
-        y = at_least_float32(call_with_context(self.network, x)).log_softmax(-1)
-        below = (confidence(y) < self.threshold).unsqueeze(-1)
+        y = log_probabilities(call_with_context(self.network, x))
+        below = (y.amax(-1).exp() < self.threshold).unsqueeze(-1)
         none = torch.full_like(y[:, :1], -torch.inf)
         return torch.cat([torch.where(below, -torch.inf, y), torch.where(below, 0.0, none)], -1)
+
+    @staticmethod
+    def example(facts: Mapping[str, int]) -> dict[str, Any]:
+        """Arguments that fit each other, for the checks of `moebius.testing`."""
+        network = nn.Sequential(nn.Flatten(), nn.Linear(facts["features"], facts["classes"] - 1))
+        return {"network": network, "threshold": 0.0}

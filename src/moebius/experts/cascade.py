@@ -1,5 +1,6 @@
 """`Cascade`: a cheap network answers, and hands rows that it is unsure of to another one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 
 from moebius.core.row_context import call_with_context
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 
 
 class Cascade(nn.Module):
@@ -43,16 +43,22 @@ class Cascade(nn.Module):
 
     def forward(self, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T C"]:
         """The answers of each row."""
-        y = at_least_float32(call_with_context(self.first, x)).log_softmax(-1)
+        y = log_probabilities(call_with_context(self.first, x))
         below = confidence(y) < self.threshold
         if torch.compiler.is_compiling():
-            second = at_least_float32(call_with_context(self.second, x)).log_softmax(-1)
+            second = log_probabilities(call_with_context(self.second, x))
             return torch.where(below.unsqueeze(-1), second, y)
         rows = below.nonzero().squeeze(1)
         if not len(rows):
             return y
-        second = at_least_float32(call_with_context(self.second, x[rows])).log_softmax(-1)
+        second = log_probabilities(call_with_context(self.second, x[rows]))
         return y.index_copy(0, rows, second.to(y.dtype))
+
+    @staticmethod
+    def example(facts: Mapping[str, int]) -> dict[str, Any]:
+        """Arguments that fit each other, for the checks of `moebius.testing`."""
+        networks = [nn.Sequential(nn.Flatten(), nn.Linear(facts["features"], facts["classes"])) for _ in range(2)]
+        return {"first": networks[0], "second": networks[1], "threshold": 0.3}
 
 
 def confidence(output: Float[Tensor, "T C"]) -> Float[Tensor, " T"]:
@@ -62,7 +68,12 @@ def confidence(output: Float[Tensor, "T C"]) -> Float[Tensor, " T"]:
         >>> confidence(torch.tensor([[0.0, 0.0]]))
         tensor([0.5000])
     """
-    return at_least_float32(output).softmax(-1).amax(-1)
+    return log_probabilities(output).amax(-1).exp()
+
+
+def log_probabilities(output: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
+    """log softmax of logits, in float32 at least."""
+    return (output.float() if output.itemsize < 4 else output).log_softmax(-1)
 
 
 def check_module(name: str, module: Any) -> None:
