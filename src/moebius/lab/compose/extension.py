@@ -47,13 +47,14 @@ def extend(composition: "Composition", model: Any, name: str | None = None) -> t
     network.to(pool.outputs.device)
     wide = widened(pool, name, network)
     fitted = wide.take(plan.folds[0][0].to(wide.outputs.device)) if len(plan.folds) == 1 else wide
-    old = plain_outputs(base.model, pool)
-    pair = fitted.with_outputs([old, plain_outputs(network, pool)])
+    # One of both answers a row, so that logits need not be of one scale.
+    old = Adapter(base.model, frozen=True)
+    pair = fitted.with_outputs([old, network])
     trained = trained_gate(pair)
     gate, router, text = Constant(2), Argmax(), ""
     if not isinstance(trained, Obstacle):
         gate, text = trained
-    extended = two_networks(old, plain_outputs(network, pool), gate.to(pool.outputs.device), router)
+    extended = two_networks(old, network, gate.to(pool.outputs.device), router)
     judged = plan.judged
     evaluation = evaluate_model(extended, wide, judged)
     sentence = f"{base.way} and {name}, for each row one of them, chosen by {text or 'nothing: it is never chosen'}"
@@ -69,14 +70,6 @@ def two_networks(old: Adapter, new: Adapter, gate: Any, router: Router) -> Mixtu
     fewer rows has other last digits. `model.execution` may be another one where that does not matter.
     """
     return Mixture(gate, [old, new], router, WeightedSum(), execution="dense").eval()
-
-
-def plain_outputs(model: Any, pool: Pool) -> Adapter:
-    """A model as an expert whose outputs may be chosen as they are: log-probabilities of classes, or quantities."""
-    if pool.classifies:
-        gives = getattr(getattr(model, "combine", None), "gives_log_probabilities", False)
-        return Adapter(model, activation="none" if gives else "log_softmax", frozen=True)
-    return Adapter(model, frozen=True)
 
 
 def widened(pool: Pool, name: str, network: Adapter) -> Pool:

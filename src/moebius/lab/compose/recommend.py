@@ -58,10 +58,11 @@ def cost_unit(results: Sequence[Result]) -> str:
 def recommend(results: Sequence[Result], cost: Cost = None) -> str:
     """The cheapest way that is not shown to be below the best of those that cost no more than asked.
 
-    Best is the highest mean score of the judging rows, of equals the one with the least loss. A way is shown to be
-    below it where an 80 % interval of the paired difference of scores, or of losses, leaves 0 out. Of ways that cost
-    the same, within 5 %, the one with the least loss is taken: scores of right and wrong cannot tell them apart.
-    Controls are no candidates.
+    A way is shown to be below another where the 80 % interval of the paired difference of their scores on the judging
+    rows leaves 0 out, and its loss to be higher likewise. Ways that are not shown to be below the highest score are
+    kept. Of these the one with the least loss is the best, because losses tell ways apart with fewer rows than scores
+    of right and wrong. The cheapest whose loss is not shown to be higher is recommended; of ways that cost the same,
+    within 5 %, the one with the least loss. Controls are no candidates.
 
     Arguments:
         results: of all ways.
@@ -82,29 +83,27 @@ def recommend(results: Sequence[Result], cost: Cost = None) -> str:
         least = min(priced, key=lambda each: _price(each, unit))
         rule = f"is below what the cheapest way, {least.way}, takes for a row"
         raise ArgumentError("cost", rule, cost, f'cost={{"{unit}": {_price(least, unit) * EQUAL:.3g}}}')
-    best = max(affordable, key=_quality)
-    enough = [each for each in affordable if each is best or not is_below(each, best)]
-    least = min(_price(each, unit) for each in enough)
-    return min((each for each in enough if _price(each, unit) <= EQUAL * least), key=lambda each: _key(each, best)).way
+    highest = max(affordable, key=lambda each: (each.score, -_loss(each)))
+    kept = [each for each in affordable if each is highest or not has_lower_score(each, highest)]
+    best = min(kept, key=lambda each: (_loss(each), -each.score))
+    enough = [each for each in kept if each is best or not has_higher_loss(each, best)]
+    least_price = min(_price(each, unit) for each in enough)
+    equal = [each for each in enough if _price(each, unit) <= EQUAL * least_price]
+    return min(equal, key=lambda each: (_loss(each), -each.score)).way
 
 
-def is_below(result: Result, best: Result) -> bool:
-    """Whether a way is shown to be below another, in its scores or its losses.
+def has_lower_score(result: Result, best: Result) -> bool:
+    """Whether a way's score is shown to be below another's, on the same rows."""
+    difference = paired_rows(np.asarray(result.scores), np.asarray(best.scores), LEVEL)
+    return difference.mean < 0 if difference.high is None else difference.high < 0
 
-    Arguments:
-        result, best: of the same rows.
-    """
-    scores, best_scores = np.asarray(result.scores), np.asarray(best.scores)
-    losses, best_losses = np.asarray(result.losses), np.asarray(best.losses)
-    score = paired_rows(scores, best_scores, LEVEL)
-    if score.high is not None and score.high < 0:
-        return True
-    if not np.isfinite(best_losses).all():
-        return False
-    if not np.isfinite(losses).all():
-        return True
-    loss = paired_rows(losses, best_losses, LEVEL)
-    return loss.low is not None and loss.low > 0
+
+def has_higher_loss(result: Result, best: Result) -> bool:
+    """Whether a way's loss is shown to be above another's, on the same rows; infinite losses are above all others."""
+    if not math.isfinite(best.loss) or not math.isfinite(result.loss):
+        return math.isfinite(best.loss)
+    difference = paired_rows(np.asarray(result.losses), np.asarray(best.losses), LEVEL)
+    return difference.mean > 0 if difference.low is None else difference.low > 0
 
 
 def find_front(results: Sequence[Result], unit: str) -> list[str]:
@@ -131,11 +130,5 @@ def _price(result: Result, unit: str) -> float:
     return math.inf if cost is None else cost
 
 
-def _key(result: Result, best: Result) -> tuple[float, float]:
-    """Losses first where they are finite, so that ways can be compared by them."""
-    loss = result.loss if math.isfinite(result.loss) else math.inf
-    return loss if math.isfinite(best.loss) else 0.0, -result.score
-
-
-def _quality(result: Result) -> tuple[float, float]:
-    return result.score, -result.loss if math.isfinite(result.loss) else -math.inf
+def _loss(result: Result) -> float:
+    return result.loss if math.isfinite(result.loss) else math.inf
