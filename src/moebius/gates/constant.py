@@ -38,5 +38,4 @@ class Constant(nn.Module):
         """The same scores for each row."""
         # An input of four axes is a batch of images, one row each; any other has one axis of features, the last.
         rows = x.shape[:1] if x.ndim == 4 else x.shape[:-1]
-        # A copy: tools that watch what modules give cannot follow a view of a parameter.
-        return self.bias.expand(*rows, self.experts).clone()
+        return x.new_zeros(*rows, self.experts) + self.bias

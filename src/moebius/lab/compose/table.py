@@ -98,7 +98,9 @@ def records(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def text_rows(table: pd.DataFrame) -> list[list[str]]:
     """The cells of the table as texts, ways that were not tried left out; the first row has the headings."""
     rows = [["way", "score", "95 % interval", "to best-single", "p", "loss", "mult-adds", "ms", "front"]]
-    for way, row in records(table[table["score"].notna()]).items():
+    for way, row in records(table).items():
+        if math.isnan(row["score"]):
+            continue
         change = "–"
         if not math.isnan(row["difference"]):
             ends = [figure(row[name], sign=True) for name in ("difference_low", "difference_high")]

@@ -93,7 +93,7 @@ class Threshold:
         from scipy.stats import ks_2samp
 
         share = float((values < self.threshold).mean())
-        p = float(ks_2samp(values, self.calibration).pvalue)
+        p = float(ks_2samp(values, self.calibration)[1])  # type: ignore[index]
         figures = {"share_below": share, "p_distribution": p}
         reasons = []
         if p < LEVEL:
