@@ -53,3 +53,16 @@ def test_what_does_not_fit_is_refused():
         LinearStack(3, 4)(torch.zeros(2, 2, 4), Soft()(torch.zeros(2, 2)))
     with pytest.raises(ArgumentError, match="above 0 and below 1"):
         LinearStack(3, 5, floor=0.0)
+
+
+@pytest.mark.parametrize(("form", "numbers"), [("full", 2 * 9 + 3), ("diagonal", 2 * 3 + 3), ("scalar", 2)])
+def test_forms_have_their_numbers_and_quantities_begin_as_the_mean(form, numbers):
+    stack = LinearStack(2, 3, form=form, activation="none")
+    outputs = torch.randn(4, 2, 3)
+    assert sum(parameter.numel() for parameter in stack.parameters()) == numbers
+    assert torch.allclose(stack(outputs, Soft()(torch.zeros(4, 2))), outputs.mean(1), atol=1e-6)
+    for parameter in stack.parameters():
+        torch.nn.init.normal_(parameter)
+    of_all = stack(outputs, Soft()(torch.zeros(4, 2)))
+    chosen = mb.routers.TopK(2)(torch.zeros(4, 2))
+    assert torch.allclose(stack(chosen.selection.select_outputs(outputs), chosen), of_all, atol=1e-6)

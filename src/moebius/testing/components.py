@@ -137,6 +137,11 @@ def _respond(subject: Subject, part: nn.Module) -> Any:
     if subject.room == "routers" and not isinstance(part, Mixture):
         generator = torch.Generator().manual_seed(0)
         return part(torch.randn(6, part.gate_outputs(_EXPERTS), generator=generator)).weights  # type: ignore[operator]
+    if subject.room == "combine" and not isinstance(part, Mixture):
+        values = torch.randn(
+            6, subject.sample.experts, subject.sample.classes, generator=torch.Generator().manual_seed(0)
+        )
+        return part(values, Soft()(torch.zeros(len(values), values.shape[1])))
     if subject.room == "layers":
         return part(torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0)))
     if subject.room == "combine" and not isinstance(part, Mixture):
