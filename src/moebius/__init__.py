@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.kit.allocator import tune_allocator
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
+    from moebius.lab.compose.compose import compose
     from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.explorer.explore import explore
     from moebius.lab.study.model_report import report
@@ -93,6 +94,7 @@ _LAB = {
     "lab": ("", None),
     "fit": ("training.fit", "fit"),
     "report": ("study.model_report", "report"),
+    "compose": ("compose.compose", "compose"),
     "diagnose": ("doctor.diagnose", "diagnose"),
     "explore": ("explorer.explore", "explore"),
 }
@@ -115,6 +117,7 @@ __all__ = [
     "add_expert",
     "call",
     "combine",
+    "compose",
     "context",
     "diagnose",
     "drop_expert",

@@ -87,7 +87,7 @@ def _train_job(
             remove_error(run)
             _check_stages(run)
     data = load().with_scale(first.scale)
-    rows = data if first.rows is None else select_rows(data, **first.rows)
+    rows = data if first.selects is None else select_rows(data, **first.selects)
     stages = [_stage_networks(run) for run in job]
 
     def build_member(number: int, run: RunSpec) -> Member:

@@ -223,7 +223,7 @@ def _list_runs(
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
-                about = {"task": recipe.task, "scale": part.scale}
+                about = {"task": recipe.task, "scale": part.scale, "trained": part.rows}
                 runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, **about))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]

@@ -61,6 +61,7 @@ def settled_hashes(
                 *([] if recipe.task == DEFAULT_TASK else [recipe.task]),
                 *([] if variant.scale == "unit" else [{"scale": variant.scale}]),
                 *([] if recipe.data.split == "fixed" else [{"split": recipe.data.split}]),
+                *([] if variant.rows == "train" else [{"rows": variant.rows}]),
             ]
         )
         for variant in recipe.variants
