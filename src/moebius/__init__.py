@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
     from moebius import (
         combine,
+        distributed,
         execution,
         experts,
         gates,
@@ -53,6 +54,7 @@ _ROOMS = (
     "routers",
     "experts",
     "combine",
+    "distributed",
     "execution",
     "integrations",
     "layers",
@@ -120,6 +122,7 @@ __all__ = [
     "compose",
     "context",
     "diagnose",
+    "distributed",
     "drop_expert",
     "execution",
     "experts",
