@@ -15,6 +15,16 @@ from moebius.kit.registry import ROOMS
 PACKAGE = Path(mb.__file__).parent
 
 FILES = {
+    "lab/study/executors/nowhere.py": '''
+from moebius.lab.study.executors._executor import Executor
+
+
+class Nowhere(Executor):
+    """Does no job."""
+
+    def do_jobs(self, plan, jobs, data, listener, most):
+        pass
+''',
     "integrations/elsewhere.py": '''
 from moebius.integrations._family import Family
 

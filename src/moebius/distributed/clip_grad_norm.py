@@ -48,19 +48,19 @@ def clip_grad_norm_(
     parameters = [parameters] if isinstance(parameters, Tensor) else [*parameters]
     is_shared = dist.is_available() and dist.is_initialized()
     processes = dist.get_world_size() if is_shared else 1
-    held = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [_local(parameter.grad) for parameter in held if parameter.grad is not None]
+    counted = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [_local(parameter.grad) for parameter in counted if parameter.grad is not None]
     # A process that holds no gradient takes part in the sum, too.
     device = _local(parameters[0]).device if parameters else None
-    sizes = torch.zeros(len(held), dtype=torch.float64, device=device)
-    if held:
+    sizes = torch.zeros(len(counted), dtype=torch.float64, device=device)
+    if counted:
         sizes = torch.stack([_norm(gradient, norm_type).to(sizes) for gradient in gradients])
     if norm_type == torch.inf:
-        total = sizes.max() if held else sizes.sum()
+        total = sizes.max() if counted else sizes.sum()
         if is_shared:
             dist.all_reduce(total, dist.ReduceOp.MAX)
     else:
-        copies = sizes.new_tensor([copies_of(parameter, processes) for parameter in held])
+        copies = sizes.new_tensor([copies_of(parameter, processes) for parameter in counted])
         total = (sizes**norm_type / copies).sum()
         if is_shared:
             dist.all_reduce(total)

@@ -26,7 +26,7 @@ ROOMS = {
     **{room: f"moebius.{room}" for room in ("gates", "routers", "experts", "combine")},
     **{room: f"moebius.{room}" for room in ("execution", "layers", "losses", "schedules", "tasks", "integrations")},
     **{room: f"moebius.lab.{room}" for room in ("diagnostics", "data.sources", "data.augmentation")},
-    **{room: f"moebius.lab.{room}" for room in ("illnesses", "remedies", "ways")},
+    **{room: f"moebius.lab.{room}" for room in ("illnesses", "remedies", "study.executors", "ways")},
 }
 # Room → kind → a component of a plugin's file.
 _plugins: dict[str, dict[str, Callable[..., Any]]] = {}

@@ -171,7 +171,7 @@ def describe_hardware(device: str) -> dict[str, Any]:
     return {
         "processor": processor,
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
 
