@@ -117,7 +117,7 @@ def table(options: argparse.Namespace) -> list[dict[str, Any]]:
     frame, target = READERS["labsup"]()
     X, y = frame.to_numpy(np.float32), target.to_numpy(np.int64)
     results = []
-    for repetition in range(options.repetitions or 10):
+    for repetition in range(options.first, options.first + (options.repetitions or 10)):
         order = np.random.default_rng(repetition).permutation(len(X))
         train, rows, test = order[:6000], order[6000:10_000], order[10_000:20_000]
         estimators = {
@@ -194,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["images", "table", "thresholds"], required=True)
     parser.add_argument("--repetitions", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repetition")
     parser.add_argument("--rows", default="held_out")
     parser.add_argument("--data-dir", default="../../shared/data")
     parser.add_argument("--folder", type=Path, default=Path("runs/compose-benchmark"))
