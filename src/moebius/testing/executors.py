@@ -32,12 +32,12 @@ def does_jobs_and_keeps_its_demands(subject: Subject) -> None:
     """It is an `Executor` that keeps the `cpus` and `gpus` it takes, names its place, and closes before any job."""
     kind = importlib.import_module("moebius.lab.study.executors._executor").Executor
     demands = {name: count for name, count in (("cpus", 2), ("gpus", 0)) if subject.takes(name)}
-    made = subject.component(**{**demands, **subject.arguments})
-    require(isinstance(made, kind), f"gives a {type(made).__name__}", "class Mine(Scheduler)")
-    kept = {name: getattr(made, name) for name in demands}
+    instance = subject.component(**{**demands, **subject.arguments})
+    require(isinstance(instance, kind), f"gives a {type(instance).__name__}", "class Mine(Scheduler)")
+    kept = {name: getattr(instance, name) for name in demands}
     require(kept == demands or bool(subject.arguments), f"keeps {kept}", "super().__init__(cpus, gpus)")
-    require(made.place is not None, "names no place", "the property `place` of Executor")
-    made.close()
+    require(instance.place is not None, "names no place", "the property `place` of Executor")
+    instance.close()
 
 
 CHECKS = (does_jobs_and_keeps_its_demands,)
