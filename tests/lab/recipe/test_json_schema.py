@@ -66,7 +66,7 @@ def test_all_kinds_of_a_room_are_there(definition, room, besides, validator):
     names = {option["properties"]["kind"]["const"] for option in options if "properties" in option}
     # YAML cannot write the networks that these take, or the rows that a gate keeps.
     not_written = {
-        "experts": {"abstention", "adapter", "cascade", "tempered"},
+        "experts": {"abstention", "adapter", "cascade", "features", "tempered"},
         "gates": {"knora_eliminate", "knora_union"},
     }
     assert names == ({*kinds(room)} - not_written.get(room, set())) | besides

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 import moebius as mb
+from moebius.kit.errors import RecipeError
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.digits import Digits
 from moebius.lab.data.sources.hub import Hub
@@ -99,3 +100,37 @@ def test_a_run_that_a_stack_trains_has_the_numbers_of_the_list(planned, record, 
         entry = json.loads((tmp_path / execution / "linear" / "seed-0" / "result.json").read_text())
         losses.append(entry["loss"]["test"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_attention_to_features_trains_and_comes_back(tmp_path):
+    layer = {
+        "kind": "attentive_mixture",
+        "gate": {"kind": "linear"},
+        "bodies": [{"kind": "mlp", "classes": 12, "hidden": [8], "count": 2}, {"kind": "linear", "classes": 12}],
+        "heads": {"kind": "linear"},
+        "gate_features": 5,
+        "dim": 4,
+    }
+    top = {**layer, "router": {"kind": "top_k", "k": 1}}
+    recipe = {
+        "name": "attention",
+        "data": {"sets": [{"kind": "digits"}], "size": 8, "train_rows": 200, "test_rows": 50},
+        "training": {"epochs": 8, "batch_size": 20, "optimizer": {"kind": "adam", "lr": 1e-2}},
+        "variants": {"attention": {"layers": [layer]}, "top": {"layers": [top]}},
+    }
+    out = mb.lab.run(recipe, tmp_path / "out", workers=1)
+    runs = {run["variant"]: run for run in json.loads((out / "results.json").read_text())["runs"]}
+    assert runs["attention"]["accuracy"]["test"] > 0.5
+    assert runs["top"]["gates"]["gate"]["active_experts"]["test"] == 1
+    model = mb.load(out / "attention" / "seed-0")
+    assert isinstance(model, mb.layers.AttentiveMixture)
+    assert (model.query.in_features, model.key.in_features, model.key.out_features) == (5, 12, 4)
+    rows = load_sets([Digits()], size=8, train_rows=200, test_rows=50).test
+    accuracy = (model(rows.images.float() / 255).argmax(1) == rows.labels).double().mean().item()
+    assert accuracy == pytest.approx(runs["attention"]["accuracy"]["test"])
+    for change, text in (
+        ({"dim": 0}, "dim: needs a whole number"),
+        ({"heads": None}, "heads: needs a mapping with a kind"),
+    ):
+        with pytest.raises(RecipeError, match=text):
+            mb.lab.run({**recipe, "variants": {"wrong": {"layers": [{**layer, **change}]}}}, tmp_path / "wrong")

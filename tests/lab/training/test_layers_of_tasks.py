@@ -12,6 +12,7 @@ from moebius.experts.adapter import Adapter
 from moebius.lab.data.batches import Batch
 from moebius.lab.data.split import Split
 from moebius.lab.training.annealing import Annealing
+from moebius.lab.training.cacheable_parts import cacheable_parts
 from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.evaluation import ROWS_AT_ONCE, evaluate
 from moebius.lab.training.expert_alone import experts_alone, leaf_experts, oracle, position_oracle
@@ -19,7 +20,7 @@ from moebius.lab.training.mixture_parts import chooses_experts, gate_experts, pa
 from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.optimizer import set_modes
-from moebius.lab.training.output_caches import OutputCaches, cacheable_parts
+from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.settings import Settings
 from moebius.routers.soft import Soft
 from moebius.schedules import as_schedule

@@ -11,8 +11,9 @@ import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.training import output_caches
+from moebius.lab.training.cacheable_parts import cacheable_parts
 from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.output_caches import OutputCaches, cacheable_parts
+from moebius.lab.training.output_caches import OutputCaches
 
 FLIP = [{"kind": "flip"}, {"kind": "noise", "std": 0.1}]
 CLASSES = 20
@@ -114,7 +115,7 @@ def train(precise, settings, tmp_path, alone):
         def output_path(part, split):
             return store / f"{places[part]}-{split.split('/')[1]}.safetensors".replace(" ", "_")
 
-        keywords = {} if store is None else {"store": output_path}
+        keywords = {} if store is None else {"caches": lambda call: OutputCaches(call, output_path)}
         folder = tmp_path / f"run-{next(count)}"
         return alone(build, data or precise, settings(**changes), 5, folder, listen=listen, **keywords).train()
 

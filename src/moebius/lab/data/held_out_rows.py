@@ -1,6 +1,7 @@
 """Training on the rows that are held out from everything that was trained before."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,8 @@ import torch
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.split import Dataset
 
-TrainedRows = Literal["train", "held_out"]
+# {"cross_fit": K} stands for the training rows, with outputs of stages that were trained without each row's fold.
+TrainedRows = Literal["train", "held_out"] | Mapping[str, int]
 # The share of the held-out rows that stay held out, and choose the epoch.
 KEPT_SHARE = 0.2
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
+from moebius.lab.data.folds import without_fold
 from moebius.lab.data.held_out_rows import TrainedRows, train_on_held_out
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.data.subset import find_positions
@@ -27,6 +28,7 @@ def select_rows(
     outputs: str = "all",
     others: float | int | str = 1.0,
     trained: TrainedRows = "train",
+    fold: Sequence[int] | None = None,
 ) -> Dataset:
     """Select rows of the data by class, group of classes, or set, in all splits alike.
 
@@ -42,6 +44,7 @@ def select_rows(
         others: for "own+other", how many rows of other classes each split keeps for a row of `classes`, drawn at random
             with a fixed seed: a number above 0, or "all".
         trained: "held_out" to train on the held-out rows, as `train_on_held_out` says.
+        fold: number of the fold, from 0, of which no row is trained on, and the number of folds; None = none.
 
     Returns:
         The selected rows, with a fingerprint that depends on the choice.
@@ -61,6 +64,8 @@ def select_rows(
         >>> select_rows(digits, classes=["3", "8"], outputs="own+other").classes
         ('3', '8', 'other')
     """
+    if fold is not None:
+        data = without_fold(data, *fold)
     if trained == "held_out":
         data = train_on_held_out(data)
     if classes is not None and groups is not None:

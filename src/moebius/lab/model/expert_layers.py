@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.layers.cgc import SHARED
@@ -151,10 +152,12 @@ class _Layer:
         kept = {name: facts[name] for name in ("domains", "init") if name in facts}
         return {**kept, **self.resolver.expert_output_facts(experts, facts, place, path)}
 
-    def rest(self) -> dict[str, Any]:
+    def combine(self) -> dict[str, Any]:
         combine = self.part.get("combine", {"kind": "weighted_sum"})
-        spec = self.resolver.component("combine", combine, self.facts, *self.at("combine"), ROOM)
-        return {"combine": spec, "execution": self.part.get("execution", "auto")}
+        return self.resolver.component("combine", combine, self.facts, *self.at("combine"), ROOM)
+
+    def rest(self) -> dict[str, Any]:
+        return {"combine": self.combine(), "execution": self.part.get("execution", "auto")}
 
 
 def _in_order(names: Iterable[str], *parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,10 +230,34 @@ def _position_mixture(layer: _Layer) -> dict[str, Any]:
     return _in_order(names, {"gate": gate, "experts": experts, "router": spec}, axis, layer.rest())
 
 
+def _attentive_mixture(layer: _Layer) -> dict[str, Any]:
+    part, (place, path) = layer.part, layer.at("bodies")
+    layer.resolver.origins.setdefault(place, path)
+    bodies = layer.resolver.experts(part["bodies"], layer.expert_facts(None), place, path, ROOM)
+    features = layer.features_after(part["bodies"], path)
+    head_place, head_path = layer.at("heads")
+    facts = {**features, **{name: layer.facts[name] for name in ("classes",) if name in layer.facts}}
+    heads = [
+        layer.resolver.network(part["heads"], facts, join_path(head_place, str(number)), head_path, ROOM)
+        for number in range(len(bodies))
+    ]
+    router, _ = layer.router(part.get("router", {"kind": "soft"}), len(bodies), *layer.at("router"))
+    width = positive_integer(join_path(layer.place, "gate_features"), part.get("gate_features", 16))
+    sizes = {
+        "gate_features": width,
+        "expert_features": part.get("expert_features", features["features"]),
+        "dim": part.get("dim", 32),
+    }
+    parts = {"gate": layer.gate(part["gate"], width, *layer.at("gate")), "bodies": bodies, "heads": heads}
+    names = ("gate", "bodies", "heads", "gate_features", "expert_features", "dim", "router", "combine")
+    return _in_order(names, parts, sizes, {"router": router, "combine": layer.combine()})
+
+
 # The layers whose parts a recipe names, with what makes their Specs.
 EXPERT_LAYERS: Mapping[str, Callable[[_Layer], dict[str, Any]]] = {
     "multi_gate_mixture": _multi_gate_mixture,
     "cgc": _cgc,
     "ple": _ple,
     "position_mixture": _position_mixture,
+    "attentive_mixture": _attentive_mixture,
 }

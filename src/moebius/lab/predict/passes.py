@@ -18,8 +18,8 @@ from moebius.lab.predict.answers import Answers, guess_targets, read_answers
 from moebius.lab.predict.forward import run_rows
 from moebius.lab.predict.gates import GateTable, gate_tables
 from moebius.lab.predict.subject import Subject
+from moebius.lab.training.cacheable_parts import cacheable_parts
 from moebius.lab.training.gate_places import GatePlace, find_gates
-from moebius.lab.training.output_caches import cacheable_parts
 from moebius.lab.training.rerouting import sent_to
 from moebius.tasks._task import Task
 from moebius.tasks.multi_task import MultiTask

@@ -1,16 +1,16 @@
 """Checks the plain values of a recipe's file: they become the parts of a `Recipe`, or a list of all problems."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from moebius.kit.merge import comes_from_base, merge, shared_model
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
 from moebius.lab.checks.wording import validate
-from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.data.tables.table import TableSource
 from moebius.lab.model.resolve import list_stage_names
+from moebius.lab.recipe.cross_fit import check_cross_fit, check_rows, with_folds
 from moebius.lab.recipe.data_scale import (
     check_table_scale,
     check_unit_gates,
@@ -63,6 +63,9 @@ def check_recipe(
     if not problems:
         for name in unused_stages(stages, [variant.model for variant in variants]):
             problems.append(Problem(("stages", name), "no variant uses it", name, "take it out"))
+        specs = {} if facts is None else stage_specs(stages, facts)
+        problems += check_cross_fit(stages, variants, facts, specs)
+        stages = stages if problems else with_folds(stages, variants)
     if file is not None and file.sweep is not None and not problems:
 
         def check_complete(name: str, values: Mapping[str, Any]) -> tuple[Variant | None, list[Problem]]:
@@ -159,9 +162,7 @@ def _check_variant(
     problems += scale_problems
 
     rows = changes.get("rows", "train")
-    if rows not in get_args(TrainedRows):
-        rule = f"needs one of {', '.join(get_args(TrainedRows))}"
-        problems.append(Problem(("variants", name, "rows"), rule, rows, "rows: held_out"))
+    problems += check_rows(rows, ("variants", name))
     training_changes = changes.get("training") or {}
     if not isinstance(training_changes, Mapping):
         place = ("variants", name, "training")

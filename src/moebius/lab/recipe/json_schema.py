@@ -4,7 +4,7 @@ It knows structure: keys, kinds, keywords, types and ranges of the schema's own 
 which variants or stages a name may mean, `check_recipe` alone checks.
 """
 
-from typing import Any, get_args
+from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
@@ -12,7 +12,6 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.registry import find, kinds, summary
 from moebius.lab.checks.keywords import read_keywords
 from moebius.lab.checks.strict import PLACE
-from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.recipe import schema
 from moebius.lab.recipe.kind_schemas import (
     Schema,
@@ -171,12 +170,10 @@ def _mixture_definitions() -> dict[str, Schema]:
         **layers,
         "data": reference_to(schema.DataChange.__name__),
         "training": reference_to("Settings-change"),
-        "rows": {
-            "enum": list(get_args(TrainedRows)),
-            "default": "train",
-            "description": "The rows that it is trained on: train, or the held-out ones, but for a fifth (held_out).",
-        },
+        "rows": {**reference_to("rows"), "default": "train", "description": "The rows that it is trained on."},
     }
+    folds = {"type": "integer", "minimum": 2, "description": "Number of folds."}
+    cross_fit = {"type": "object", "properties": {"cross_fit": folds}, "additionalProperties": False}
     return {
         "gate": {"oneOf": gates},
         "expert": {"oneOf": [*experts, nested, named_schema("stage", text, {**stage, "count": single}, ["stage"])]},
@@ -197,6 +194,7 @@ def _mixture_definitions() -> dict[str, Schema]:
         "mixture-or-null": {
             "anyOf": [{**model, "required": ["gate", "experts"]}, {**model, "required": ["layers"]}, NULL]
         },
+        "rows": {"oneOf": [{"enum": ["train", "held_out"]}, {**cross_fit, "required": ["cross_fit"]}]},
         "variant": {
             "description": "What one model of the comparison changes.",
             "type": ["object", "null"],
@@ -216,6 +214,8 @@ def _expert_layer(kind: str) -> Schema:
 def _layer_value(key: LayerKey) -> Schema:
     if key.form == "axis":
         return {"enum": [1, -1]}
+    if key.form == "number":
+        return {"type": "integer", "minimum": 1}
     # A network for a tower has no count, which the checks say; the definition is that of an expert.
     value = reference_to({"network": "expert"}.get(key.form, key.form))
     if not key.by_name:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Form = Literal["gate", "router", "experts", "network", "combine", "execution", "axis", "levels"]
+Form = Literal["gate", "router", "experts", "network", "combine", "execution", "axis", "number", "levels"]
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,15 @@ LAYER_KEYS: Mapping[str, tuple[LayerKey, ...]] = {
         LayerKey("router", "router", "turns scores into weights and choices.", default="{kind: soft}"),
         LayerKey("channel_axis", "axis", "of scores and outputs: 1 or -1.", default="1 for images, else -1"),
         *_MIX,
+    ),
+    "attentive_mixture": (
+        LayerKey("gate", "gate", "gives a state for each row, of which the query is made.", "{kind: linear}"),
+        LayerKey("bodies", "experts", "give the features that keys are made of.", "{kind: mlp, classes: 32, count: 4}"),
+        LayerKey("heads", "network", "a network for each body, on its features.", "{kind: linear}"),
+        LayerKey("router", "router", "turns scores into weights and choices.", default="{kind: soft}"),
+        LayerKey("gate_features", "number", "width of the gate's state, at least 1.", default="16"),
+        LayerKey("expert_features", "number", "width of the bodies' features.", default="what they give"),
+        LayerKey("dim", "number", "width of queries and keys, at least 1.", default="32"),
+        _MIX[0],
     ),
 }

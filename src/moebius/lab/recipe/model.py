@@ -146,6 +146,9 @@ def _check_form(key: LayerKey, value: Any, path: Path, stages: Collection[str]) 
     if key.form == "axis":
         is_axis = value in (1, -1) and not isinstance(value, bool)
         return [] if is_axis else [Problem(path, "needs 1 or -1", value, "channel_axis: 1")]
+    if key.form == "number":
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return [] if is_number else [Problem(path, "needs a whole number, at least 1", value, f"{path[-1]}: 16")]
     if not isinstance(value, list) or not value:
         return [Problem(path, "needs a list of levels", value, f"such as levels: {key.example}")]
     problems = []

@@ -72,6 +72,7 @@ PLACES = {
     "Settings-change": "a mapping",
     "variant": "a mixture with `training` and `data`",
     "StageFile": "a mapping",
+    "rows": "train, held_out, or {cross_fit: K}",
     "preset": "dotted keys and their values",
     "swept-values": "a list of values, or a range",
 }
@@ -105,6 +106,7 @@ LAYER_FORMS = {
     "combine": "a kind of room combine",
     "execution": "a kind of room execution",
     "axis": "1 or -1",
+    "number": "a whole number",
     "levels": "a list of mappings",
 }
 ROOMS = (

@@ -8,6 +8,7 @@ from moebius.lab.checks.problems import ABSENT, Path, Problem, inner_mapping
 from moebius.lab.checks.wording import validate
 from moebius.lab.data.select_rows import OWN_AND_OTHER
 from moebius.lab.model.resolve import list_stage_names
+from moebius.lab.recipe.cross_fit import check_rows
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.model import check_experts, check_model, dry_build, with_defaults
@@ -126,6 +127,7 @@ def _check_stage(
         rule, fix = "counts rows of other classes, which this stage has no output for", "outputs: own+other"
         problems.append(Problem((*place, "others"), rule, file.others, fix))
     rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs", "others")}
+    problems += check_rows(file.rows, place)
     rows["trained"] = file.rows
     if facts is not None and not spec_problems and not set(list_stage_names(spec)) & set(wrong_above):
         own_facts, specs = stage_facts(rows, facts), stage_specs(above, facts)

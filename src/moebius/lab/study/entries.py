@@ -75,6 +75,7 @@ def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> 
         **_figures(folder, trained),
         "classes": [data.classes[label] for label in present if label >= 0],
         "groups": run.rows["groups"],
+        **({"fold": list(run.rows["fold"])} if "fold" in run.rows else {}),
         "rows": {name: len(split) for name, split in rows.items() if split is not None},
         "precision": run.training["precision"],
     }

@@ -3,11 +3,15 @@
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from moebius.experts.adapter import Adapter
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
+from moebius.lab.data.folds import fold_count, fold_names, fold_of_rows
 from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import StageNetworks, build_model
@@ -17,11 +21,14 @@ from moebius.lab.study.listener import Listener
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.study.stages import digest
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.checkpoint import restore_weights
+from moebius.lab.training.cross_fit import CrossFit
 from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_parts import fit_parts
 from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
+from moebius.lab.training.output_caches import OutputCaches
 from moebius.lab.training.settings import Settings
 from moebius.tasks._choice import as_task
 
@@ -118,7 +125,10 @@ def _train_job(
     def fail_member(number: int, error: TrainingError) -> None:
         fail(job[number], error)
 
-    loop = Loop(members, rows, path, device, fail_member, store, as_task(first.task))
+    def make_caches(call: ModelCall) -> OutputCaches:
+        return OutputCaches(call, store, _cross_fit(first, data, rows, stages[0]))
+
+    loop = Loop(members, rows, path, device, fail_member, make_caches, as_task(first.task))
     for number, trained in loop.train(unfinished):
         write_run(job[number], rows, trained, stages[number].sources)
         finish(job[number])
@@ -142,11 +152,31 @@ def _check_stages(run: RunSpec) -> None:
         raise StudyError(f"not begun: {stage} is not finished", f"moebius job {shlex.quote(str(folder))}")
 
 
-def _stage_networks(run: RunSpec) -> StageNetworks:
+def _stage_networks(run: RunSpec, fold: int | None = None) -> StageNetworks:
+    """The networks of a run's stages, or of their copies that were trained without a fold."""
+    folds = fold_count(run.trained)
+
     def load_weights(name: str, mixture: nn.Module) -> None:
+        name = name if fold is None or folds is None else fold_names(name, folds)[fold]
         restore_weights(run.folders[name] / "model.safetensors", mixture)
 
     return StageNetworks(run.stages, load_weights, run.labels)
+
+
+def _cross_fit(run: RunSpec, data: Dataset, rows: Dataset, stages: StageNetworks) -> CrossFit | None:
+    """What gives the stages' outputs while the run trains; None for the stages themselves."""
+    folds = fold_count(run.trained)
+    if folds is None:
+        return None
+    numbered = replace(data, train=replace(data.train, images=torch.arange(len(data.train))))
+    chosen = numbered if run.selects is None else select_rows(numbered, **run.selects)
+
+    def build(fold: int) -> tuple[nn.Module, dict[nn.Module, Adapter]]:
+        copies = _stage_networks(run, fold)
+        model = build_model(run.model, rows.facts, copies)
+        return model, {adapter: copies.adapters[use] for use, adapter in stages.adapters.items()}
+
+    return CrossFit(fold_of_rows(len(data.train), folds)[chosen.train.images], build)
 
 
 def _outputs_path(run: RunSpec, stages: StageNetworks, part: nn.Module, split: str) -> Path | None:

@@ -10,6 +10,7 @@ import torch
 
 from moebius.kit.errors import StudyError
 from moebius.kit.files import write_json
+from moebius.lab.data.folds import fold_count, fold_names
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.recipe.plugins import Plugin, check_plugins
@@ -247,14 +248,17 @@ def _list_runs(
     for seed in range(seeds):
         folders = {name: stages_dir / f"{name}-{hashes[name]}" / f"seed-{seed}" for name in specs}
         for part in (*recipe.stages, *recipe.variants):
+            trained = part.rows if isinstance(part, Variant) else part.rows["trained"]
             needed = list_all_stage_names(part.model, specs)
+            folds = fold_count(trained)
+            needed += [each for name in needed for each in fold_names(name, folds)] if folds else []
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
-                about = {"task": recipe.task, "scale": part.scale, "trained": part.rows}
+                about = {"task": recipe.task, "scale": part.scale, "trained": trained}
                 runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, **about))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]
-                about = (part.rows, specs[part.name]["labels"], recipe.task, recipe.data.scale)
+                about = (part.rows, specs[part.name]["labels"], recipe.task, recipe.data.scale, trained)
                 stages.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, *about))
     return stages, runs

@@ -29,7 +29,7 @@ class RunSpec:
         labels: for a stage, the classes that its labels count, as for `moebius.lab.model.resolve.resolve`.
         task: what is learned: the kind and keywords of a task.
         scale: of the pixels that the model gets.
-        trained: for a variant, the rows that it is trained on: "train", or "held_out".
+        trained: the rows that it is trained on: "train", "held_out", or {"cross_fit": K}.
     """
 
     variant: str
@@ -49,7 +49,7 @@ class RunSpec:
     @property
     def selects(self) -> Mapping[str, Any] | None:
         """The arguments of `select_rows` for the run's rows; None for all rows as they are."""
-        return {"trained": self.trained} if self.rows is None and self.trained != "train" else self.rows
+        return {"trained": "held_out"} if self.rows is None and self.trained == "held_out" else self.rows
 
     @property
     def name(self) -> str:

@@ -55,6 +55,7 @@ def plan_stages(
         parts += [] if recipe.task == DEFAULT_TASK else [recipe.task]
         parts += [] if recipe.data.scale == "unit" else [{"scale": recipe.data.scale}]
         parts += [] if recipe.data.split == "fixed" else [{"split": recipe.data.split}]
+        parts += [] if isinstance(stage.rows["trained"], str) else [{"rows": stage.rows["trained"]}]
         hashes[stage.name] = digest([*parts, *sorted(plugin.digest for plugin in plugins)])
     return specs, hashes
 

@@ -206,7 +206,7 @@ class Evaluator:
         """The outputs of frozen parts for the training rows; empty where rows differ from epoch to epoch."""
         if rows.drawn_anew or not self._caches:
             return OutputCache()
-        return self.caches.cache_of(rows.split, f"{self.data.fingerprint}/{rows.name}")
+        return self.caches.training_cache(rows.split, f"{self.data.fingerprint}/{rows.name}")
 
     def describe_caching(self, rows: TrainingRows) -> str | None:
         """How frozen parts are run, as a sentence for the log; None without any."""
@@ -222,7 +222,9 @@ class Evaluator:
         if cached < count:
             which = f"{count - cached} of them " if cached else ""
             return f"{parts}: {which}computed in every step, because the outputs take too much memory"
-        return f"{parts}: computed once for every training row"
+        folds = self.caches.cross_fit
+        by = "" if folds is None else f", by stages trained without its fold, of {folds.count}"
+        return f"{parts}: computed once for every training row{by}"
 
     @property
     def _caches(self) -> bool:

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import Batch, Batches
 from moebius.lab.data.split import Dataset, Split
+from moebius.lab.training.call_model import ModelCall
 from moebius.lab.training.checkpoint import restore, save
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.evaluator import Evaluations, Evaluator
@@ -55,7 +56,7 @@ class Loop:
         checkpoint: the file that holds the state of all runs.
         device: "cpu" or "cuda".
         on_failure: receives the number of a member that failed, and the error; by default it raises the error.
-        store: (frozen part, name of a split) → the file that keeps the part's outputs for other runs, or None.
+        caches: of the outputs of frozen parts, for the model that is trained.
         task: what is learned.
         metrics: name → function of the outputs and targets of a split.
     """
@@ -67,7 +68,7 @@ class Loop:
         checkpoint: Path,
         device: str = "cpu",
         on_failure: Callable[[int, TrainingError], None] = raise_error,
-        store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
+        caches: Callable[[ModelCall], OutputCaches] = OutputCaches,
         task: Task | None = None,
         metrics: Mapping[str, Metric] = MappingProxyType({}),
     ):
@@ -82,8 +83,7 @@ class Loop:
         self.leaves, self.figures = self.updater.leaves, self.updater.figures
         data = data.to(engine.device)
         self.rows = TrainingRows(data.train, settings, members[0].seed, self.optimizer is not None)
-        caches = OutputCaches(engine.call, store)
-        self.evaluator = Evaluator(engine, self.task, data, caches, settings.remember, metrics)
+        self.evaluator = Evaluator(engine, self.task, data, caches(engine.call), settings.remember, metrics)
         self.steps_per_epoch = math.ceil(len(data.train) / self.rows_per_step)
         watch = self.evaluator.resolve_watch(settings.watch or Watch())
         facts = (self.steps_per_epoch, self.task.score_name, watch)

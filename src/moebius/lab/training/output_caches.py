@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -12,23 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
-from moebius.core.routing import Router
-from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
-from moebius.gates.class_mass import ClassMass
 from moebius.kit.files import atomic_path
 from moebius.lab.data.split import Split
+from moebius.lab.training.cacheable_parts import MOST_BYTES, cacheable_parts
 from moebius.lab.training.call_model import ModelCall, splits_inputs
+from moebius.lab.training.cross_fit import CrossFit
 from moebius.lab.training.evaluation import part_outputs
-from moebius.lab.training.mixture_parts import expert_pools, gate_modules, towers_of
-from moebius.layers.cgc import CGC
-from moebius.layers.mixture import Mixture
-from moebius.layers.multi_gate_mixture import MultiGateMixture
-from moebius.layers.ple import PLE
-from moebius.layers.position_mixture import PositionMixture
-
-# Most bytes of one part's outputs for a split; feature maps of large sets would crowd out everything else.
-MOST_BYTES = 1 << 30
 
 
 class OutputCaches:
@@ -40,14 +29,16 @@ class OutputCaches:
     Arguments:
         call: the model; the outputs of its outermost frozen adapters are cached.
         store: (adapter, name of a split) → the file that keeps its outputs for other runs; None for no file.
+        cross_fit: what gives the outputs for training rows while the model trains; None for the adapters themselves.
     """
 
     def __init__(
         self,
         call: ModelCall,
         store: Callable[[nn.Module, str], Path | None] = lambda part, split: None,
+        cross_fit: CrossFit | None = None,
     ):
-        self.call, self.store = call, store
+        self.call, self.store, self.cross_fit = call, store, cross_fit
         self.parts = cacheable_parts(call.model) if call.runs == 1 else []
         self.caches: dict[str, OutputCache] = {}
 
@@ -71,6 +62,15 @@ class OutputCaches:
                     cache.tables[part] = table
             self.caches[name] = cache
         return self.caches[name]
+
+    def training_cache(self, split: Split, name: str) -> OutputCache:
+        """The outputs that the model trains on; arguments as for `cache_of`."""
+        if self.cross_fit is None:
+            return self.cache_of(split, name)
+        key = f"cross-fitted {name}"
+        if key not in self.caches:
+            self.caches[key] = self.cross_fit.cache(self.call, split)
+        return self.caches[key]
 
     def _table(self, part: Adapter, split: Split, name: str, wait: bool) -> Tensor | None:
         """The part's outputs; empty where they are too many to keep; None while another process computes them."""
@@ -102,46 +102,6 @@ class OutputCaches:
                 return piece[:0]
             pieces.append(piece)
         return torch.cat(pieces)
-
-
-def cacheable_parts(model: nn.Module) -> list[Adapter]:
-    """The frozen adapters whose outputs for a row never change, the outermost ones and each once.
-
-    These are gates and experts of the model, of mixtures in it and of parts that leave their input as it is: a
-    module behind another layer, such as a tower, does not receive a row of the data. An adapter in which a router lets
-    rows depend on each other is not among them.
-    """
-    cacheable: dict[Adapter, None] = {}
-    excluded: set[nn.Module] = set()
-    waiting = [model]
-    while waiting:
-        module = waiting.pop(0)
-        if isinstance(module, Adapter) and module.frozen:
-            cacheable |= {module: None} if _has_independent_rows(module) else {}
-            excluded.update(module.network.modules())
-        elif isinstance(module, Adapter | ClassMass) and _leaves_input(module):
-            waiting.insert(0, module.network)
-        elif isinstance(module, Mixture | PositionMixture | MultiGateMixture | CGC):
-            # Towers, and levels behind the first, do not receive a row of the data.
-            excluded.update(part for tower in towers_of(module) for part in tower.modules())
-            # The modules that a stack gives one by one are views, which no later step would look up.
-            pools = [pool for pool in expert_pools(module) if not isinstance(pool, Stack)]
-            waiting = [*gate_modules(module), *chain.from_iterable(pools), *waiting]
-        elif isinstance(module, PLE):
-            excluded.update(part for level in module.levels[1:] for part in level.modules())
-            waiting.insert(0, module.levels[0])
-        else:
-            excluded.update(module.modules())
-    return [module for module in cacheable if module not in excluded]
-
-
-def _leaves_input(part: Adapter | ClassMass) -> bool:
-    """Whether the network of a part gets the rows as the part gets them."""
-    return isinstance(part, ClassMass) or (part.size, part.channels, part.transform) == (None, None, None)
-
-
-def _has_independent_rows(part: nn.Module) -> bool:
-    return all(module.rows_independent for module in part.modules() if isinstance(module, Router))
 
 
 def _read_table(path: Path, split: Split) -> Tensor | None:

@@ -30,9 +30,14 @@ def fitting_gates(pool: Pool) -> dict[str, Callable[[], nn.Module]] | Obstacle:
     A gate of the caller's alone, where there is one; a convolutional one for images; for a table that of its columns;
     else a linear one and one with a hidden layer. All but the first read standardised rows.
     """
-    x, count = pool.rows.images, pool.count
     if pool.gate is not None:
-        return {"the caller's gate": functools.partial(pool.gate, count)}
+        return {"the caller's gate": functools.partial(pool.gate, pool.count)}
+    return gates_for(pool, pool.count)
+
+
+def gates_for(pool: Pool, count: int) -> dict[str, Callable[[], nn.Module]] | Obstacle:
+    """What a network with `count` outputs is → a function that makes one for the pool's rows."""
+    x = pool.rows.images
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         return Obstacle("nothing tells how a gate reads rows of whole numbers: mb.compose(…, gate=…)")
     if x.ndim == 4 and x.shape[2] == x.shape[3] and x.shape[2] >= 8:

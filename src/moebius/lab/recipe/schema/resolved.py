@@ -53,7 +53,7 @@ class Variant:
         training: how the model is trained.
         scale: of the pixels that the model gets.
         point: of a sweep, where it is one; its name then tells the values.
-        rows: that it is trained on: "train", or "held_out".
+        rows: that it is trained on: "train", "held_out", or {"cross_fit": K}.
     """
 
     name: str

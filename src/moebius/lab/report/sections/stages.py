@@ -24,7 +24,7 @@ def section(study: Study) -> Section | None:
     """A line for every stage with its classes and its score on them, and its score by epoch."""
     if not study.stages:
         return None
-    names = list(dict.fromkeys(stage["stage"] for stage in study.stages))
+    names = list(dict.fromkeys(stage["stage"] for stage in study.stages if "fold" not in stage))
     runs = {name: [stage for stage in study.stages if stage["stage"] == name] for name in names}
     seeds = max(map(len, runs.values()))
     columns = ["stage", "classes", "train rows", "epoch kept", "validation", "test", "time"]
@@ -32,6 +32,11 @@ def section(study: Study) -> Section | None:
         "Trained before the variants, which take them as they are. Scores are on a stage's own rows, those of its "
         "classes or data sets, so stages of unlike rows are not to be compared."
     )
+    if copies := len({stage["stage"] for stage in study.stages} - set(names)):
+        text += (
+            f" {copies} more, copies of these that were each trained without a fold of the rows, gave the outputs that "
+            "cross-fitted variants were trained on."
+        )
     over = f"means over {seeds} seeds with 95 % intervals" if seeds > 1 else "one seed"
     rows = [[name, *_stage_cells(study, runs[name])] for name in names]
     blocks: list[Block] = [Text(text), Table(f"Stages, {over}", columns, rows, heads=2)]
@@ -83,7 +88,7 @@ def _epoch_figure(study: Study, names: Sequence[str]) -> Figure | None:
     split = next((split for split in ("validation", "test") if (frame["split"] == split).any()), None)
     if split is None:
         return None
-    frame = frame[frame["split"] == split]
+    frame = frame[(frame["split"] == split) & frame["stage"].isin(names)]
     kept = make_frame(
         [(run["stage"], run["seed"], run.get("epoch")) for run in study.stages], ["stage", "seed", "epoch"]
     )
