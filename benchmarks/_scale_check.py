@@ -1,4 +1,8 @@
-"""Predicted beside measured: training steps on 1, 2 and 4 processes of this machine, for `scale.py --check`."""
+"""Predicted beside measured: training steps on 1, 2 and 4 processes of this machine, for `scale.py --check`.
+
+Other work on the machine slows a check down. So how much longer work takes on so many processes is measured again, as
+`scale.py --measure` does it, before and after their steps. All else is the machine's description.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -6,6 +10,7 @@ from typing import Any, NamedTuple
 
 from _scale_job import Job, Layout
 from _scale_machine import Machine
+from _scale_measure import measure_busy
 from _scale_model import Cost, cost
 from _scale_runs import Run, on_processes, run_steps
 
@@ -46,23 +51,27 @@ def make_job(experts: int, dim: int, hidden: int, rows: int) -> Job:
     return Job(experts, dim, hidden, layers=2, k=2, rows=rows, dense=dim**2, format="fp32")
 
 
-def measure_pairs(
-    machine: Machine,
-    shapes: Sequence[tuple[int, int, int, int]] = SHAPES,
-    ranks: Sequence[int] = tuple(LAYOUTS),
-    steps: int = STEPS,
-    seconds: float = SECONDS,
-) -> list[Pair]:
+def run_between(rank: int, ranks: int, cases: Sequence[tuple[Job, Layout]]) -> tuple[list[Run], float]:
+    """The runs of all cases, and the seconds of `measure_busy`, a mean of before and after."""
+    before = measure_busy(rank, ranks)
+    # What is imported and allocated once belongs to no case: the first one runs twice.
+    runs = run_steps(rank, ranks, [cases[0], *cases], STEPS, SECONDS)[1:]
+    return runs, (before + measure_busy(rank, ranks)) / 2
+
+
+def measure_pairs(machine: Machine) -> list[Pair]:
     """Train every shape on every layout of so many ranks, beside what the model says of this machine."""
-    pairs = []
-    for number in ranks:
-        cases = [(make_job(*shape), layout) for shape in shapes for layout in LAYOUTS[number]]
-        # What is imported and allocated once belongs to no case: the first one runs twice.
-        runs = on_processes(number, run_steps, [cases[0], *cases], steps, seconds)
-        here = machine.model_copy(update={"ranks_per_node": number})
-        for (job, layout), *of_ranks in list(zip([cases[0], *cases], *runs, strict=True))[1:]:
+    pairs, alone = [], None
+    for number, layouts in LAYOUTS.items():
+        cases = [(make_job(*shape), layout) for shape in SHAPES for layout in layouts]
+        results = on_processes(number, run_between, cases)
+        busy = results[0][1]
+        alone = alone or busy
+        here = machine.model_copy(update={"ranks_per_node": number, "slowdowns": {1: 1.0, number: busy / alone}})
+        for (job, layout), *of_ranks in zip(cases, *(runs for runs, _ in results), strict=True):
             measured = Run(*(max(values) for values in zip(*of_ranks, strict=True)))
             pairs.append(Pair(job, layout, cost(job, layout, here), measured))
+        print(f"{number} ranks: work takes {busy / alone:.2f} times as long", flush=True)
     return pairs
 
 

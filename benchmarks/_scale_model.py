@@ -9,7 +9,7 @@ an `mb.layers.SparseFFN` without shared experts. No parameters have biases.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import ceil
+from math import ceil, log2
 
 import numpy as np
 from _scale_job import Job, Layout
@@ -115,9 +115,10 @@ def sent_bytes(kind: str, size: float, members: int) -> float:
 
 
 def collective_seconds(machine: Machine, kind: str, size: float, members: int, inside: int, pieces: int = 1) -> float:
-    """Seconds of a collective by latency and bandwidth: rings in each node, then a ring between nodes.
+    """Seconds of a collective by latency and bandwidth: rings in each node, then trees between nodes.
 
-    A ring sends members − 1 messages one after another (an all-reduce twice as many), an all-to-all one to each member.
+    A ring sends members − 1 messages one after another, a tree between N nodes ⌈log2 N⌉, an all-reduce twice as many;
+    an all-to-all sends one to each member.
 
     Arguments:
         machine: with its links.
@@ -137,7 +138,7 @@ def collective_seconds(machine: Machine, kind: str, size: float, members: int, i
     else:
         nodes = ceil(members / inside)
         seconds += sent_bytes(kind, size, inside) / near.bandwidth
-        far_messages, far_bytes = trips * (nodes - 1), sent_bytes(kind, size / inside, nodes)
+        far_messages, far_bytes = trips * ceil(log2(nodes)), sent_bytes(kind, size / inside, nodes)
     if far_messages:
         seconds += far_messages * machine.between.latency * pieces + far_bytes / machine.between.bandwidth
     return seconds
