@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from _scale_job import Job, Layout
 from _scale_machine import Machine
-from _scale_measure import measure_busy
+from _scale_measure import measure_busy, reference_seconds
 from _scale_model import Cost, cost
 from _scale_runs import Run, on_processes, run_steps
 
@@ -27,9 +27,9 @@ LAYOUTS = {
     ],
 }
 # E, D, hidden, rows of a rank: no widths that `--measure` has measured.
-SHAPES = ((8, 128, 256, 256), (8, 384, 768, 1024), (64, 128, 256, 512), (64, 192, 384, 2048))
+SHAPES = ((8, 128, 256, 256), (8, 384, 768, 1024), (64, 128, 256, 512))
 # A time is the least of so many steps, and of as many as take so long.
-STEPS, SECONDS = 5, 1.5
+STEPS, SECONDS = 4, 0.8
 
 
 class Pair(NamedTuple):
@@ -51,27 +51,27 @@ def make_job(experts: int, dim: int, hidden: int, rows: int) -> Job:
     return Job(experts, dim, hidden, layers=2, k=2, rows=rows, dense=dim**2, format="fp32")
 
 
-def run_between(rank: int, ranks: int, cases: Sequence[tuple[Job, Layout]]) -> tuple[list[Run], float]:
-    """The runs of all cases, and the seconds of `measure_busy`, a mean of before and after."""
+def run_between(rank: int, ranks: int, cases: Sequence[tuple[Job, Layout]]) -> tuple[list[Run], float, float]:
+    """The runs of all cases, and the seconds of `measure_busy` before and after."""
     before = measure_busy(rank, ranks)
     # What is imported and allocated once belongs to no case: the first one runs twice.
     runs = run_steps(rank, ranks, [cases[0], *cases], STEPS, SECONDS)[1:]
-    return runs, (before + measure_busy(rank, ranks)) / 2
+    return runs, before, measure_busy(rank, ranks)
 
 
 def measure_pairs(machine: Machine) -> list[Pair]:
     """Train every shape on every layout of so many ranks, beside what the model says of this machine."""
-    pairs, alone = [], None
+    pairs, alone = [], reference_seconds(machine)
     for number, layouts in LAYOUTS.items():
         cases = [(make_job(*shape), layout) for shape in SHAPES for layout in layouts]
         results = on_processes(number, run_between, cases)
-        busy = results[0][1]
-        alone = alone or busy
-        here = machine.model_copy(update={"ranks_per_node": number, "slowdowns": {1: 1.0, number: busy / alone}})
-        for (job, layout), *of_ranks in zip(cases, *(runs for runs, _ in results), strict=True):
+        _, before, after = results[0]
+        slowdown = max(1.0, (before + after) / 2 / alone)
+        here = machine.model_copy(update={"ranks_per_node": number, "slowdowns": {number: slowdown}})
+        for (job, layout), *of_ranks in zip(cases, *(runs for runs, *_ in results), strict=True):
             measured = Run(*(max(values) for values in zip(*of_ranks, strict=True)))
             pairs.append(Pair(job, layout, cost(job, layout, here), measured))
-        print(f"{number} ranks: work takes {busy / alone:.2f} times as long", flush=True)
+        print(f"{number} ranks: work takes {slowdown:.2f} times as long", flush=True)
     return pairs
 
 

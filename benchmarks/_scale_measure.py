@@ -24,6 +24,9 @@ import moebius as mb
 # Widths D and hidden of measured experts.
 WIDTHS = ((64, 128), (256, 512), (512, 1024))
 EXPERTS, K = 16, 2
+# Work that slowdowns are measured by: D, hidden, E, k and rows of a layer, and a step of Adam.
+REFERENCE = (256, 512, EXPERTS, K, 512)
+ADAM_PARAMETERS = 2**23
 # A time is the least of so many calls, and of as many as take so long.
 LEAST_CALLS, LEAST_SECONDS = 7, 0.5
 ROWS_PER_EXPERT = (0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -76,19 +79,27 @@ def measure_alone(rank: int, ranks: int) -> tuple[float, float, list[Rate]]:
     """Seconds of a call of a layer, bytes a second of Adam, and rates."""
     # A layer so small that its products take no time.
     call = seconds_of(make_step(8, 8, 2, 1, 2))
-    return call, ADAM_BYTES * 2**23 / seconds_of(_adam_step()), measure_rates(call)
+    return call, ADAM_BYTES * ADAM_PARAMETERS / seconds_of(_adam_step()), measure_rates(call)
 
 
 def _adam_step() -> Callable[[], Any]:
-    parameter = torch.nn.Parameter(torch.randn(2**23))
-    parameter.grad = torch.randn(2**23)
+    parameter = torch.nn.Parameter(torch.randn(ADAM_PARAMETERS))
+    parameter.grad = torch.randn(ADAM_PARAMETERS)
     return torch.optim.AdamW([parameter], fused=True).step
 
 
 def measure_busy(rank: int, ranks: int) -> float:
-    """Seconds of products and of a step of Adam while so many processes work."""
-    step, adam = make_step(256, 512, EXPERTS, K, 512), _adam_step()
+    """Seconds of the reference work, a layer's products and a step of Adam, while so many processes do it."""
+    step, adam = make_step(*REFERENCE), _adam_step()
     return seconds_of(step, shared=True) + seconds_of(adam, shared=True)
+
+
+def reference_seconds(machine: Machine) -> float:
+    """What the reference work takes by the machine's description, alone."""
+    dim, hidden, experts, k, rows = REFERENCE
+    parameters = 2 * dim * hidden
+    products = 6 * rows * k * parameters / machine.rate("fp32", parameters, rows * k / experts)
+    return products + machine.call_seconds + ADAM_BYTES * ADAM_PARAMETERS / machine.bandwidth
 
 
 def _collective(kind: str, size: int, ranks: int) -> Callable[[], Any]:
@@ -121,8 +132,6 @@ def measure_links(rank: int, ranks: int) -> list[Link]:
 def measure_machine(processes: Sequence[int] = (2, 4)) -> Machine:
     """This machine, with a rank on each core; links between machines are assumed."""
     ((call, bandwidth, rates),) = on_processes(1, measure_alone)
-    (alone,) = on_processes(1, measure_busy)
-    slowdowns = {1: 1.0} | {number: max(on_processes(number, measure_busy)) / alone for number in processes}
     links = [link for number in processes for link in on_processes(number, measure_links)[0]]
     cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -130,7 +139,7 @@ def measure_machine(processes: Sequence[int] = (2, 4)) -> Machine:
         f"{cores} cores of {processor_name()}, torch {torch.__version__}, one thread a rank, gloo, measured on "
         f"{date.today()}; 10 Gb/s and 50 µs between machines are assumed"
     )
-    return Machine(
+    machine = Machine(
         about=about,
         ranks_per_node=cores,
         memory=memory / cores,
@@ -140,5 +149,7 @@ def measure_machine(processes: Sequence[int] = (2, 4)) -> Machine:
         overlap=0,
         inside=links,
         between=Link(latency=50e-6, bandwidth=10e9 / 8 / cores),
-        slowdowns=slowdowns,
     )
+    alone = reference_seconds(machine)
+    slowdowns = {number: max(1.0, on_processes(number, measure_busy)[0] / alone) for number in processes}
+    return machine.model_copy(update={"slowdowns": {1: 1.0} | slowdowns})

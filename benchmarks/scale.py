@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from _scale_check import as_row, error, measure_pairs
 from _scale_job import KINDS, Job, Layout
-from _scale_machine import BUILTIN, Machine, find_machine, write_machine
+from _scale_machine import BUILTIN, Machine, find_machine, merge_measurements, read_machine, write_machine
 from _scale_model import Cost, best, fits, plan
 
 from moebius.kit.errors import ArgumentError, MoebiusError
@@ -125,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", action="store_true", help="plan a job: what happens without --measure and --check")
-    parser.add_argument("--measure", type=Path, metavar="FILE", help="measure this machine and write FILE")
+    parser.add_argument("--measure", type=Path, metavar="FILE", help="measure this machine; of a FILE the faster stays")
     parser.add_argument("--check", action="store_true", help="run real steps here on 1, 2 and 4 processes")
     parser.add_argument("--machine", help=f"{', '.join(BUILTIN)} or a JSON file (default: h100; of --check: cpu)")
     parser.add_argument("--efficiency", type=float, default=0.4, help="share of a GPU's peak, assumed (default 0.4)")
@@ -152,7 +152,9 @@ def run(options: argparse.Namespace) -> None:
     if options.measure is not None:
         from _scale_measure import measure_machine
 
+        earlier = read_machine(options.measure) if options.measure.exists() else None
         machine = measure_machine()
+        machine = machine if earlier is None else merge_measurements(earlier, machine)
         write_machine(machine, options.measure)
         print(f"{options.measure}: {machine.about}")
         return

@@ -195,6 +195,49 @@ def test_rates_lie_on_what_was_measured_and_between(machines):
     }
 
 
+def test_the_faster_of_two_measurements_stays(machines):
+    first = machines.find_machine("cpu")
+    rates = [
+        rate.model_copy(update={"flops": rate.flops * (2 if rate.rows > 8 else 0.5)}) for rate in first.products["fp32"]
+    ]
+    links = [
+        link.model_copy(update={"latency": 2 * link.latency, "bandwidth": 2 * link.bandwidth}) for link in first.inside
+    ]
+    worse = {"bandwidth": first.bandwidth / 2, "call_seconds": first.call_seconds / 2}
+    slower = {"slowdowns": {1: 1.0, 2: 0.9, 4: 99.0}, "products": {"fp32": rates}, "inside": links, **worse}
+    merged = machines.merge_measurements(first, first.model_copy(update=slower))
+    flops = [rate.flops * (2 if rate.rows > 8 else 1) for rate in first.products["fp32"]]
+    assert [rate.flops for rate in merged.products["fp32"]] == flops
+    assert [link.latency for link in merged.inside] == [link.latency for link in first.inside]
+    assert [link.bandwidth for link in merged.inside] == [2 * link.bandwidth for link in first.inside]
+    assert (merged.bandwidth, merged.call_seconds) == (first.bandwidth, first.call_seconds / 2)
+    assert merged.slowdowns == {1: 1.0, 2: 1.0, 4: first.slowdowns[4]}
+
+
+def test_links_are_those_of_the_collective_with_the_nearest_number_of_ranks(machines, h100):
+    links = [machines.Link(kind="all_reduce", ranks=ranks, latency=0, bandwidth=ranks) for ranks in (2, 4)]
+    machine = h100.model_copy(update={"inside": [*links, machines.Link(kind="all_to_all", latency=0, bandwidth=9)]})
+    assert [machine.link_inside("all_reduce", ranks).bandwidth for ranks in (1, 2, 4, 8)] == [2, 2, 4, 4]
+    assert machine.link_inside("all_to_all", 8).bandwidth == 9
+    with pytest.raises(ArgumentError, match="inside: needs a link for all_gather"):
+        machine.link_inside("all_gather", 2)
+
+
+def test_a_rank_leaves_a_tenth_of_its_memory(model, job, h100):
+    memory = model.cost(job, model.Layout(8, 8), h100).memory
+    roomy, tight = (h100.model_copy(update={"memory": memory.total / share}) for share in (0.89, 0.91))
+    assert model.fits(memory, roomy)
+    assert not model.fits(memory, tight)
+
+
+def test_reductions_hide_behind_a_share_of_the_products(model, job, h100):
+    price = lambda overlap: model.cost(job, model.Layout(64), h100.model_copy(update={"overlap": overlap}))  # noqa: E731
+    bare, hidden = price(0), price(0.5)
+    assert hidden.reduction == pytest.approx(bare.reduction - 0.5 * bare.products)
+    small = model.cost(replace(job, rows=2**20), model.Layout(64), h100)
+    assert small.reduction == 0
+
+
 def test_a_gpu_is_bound_by_its_memory_at_few_rows_and_by_its_peak_at_many(machines):
     gpu = machines.find_machine("h100", 0.5)
     assert gpu.rate("bf16", 10**6, 1e5) == pytest.approx(0.5 * 989e12)
