@@ -1,6 +1,7 @@
 """Machines that jobs are sized for: a description in JSON, measured (`scale.py --measure`) or from data sheets."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,7 +67,7 @@ class Machine(Part):
     about: str
     ranks_per_node: int = Field(gt=0)
     memory: float = Field(gt=0)
-    products: dict[str, list[Rate]]
+    products: dict[str, Annotated[list[Rate], Field(min_length=1)]] = Field(min_length=1)
     bandwidth: float = Field(gt=0)
     call_seconds: float = Field(ge=0)
     overlap: float = Field(ge=0, le=1)

@@ -264,6 +264,7 @@ def test_what_cannot_be_is_refused(model, machines, job, h100, tmp_path):
     [
         (["--machine", "h1000"], "needs one of h100, a100, cpu, or a file that can be read"),
         (["--machine", "{folder}/machine.json"], "between: Field required"),
+        (["--machine", "{folder}/empty.json"], "products.bf16: List should have at least 1 item"),
         (["--machine", "cpu", "--format", "bf16"], "needs a format that the machine has rates for: fp32"),
         (["--efficiency", "0"], "needs a share of the peak"),
         (["--ranks", "0"], "ranks: needs a whole number of at least 1, got 0"),
@@ -274,6 +275,7 @@ def test_the_command_line_refuses_with_one_error(machines, h100, tmp_path, capsy
     import scale
 
     values = h100.model_dump()
+    (tmp_path / "empty.json").write_text(json.dumps({**values, "products": {"bf16": []}}))
     del values["between"]
     (tmp_path / "machine.json").write_text(json.dumps(values))
     assert scale.main([text.format(folder=tmp_path) for text in arguments]) == 2
