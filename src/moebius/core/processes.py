@@ -1,14 +1,30 @@
 """Sums and maxima over the processes of a distributed training, each of which sees other rows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as dist
 
+_computes_alone = ContextVar("computes_alone", default=False)
+
 
 def is_distributed() -> bool:
-    """Whether this process trains together with others."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    """Whether this process trains together with others; not so inside `alone`."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not _computes_alone.get()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this process computes by itself: nothing waits for the others, and sums are of its rows."""
+    token = _computes_alone.set(True)
+    try:
+        yield
+    finally:
+        _computes_alone.reset(token)
 
 
 def sum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

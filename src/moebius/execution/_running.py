@@ -67,6 +67,15 @@ def has_rows(output: Any, x: Tensor) -> bool:
     return isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1])
 
 
+def runs_without_rows(expert: nn.Module) -> bool:
+    """Whether an expert also runs when no row reaches it: while several processes train, if it has mixtures inside.
+
+    Gate losses are sums over the processes, for which each has to have a routing of every mixture.
+    """
+    trains = is_distributed() and torch.is_grad_enabled()
+    return trains and any(isinstance(module, Router) for module in expert.modules())
+
+
 def check_not_sharded(pool: Pool) -> None:
     """Check that no expert of a list is sharded on its own, where a router selects.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from moebius.core.activation_checkpointing import is_replay, will_be_replayed
+from moebius.core.processes import is_distributed
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import non_negative, positive_integer
 from moebius.kit.errors import ArgumentError
@@ -145,7 +146,7 @@ class TopK(Router):
             return
         self._restore_bias(self.bias)
         load = self._counted
-        if distributed.is_available() and distributed.is_initialized():
+        if is_distributed():
             distributed.all_reduce(load)
         # E times the difference from the mean load: a whole number, so that it is exactly 0 for equal loads.
         self.bias += self.bias_rate * (load.sum() - len(load) * load).sign().to(self.bias)

@@ -24,6 +24,7 @@ from moebius.lab.training.loop import Loop
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Origin, Trained
+from moebius.lab.training.processes import Processes, join_processes
 from moebius.lab.training.progress import ProgressDisplay
 from moebius.lab.training.settings import Settings, TrainingKeywords
 from moebius.tasks._choice import TaskLike, as_task
@@ -129,6 +130,8 @@ def fit(
         raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(mb.gates.Linear(features, 1), [model])")
     checked = fit_settings(settings, training, trains)
     learned, device = as_task(task), _device(device)
+    join_processes(device)
+    is_first = Processes.current().is_first
     if isinstance(data, Dataset):
         if scale not in ("unit", data.scale.kind):
             raise ArgumentError("scale", "is that of the data set", scale, f"data.with_scale({scale!r})")
@@ -144,17 +147,18 @@ def fit(
     with (
         torch.random.fork_rng(devices),
         TemporaryDirectory() as temporary,
-        unsynced() if folder is None else nullcontext(),
+        unsynced() if folder is None or not is_first else nullcontext(),
         _restored(model, checked.optimizer.kind),
         frozen.wrapped(),
-        ProgressDisplay(checked.epochs, progress) as display,
+        ProgressDisplay(checked.epochs, progress and is_first) as display,
     ):
         if not any(values for name, values in trainable_parts(model).items() if not getattr(checked, name).freeze):
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         fit_parts(model, dataset.train, [part for part in ("gate", "experts") if not getattr(checked, part).freeze])
-        run_folder = Path(temporary if folder is None else folder)
-        member = Member(lambda: model, checked, seed, run_folder, display.show, callbacks)
+        run_folder = Path(temporary if folder is None or not is_first else folder)
+        listen = display.show if is_first else lambda event: None
+        member = Member(lambda: model, checked, seed, run_folder, listen, callbacks)
         path = run_folder / "state" / "checkpoint.safetensors"
         ((_, trained),) = Loop([member], dataset, path, device, task=learned, metrics=metrics or {}).train()
     model.eval()
