@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT = 1
 
-.PHONY: quickstart test test-slow lint types contracts format clean
+.PHONY: quickstart test test-thorough test-slow lint types contracts format clean
 
 # torch first and alone: asked for as a dependency of something else, pip may pick a build with gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -29,7 +29,10 @@ contracts: $(VENV)/installed
 	$(BIN)/lint-imports
 
 test: lint types contracts
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not thorough"
+
+test-thorough: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "thorough and not slow"
 
 test-slow: $(VENV)/installed
 	$(BIN)/pytest -m slow

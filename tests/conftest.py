@@ -1,22 +1,74 @@
 """What tests of all rooms share."""
 
+import functools
+import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
 
-import moebius as mb
-from moebius.kit import registry
+CHECKED_CALLS = 100
+calls: Counter[str] = Counter()
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _names_arrays(annotation: Any) -> bool:
+    """Whether an annotation has a shape in it; of one that is still text nobody knows."""
+    if isinstance(annotation, list | tuple):
+        return any(map(_names_arrays, annotation))
+    is_array = inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
+    return isinstance(annotation, str) or is_array or _names_arrays(get_args(annotation))
+
+
+def _check_types(typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """How often the arguments of a function of moebius are checked.
+
+    jaxtyping binds the arguments of a call to look for shapes, which took more than half of the tests' time. A function
+    whose signature has no shape is checked by beartype alone; the shapes of one that has are checked at its first
+    CHECKED_CALLS calls in each test: the later steps of a training loop have those of the first.
+    """
+
+    def decorate(function: Any) -> Any:
+        if not inspect.isfunction(function):
+            return _jaxtyped(function, typechecker=typechecker)
+        if not any(map(_names_arrays, function.__annotations__.values())):
+            return typechecker(function)
+        checked, name = _jaxtyped(function, typechecker=typechecker), f"{function.__module__}.{function.__qualname__}"
+
+        @functools.wraps(checked)
+        def count_calls(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            calls[name] += 1
+            return (checked if calls[name] <= CHECKED_CALLS else function)(*args, **kwargs)
+
+        return count_calls
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _check_types  # before the first import of moebius
+
+import moebius as mb  # noqa: E402
+from moebius.kit import registry  # noqa: E402
 
 # The machine may be busy: an example that takes long is no failure. The examples are the same on every run.
 settings.register_profile("moebius", deadline=None, derandomize=True, max_examples=30, database=None)
 settings.load_profile("moebius")
+
+
+@pytest.fixture(autouse=True)
+def count_of_checked_calls() -> None:
+    """Every test checks the shapes of its first calls."""
+    calls.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +125,11 @@ def two_at_once():
 
 @pytest.fixture(scope="session")
 def outcomes_of(tmp_path_factory):
-    """Runs a script that compiles, with a cache of its own, and gives what it says of each case: None, or an error."""
+    """What a script that compiles says of a case: None, or an error.
+
+    The script runs once for its quick cases and once for all others, when the first of them is asked for.
+    """
+    outcomes: dict[tuple[Path, bool], dict[str, str | None]] = {}
 
     def run(script: Path, cases: list[str]) -> dict[str, str | None]:
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor"))}
@@ -85,9 +141,16 @@ def outcomes_of(tmp_path_factory):
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        outcomes = {}
-        for line in done.stdout.splitlines():
-            outcomes |= json.loads(line)
-        return outcomes
+        lines = map(json.loads, done.stdout.splitlines())
+        return {case: outcome for line in lines for case, outcome in line.items()}
 
-    return run
+    def choose(script: Path, cases: list[str], quick: Collection[str]) -> Callable[[str], str | None]:
+        def outcome(case: str) -> str | None:
+            key = script, case in quick
+            if key not in outcomes:
+                outcomes[key] = run(script, [case for case in cases if (case in quick) == key[1]])
+            return outcomes[key][case]
+
+        return outcome
+
+    return choose

@@ -15,6 +15,16 @@ from moebius.kit.registry import ROOMS
 PACKAGE = Path(mb.__file__).parent
 
 FILES = {
+    "lab/study/executors/nowhere.py": '''
+from moebius.lab.study.executors._executor import Executor
+
+
+class Nowhere(Executor):
+    """Does no job."""
+
+    def do_jobs(self, plan, jobs, data, listener, most):
+        pass
+''',
     "integrations/elsewhere.py": '''
 from moebius.integrations._family import Family
 
@@ -237,10 +247,10 @@ from moebius.kit.registry import catalogue
 for room, names in {kinds!r}.items():
     assert set(names) <= {{kind for kind, _, _ in catalogue(room)}}, room
 """
-    run(copied, "-c", listing)
-    assert "first_pixels" in run(copied, "-m", "moebius", "list", "gates").stdout
     code = """
 import tempfile, torch, moebius as mb
+from typer.testing import CliRunner
+from moebius.lab.cli import app
 folder = tempfile.mkdtemp()
 experts = [mb.experts.Scaled(4, 3), mb.experts.Scaled(4, 3)]
 moe = mb.Mixture(mb.gates.FirstPixels(2), experts, mb.routers.Halved(), execution="backwards")
@@ -248,5 +258,6 @@ mb.save(moe, folder)
 x = torch.rand(5, 4)
 assert torch.equal(mb.load(folder)(x), moe.eval()(x))
 assert mb.execution.Backwards.calls == 2
+assert "first_pixels" in CliRunner().invoke(app, ["list", "gates"]).output
 """
-    run(copied, "-c", code)
+    run(copied, "-c", listing + code)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own_models.py"
 
 
+@pytest.mark.thorough
 def test_three_unlike_networks_become_one_model_in_under_forty_lines():
     assert len([line for line in EXAMPLE.read_text(encoding="utf-8").splitlines() if line.strip()]) < 40
     done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, timeout=300, check=False)

@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
     from moebius import (
         combine,
+        distributed,
         execution,
         experts,
         gates,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` 
     from moebius.kit.allocator import tune_allocator
     from moebius.kit.errors import ArgumentError, MoebiusError
     from moebius.kit.plugins import register
+    from moebius.lab.compose.compose import compose
     from moebius.lab.doctor.diagnose import diagnose
     from moebius.lab.explorer.explore import explore
     from moebius.lab.study.model_report import report
@@ -52,6 +54,7 @@ _ROOMS = (
     "routers",
     "experts",
     "combine",
+    "distributed",
     "execution",
     "integrations",
     "layers",
@@ -93,6 +96,7 @@ _LAB = {
     "lab": ("", None),
     "fit": ("training.fit", "fit"),
     "report": ("study.model_report", "report"),
+    "compose": ("compose.compose", "compose"),
     "diagnose": ("doctor.diagnose", "diagnose"),
     "explore": ("explorer.explore", "explore"),
 }
@@ -115,8 +119,10 @@ __all__ = [
     "add_expert",
     "call",
     "combine",
+    "compose",
     "context",
     "diagnose",
+    "distributed",
     "drop_expert",
     "execution",
     "experts",

@@ -25,6 +25,9 @@ MIXTURES = ("sparse_ffn", "sparse_ffn_bf16", "swiglu", "tokens", "stack", "conv"
 BATCHES = ("sparse_ffn", "expert_choice", "top_k")
 SPECIAL = ("recorded", "recorded_around", "context", "bias_moves", "checkpointed")
 INDUCTOR = ("sparse_ffn", "stack")
+# One case at least of each test; torch's own compiler takes long.
+QUICK = {f"as_eager {name}" for name in ("top_k", "expert_choice", "sparse_ffn", "stack")}
+QUICK |= {"batches sparse_ffn", *SPECIAL}
 E, D, C, T = 4, 6, 3, 16
 
 
@@ -250,37 +253,46 @@ def main():
         print(json.dumps({name: outcome}), flush=True)
 
 
-@pytest.fixture(scope="module")
-def outcomes(outcomes_of):
+@pytest.fixture
+def outcome(outcomes_of):
     names = [f"as_eager {name}" for name in (*ROUTERS, *MIXTURES)] + [f"batches {name}" for name in BATCHES]
     names += [f"inductor {name}" for name in INDUCTOR if shutil.which("g++")] + list(SPECIAL)
-    return outcomes_of(Path(__file__), names)
+    return outcomes_of(Path(__file__), names, QUICK)
 
 
-@pytest.mark.parametrize("name", ROUTERS)
-def test_every_router_compiles_and_computes_as_without(outcomes, name):
-    assert outcomes[f"as_eager {name}"] is None
+def each(prefix, names):
+    """A parameter for each case; those that are not quick are thorough."""
+    cases = [f"{prefix} {name}".strip() for name in names]
+    return [
+        pytest.param(case, id=name, marks=() if case in QUICK else pytest.mark.thorough)
+        for case, name in zip(cases, names, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("name", MIXTURES)
-def test_mixtures_compile_and_compute_as_without(outcomes, name):
-    assert outcomes[f"as_eager {name}"] is None
+@pytest.mark.parametrize("case", each("as_eager", ROUTERS))
+def test_every_router_compiles_and_computes_as_without(outcome, case):
+    assert outcome(case) is None
 
 
-@pytest.mark.parametrize("name", BATCHES)
-def test_other_batch_sizes_compile_once(outcomes, name):
-    assert outcomes[f"batches {name}"] is None
+@pytest.mark.parametrize("case", each("as_eager", MIXTURES))
+def test_mixtures_compile_and_compute_as_without(outcome, case):
+    assert outcome(case) is None
+
+
+@pytest.mark.parametrize("case", each("batches", BATCHES))
+def test_other_batch_sizes_compile_once(outcome, case):
+    assert outcome(case) is None
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++ on a CPU")
-@pytest.mark.parametrize("name", INDUCTOR)
-def test_torchs_own_compiler_computes_as_without(outcomes, name):
-    assert outcomes[f"inductor {name}"] is None
+@pytest.mark.parametrize("case", each("inductor", INDUCTOR))
+def test_torchs_own_compiler_computes_as_without(outcome, case):
+    assert outcome(case) is None
 
 
-@pytest.mark.parametrize("name", SPECIAL)
-def test_what_holds_around_a_compiled_mixture(outcomes, name):
-    assert outcomes[name] is None
+@pytest.mark.parametrize("case", each("", SPECIAL))
+def test_what_holds_around_a_compiled_mixture(outcome, case):
+    assert outcome(case) is None
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_compiled_it_is_one_graph():
 
 
 @needs_triton
+@pytest.mark.thorough
 def test_the_kernels_compile_for_a_gpu(tmp_path):
     run_here("lower_*", TRITON_CACHE_DIR=str(tmp_path))
 
@@ -147,7 +148,7 @@ def check_it_is_the_loop(activation):
     assert_close(sample.fused(), sample.looped())
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     *(st.integers(0, 12), st.integers(1, 35), st.integers(1, 35), st.integers(1, 5), st.integers(1, 3)),
     *(st.sampled_from(FEED_FORWARD), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000)),

@@ -212,3 +212,50 @@ def test_outputs_and_inputs_that_do_not_fit_are_refused():
     with pytest.raises(ArgumentError, match="total: is needed") as caught:
         Adapter(Says(1.0), classes=[4])(torch.zeros(1, 1))
     assert caught.value.fix == "total=5, the classes of the mixture"
+
+
+def test_none_of_mine_is_spread_over_the_other_classes():
+    expert = Adapter(Says(0.0, 1.0, 2.0), classes=[3, 1], total=5, others=True)
+    probs = expert(images(2)).exp()
+    own = torch.tensor([0.0, 1.0, 2.0]).softmax(0)
+    assert torch.allclose(probs[0], torch.stack([own[2] / 3, own[1], own[2] / 3, own[0], own[2] / 3]))
+    as_probs = Adapter(Says(0.0, 1.0, 2.0), classes=[3, 1], total=5, others=True, activation="softmax")
+    assert torch.allclose(as_probs(images(2)), probs)
+    from_probs = Adapter(Says(*own.tolist()), classes=[3, 1], total=5, others=True, activation="log")
+    assert torch.allclose(from_probs(images(2)).exp(), probs)
+    assert "others=True" in repr(expert)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"classes": [0]}, "needs the network's own classes, and the number of all"),
+        ({"total": 4}, "needs the network's own classes, and the number of all"),
+        ({"classes": [0], "total": 4, "fill": -9.0}, "cannot stand beside others"),
+        ({"classes": [0, 1], "total": 2}, "needs classes beside those of the network"),
+    ],
+)
+def test_others_need_classes_that_are_others(options, rule):
+    with pytest.raises(ArgumentError, match=rule):
+        Adapter(Says(0.0, 1.0, 2.0), others=True, **options)
+
+
+def test_a_network_without_the_output_for_others_is_refused():
+    expert = Adapter(Says(0.0, 1.0), classes=[3, 1], total=5, others=True)
+    with pytest.raises(ArgumentError, match="an output for each of 2 classes, and one for all others"):
+        expert(images(2))
+
+
+def test_a_network_of_all_classes_becomes_one_of_some_and_none_of_these():
+    whole = Says(0.0, 1.0, 2.0, 3.0)
+    y = Adapter(whole, kept_classes=[2, 0])(images(1))[0].softmax(-1)
+    probs = torch.tensor([0.0, 1.0, 2.0, 3.0]).softmax(0)
+    assert torch.allclose(y, torch.stack([probs[2], probs[0], probs[1] + probs[3]]))
+    for options, rule in (
+        ({"classes": [0]}, "cannot stand beside classes"),
+        ({"activation": "softmax"}, "cannot stand"),
+    ):
+        with pytest.raises(ArgumentError, match=rule):
+            Adapter(whole, kept_classes=[2, 0], **options)
+    with pytest.raises(ArgumentError, match=r"outputs for the classes \[4\]"):
+        Adapter(whole, kept_classes=[4])(images(1))

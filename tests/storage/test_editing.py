@@ -45,8 +45,13 @@ OWN = {
     "without a bias": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, E, bias=False)),
     "adapter": lambda: mb.experts.Adapter(nn.Sequential(nn.Flatten(), nn.Linear(64, E)), size=8),
 }
-# The domain gate is made for its experts; one of positions is in no such mixture.
-ROW_GATES = [kind for kind in kinds("gates") if kind != "domain" and not hasattr(find("gates", kind), "by_position")]
+# Gates that are made for their experts are refused; one of positions is in no such mixture.
+MADE_FOR_EXPERTS = ("class_mass", "knora_eliminate", "knora_union", "output_linear", "own_mass")
+ROW_GATES = [
+    kind
+    for kind in kinds("gates")
+    if kind not in ("domain", *MADE_FOR_EXPERTS) and not hasattr(find("gates", kind), "by_position")
+]
 GATES = {kind: (lambda kind=kind: made(kind)) for kind in ROW_GATES} | OWN
 
 
@@ -69,6 +74,21 @@ def test_the_scores_of_the_other_experts_stay_as_they_are(name, tmp_path):
     assert torch.equal(scores(moe), before)
     for key, tensor in moe.state_dict().items():
         assert torch.equal(tensor, state[key])
+
+
+@pytest.mark.parametrize("kind", MADE_FOR_EXPERTS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_gate_that_knows_its_experts_is_refused_and_another_taken(kind, wrapped):
+    """Also where a layer inside happens to have as many outputs as there are experts."""
+    component = find("gates", kind)
+    example = component.example({**FACTS, "classes": E, "experts": E}) if hasattr(component, "example") else {}
+    gate = component(**(example or {"experts": E, "classes": 5}))
+    moe = mixture(mb.gates.Standardised(gate, features=64) if wrapped else gate)
+    for edit in (lambda **new: mb.add_expert(moe, linears(1)[0], **new), lambda **new: mb.drop_expert(moe, 1, **new)):
+        with pytest.raises(ArgumentError, match=r"^gate: knows the experts by what they give"):
+            edit()
+        edited = edit(gate=mb.gates.Uniform(E + 1))
+        assert edited.gate.experts == E + 1
 
 
 def test_a_new_expert_begins_with_an_average_score_for_every_row():

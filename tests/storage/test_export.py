@@ -144,7 +144,13 @@ def test_torch_exports_every_router(kind):
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", ["mlp_stack", "conv_stack", "vgg", "log_mixture", "nested", "sparse_ffn", "positions"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mlp_stack", "log_mixture", "nested", "sparse_ffn"),
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("conv_stack", "vgg", "positions")),
+    ],
+)
 def test_onnx_holds_every_expert(name, tmp_path):
     import onnx
 
@@ -173,7 +179,9 @@ def test_torch_exports_several_outputs(name):
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name == "levels" else ()) for name in SEVERAL]
+)
 def test_onnx_has_an_output_for_each_task(name, tmp_path):
     import onnxruntime
 
@@ -205,7 +213,10 @@ class Twice(nn.Module):
 
 
 @needs_onnx
-@pytest.mark.parametrize("kind", ["expert_choice", "threshold", "dselect_k"])
+@pytest.mark.parametrize(
+    "kind",
+    ["expert_choice", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("threshold", "dselect_k"))],
+)
 def test_onnx_holds_routers(kind, tmp_path):
     model = mixture(kind).eval()
     mb.export(model, rows((D,), 2), tmp_path / "moe.onnx")

@@ -193,7 +193,7 @@ def fitted(count, **options):
     torch.manual_seed(2)
     experts = [mb.experts.MLP(1, 2, hidden=[16]) for _ in range(count)]
     moe = mb.Mixture(mb.gates.MLP(1, count, hidden=[16]), experts, combine=mb.combine.Components())
-    settings = {"task": "gaussian", "lr": 0.01, "batch_size": 100, "epochs": 60}
+    settings = {"task": "gaussian", "lr": 0.01, "batch_size": 100, "epochs": 25}
     rows = {"validation": inverse_problem(500, 1), "test": inverse_problem(2000, 2)}
     return mb.fit(moe, inverse_problem(2000, 0), **rows, **{**settings, **options})
 

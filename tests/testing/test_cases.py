@@ -28,7 +28,9 @@ def test_every_check_of_every_kind_is_a_case_but_for_exemptions(room):
             "components.gives_one_output_for_each_row",
             "components.does_not_depend_on_the_order_of_experts",
             "components.gives_equal_outputs_whatever_their_weights",
+            "linear_stack.gives_equal_outputs_whatever_their_weights",
         ],
+        "experts": ["abstention.has_the_gradients_of_finite_differences"],
         "diagnostics": ["drops.does_not_depend_on_the_batches", "max_violation.does_not_depend_on_the_batches"],
         "losses": ["distillation.has_the_gradients_of_finite_differences"],
         "tasks": ["multi_task.gives_each_expert_the_loss_that_it_has_alone"],
@@ -92,8 +94,9 @@ def test_a_component_says_its_example():
     assert subject.make(features=3).settings == ([], 3, 3, 2.0)
 
 
-# What keeps its default: functions, and parts that are combines or of any type.
+# What keeps its default: functions, parts that are combines or of any type, and what another network would need.
 KEPT = {("adapter", "transform"), ("adapter", "output"), ("position_mixture", "channel_axis")}
+KEPT |= {("adapter", "others"), ("adapter", "kept_classes")}
 KEPT |= {(f"{kind}_mixture", "combine") for kind in ("attentive", "multi_gate", "position")}
 KEPT |= {(kind, "combine") for kind in ("mixture", "cgc", "tempered")}
 

@@ -54,7 +54,7 @@ class WrongGradient(Sum):
 
 
 BROKEN = {
-    "gives_one_output_for_each_row": (DropsRows, r"an output of shape \(5, 4\), needs \(6, 4\)"),
+    "gives_one_output_for_each_row": (DropsRows, r"an output of shape \(5, 5\), needs \(6, 5\)"),
     "declares_whether_it_gives_log_probabilities": (NoDistribution, "whose exponentials do not sum to 1"),
     "gives_the_same_for_all_outputs_and_for_chosen_ones": (DenseAlone, "another output for a selection of all pairs"),
     "leaves_out_dropped_assignments": (CountsDropped, "counts the outputs of dropped assignments"),

@@ -31,6 +31,7 @@ def test_pyright_finds_what_is_wrong_and_nothing_else():
     assert errors_of("pyright", "--pythonpath", sys.executable) == WRONG
 
 
+@pytest.mark.thorough
 def test_mypy_finds_what_is_wrong_and_nothing_else(tmp_path):
     assert errors_of("mypy", "--cache-dir", str(tmp_path), "--no-error-summary") == WRONG
 

@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
-from moebius.routers._normalisation import at_least_float32
 
 ACTIVATIONS = ("none", "softmax")
 

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.combine._log_space import log_sum_exp
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 
 
 class Components:

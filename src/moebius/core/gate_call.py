@@ -1,6 +1,6 @@
 """From a mixture's input to its routing: the gate scores the real rows, and the router selects experts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -65,6 +65,7 @@ def score_rows(
     width: int,
     rule: str,
     fix: str | None = None,
+    call: Callable[[nn.Module, Tensor], tuple[Tensor, Mapping[str, Tensor]]] | None = None,
 ) -> ScoredRows:
     """Call the gate on the real rows of a call.
 
@@ -76,6 +77,7 @@ def score_rows(
         mask: True for real rows; None for the mask of the blocks around the call.
         width: G, how many numbers the gate must return for each row.
         rule, fix: of the error that is raised for another width.
+        call: calls the gate on the real rows, in their context, as `call_gate` does; None for `call_gate`.
 
     Raises:
         ArgumentError: the gate does not return one tensor (or the pair) with `width` numbers for each row, or the mask
@@ -84,7 +86,7 @@ def score_rows(
     call_context = context_of_call(gate, x, context, mask)
     real_context, x, padding = call_context.remove_padding(x)
     with row_context(real_context):
-        scores, aux = call_gate(gate, x)
+        scores, aux = (call_gate if call is None else call)(gate, x)
     if scores.shape[-1:] != (width,):
         raise ArgumentError("gate", rule, tuple(scores.shape), fix)
     batch_shape = scores.shape[:-1]

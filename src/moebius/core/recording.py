@@ -19,6 +19,11 @@ Log = dict[str, list[Routing]]
 _active_recordings = ThreadValue(())
 
 
+def is_recording() -> bool:
+    """Whether some recording is active."""
+    return bool(_active_recordings.value)
+
+
 def is_recording_outputs(module: nn.Module) -> bool:
     """Whether an active recording of this mixture asks for the outputs of all its experts."""
     records_outputs = any(outputs and id(module) in paths for paths, _, outputs, _ in _active_recordings.value)

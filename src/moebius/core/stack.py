@@ -20,7 +20,7 @@ from moebius.core.module_views import (
     named_tensors,
 )
 from moebius.core.routing import Router
-from moebius.core.stack_state import accept_list_state, flat_names, refresh_views_after_load
+from moebius.core.stack_state import accept_list_state, check_whole, flat_names, refresh_views_after_load
 from moebius.core.stackability import describe_obstacle
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, MoebiusError
@@ -143,6 +143,7 @@ class Stack(nn.Module):
         if number not in range(-self.count, self.count):
             raise IndexError(number)
         number %= self.count
+        check_whole(self, number)
         with torch.enable_grad():
             slices = {flat_name: stacked[number] for flat_name, stacked in self.tensors().items()}
         tensors = [slices[flat_name] for flat_name in self.template_names.values()]
@@ -254,9 +255,8 @@ class Stack(nn.Module):
 
     def unstacked(self) -> list[nn.Module]:
         """The experts as independent modules with copies of their parameters."""
-        return [
-            independent_copy(expert) for expert in self.temporary_views(range(self.count), self.differing_experts())
-        ]
+        check_whole(self, 0)
+        return [*map(independent_copy, self.temporary_views(range(self.count), self.differing_experts()))]
 
     def extra_repr(self) -> str:
         """The number of experts and the template."""

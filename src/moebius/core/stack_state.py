@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.module_views import named_tensors
+from moebius.kit.errors import MoebiusError
 
 # The attributes and methods of a stack. The last two lines are names of earlier versions: a tensor that avoids them
 # keeps its name, so that saved states still load.
 _STACK_ATTRIBUTES = """
-    count differing_experts flat_names has_plain_template named_parts of part_tensors product_obstacles
+    count differing_experts dispatcher flat_names has_plain_template named_parts of part_tensors product_obstacles
     refresh_views reset_parameters template template_names temporary_views tensor tensors unstacked
     _adopt_settings _allocate _copy_expert _has_changes _views
     clauses flat names only particulars parts places quick renew
@@ -41,6 +42,17 @@ def flat_names(expert: nn.Module) -> dict[str, str]:
             flat_name += "_"
         names[name] = name_by_tensor.setdefault(id(tensor), flat_name)
     return names
+
+
+def check_whole(stack: Any, number: int) -> None:
+    """Check that a stack holds the tensors of all its experts.
+
+    Raises:
+        MoebiusError: it holds those of this process, after `mb.distributed.expert_parallel`.
+    """
+    if "dispatcher" in vars(stack):
+        rule = "the experts of this stack are on several processes, and none of them can be taken out"
+        raise MoebiusError(f"experts.{number}: {rule}", "before mb.distributed.expert_parallel, or after mb.save")
 
 
 def accept_list_state(

@@ -70,6 +70,8 @@ class Pool:
         self.particulars = {} if self.stack is None else self.stack.differing_experts()
         self.modules: list[nn.Module] = [] if isinstance(experts, Stack) else list(experts)
         self.count = len(experts)
+        # What moves rows to experts of other processes; None where all experts are here.
+        self.dispatcher = vars(experts).get("dispatcher") if isinstance(experts, nn.Module) else None
         self.is_complete, self.numbers = numbers is None, range(self.count) if numbers is None else numbers
 
     def __len__(self) -> int:

@@ -56,9 +56,13 @@ class Auto(Execution):
 def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Decision:
     """The execution that runs these experts on these rows in a mixture constructed with `execution`, and the reason.
 
+    Where experts are on several processes it is one that moves rows to them, and `execution` runs them there.
+
     Raises:
         ArgumentError: `execution` is not `auto`, and refuses.
     """
+    if pool.dispatcher is not None:
+        return pool.dispatcher.around(execution), pool.dispatcher.reason
     if isinstance(execution, Auto):
         return _apply_rule(pool, routing, x)
     if transform_active() and routing.selection is not None:

@@ -1,5 +1,6 @@
 """The expert, or gate, that wraps a network made for another purpose."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,15 @@ class Adapter(nn.Module):
     to what the mixture mixes, such as logits or probabilities; the map places the outputs of a network with n classes
     among the C classes of the mixture. A network with C outputs that was trained on some classes only keeps them all.
 
+    With `others` the network has one output more, the last, for "none of my classes". The adapter then gives
+    log-probabilities of all C classes, or probabilities after softmax or sigmoid: those of the network's n classes, and
+    the probability of "none of mine" in equal parts for the C − n other classes:
+
+    log p(c) = log p(none of mine) − log(C − n), for c not in classes
+
+    `kept_classes` goes the other way: of a network of all classes it makes one with an output for each of these, and
+    one for all others, log Σ_c exp(y_c) over the rest, whose probability is theirs together.
+
     A frozen network is never updated, and stays in eval mode after `train()`: its batch normalisation keeps its
     statistics, its dropout is off. While a mixture trains without augmentation, its output for a row is computed once.
 
@@ -54,18 +64,26 @@ class Adapter(nn.Module):
         activation: a, one of none, softmax, log_softmax, sigmoid, log (for a network that gives probabilities where
             logits are needed).
         frozen: whether the network's parameters and statistics are fixed.
+        others: whether the network's last output, after those of `classes`, stands for all other classes together.
+        kept_classes: positions of the network's outputs that stay, before one for all others; None for all as they are.
 
     Shapes: any input of the network → (T, n) or (T, C), as the network gives; with `classes` (T, C).
 
     Raises:
         ArgumentError: an unknown activation, classes that repeat or are out of range, a part named by `output` that is
-            missing or not a tensor, or a network that has neither an output for each of `classes` nor C outputs.
+            missing or not a tensor, or a network that has neither an output for each of `classes` nor C outputs;
+            `others` without `classes` and `total`, with a `fill`, or where there are no other classes; `kept_classes`
+            beside `classes`, or with an activation that gives probabilities.
 
     Example:
         >>> cats_and_dogs = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
         >>> expert = Adapter(cats_and_dogs, size=4, channels=1, classes=[3, 5], total=10, frozen=True)
         >>> expert(torch.zeros(2, 3, 32, 32)).softmax(-1).count_nonzero(-1)
         tensor([2, 2])
+        >>> modest = nn.Linear(16, 3)  # cat, dog, neither
+        >>> expert = Adapter(modest, classes=[3, 5], total=10, others=True)
+        >>> expert(torch.zeros(2, 16)).exp().sum(-1).allclose(torch.ones(2))
+        True
 
     Reference: ours.
     """
@@ -82,6 +100,8 @@ class Adapter(nn.Module):
         activation: str = "none",
         frozen: bool = False,
         output: str | int | Callable[[Any], Tensor] | None = None,
+        others: bool = False,
+        kept_classes: Sequence[int] | None = None,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -93,7 +113,13 @@ class Adapter(nn.Module):
         self.channels = channels
         self.total = None if total is None else positive_integer("total", total)
         self.classes = None if classes is None else _check_classes(classes, self.total)
-        self.fill, self.activation, self.output = fill, activation, output
+        self.fill, self.activation, self.output, self.others = fill, activation, output, others
+        if others:
+            _check_others(self.classes, self.total, fill)
+        self.kept_classes = None if kept_classes is None else _check_classes(kept_classes, None)
+        if kept_classes is not None and (classes is not None or activation in _PROBABILITIES):
+            rule, value = "cannot stand beside classes, or outputs that are probabilities", list(kept_classes)
+            raise ArgumentError("kept_classes", rule, value, "classes=None, activation='log_softmax'")
         self.frozen, self.mode = False, self.training
         if frozen:
             self.freeze()
@@ -117,8 +143,22 @@ class Adapter(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments that are not the default."""
-        names = ("size", "channels", "classes", "total", "fill", "activation", "frozen", "output")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name) not in (None, "none"))
+        names = (
+            "size",
+            "channels",
+            "classes",
+            "total",
+            "fill",
+            "activation",
+            "frozen",
+            "output",
+            "others",
+            "kept_classes",
+        )
+        values = {name: getattr(self, name) for name in names}
+        if not self.others:
+            del values["others"]
+        return ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, "none"))
 
     def _compute(self, x: Tensor) -> Tensor:
         y = self._select_output(call_with_context(self.network, self._convert_input(x)), len(x))
@@ -153,8 +193,12 @@ class Adapter(nn.Module):
 
     def _map_classes(self, y: Tensor) -> Tensor:
         """The outputs placed at `classes` among the C classes of the mixture."""
+        if self.kept_classes is not None:
+            return self._merge_others(y)
         if self.classes is None:
             return y
+        if self.others:
+            return self._spread_others(y)
         if y.shape[-1] != len(self.classes):
             if self.total is None or y.shape[-1] == self.total:
                 return y
@@ -168,6 +212,32 @@ class Adapter(nn.Module):
             fill = 0.0 if self.activation in _PROBABILITIES else -torch.inf
         positions = torch.tensor(self.classes, device=y.device)
         return y.new_full((*y.shape[:-1], self.total), fill).index_copy(-1, positions, y)
+
+    def _merge_others(self, y: Tensor) -> Tensor:
+        """The outputs of the kept classes, and log Σ exp of all others."""
+        assert self.kept_classes is not None
+        rest = [position for position in range(y.shape[-1]) if position not in self.kept_classes]
+        if not rest or max(self.kept_classes) >= y.shape[-1]:
+            rule = f"must have outputs for the classes {list(self.kept_classes)}, and for others"
+            raise ArgumentError("network", rule, y.shape[-1], "kept_classes=None")
+        kept, merged = y[..., list(self.kept_classes)], y[..., rest].logsumexp(-1, keepdim=True)
+        return torch.cat([kept, merged], -1)
+
+    def _spread_others(self, y: Tensor) -> Tensor:
+        """Own classes in their places, and the last output in equal parts for all others."""
+        assert self.classes is not None
+        assert self.total is not None
+        if y.shape[-1] != len(self.classes) + 1:
+            rule = f"must have an output for each of {len(self.classes)} classes, and one for all others"
+            raise ArgumentError("network", rule, y.shape[-1], "others=False, or a network with one output more")
+        rest = self.total - len(self.classes)
+        if self.activation in _PROBABILITIES:
+            share = y[..., -1:] / rest
+        else:
+            y = y.log_softmax(-1)
+            share = y[..., -1:] - math.log(rest)
+        positions = torch.tensor(self.classes, device=y.device)
+        return share.repeat(*[1] * (y.ndim - 1), self.total).index_copy(-1, positions, y[..., :-1])
 
 
 def _to_colour(x: Tensor) -> Tensor:
@@ -191,3 +261,15 @@ def _check_classes(classes: Sequence[int], total: int | None) -> tuple[int, ...]
         fix = "classes: [0, 8]" if total is None or min(positions) < 0 else f"total: {max(positions) + 1}"
         raise ArgumentError("classes", rule, list(positions), fix)
     return positions
+
+
+def _check_others(classes: tuple[int, ...] | None, total: int | None, fill: float | int | None) -> None:
+    if classes is None or total is None:
+        rule = "needs the network's own classes, and the number of all"
+        raise ArgumentError("others", rule, {"classes": classes, "total": total}, "classes=[3, 5], total=10")
+    if fill is not None:
+        rule = "cannot stand beside others, which gives all other classes their probability"
+        raise ArgumentError("fill", rule, fill, "fill=None")
+    if len(classes) == total:
+        rule = f"needs classes beside those of the network, which are all {total}"
+        raise ArgumentError("others", rule, True, "others=False")

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing, Selection
-from moebius.routers._normalisation import ACTIVATIONS, at_least_float32, safe_log
+from moebius.routers._normalisation import ACTIVATIONS, safe_log
 
 # The name of one of our normalisations, or the block's own function of the scores.
 Normalisation = str | Callable[[Tensor], Tensor]

@@ -22,7 +22,7 @@ def register(room: str, kind: str | None = None) -> Callable[[Component], Compon
 
     Arguments:
         room: where the kind belongs: gates, routers, experts, combine, execution, layers, losses, schedules,
-            diagnostics, data.sources, data.augmentation, illnesses or remedies.
+            diagnostics, data.sources, data.augmentation, illnesses, remedies or study.executors.
         kind: its name in recipes; unless given, the component's name in lower case with underscores.
 
     Raises:

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -25,7 +26,7 @@ ROOMS = {
     **{room: f"moebius.{room}" for room in ("gates", "routers", "experts", "combine")},
     **{room: f"moebius.{room}" for room in ("execution", "layers", "losses", "schedules", "tasks", "integrations")},
     **{room: f"moebius.lab.{room}" for room in ("diagnostics", "data.sources", "data.augmentation")},
-    **{room: f"moebius.lab.{room}" for room in ("illnesses", "remedies")},
+    **{room: f"moebius.lab.{room}" for room in ("illnesses", "remedies", "study.executors", "ways")},
 }
 # Room → kind → a component of a plugin's file.
 _plugins: dict[str, dict[str, Callable[..., Any]]] = {}
@@ -163,8 +164,14 @@ def _package(room: str) -> str:
 
 
 def _files(room: str) -> tuple[str, ...]:
-    package = importlib.import_module(_package(room))
-    return tuple(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
+    folders = tuple(importlib.import_module(_package(room)).__path__)
+    return _files_of(folders, tuple(os.stat(folder).st_mtime_ns for folder in folders))
+
+
+@functools.lru_cache(maxsize=256)
+def _files_of(folders: tuple[str, ...], changed: tuple[int, ...]) -> tuple[str, ...]:
+    # A folder that has changed is listed anew, as in Python's own import.
+    return tuple(info.name for info in pkgutil.iter_modules(folders) if not info.name.startswith("_"))
 
 
 @functools.cache
@@ -193,8 +200,9 @@ def _distribution(point: EntryPoint) -> str:
 
 def _component(module: ModuleType) -> Callable[..., Any]:
     file_name = module.__name__.rsplit(".", 1)[-1]
+    key = name_key(file_name)
     for name, value in vars(module).items():
-        if name_key(name) == name_key(file_name) and getattr(value, "__module__", None) == module.__name__:
+        if getattr(value, "__module__", None) == module.__name__ and name_key(name) == key:
             return value
     raise UnknownKindError(f"{module.__name__} defines no public name that equals its file's", f"define {file_name}")
 

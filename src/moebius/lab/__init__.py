@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moebius.lab import (
         bench,
         comparison,
+        compose,
         data,
         diagnostics,
         doctor,
@@ -48,6 +49,7 @@ __all__ = [
     "bench",
     "compare",
     "comparison",
+    "compose",
     "data",
     "diagnose",
     "diagnostics",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from moebius.core.module_outputs import describe_output
 from moebius.core.stack import Stack
+from moebius.execution._remote_expert import RemoteExpert
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.layers._expert_pools import find_pool
@@ -61,6 +62,6 @@ def _name_of(part: str, modules: list[nn.Module], x: Mapping[str, Any]) -> str:
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    while isinstance(module, Adapter):
+    while isinstance(module, Adapter | RemoteExpert):
         module = module.network
     return [name for name in inspect.signature(module.forward).parameters if name != "context"]

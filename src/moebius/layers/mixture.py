@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.combine.weighted_sum import WeightedSum
+from moebius.core.expert_outputs import reads_expert_outputs
 from moebius.core.gate_call import ScoredRows, score_rows
 from moebius.core.processes import is_distributed
 from moebius.core.recording import is_recording_outputs, record_routing
@@ -27,6 +28,7 @@ from moebius.kit.errors import ArgumentError
 from moebius.kit.html import html_table
 from moebius.kit.registry import find, kinds
 from moebius.layers._expert_pools import drop_selection, find_pool, is_callable_pool
+from moebius.layers._output_reading import OutputReading
 from moebius.layers._part_inputs import part_inputs
 from moebius.routers.soft import Soft
 
@@ -51,7 +53,9 @@ class Mixture(nn.Module):
         execution: how experts run: a kind of room `execution`, or an `mb.Execution`. "auto" picks by a rule;
             `moe.chosen(x)` returns the choice and its reason.
 
-    A gate or an expert whose `forward` has a parameter `context` receives the side information of its rows in it.
+    A gate or an expert whose `forward` has a parameter `context` receives the side information of its rows in it. A
+    gate that names "expert_outputs" in its `context_keys` is called after all experts have run, and receives their
+    outputs (T, E, C) there.
 
     Gate and experts may read different inputs of a row: `moe({"gate": meta, "experts": image})`. A mapping with other
     names gives the gate, and the experts, the input that their `forward` has a parameter of the name of.
@@ -121,11 +125,11 @@ class Mixture(nn.Module):
                 counts in no capacity, loss, load or record; its outputs are 0. The gate receives the real rows with one
                 batch axis.
         """
-        rows, routing = self._route_rows(x, context, mask)
+        rows, routing, outputs = self._route_rows(x, context, mask)
         with row_context(rows.context):
             # A stack is called like any module, so that its wrappers and hooks act.
             run = _ExpertRun(self, routing)
-            y = self.experts(rows.x, run) if is_callable_pool(self.experts) else run(self.experts, rows.x)
+            y = self._run_pool(run, rows.x) if outputs is None else run.take_outputs(outputs)
             record_routing(self, run.routing)
             if run.combine_routing is not None:
                 y = self.combine(y, run.combine_routing)
@@ -149,28 +153,46 @@ class Mixture(nn.Module):
             >>> moe.chosen(torch.zeros(5, 4))
             Choice(name='stacked', reason='equal experts all run: one product')
         """
-        rows, routing = self._route_rows(x, context, mask)
+        rows, routing, _ = self._route_rows(x, context, mask)
 
         def choose(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)
             return Choice(execution.name, reason)
 
-        return self.experts(rows.x, choose) if is_callable_pool(self.experts) else choose(self.experts, rows.x)
+        return self._run_pool(choose, rows.x)
+
+    def _run_pool(self, function: Callable[[Any, Tensor], Any], x: Tensor) -> Any:
+        """What a function of the pool of experts and their rows gives, inside the stack's own call where it is one."""
+        return self.experts(x, function) if is_callable_pool(self.experts) else function(self.experts, x)
 
     def _route_rows(
         self, x: Tensor | Mapping[str, Any], context: Mapping[str, Tensor] | None, mask: Tensor | None
-    ) -> tuple[ScoredRows, Routing]:
-        """The experts' rows, and where they go."""
+    ) -> tuple[ScoredRows, Routing, Tensor | None]:
+        """The experts' rows, where they go, and all experts' outputs if the gate has read them."""
         gate_x, expert_x = part_inputs(self.gate, self.experts, x) if isinstance(x, Mapping) else (x, x)
+        reading = OutputReading(self._run_all_experts) if reads_expert_outputs(self.gate) else None
+        gate_x = gate_x if reading is None else expert_x
         experts = self.count
         width = self.router.gate_outputs(experts)
         rule = f"must give one score for each of the {experts} experts"
         if width != experts:
             rule = f"must give {width} numbers a row, which {type(self.router).__name__} needs for its experts"
         fix = f"gate=mb.gates.Linear(features, experts={width})"
-        rows = score_rows(self.gate, gate_x, context, mask, width, rule, fix)
+        rows = score_rows(self.gate, gate_x, context, mask, width, rule, fix, reading)
         routing = rows.route(self.router, rows.scores)
-        return rows if expert_x is gate_x else replace(rows, x=rows.take_rows(expert_x)), routing
+        rows = rows if expert_x is gate_x else replace(rows, x=rows.take_rows(expert_x))
+        return rows, routing, None if reading is None else reading.outputs
+
+    def _run_all_experts(self, x: Tensor) -> Tensor:
+        """Every expert's output for every row."""
+
+        def run(experts: Any, x: Tensor) -> Tensor:
+            pool = Pool(experts)
+            routing = Soft()(torch.zeros(len(x), len(pool), device=x.device))
+            execution, _ = decide(self.execution, pool, routing, x)
+            return execution.run(pool, routing, x)
+
+        return self._run_pool(run, x)
 
 
 class _ExpertRun:
@@ -201,6 +223,13 @@ class _ExpertRun:
         self.combine_routing = None
         return y
 
+    def take_outputs(self, outputs: Tensor) -> Tensor:
+        """The outputs that the router selected, of all experts' outputs that are there already."""
+        if is_recording_outputs(self.moe):
+            self.routing = self.combine_routing = replace(self.routing, outputs=outputs)
+        selection = self.routing.selection
+        return outputs if selection is None else selection.select_outputs(outputs)
+
     def _run_every_expert(self, execution: Execution, pool: Pool, x: Tensor) -> Tensor:
         """Every expert's output for every row, 0 where the expert was not selected."""
         outputs = execution.run(pool, replace(self.routing, selection=None), x)
@@ -211,10 +240,7 @@ class _ExpertRun:
         """Run every expert on every row, keep the outputs in the routing, and return those that the router selected."""
         dense_routing = replace(self.routing, selection=None)
         execution, _ = decide(self.moe.execution, pool, dense_routing, x)
-        outputs = execution.run(pool, dense_routing, x)
-        self.routing = self.combine_routing = replace(self.routing, outputs=outputs)
-        selection = self.routing.selection
-        return outputs if selection is None else selection.select_outputs(outputs)
+        return self.take_outputs(execution.run(pool, dense_routing, x))
 
 
 def resolve_execution(execution: str | Execution) -> Execution:

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.processes import is_distributed, sum_over_processes
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 
 
 def gate_distribution(routing: Routing) -> Float[Tensor, "T E"]:

@@ -5,12 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.core.processes import maximum_over_processes, sum_over_processes
 from moebius.core.routing import Routing
 from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import log_distribution
-from moebius.routers._normalisation import at_least_float32
 
 
 @torch.no_grad()

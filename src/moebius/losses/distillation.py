@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.loss_needs import needs
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing
 from moebius.kit.errors import ArgumentError
 from moebius.losses._distribution import mean_over_rows
 from moebius.losses._targets import expert_targets
-from moebius.routers._normalisation import at_least_float32
 
 
 @needs(expert_losses=True, classes=True)

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from moebius.core.loss_needs import needs
+from moebius.core.precision import at_least_float32
 from moebius.core.processes import sum_over_processes
 from moebius.core.routing import Routing
 from moebius.losses._distribution import gate_distribution, mean_over_rows
-from moebius.routers._normalisation import at_least_float32
 
 
 @needs(distribution=True)

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing
 from moebius.losses._distribution import mean_over_rows
-from moebius.routers._normalisation import at_least_float32
 
 
 def z_loss(routing: Routing) -> Float[Tensor, ""]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 
@@ -56,8 +57,3 @@ def safe_log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log w where w > 0, else −∞ with a gradient of zero; torch.log alone would give a gradient of NaN there."""
     is_positive = weights > 0
     return torch.where(is_positive, torch.where(is_positive, weights, 1).log(), -torch.inf)
-
-
-def at_least_float32(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The scores in float32 at least: a softmax in bf16 has two significant digits."""
-    return scores.float() if scores.itemsize < 4 else scores

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import single_selection
 
 

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing, Selection
 from moebius.kit.arguments import positive_number
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import expert_capacity, expert_counts
 
 

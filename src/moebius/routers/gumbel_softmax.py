@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import positive_integer, positive_number
-from moebius.routers._normalisation import at_least_float32, safe_log
+from moebius.routers._normalisation import safe_log
 
 
 class GumbelSoftmax(Router):

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import weighted_selection
 
 

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.hashing import mix_bits
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import expert_counts, single_selection
 
 

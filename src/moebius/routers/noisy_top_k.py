@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import non_negative, positive_integer
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
 

@@ -3,9 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import positive_integer
-from moebius.routers._normalisation import at_least_float32, safe_log
+from moebius.routers._normalisation import safe_log
 
 
 class PerClass(Router):

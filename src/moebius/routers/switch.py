@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing, Selection
 from moebius.kit.arguments import non_negative, positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import Rows, expert_capacity, expert_counts, sort_scores, top_experts
 
 

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 from moebius.routers._selecting import sort_scores, weighted_selection
 
 

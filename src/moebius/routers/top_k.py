@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from moebius.core.activation_checkpointing import is_replay, will_be_replayed
+from moebius.core.precision import at_least_float32
 from moebius.core.processes import is_distributed
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import non_negative, positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32, normalisation_named, normalise
+from moebius.routers._normalisation import normalisation_named, normalise
 from moebius.routers._selecting import expert_counts, top_experts, top_k_selection, whole_k
 
 # Normalisations with positive values, which can be scaled to sum to 1 over the chosen experts.

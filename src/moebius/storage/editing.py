@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from moebius.core.expert_outputs import reads_expert_outputs
 from moebius.core.routing import Router
 from moebius.core.stack import Stack, unstackable_reason
 from moebius.kit.errors import ArgumentError
@@ -43,8 +44,9 @@ def add_expert(model: Model, expert: nn.Module, gate: nn.Module | None = None, a
         at: the path of the mixture inside the model ("layers.3.mixture"); needed where there are several.
 
     Raises:
-        ArgumentError: a gate without such a layer, or made for its experts (`domain`), or a router whose codes change
-            with their number (`dselect_k`): supply a `gate`. No mixture at this path.
+        ArgumentError: a gate without such a layer, or made for its experts (`domain`, and those that read what experts
+            give, or know their classes), or a router whose codes change with their number (`dselect_k`): supply a
+            `gate`. No mixture at this path.
 
     Example:
         >>> import tempfile, torch, moebius as mb
@@ -229,6 +231,9 @@ def _with_count(value: Any, count: int) -> Any:
 
 def _gate_for(gate: nn.Module, old_width: int, width: int, rows: Rows) -> nn.Module:
     """A gate that gives `width` numbers a row: made by its kind, or the gate with another last layer."""
+    if any(reads_expert_outputs(part) or hasattr(part, "expert_classes") for part in gate.modules()):
+        rule = "knows the experts by what they give or by their classes, and other experts need another gate"
+        raise ArgumentError("gate", rule, type(gate).__name__, f"gate=…, a new one that gives {width} numbers a row")
     spec = describe(gate)
     if isinstance(spec.get("experts"), int):
         try:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from moebius import __version__
 from moebius.kit.errors import ArgumentError
@@ -25,6 +26,9 @@ def save(model: nn.Module, path: str | Path, spec: Spec | None = None, data: Map
     named) are written as kind and arguments. Other modules and functions are not: `load` receives them again, and reads
     their tensors from the file. A folder that holds a saved mixture already holds the old or the new one at every
     moment, also after a crash. Equal models give equal bytes.
+
+    A model whose experts are on several processes, or that FSDP2 shards, is written whole, by the first process; all of
+    them have to call `save`, and any number of processes loads it.
 
     Not kept: which parameters want gradients (a frozen `Adapter` is frozen again), hooks, and an execution that is of
     no known kind.
@@ -52,9 +56,25 @@ def save(model: nn.Module, path: str | Path, spec: Spec | None = None, data: Map
     folder = Path(path)
     if not isinstance(model, nn.Module):
         raise ArgumentError("model", "needs a module", type(model).__name__, "mb.save(moe, path)")
+    with _whole(model) as is_writer:
+        if is_writer:
+            _write(model, folder, spec, data)
+
+
+def _whole(model: nn.Module) -> AbstractContextManager[bool]:
+    """A block in which the process that writes has the whole model; it yields whether this process does."""
+    if distributed.is_available() and distributed.is_initialized():
+        from moebius.distributed._whole_model import is_split, whole_model
+
+        if is_split(model):
+            return whole_model(model)
+    return nullcontext(True)
+
+
+def _write(model: nn.Module, folder: Path, spec: Spec | None, data: Mapping[str, Any] | None) -> None:
     if folder.is_file() or (folder / "result.json").exists():
         rule = "needs a folder of its own, and a file or a study's run is there"
-        raise ArgumentError("path", rule, str(path), f"mb.save(moe, {str(folder) + '-mixture'!r})")
+        raise ArgumentError("path", rule, str(folder), f"mb.save(moe, {str(folder) + '-mixture'!r})")
     aliases = _aliases(model)
     spec, tensors = describe(model, "experts") if spec is None else spec, _without_overlap(stored_tensors(model))
     header = {"schema": SCHEMA, "moebius": __version__, "sha256": digest_of(tensors), "spec": spec, "aliases": aliases}

@@ -7,9 +7,10 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
-from moebius.tasks._task import Task, at_least_float32
+from moebius.tasks._task import Task
 
 # What a user may write for a task.
 TaskLike = Task | str | Mapping[str, Any] | Callable[[Any, Any], Tensor]

@@ -100,8 +100,3 @@ class Task:
     def expert_losses(self, outputs: Float[Tensor, "T E ..."], target: Any) -> Float[Tensor, "T E"]:
         """Each expert's own loss on each row, in float32 at least, of outputs that `accepts_expert` accepts."""
         return torch.stack([self.row_losses(output, target) for output in outputs.unbind(1)], 1)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """The values in float32 if their format is narrower, or holds whole numbers."""
-    return values.float() if not values.is_floating_point() or values.itemsize < 4 else values

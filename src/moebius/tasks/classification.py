@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError
 from moebius.layers.mixture import Mixture
 from moebius.tasks._targets import check_classes, class_indices
-from moebius.tasks._task import Task, at_least_float32
+from moebius.tasks._task import Task
 
 
 class Classification(Task):

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.arguments import positive_number
 from moebius.kit.errors import ArgumentError
 from moebius.layers.mixture import Mixture
 from moebius.tasks._normal_mixture import NormalMixture, log_normal
 from moebius.tasks._targets import quantities
-from moebius.tasks._task import Task, at_least_float32
+from moebius.tasks._task import Task
 
 
 class Gaussian(Task):

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.errors import ArgumentError
 from moebius.tasks._targets import check_shape, quantities
-from moebius.tasks._task import Task, at_least_float32
+from moebius.tasks._task import Task
 
 
 class MultiLabel(Task):

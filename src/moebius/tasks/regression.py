@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.tasks._targets import align, check_shape, quantities
-from moebius.tasks._task import Task, at_least_float32
+from moebius.tasks._task import Task
 
 LOSSES = ("mse", "mae", "huber", "quantile")
 _SCORES = {"mse": "r2", "huber": "r2", "mae": "d2_absolute", "quantile": "d2_pinball"}

@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 from moebius.layers.mixture import Mixture
 from moebius.tasks._targets import class_indices
-from moebius.tasks._task import ABSENT, Task, at_least_float32
+from moebius.tasks._task import ABSENT, Task
 
 CHANNELS = ("last", "first")
 # Of the metric that has a table of positions and classes.

@@ -57,3 +57,4 @@ from moebius.testing.routers import check_router as check_router
 from moebius.testing.schedules import check_schedule as check_schedule
 from moebius.testing.sources import check_source as check_source
 from moebius.testing.tasks import check_task as check_task
+from moebius.testing.ways import check_way as check_way

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moebius.core.expert_outputs import EXPERT_OUTPUTS
 from moebius.core.routing import Router
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find
@@ -58,7 +59,9 @@ class Sample:
     def side_information(self, count: int) -> dict[str, Tensor]:
         """The context of `rows(count)`."""
         if self.context is None:
-            return {"domain": torch.randint(self.experts, (count,), generator=_generator(count))}
+            outputs = torch.randn(count, self.experts, self.classes, generator=_generator(count))
+            domain = torch.randint(self.experts, (count,), generator=_generator(count))
+            return {"domain": domain, EXPERT_OUTPUTS: outputs}
         return {name: value[torch.arange(count) % len(value)] for name, value in self.context.items()}
 
 

@@ -19,7 +19,7 @@ from moebius.testing._contract import (
 from moebius.testing._run import run_checks
 from moebius.testing._subject import Subject
 
-_ROWS, _EXPERTS, _CLASSES = 6, 3, 4
+_ROWS, _EXPERTS, _CLASSES = 6, 3, 5
 
 
 def check_combine(combine: Callable[..., Callable[[Tensor, Routing], Tensor]], **arguments: Any) -> None:

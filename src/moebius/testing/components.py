@@ -19,6 +19,7 @@ from moebius.gates.linear import Linear as LinearGate
 from moebius.kit.registry import kind_of, summary
 from moebius.layers.mixture import Mixture
 from moebius.layers.position_mixture import PositionMixture
+from moebius.routers.soft import Soft
 from moebius.storage.load import load
 from moebius.storage.save import save
 from moebius.storage.spec import ROOMS, build, describe, unknown_parts
@@ -136,8 +137,17 @@ def _respond(subject: Subject, part: nn.Module) -> Any:
     if subject.room == "routers" and not isinstance(part, Mixture):
         generator = torch.Generator().manual_seed(0)
         return part(torch.randn(6, part.gate_outputs(_EXPERTS), generator=generator)).weights  # type: ignore[operator]
+    if subject.room == "combine" and not isinstance(part, Mixture):
+        values = torch.randn(
+            6, subject.sample.experts, subject.sample.classes, generator=torch.Generator().manual_seed(0)
+        )
+        return part(values, Soft()(torch.zeros(len(values), values.shape[1])))
     if subject.room == "layers":
         return part(torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0)))
+    if subject.room == "combine" and not isinstance(part, Mixture):
+        experts, generator = subject.sample.experts, torch.Generator().manual_seed(0)
+        outputs = torch.randn(6, experts, subject.sample.classes, generator=generator)
+        return part(outputs, Soft()(torch.zeros(6, experts)))
     with context(**subject.sample.side_information(6)):
         y = call_with_context(part, subject.sample.rows(6))
     return y[0] if isinstance(y, tuple) else y

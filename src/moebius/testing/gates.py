@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moebius.core.expert_outputs import EXPERT_OUTPUTS
 from moebius.core.row_context import call_with_context, context, takes_context
 from moebius.testing._contract import (
     DTYPES,
@@ -79,6 +80,7 @@ def scores_a_single_expert(subject: Subject) -> None:
     if subject.takes("experts"):
         gate = subject.make(experts=1, domains=1)
         side = {name: torch.zeros_like(value) for name, value in subject.sample.side_information(4).items()}
+        side |= {EXPERT_OUTPUTS: side[EXPERT_OUTPUTS][:, :1]} if EXPERT_OUTPUTS in side else {}
         scores, _ = score_rows(gate, subject.sample.rows(4), side)
         require_shape(scores, (4, 1, *_positions(subject)), "scores of a single expert")
 

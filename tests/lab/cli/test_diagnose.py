@@ -101,6 +101,7 @@ def test_try_prints_gains_and_json_has_them(study, short):
                 assert f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in result.output
 
 
+@pytest.mark.thorough
 def test_try_over_several_runs_is_a_table(study, short):
     result = invoke(study / "switch", "--try")
     assert "mean gain" in result.output

@@ -143,6 +143,7 @@ def test_a_wrong_label_is_refused_and_leaves_no_cache_file(toy_set, tmp_path, ma
 
 
 @pytest.mark.data
+@pytest.mark.thorough
 def test_mnist_and_cifar10(real_data, tmp_path):
     data = load_sets([Hub("ylecun/mnist"), Hub("uoft-cs/cifar10")], 32, data_dir=real_data, cache_dir=tmp_path)
     assert data.domains == ("mnist", "cifar10")

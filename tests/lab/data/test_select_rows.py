@@ -211,3 +211,33 @@ def test_held_out_rows_of_other_classes_are_refused_too(data):
 )
 def test_a_model_has_an_output_for_each_class_that_labels_count(data, selection, outputs):
     assert select_rows(with_task(data, Classification()), **selection).facts["classes"] == outputs
+
+
+def test_rows_of_other_classes_are_kept_as_one_class_more():
+    labels = [0] * 4 + [1] * 4 + [2] * 40
+    data = Dataset(split_of(labels, [0] * 48), None, split_of(labels, [0] * 48, 100), NAMES, SETS, "f")
+    balanced = select_rows(data, classes=["dog", "cat"], outputs="own+other")
+    assert balanced.classes == ("dog", "cat", "other")
+    assert torch.bincount(balanced.train.labels).tolist() == [4, 4, 8]
+    assert all(label == {0: 1, 1: 0, 2: 2}[labels[number]] for number, label, _ in rows_of(balanced.train))
+    everything = select_rows(data, classes=["dog", "cat"], outputs="own+other", others="all")
+    assert torch.bincount(everything.train.labels).tolist() == [4, 4, 40]
+    half = select_rows(data, classes=["dog", "cat"], outputs="own+other", others=0.5)
+    assert torch.bincount(half.test.labels).tolist() == [4, 4, 4]
+    assert len({data.fingerprint for data in (balanced, everything, half)}) == 3
+    with pytest.raises(ArgumentError, match="of the 40 of other classes, beside 8 of its own"):
+        select_rows(data, classes=["dog", "cat"], outputs="own+other", others=6.0)
+    with pytest.raises(ArgumentError, match="needs classes"):
+        select_rows(data, outputs="own+other")
+
+
+def test_training_on_held_out_rows_leaves_out_what_was_trained_on(data):
+    split = split_of([0, 1] * 5, [0] * 10, 100)
+    rows = Dataset(data.train, split, data.test, NAMES, SETS, "f")
+    moved = select_rows(rows, trained="held_out")
+    assert sorted(rows_of(moved.train) + rows_of(moved.validation)) == rows_of(split)
+    assert len(moved.validation) == 2
+    assert rows_of(moved.test) == rows_of(data.test)
+    assert moved.fingerprint != select_rows(rows).fingerprint
+    with pytest.raises(ArgumentError, match="needs rows that are held out"):
+        select_rows(Dataset(data.train, None, data.test, NAMES, SETS, "f"), trained="held_out")

@@ -25,6 +25,7 @@ def test_a_network_that_learns_the_task_by_itself_is_better_than_experts_that_kn
     assert len(examination.rows) == 500
 
 
+@pytest.mark.thorough
 def test_a_mixture_that_pays_is_not_accused(mixtures):
     diagnosis = diagnose(mixtures.healthy(), mixtures.rows(1600), baseline=True)
     assert diagnosis.examinations[0].network is not None

@@ -6,9 +6,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from moebius.kit.registry import kinds
 
 
+@pytest.mark.thorough
 def test_names_95_of_100_illnesses_and_accuses_at_most_one_healthy_mixture(capsys):
     # In a process of its own: there the many small functions are not checked for the types of their arguments.
     command = [sys.executable, Path(__file__).with_name("constructed.py")]

@@ -109,7 +109,9 @@ def test_mixtures_inside_and_stacks(kind, where, mixtures, case, short):
     assert gate in [place.name for place in find_gates(treatment.model)]
 
 
-@pytest.mark.parametrize("router", ["Soft", "TopK", "Argmax"])
+@pytest.mark.parametrize(
+    "router", ["Argmax", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("Soft", "TopK"))]
+)
 def test_refitting_mends_a_gate(router, mixtures, case):
     options = {"k": 1} if router == "TopK" else {}
     ill = case(mixtures.inverted(getattr(mb.routers, router)(**options)), count=800)

@@ -13,9 +13,12 @@ from moebius.lab.report.tables import tabulate
         {"epochs": 3},
         {"variants": {"linear": 2}, "seeds": 1, "epochs": 1, "domains": ("digits",), "classes": 10},
         {"variants": {"one": 1}, "seeds": 1},
-        {"variants": {"twenty": 20}, "epochs": 2},
+        pytest.param({"variants": {"twenty": 20}, "epochs": 2}, marks=pytest.mark.thorough),
         {"variants": {"tree": 2}, "nested": ("tree",), "seeds": 1},
-        {"variants": {"tree": 2, "flat": 3}, "nested": ("tree",), "seeds": 2, "gates": ["1.mixture.gate"]},
+        pytest.param(
+            {"variants": {"tree": 2, "flat": 3}, "nested": ("tree",), "seeds": 2, "gates": ["1.mixture.gate"]},
+            marks=pytest.mark.thorough,
+        ),
         {"variants": {"blocks": 2}, "seeds": 1, "gates": ["0.mixture.gate", "2.mixture.gate"]},
         {"variants": {'<script>Top-2</script> & "β" \\1': 2, "script top 2 script β 1": 2}, "seeds": 1},
     ],
@@ -57,10 +60,12 @@ def test_the_first_screen_comes_first_and_the_facts_last(make_study):
     assert 'id="about"' in text[places[3] : places[4]]
 
 
+@pytest.mark.thorough
 def test_long_tables_and_many_parts_are_folded(make_study, holds_together):
     variants = {f"v{place:02}": 2 for place in range(15)}
     text = holds_together(make_study(variants=variants, seeds=1, epochs=2, rows={"train": 60, "test": 60}))
     assert "5 more rows" in text
+    assert "tables/confusion.csv also has " in text
     assert "Of 15 variants v00, v01 and v02 are shown; the others are in that table." in text
 
 

@@ -130,7 +130,8 @@ def test_the_flow_is_that_of_the_weights(study_with_experts):
     (bars,) = [frame for frame in data_of(figure) if "right" in frame]
     assert len(bars) == 2 + 4 + 3
     heights = (bars["end"] - bars["y"]).to_numpy()
-    assert np.allclose(heights[-3:], weights.mean(0) * heights[:2].sum(), rtol=1e-5)
+    # Experts stand in the order in which few bands cross.
+    assert np.allclose(np.sort(heights[-3:]), np.sort(weights.mean(0)) * heights[:2].sum(), rtol=1e-5)
     assert np.allclose(heights[:2] / heights[:2].sum(), rows["domain"].value_counts(normalize=True).sort_index())
 
 

@@ -115,7 +115,13 @@ def build_in_new_process(out, code, folder):
     )
 
 
-@pytest.mark.parametrize("add", [add_to_the_package, add_by_plugin, add_by_entry_point])
+@pytest.mark.parametrize(
+    "add",
+    [
+        add_by_plugin,
+        *(pytest.param(add, marks=pytest.mark.thorough) for add in (add_to_the_package, add_by_entry_point)),
+    ],
+)
 def test_one_file_adds_its_table_and_its_section(make_study, tmp_path, add):
     out = make_study(variants={"single": 1, "linear": 2}, seeds=1, epochs=1, rows={"train": 60, "test": 60})
     folder = tmp_path / "additions"

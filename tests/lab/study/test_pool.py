@@ -19,7 +19,7 @@ def bits(study):
     return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
 
 
-@pytest.mark.parametrize("cohorts", ["never", "auto"])
+@pytest.mark.parametrize("cohorts", ["never", pytest.param("auto", marks=pytest.mark.thorough)])
 def test_two_workers_give_the_bits_of_one(cohorts, planned, record, tmp_path):
     changes = (TWO,) if cohorts == "auto" else ()  # convolutions are not stacked
     alone, side_by_side = (
@@ -68,7 +68,7 @@ def test_workers_that_die_before_they_begin_are_reported(planned, record, tmp_pa
     assert all("--workers 1" in (error.fix or "") for error in failures.values())
 
 
-@pytest.mark.parametrize("cohorts", ["never", "auto"])
+@pytest.mark.parametrize("cohorts", [pytest.param("never", marks=pytest.mark.thorough), "auto"])
 def test_a_worker_that_is_killed_costs_its_job_alone(cohorts, planned, record, tmp_path):
     study = planned(tmp_path, TWO, "training.epochs=8", seeds=2, workers=2, cohorts=cohorts)
     job = study.plan.jobs(study.plan.runs)[0].runs

@@ -14,7 +14,7 @@ from moebius.kit.errors import ArgumentError, StudyError, TrainingError
 from moebius.lab.study import run
 
 ONE = "variants={linear: {}}"
-LONG = ("training.epochs=2000", "training.checkpoint_seconds=5", "data.train_rows=1500")
+LONG = ("training.epochs=2000", "training.checkpoint_seconds=1", "data.train_rows=1500")
 DIVERGES = (
     "variants={linear: {}, bad: {experts: {kind: mlp, hidden: [8]}, training: {optimizer: {kind: sgd, lr: 1e30}}}}"
 )

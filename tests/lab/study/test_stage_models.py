@@ -98,3 +98,44 @@ def test_parts_that_look_alike_are_remembered_apart(stage_study, few_stages, cha
     )
     assert cached["loss"]["test"] == pytest.approx(recomputed["loss"]["test"], rel=1e-4)
     assert cached["accuracy"] == recomputed["accuracy"]
+
+
+def test_a_stage_that_can_say_none_of_mine_routes_by_it(stage_study, few_stages, stage_recipe, tmp_path):
+    modest = {"outputs": "own+other", "others": "all", "training": {"epochs": 3}}
+    most = [1, 2, 3, 4, 5, 6, 7, 9]
+    stages = {
+        "base": {},
+        "a": {"classes": [0, 8], **modest},
+        "b": {"classes": most, **modest, "network": {"kind": "stage", "stage": "base", "frozen": False}},
+    }
+    experts = [{"kind": "stage", "stage": "a"}, {"kind": "stage", "stage": "b"}]
+    generalist = {"kind": "class_mass", "network": {"kind": "stage", "stage": "base"}}
+    mixed = {"experts": experts, "combine": {"kind": "log_mixture"}}
+    stack = {"gate": {"kind": "uniform"}, "combine": {"kind": "linear_stack"}, "rows": "held_out"}
+    variants = {
+        "uniform": {"gate": {"kind": "uniform"}, **mixed},
+        "own-mass": {"gate": {"kind": "own_mass"}, **mixed},
+        "class-mass": {"gate": generalist, **mixed},
+        "stack": {**mixed, **stack},
+        "output-linear": {"gate": {"kind": "output_linear"}, **mixed, "rows": "held_out"},
+        "constants": {"gate": {"kind": "constant"}, "router": {"kind": "per_class"}, **mixed},
+    }
+    values = few_stages(stages=stages, variants=variants)
+    values["data"] = {**values["data"], "validation_rows": 100}
+    study = stage_study(stage_recipe(values), tmp_path)
+    assert not study.run()
+    scores = {name: json.loads((study.folder(name) / "result.json").read_text()) for name in variants}
+    model, _ = load_run(study.folder("own-mass"))
+    assert model.gate.expert_classes == ((0, 8), tuple(most))
+    assert [expert.others for expert in model.experts] == [True, True]
+    x = study.data.test.images.float() / 255
+    probs = torch.stack([expert(x) for expert in model.experts], 1).softmax(-1)
+    assert torch.allclose(probs[:, 0, 1], probs[:, 0, 2])
+    masses = torch.stack([probs[:, 0, [0, 8]].sum(-1), probs[:, 1, most].sum(-1)], 1)
+    expected = (masses / masses.sum(1, keepdim=True)).unsqueeze(-1).mul(probs).sum(1)
+    assert torch.allclose(model(x).exp(), expected, atol=1e-5)
+    routed, _ = load_run(study.folder("class-mass"))
+    assert routed.gate.expert_classes == model.gate.expert_classes
+    stacked, _ = load_run(study.folder("stack"))
+    assert stacked.combine.bias.count_nonzero()
+    assert all(scores[name]["epochs"] for name in ("stack", "output-linear", "constants"))

@@ -5,11 +5,11 @@ Importing this package adds every command to `app`, in the order of `moebius --h
 
 import sys
 
-from moebius.lab.cli import run, job, recipes, results, compare, plan, diagnose, predict, serve, bench  # isort: skip
+from moebius.lab.cli import run, job, recipes, results, compare, compose, plan, diagnose, predict, serve, bench  # isort: skip
 from moebius.lab.cli._app import app as app
 
 # Importing the modules has added their commands.
-_ = (bench, compare, diagnose, job, plan, predict, recipes, results, run, serve)
+_ = (bench, compare, compose, diagnose, job, plan, predict, recipes, results, run, serve)
 
 
 def main() -> None:

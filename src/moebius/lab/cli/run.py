@@ -1,12 +1,15 @@
 """`moebius run`: a study from its recipe to its report."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
+from moebius.kit.errors import ArgumentError
 from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, end_command
+
+PANEL = "Other machines"
 
 
 @app.command()
@@ -47,6 +50,84 @@ def run(
         bool,
         typer.Option("--plan-only", help="Train nothing; print the folder of each job, for `moebius job FOLDER`."),
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What does the jobs: local, ray, submitit (SLURM), or one of another distribution. "
+            "--workers then says how many are submitted at a time.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "local",
+    cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Cores of each job; also its threads in a study that begins.",
+            show_default="the study's threads",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="GPUs of each job; on Ray also 0.5.",
+            show_default="1 with --device cuda",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How often a job whose node dies, or whose time is up, goes on elsewhere.",
+            show_default="3",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Ray: the head of the cluster.",
+            show_default="a cluster on this machine",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="submitit: slurm, local (processes of this machine), auto.",
+            show_default="auto",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    time: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="MINUTES",
+            help="submitit: until SLURM ends a job, which goes on in a new one.",
+            show_default="240",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(metavar="NAME", help="submitit: of SLURM.", rich_help_panel=PANEL)
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="submitit: an option of sbatch, such as account=lab. May be repeated.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
 ) -> None:
     """Train what RECIPE compares and write the report; interrupted, the same command goes on."""
     from moebius.kit.allocator import tune_allocator
@@ -65,6 +146,11 @@ def run(
         "cohorts": cohorts,
         "stages": stages,
         "plugins": plugin or (),
+        "executor": {
+            "kind": executor,
+            **_given(cpus=cpus, gpus=gpus, retries=retries, address=address),
+            **_given(cluster=cluster, time=time, partition=partition, slurm=_pairs(slurm)),
+        },
     }
     if not plan_only:
         run_study(recipe, out, **options)
@@ -72,3 +158,18 @@ def run(
     options["console"] = Console(stderr=True)
     for job in plan(recipe, out, **options):
         typer.echo(job)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that the command names."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str] | None:
+    pairs = {}
+    for text in texts or ():
+        key, separator, value = text.partition("=")
+        if not (key and separator):
+            raise ArgumentError("--slurm", "needs KEY=VALUE", text, "--slurm account=lab")
+        pairs[key.strip().lstrip("-")] = value.strip()
+    return pairs or None

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError
+from moebius.lab.data.held_out_rows import TrainedRows, train_on_held_out
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.data.subset import find_positions
+
+OWN_AND_OTHER = "own+other"
+# The name of all classes but a stage's own.
+OTHER = "other"
 
 
 def select_rows(
@@ -20,6 +25,8 @@ def select_rows(
     domains: Sequence[str | int] | None = None,
     train_rows: int | None = None,
     outputs: str = "all",
+    others: float | int | str = 1.0,
+    trained: TrainedRows = "train",
 ) -> Dataset:
     """Select rows of the data by class, group of classes, or set, in all splits alike.
 
@@ -30,7 +37,11 @@ def select_rows(
             class; rows of classes in no group are left out.
         domains: names or positions of the sets to keep; None = all.
         train_rows: number of training rows to keep, drawn at random with a fixed seed; None = all.
-        outputs: "all": labels stay positions among all classes; "own": labels become positions in `classes`.
+        outputs: "all": labels stay positions among all classes; "own": labels become positions in `classes`;
+            "own+other": the same, and rows of other classes are kept with the label n = len(classes).
+        others: for "own+other", how many rows of other classes each split keeps for a row of `classes`, drawn at random
+            with a fixed seed: a number above 0, or "all".
+        trained: "held_out" to train on the held-out rows, as `train_on_held_out` says.
 
     Returns:
         The selected rows, with a fingerprint that depends on the choice.
@@ -47,10 +58,16 @@ def select_rows(
         >>> pair = select_rows(digits, classes=["3", "8"], outputs="own")
         >>> pair.classes, sorted(set(pair.test.labels.tolist()))
         (('3', '8'), [0, 1])
+        >>> select_rows(digits, classes=["3", "8"], outputs="own+other").classes
+        ('3', '8', 'other')
     """
+    if trained == "held_out":
+        data = train_on_held_out(data)
     if classes is not None and groups is not None:
         rule = "cannot stand beside classes, because both choose the classes to keep"
         raise ArgumentError("groups", rule, list(groups), "remove classes, or remove groups")
+    if outputs == OWN_AND_OTHER and classes is None:
+        raise ArgumentError("outputs", "needs classes, for there is no other one otherwise", outputs, "classes: [0, 8]")
     # Without classes or groups labels stay as they are, whatever the task's targets look like.
     relabel, names = None if classes is None and groups is None else torch.arange(len(data.classes)), data.classes
     if classes is not None and relabel is not None:
@@ -58,9 +75,12 @@ def select_rows(
         is_kept = torch.zeros(len(data.classes), dtype=torch.bool)
         is_kept[positions] = True
         relabel[~is_kept] = -1
-        if outputs == "own":
+        if outputs in ("own", OWN_AND_OTHER):
             relabel[positions] = torch.arange(len(positions))
             names = tuple(data.classes[position] for position in positions)
+        if outputs == OWN_AND_OTHER:
+            relabel[~is_kept] = len(positions)
+            names = (*names, OTHER)
     elif groups is not None and relabel is not None:
         members = [find_positions(group, data.classes, "groups") for group in groups]
         grouped = [position for group in members for position in group]
@@ -74,6 +94,12 @@ def select_rows(
     sets = None if domains is None else torch.tensor(find_positions(domains, data.domains, "domains"))
     train, test = _keep_rows("training", data.train, relabel, sets), _keep_rows("test", data.test, relabel, sets)
     validation = None if data.validation is None else _keep_rows("validation", data.validation, relabel, sets)
+    if outputs == OWN_AND_OTHER:
+        train, test = (
+            _draw_others("training", train, len(names) - 1, others),
+            _draw_others("test", test, len(names) - 1, others),
+        )
+        validation = None if validation is None else _draw_others("validation", validation, len(names) - 1, others)
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             rule = f"must be 1 … {len(train)}, the number of selected training rows"
@@ -81,11 +107,32 @@ def select_rows(
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(train)))
         train = train.take(order[:train_rows].sort().values)
     kept_labels = [*range(len(data.classes))] if relabel is None else relabel.tolist()
-    choice = (kept_labels, None if sets is None else sets.tolist(), train_rows, names)
+    choice: tuple[object, ...] = (kept_labels, None if sets is None else sets.tolist(), train_rows, names)
+    choice += (others,) if outputs == OWN_AND_OTHER else ()
     fingerprint = hashlib.sha256(repr((data.fingerprint, choice)).encode()).hexdigest()
     selected = replace(data, train=train, validation=validation, test=test, classes=names, fingerprint=fingerprint)
     # The task has counted a model's outputs for all classes.
     return selected if names == data.classes else replace(selected, outputs=None)
+
+
+def _draw_others(name: str, split: Split, label: int, others: float | int | str) -> Split:
+    """The split with `others` rows of this label for each row of another label, in the split's order.
+
+    Raises:
+        ArgumentError: there is no row of this label, or too few for the number.
+    """
+    is_other = split.labels == label
+    rows, rest = is_other.nonzero().squeeze(1), int((~is_other).sum())
+    if others == "all" and len(rows):
+        return split
+    count = 0 if isinstance(others, str) else round(others * rest)
+    if not 1 <= count <= len(rows):
+        rule = f"must leave at least one {name} row of the {len(rows)} of other classes, beside {rest} of its own"
+        raise ArgumentError("others", rule, others, f"others: {len(rows) / rest:.2g}, or all")
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))
+    is_kept = ~is_other
+    is_kept[rows[order[:count]]] = True
+    return split.take(is_kept.nonzero().squeeze(1))
 
 
 def class_positions(classes: Sequence[str | int] | None, names: Sequence[str]) -> list[int] | None:

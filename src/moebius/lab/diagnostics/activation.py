@@ -20,7 +20,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import listing, rate
 from moebius.lab.report.published import match_rates, published_of
 from moebius.lab.report.queries import figure_name, gates_with
-from moebius.lab.report.shown_variants import DRAWN, shown_variants
+from moebius.lab.report.shown_variants import DRAWN, shown_variants, undrawn_text
 from moebius.lab.report.source import Study
 
 ORDER = 50
@@ -103,12 +103,12 @@ def section(study: Study) -> Section | None:
         blocks.append(Text("Gates that give no distribution may weigh an expert below 0 (orange) or above 1."))
     variants = {variant for variant, _ in pairs}
     shown, drawn = shown_variants(study, variants), shown_variants(study, variants, DRAWN)
-    rank = {variant: place for place, variant in enumerate(dict.fromkeys([*shown, *drawn]))}
-    for variant, gate in sorted((pair for pair in pairs if pair[0] in rank), key=lambda pair: rank[pair[0]]):
+    order = list(dict.fromkeys([*shown, *drawn]))
+    for variant, gate in sorted((pair for pair in pairs if pair[0] in order), key=lambda pair: order.index(pair[0])):
         title, inside = title_of(study, variant, gate), _gate_blocks(study, variant, gate)
         blocks += [Heading(title), *inside] if variant in shown else [Details(title, inside)]
-    if len(rank) < len(variants):
-        blocks.append(Text(f"tables/activation.csv also has {listing(sorted(variants - set(rank)))}."))
+    rest = undrawn_text(dict(pairs), order, "tables/activation.csv")
+    blocks += [Text(rest.strip())] if rest else []
     return Section("activation", "Which expert is asked, and which is good", blocks)
 
 

@@ -13,7 +13,7 @@ from moebius.lab.report.blocks import Block, Details, Panels, Section, Table, Te
 from moebius.lab.report.charts.shares import share_chart
 from moebius.lab.report.expert_names import expert_names, title_of
 from moebius.lab.report.figures import Figure
-from moebius.lab.report.numbers import of_seeds, rate
+from moebius.lab.report.numbers import names_of, of_seeds, rate
 from moebius.lab.report.queries import gates_with
 from moebius.lab.report.source import Study
 
@@ -163,13 +163,4 @@ def _summary(starved_in: Mapping[str, Sequence[bool]], ignored_in: Mapping[str, 
 
 
 def _list_experts(experts: list[int], names: Sequence[str] | None) -> str:
-    """Their names or numbers; of many the first, and how many they are.
-
-    Example:
-        >>> _list_experts([0, 3], None), _list_experts(list(range(40)), None)
-        ('0, 3', '0, 1, 2, 3, 4, 5 … (40)')
-    """
-    listed = [names[expert] if names else str(expert) for expert in experts]
-    if len(listed) > LISTED + 2:
-        return f"{', '.join(listed[:LISTED])} … ({len(listed)})"
-    return ", ".join(listed) or "none"
+    return names_of([names[expert] if names else str(expert) for expert in experts], LISTED) if experts else "none"

@@ -17,7 +17,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import SplitRows
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import at_first_gates, figure_name, gates_with
-from moebius.lab.report.shown_variants import DRAWN, others_text, shown_variants
+from moebius.lab.report.shown_variants import DRAWN, others_text, shown_variants, undrawn_text
 from moebius.lab.report.source import Study
 
 ORDER = 80
@@ -81,16 +81,17 @@ def section(study: Study) -> Section | None:
     if frame.empty:
         return None
     mixtures = {variant: gate for variant, gate in gates_with(study, "load") if gate == study.first_gate(variant)}
+    variants = list(dict.fromkeys(frame["variant"]))
+    drawn = shown_variants(study, variants, DRAWN)
+    text = (
+        "Test rows, share of each true class. The colour scale is stretched at its low end (square root), so that "
+        "errors show."
+    )
+    overall = [_overall_figure(study, frame[frame["variant"] == variant], variant) for variant in drawn]
     blocks: list[Block] = [
-        Text(
-            "Test rows, share of each true class. The colour scale is stretched at its low end (square root), so "
-            "that errors show."
-        )
+        Text(f"{text}{undrawn_text(variants, drawn, 'tables/confusion.csv')}"),
+        Panels(overall),
     ]
-    overall: list[Figure] = []
-    for variant in shown_variants(study, set(frame["variant"]), DRAWN):
-        overall.append(_overall_figure(study, frame[frame["variant"] == variant], variant))
-    blocks.append(Panels(overall))
     shown = shown_variants(study, mixtures)
     per_expert = at_first_gates(study, study.table("expert_confusion", split="test"))
     if mixtures and len(per_expert):

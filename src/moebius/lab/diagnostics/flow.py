@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
 from moebius.lab.diagnostics._arrays import row_shares, row_wins, whole_counts
@@ -21,8 +22,8 @@ from moebius.lab.report.shown_variants import others_text, shown_variants
 from moebius.lab.report.source import Study
 
 ORDER = 29
-# Experts with a smaller share of all rows are one in the drawing.
-LEAST_SHARE = 0.005
+# Experts with a smaller share of all rows, and of an even share, are one in the drawing.
+LEAST_SHARE, LEAST_OF_EVEN = 0.005, 0.1
 COLUMNS = ("path", "parent", "class", "of", "share", "rows", "right")
 Gates = Mapping[str, Float[np.ndarray, "T _"]]
 
@@ -123,10 +124,7 @@ def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
         return None
     frame = frame[frame["part"] > 0]
     by_expert = frame.groupby("expert")["part"].sum()
-    most = len(COLOURS) if len(by_expert) <= len(COLOURS) else len(COLOURS) - 1
-    largest = by_expert.sort_values(ascending=False, kind="stable").iloc[:most]
-    seen = largest[largest >= LEAST_SHARE * total]
-    chosen = sorted(largest.index if len(largest) - len(seen) < 2 and len(by_expert) <= most else seen.index)
+    chosen = _drawn_experts(by_expert)
     rest = f"{len(by_expert) - len(chosen)} more experts"
     labels = {expert: expert_label(names, int(expert)) if expert in chosen else rest for expert in by_expert.index}
     frame = frame.assign(label=[labels[expert] for expert in frame["expert"]])
@@ -154,6 +152,23 @@ def _stages_figure(study: Study, variant: str, frame: Frame) -> Figure | None:
     )
     largest_text = "; ".join(f"{label} {rate(float(part))}" for label, part in parts.items())
     return Figure(figure_name(study, "flow", variant, gate), chart, caption, f"{caption} Shares: {largest_text}.")
+
+
+def _drawn_experts(parts: pd.Series) -> list[int]:
+    """The experts with a node of their own: no more than there are colours, and none with hardly a row, unless it is
+    the only one that would be left out.
+
+    Example:
+        >>> _drawn_experts(pd.Series([50.0, 49.8, 0.1, 0.1])), _drawn_experts(pd.Series([50.0, 49.9, 0.1]))
+        ([0, 1], [0, 1, 2])
+        >>> len(_drawn_experts(pd.Series([1.0] * 300)))
+        11
+    """
+    most = len(COLOURS) if len(parts) <= len(COLOURS) else len(COLOURS) - 1
+    largest = parts.sort_values(ascending=False, kind="stable").iloc[:most]
+    seen = largest[largest >= min(LEAST_SHARE, LEAST_OF_EVEN / len(parts)) * parts.sum()]
+    is_one_left = len(parts) - len(seen) == 1
+    return sorted(largest.index if is_one_left else seen.index)
 
 
 def _short_names(frame: Frame) -> dict[str, str]:

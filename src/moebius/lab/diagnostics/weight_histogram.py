@@ -18,7 +18,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.gate_rows import GateRows
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import at_first_gates, figure_name, gates_with, ranking
-from moebius.lab.report.shown_variants import DRAWN, shown_variants
+from moebius.lab.report.shown_variants import DRAWN, shown_variants, undrawn_text
 from moebius.lab.report.source import Study
 
 ORDER = 60
@@ -92,13 +92,14 @@ def section(study: Study) -> Section | None:
     ]
     panels = _panels(study)
     blocks += [Panels([panels])] if panels else []
+    drawn = shown_variants(study, {variant for variant, _ in pairs}, DRAWN)
     details: list[Block] = [
         Text(
             "Weights at 0 and 1, and entropies at 0, mean that one row uses one expert. Entropies are in nats; in "
             "brackets the number of experts that, used alike, have that entropy."
+            f"{undrawn_text(dict(pairs), drawn, 'tables/weight_histogram.csv')}"
         )
     ]
-    drawn = shown_variants(study, {variant for variant, _ in pairs}, DRAWN)
     for variant, gate in sorted((pair for pair in pairs if pair[0] in drawn), key=lambda pair: drawn.index(pair[0])):
         seed = study.seeds_of(variant)[0]
         where = {"variant": variant, "gate": gate, "seed": seed, "split": "test"}

@@ -48,7 +48,7 @@ def expert_overconfident_outside_its_classes(gate: Examination) -> Symptom | Non
     )
     remedy = (
         "train the gate anew, on rows of all classes; an expert that is shown rows of other classes, with an answer of "
-        "its own for them, can say that it does not know"
+        "its own for them, can say that it does not know (outputs: own+other)"
     )
     return Symptom(evidence, *worst, 0.0, "an expert with rows of its classes", remedy, tuple(shares))
 

@@ -13,11 +13,12 @@ from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.model.equal_experts import are_equal_and_dense
 from moebius.lab.model.expert_layers import EXPERT_LAYERS, ROOM, resolve_expert_layer
 from moebius.lab.model.shapes import output_facts
+from moebius.lab.model.stage_adapter import adapter_arguments
 from moebius.storage.spec import PARTS, Spec, build, join_path, plain_value
 
 # Parameters of constructors that a recipe may leave out: their values follow from the data, and `experts` from the
 # mixture. This holds for the components of every room, from inside of the package or outside.
-FACTS = ("features", "cardinalities", "channels", "size", "classes", "experts", "domains")
+FACTS = ("features", "cardinalities", "channels", "size", "classes", "experts", "domains", "expert_classes")
 # The rooms of networks, whose parameter `init` the model may set for all.
 NETWORKS = ("gates", "experts", "layers")
 
@@ -43,8 +44,8 @@ def resolve(
             `cardinalities`; of several tasks `outputs` (task → number of outputs).
         stages: for each stage, by name: `model` (the model part that it trains), `part` (path of the network that it
             hands on), `facts` (of its data), `classes` (positions of the classes that the network has outputs for,
-            among all classes; None = all), and `labels` (positions, among all classes, of the classes that its labels
-            count; None or absent = all).
+            among all classes; None = all), `others` (whether it has one more for all other classes; absent = no), and
+            `labels` (positions, among all classes, of those that its labels count; None or absent = all).
         labels: the `labels` of the stage that the model is trained for; None = labels count all classes.
 
     Raises:
@@ -83,12 +84,14 @@ class Resolver:
 
     Attributes:
         origins: place in the Spec → path in the model part.
+        expert_classes: place in the Spec of an adapter → its network's classes; None for all.
     """
 
     def __init__(self, stages: Mapping[str, Mapping[str, Any]], labels: Sequence[int] | None):
         self.stages, self.labels = stages, labels
         self.origins: dict[str, str] = {}
         self.places: dict[str, str] = {}
+        self.expert_classes: dict[str, list[int] | None] = {}
 
     def model(self, part: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """The Spec of the whole model."""
@@ -129,7 +132,8 @@ class Resolver:
         places = {name: (join_path(place, name), join_path(path, name)) for name in PARTS}
         experts = self.experts(part["experts"], facts, *places["experts"])
         count = len(experts)
-        facts = {**facts, "experts": count}
+        classes = [self.expert_classes.get(join_path(places["experts"][0], str(number))) for number in range(count)]
+        facts = {**facts, "experts": count, "expert_classes": classes}
         router_spec, router = self.router(part.get("router", {"kind": "soft"}), facts, *places["router"])
         if part["gate"]["kind"] == "stage":
             gate = self.adapter(part["gate"], facts, *places["gate"], "gates")
@@ -166,7 +170,6 @@ class Resolver:
 
     def expert_output_facts(self, part: Any, facts: Mapping[str, Any], place: str, path: str) -> dict[str, int]:
         """The facts of what the experts of an entry, or of a list of entries, give for a row of the data."""
-        # By themselves: in the model an expert may be the same module as another part.
         first = Resolver(self.stages, self.labels).experts(part, facts, "", path)[0]
         return output_facts(first, facts, place)
 
@@ -220,9 +223,10 @@ class Resolver:
             raise UnknownKindError(f"no stage is called {name!r}", did_you_mean(name, self.stages))
         stage = self.stages[name]
         classes = self._stage_classes(name, stage["classes"], path) if inner is None else None
+        arguments = {**adapter_arguments(stage, classes, inner is None, facts, self.labels), **options}
         inner = stage["part"] if inner is None else inner
-        arguments = {"classes": classes, "total": facts.get("classes") if classes else None, "frozen": True, **options}
         use, source = json.dumps([name, inner, arguments], sort_keys=True), f"{name}/{inner}"
+        self.expert_classes[place] = arguments["classes"]
         if use in self.places:
             return {"same_as": self.places[use]}
         self.places[use] = place
@@ -232,8 +236,7 @@ class Resolver:
             self.places[source] = join_path(place, "network")
             of = resolve(stage["model"], stage["facts"], self.stages, stage.get("labels"))
             network = {"kind": "part", "stage": name, "part": inner, "of": of}
-        adapter = {"kind": "adapter", "network": network, **arguments}
-        return self.component("experts", adapter, {}, place, path, around)
+        return self.component("experts", {"kind": "adapter", "network": network, **arguments}, {}, place, path, around)
 
     def _stage_classes(self, name: str, classes: Sequence[int] | None, path: str) -> list[int] | None:
         """Positions of the classes of a stage's network among the outputs of the model; None = all, in order."""
@@ -280,6 +283,8 @@ class Resolver:
     def _value(self, name: str, value: Any, room: str, facts: Mapping[str, Any], place: str, path: str) -> Any:
         """The value of a keyword; a part where it names a kind, such as a router around another one."""
         place, path = join_path(place, name), join_path(path, name)
+        if isinstance(value, Mapping) and value.get("kind") == "stage":
+            return self.adapter(value, facts, place, path, room)
         if isinstance(value, Mapping) and "kind" in value and value["kind"] != "part":
             return self.component(PARTS.get(name, "experts"), value, facts, place, path, room)
         return plain_value(value)

@@ -103,7 +103,8 @@ class Passes:
             return
         by_name = {place.name: place for place in gates}
         counts_work = self.label is not None and isinstance(self.x, Tensor)
-        cache, numbers = self._frozen_outputs(), torch.arange(self.rows)
+        cache = self._frozen_outputs()
+        numbers = torch.arange(self.rows, device=self.x.device if isinstance(self.x, Tensor) else None)
         first = {name: value[:1] for name, value in self.context.local_values().items()}
         for place in gates:
             if place.router is None:

@@ -1,13 +1,14 @@
 """Checks the plain values of a recipe's file: they become the parts of a `Recipe`, or a list of all problems."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from moebius.kit.merge import comes_from_base, merge, shared_model
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.checks.components import check_component
 from moebius.lab.checks.problems import Path, Problem, inner_mapping, unique_problems
 from moebius.lab.checks.wording import validate
+from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.data.tables.table import TableSource
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.data_scale import (
@@ -132,7 +133,7 @@ def _check_variant(
     stages: Sequence[Stage],
     wrong_stages: Sequence[str],
 ) -> tuple[Variant | None, list[Problem]]:
-    model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
+    model_changes = {key: value for key, value in changes.items() if key not in ("data", "training", "rows")}
     model = shared_model(model, model_changes)
     spec = with_defaults(merge(model, model_changes))
     names = list(dict.fromkeys([*(stage.name for stage in stages), *wrong_stages]))
@@ -157,6 +158,10 @@ def _check_variant(
         scale_problems = check_table_scale({"scale": scale}, ("variants", name, "data"))
     problems += scale_problems
 
+    rows = changes.get("rows", "train")
+    if rows not in get_args(TrainedRows):
+        rule = f"needs one of {', '.join(get_args(TrainedRows))}"
+        problems.append(Problem(("variants", name, "rows"), rule, rows, "rows: held_out"))
     training_changes = changes.get("training") or {}
     if not isinstance(training_changes, Mapping):
         place = ("variants", name, "training")
@@ -168,7 +173,7 @@ def _check_variant(
     training_problems += check_loss_needs(merged.get("losses"), spec)
     placed = (base, dict(training_changes))
     problems += [_place_problem(problem, name, "training", *placed) for problem in training_problems]
-    return (Variant(name, spec, settings, scale) if settings is not None else None), problems
+    return (Variant(name, spec, settings, scale, rows=rows) if settings is not None else None), problems
 
 
 def _place_problem(problem: Problem, variant: str, part: str, base: dict[str, Any], changes: dict[str, Any]) -> Problem:
@@ -207,6 +212,11 @@ def _check_watching(data: Mapping[str, Any], stages: Sequence[Stage], variants: 
     """Problems of `watch` in a training without held-out rows."""
     if data.get("validation_rows") or data.get("validation") is not None:
         return []
+    moved: list[Path] = [("variants", variant.name, "rows") for variant in variants if variant.rows == "held_out"]
+    moved += [("stages", stage.name, "rows") for stage in stages if stage.rows["trained"] == "held_out"]
+    if moved:
+        rule, fix = "needs rows that are held out", "data: {validation_rows: 5000}"
+        return [Problem(path, rule, "held_out", fix) for path in moved]
     if not any(part.training.watch is not None for part in (*stages, *variants)):
         return []
     rule = "must hold rows out, for training.watch decides by them"

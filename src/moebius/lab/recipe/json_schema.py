@@ -4,7 +4,7 @@ It knows structure: keys, kinds, keywords, types and ranges of the schema's own 
 which variants or stages a name may mean, `check_recipe` alone checks.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
@@ -12,6 +12,7 @@ from moebius.experts.adapter import Adapter
 from moebius.kit.registry import find, kinds, summary
 from moebius.lab.checks.keywords import read_keywords
 from moebius.lab.checks.strict import PLACE
+from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.recipe import schema
 from moebius.lab.recipe.kind_schemas import (
     Schema,
@@ -170,6 +171,11 @@ def _mixture_definitions() -> dict[str, Schema]:
         **layers,
         "data": reference_to(schema.DataChange.__name__),
         "training": reference_to("Settings-change"),
+        "rows": {
+            "enum": list(get_args(TrainedRows)),
+            "default": "train",
+            "description": "The rows that it is trained on: train, or the held-out ones, but for a fifth (held_out).",
+        },
     }
     return {
         "gate": {"oneOf": gates},

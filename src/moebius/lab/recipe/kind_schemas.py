@@ -113,8 +113,13 @@ def value_schema(annotation: Any) -> Schema:
 
 
 def writable_kinds(room: str) -> list[str]:
-    """The kinds of a room that YAML can write: no required keyword is a module or another object."""
-    return [kind for kind in kinds(room) if all(_is_writable(keyword, room) for keyword in list_keywords(room, kind))]
+    """The kinds of a room that YAML can write: no required keyword is a module or another object, none keeps rows."""
+    return [
+        kind
+        for kind in kinds(room)
+        if all(_is_writable(keyword, room) for keyword in list_keywords(room, kind))
+        and not getattr(find(room, kind), "keeps_rows", False)
+    ]
 
 
 def _is_writable(keyword: Keyword, room: str) -> bool:

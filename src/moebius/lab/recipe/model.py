@@ -49,6 +49,13 @@ def check_model(spec: Mapping[str, Any], path: Path = (), stages: Collection[str
             problems += _check_stage(spec[key], (*path, key), stages)
         elif key in spec:
             problems += check_component(room, spec[key], (*path, key))
+            kind = spec[key].get("kind") if isinstance(spec[key], Mapping) else None
+            if kind in kinds(room) and getattr(find(room, kind), "keeps_rows", False):
+                rule = "keeps rows whose experts' outputs are known, which a recipe does not give it"
+                problems.append(Problem((*path, key, "kind"), rule, kind, "mb.compose(models, data)"))
+            network = spec[key].get("network") if isinstance(spec[key], Mapping) else None
+            if isinstance(network, Mapping) and network.get("kind") == "stage":
+                problems += _check_stage(network, (*path, key, "network"), stages)
         elif key == "gate":
             problems.append(_missing(path, "gate", "{kind: linear}"))
     problems += check_experts(spec["experts"], (*path, "experts"), stages) if "experts" in spec else []

@@ -6,6 +6,7 @@ from typing import Any
 from moebius.kit.merge import comes_from_base, merge
 from moebius.lab.checks.problems import ABSENT, Path, Problem, inner_mapping
 from moebius.lab.checks.wording import validate
+from moebius.lab.data.select_rows import OWN_AND_OTHER
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
@@ -46,15 +47,19 @@ def check_stages(
 
 def stage_specs(stages: Sequence[Stage], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The specs that `StageNetworks` takes, made without the data: the first classes stand for those that are named."""
-    return {
-        stage.name: {
+    specs = {}
+    for stage in stages:
+        positions = None if stage.rows["classes"] is None else list(range(len(stage.rows["classes"])))
+        has_others = stage.rows["outputs"] == OWN_AND_OTHER
+        specs[stage.name] = {
             "model": stage.model,
             "part": stage.part,
             "facts": stage_facts(stage.rows, facts),
-            "classes": None if stage.rows["classes"] is None else list(range(len(stage.rows["classes"]))),
+            "classes": positions,
+            "others": has_others,
+            "labels": positions if has_others else None,
         }
-        for stage in stages
-    }
+    return specs
 
 
 def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +68,8 @@ def stage_facts(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, 
         return {**facts, "classes": len(rows["groups"])}
     if rows["classes"] is not None and rows["outputs"] == "own":
         return {**facts, "classes": len(rows["classes"])}
+    if rows["classes"] is not None and rows["outputs"] == OWN_AND_OTHER:
+        return {**facts, "classes": len(rows["classes"]) + 1}
     return dict(facts)
 
 
@@ -112,7 +119,14 @@ def _check_stage(
         return None, [*problems, Problem((*place, "network"), "is missing, and so is model", ABSENT, fix)]
     if file.classes is not None and file.groups is not None:
         problems.append(Problem((*place, "groups"), "cannot stand beside classes", file.groups, "one of the two"))
-    rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs")}
+    if file.outputs == OWN_AND_OTHER and file.classes is None:
+        rule, fix = "needs classes: a stage of all classes has no other ones", "classes: [0, 8], or outputs: all"
+        problems.append(Problem((*place, "outputs"), rule, file.outputs, fix))
+    if "others" in value and file.outputs != OWN_AND_OTHER:
+        rule, fix = "counts rows of other classes, which this stage has no output for", "outputs: own+other"
+        problems.append(Problem((*place, "others"), rule, file.others, fix))
+    rows = {key: getattr(file, key) for key in ("classes", "groups", "domains", "train_rows", "outputs", "others")}
+    rows["trained"] = file.rows
     if facts is not None and not spec_problems and not set(list_stage_names(spec)) & set(wrong_above):
         own_facts, specs = stage_facts(rows, facts), stage_specs(above, facts)
         spec_problems = dry_build(spec, own_facts, stages=specs)

@@ -10,8 +10,8 @@ from moebius.lab.report.figures import Figure
 # What a drawing says to programs that read single marks, and fonts, which the page's style sheet sets.
 _UNUSED = re.compile(
     r' (?:role="graphics-[^"]*"|aria-roledescription="[^"]*"|aria-hidden="true"'
-    r'|class="(?:mark|role|background|foreground)[^"]*"|font-family="[^"]*"|opacity="1"|pointer-events="none"|xmlns(?::xlink)?="[^"]*"'
-    r'|version="1.1")'
+    r'|class="(?:mark|background|foreground)[^"]*"|font-family="[^"]*"|opacity="1"|pointer-events="none"'
+    r'|xmlns(?::xlink)?="[^"]*"|version="1.1")'
 )
 _COLOUR = re.compile(r"rgb\((\d+), ?(\d+), ?(\d+)\)")
 _DECIMAL = re.compile(r"\d+\.\d{2,}")

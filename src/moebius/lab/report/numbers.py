@@ -5,6 +5,8 @@ from moebius.lab.statistics.difference import Difference
 from moebius.lab.statistics.interval import Estimate
 
 NONE = "–"
+# Up to so many names stand in a sentence.
+NAMED = 4
 
 
 def rate(value: float | int | None) -> str:
@@ -137,3 +139,13 @@ def listing(words: list[str]) -> str:
         ('a', 'a and b', 'a, b and c')
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def names_of(names: list[str], most: int = NAMED) -> str:
+    """The names in a sentence; of more than `most` and one, the first and the number of the others.
+
+    Example:
+        >>> names_of(["a", "b", "c"], 1)
+        'a and 2 others'
+    """
+    return listing(names) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most} others"

@@ -5,7 +5,7 @@ from moebius.lab.report.controls import Control
 from moebius.lab.report.numbers import (
     bracket,
     count,
-    listing,
+    names_of,
     p_text,
     rate,
     signed_with_interval,
@@ -14,8 +14,8 @@ from moebius.lab.report.numbers import (
 from moebius.lab.statistics.difference import Difference
 from moebius.lab.statistics.interval import Estimate, interval
 
-# Up to so many names stand in a sentence.
-NAMED = 4
+# Up to so many unused experts are named.
+NAMED = 6
 GATE_LEADS = {
     "pays": "The gate pays:",
     "pays in part": "The gate pays in part:",
@@ -36,16 +36,6 @@ def first_sentences(claims: Claims, measure: str) -> list[tuple[str, str]]:
     points = [_choice(claims, measure)]
     points += [("How sure:", sure)] if sure else []
     return [*points, _gate(claims.gate)]
-
-
-def names_of(names: list[str], most: int = NAMED) -> str:
-    """The names in a sentence; of more than `most` and one, the first and the number of the others.
-
-    Example:
-        >>> names_of(["a", "b", "c"], 1)
-        'a and 2 others'
-    """
-    return listing(names) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most} others"
 
 
 def _choice(claims: Claims, measure: str) -> tuple[str, str]:
@@ -189,6 +179,6 @@ def _unused(gate: GateClaims) -> str:
     amount = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     if len(gate.unused) == 1:
         names = [name.removeprefix("expert ") for name in next(iter(gate.unused.values()))]
-        return f"It leaves {amount} of {gate.experts} experts unused ({names_of(names, NAMED + 2)})."
+        return f"It leaves {amount} of {gate.experts} experts unused ({names_of(names, NAMED)})."
     seeds = sum(bool(names) for names in gate.unused.values())
     return f"It leaves {amount} of {gate.experts} experts unused in {seeds} of {len(gate.unused)} seeds."

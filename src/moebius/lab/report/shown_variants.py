@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from moebius.lab.report.numbers import listing
+from moebius.lab.report.numbers import listing, names_of
 from moebius.lab.report.queries import ranking
 from moebius.lab.report.source import Study
 
@@ -24,6 +24,18 @@ def shown_variants(study: Study, among: Collection[str], most: int = MOST) -> li
     first = ranked[:1] + [variant for variant in ranked[1:] if variant == study.baseline]
     chosen = list(dict.fromkeys([*first, *ranked]))[:most]
     return [variant for variant in ranked if variant in chosen]
+
+
+def undrawn_text(among: Collection[str], drawn: Collection[str], place: str) -> str:
+    """A sentence about variants that are in a table alone; an empty text where there are none.
+
+    Arguments:
+        among: variants that have something to show.
+        drawn: those that are drawn.
+        place: the table.
+    """
+    rest = [variant for variant in among if variant not in drawn]
+    return f" {place} also has {names_of(rest)}." if rest else ""
 
 
 def others_text(among: Collection[str], shown: Sequence[str], place: str) -> str:

@@ -88,7 +88,7 @@ def _group_by_model(runs: Sequence[RunSpec], rows_by_seed: bool) -> list[Job]:
         training = {name: value for name, value in run.training.items() if name not in ("losses", "cross_entropy")}
         losses = Settings.model_validate(run.training).losses
         compares = any(loss_needs(loss.function).expert_losses for loss in losses)
-        rows = run.seed if rows_by_seed else None
+        rows = [run.seed if rows_by_seed else None, run.trained]
         key = run.name if run.stages else json.dumps([run.model, training, compares, run.scale, rows], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return [tuple(group) for group in groups.values()]
@@ -105,6 +105,8 @@ def _group_obstacle(
     first = group[0]
     if first.stages:
         return "uses stages"
+    if first.selects is not None:
+        return "is trained on rows of its own"
     if "layers" in first.model:
         return "is no single mixture"
     description = _describe_model(first)

@@ -1,6 +1,7 @@
 """One process at a time on a folder."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +23,19 @@ def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
         StudyError: another process has locked it, or it cannot be written.
     """
     # In a file of its own: older versions of filelock empty the lock file when they try to lock it.
-    holder = folder / ".pid"
+    holder, place = folder / ".pid", folder / ".node"
     lock = FileLock(folder / ".lock", timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         holder.write_text(str(os.getpid()))
+        place.write_text(platform.node())
     except Timeout:
         pid = holder.read_text() if holder.exists() else "unknown"
+        node = place.read_text() if place.exists() else platform.node()
+        where = "" if node == platform.node() else f" on {node}"
         fix = f"wait for it, or --out {folder}-2"
-        raise StudyError(f"{folder}: another process (pid {pid}) is at work on this folder", fix) from None
+        raise StudyError(f"{folder}: another process (pid {pid}{where}) is at work on this folder", fix) from None
     except OSError as error:
         lock.release()
         raise StudyError(f"{folder}: cannot be written ({error.strerror})", "--out a-folder-of-yours") from None

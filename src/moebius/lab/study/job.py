@@ -29,7 +29,13 @@ from moebius.tasks._choice import as_task
 ORPHAN_SECONDS = 10.0
 
 
-def run_job(job: Job, load: Callable[[], Dataset], device: str, listener: Listener) -> None:
+def run_job(
+    job: Job,
+    load: Callable[[], Dataset],
+    device: str,
+    listener: Listener,
+    wait: float | int = ORPHAN_SECONDS,
+) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
     A finished run of a cohort trains again together with an unfinished one, so that this one gets the same bits; its
@@ -40,6 +46,7 @@ def run_job(job: Job, load: Callable[[], Dataset], device: str, listener: Listen
         load: returns the study's data; called when the job has locked its folders and can begin.
         device: "cpu" or "cuda".
         listener: hears of each run that was not finished before.
+        wait: seconds to wait for the lock of another process that is at work on the job.
     """
     unfinished = {run.name: run for run in job if not run.is_finished}
 
@@ -55,7 +62,7 @@ def run_job(job: Job, load: Callable[[], Dataset], device: str, listener: Listen
     with ExitStack() as locks:
         try:
             for run in job if unfinished else ():
-                locks.enter_context(folder_lock(run.folder / "state", wait=ORPHAN_SECONDS))
+                locks.enter_context(folder_lock(run.folder / "state", wait))
         except StudyError as error:  # left in no folder: another process may be at work on it
             for run in unfinished.values():
                 listener.fail(run, error)
@@ -87,7 +94,7 @@ def _train_job(
             remove_error(run)
             _check_stages(run)
     data = load().with_scale(first.scale)
-    rows = data if first.rows is None else select_rows(data, **first.rows)
+    rows = data if first.selects is None else select_rows(data, **first.selects)
     stages = [_stage_networks(run) for run in job]
 
     def build_member(number: int, run: RunSpec) -> Member:

@@ -34,6 +34,24 @@ SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the jobs of a study are done; by default on this machine.
+
+    Arguments:
+        cpus: threads of each job of a study that begins; None to decide.
+        has_nodes: whether jobs may be done on other machines, which may have GPUs where this one has none.
+        text: names the place.
+    """
+
+    cpus: int | None = None
+    has_nodes: bool = False
+    text: str = ""
+
+
+HERE = Place()
+
+
+@dataclass(frozen=True)
 class Plan:
     """All runs of a study and how they share the machine.
 
@@ -90,6 +108,7 @@ def make_plan(
     plugins: Sequence[Plugin] = (),
     data_dir: Path | None = None,
     command: Sequence[str] = (),
+    place: Place = HERE,
 ) -> Plan:
     """Plan the study, or go on with the plan that the folder holds.
 
@@ -103,6 +122,7 @@ def make_plan(
         plugins: the plugin files that are loaded; results depend on their content.
         data_dir: folder with local copies of the data sets, from which `data` come.
         command: the words of the command that runs the study, which `study.json` keeps.
+        place: where the jobs are done.
 
     Raises:
         StudyError: the folder holds a study of another recipe or other data, or runs cannot form the demanded cohorts.
@@ -118,7 +138,7 @@ def make_plan(
     if before is not None and not continues(before["settled"], settled):
         fix = f"--out {out}-2" + (f" --stages {stages_dir}    # keeps the stages that are the same" if specs else "")
         raise StudyError(f"{out}: holds another study ({describe_differences(before, recipe, data, plugins)})", fix)
-    device, processes, threads = _share_machine(recipe, device, workers, out, before)
+    device, processes, threads = _share_machine(recipe, device, workers, place, out, before)
     trainings = _decide_precision(recipe, data, device, specs, {} if before is None else before["precision"])
     old_jobs = [] if before is None else before["jobs"]
     old_names = [name for job in old_jobs for name in job]
@@ -134,7 +154,7 @@ def make_plan(
     if device == "cuda" and before is None and workers is None and all_in_cohorts:
         # Small networks wait for their launches, which several processes make side by side.
         processes = min(len(new_cohorts), SIDE_BY_SIDE, count_cores())
-        threads = max(1, count_cores() // processes)
+        threads = place.cpus or max(1, count_cores() // processes)
     reasons = {**({} if before is None else before.get("alone", {})), **reasons}
     plan = Plan(
         tuple(stages),
@@ -154,7 +174,7 @@ def make_plan(
         "command": list(command),
         "alone": dict(reasons),
         "machine": {"device": device, "workers": processes, "threads": threads},
-        "hardware": describe_hardware(device),
+        "hardware": {**describe_hardware(device), **({"jobs by": place.text} if place.has_nodes else {})},
         "jobs": [*old_jobs, *([run.name for run in job.runs] for job in plan.jobs(new_runs))],
     }
     write_json(path, content)
@@ -162,16 +182,21 @@ def make_plan(
 
 
 def _share_machine(
-    recipe: Recipe, device: str, workers: int | None, out: Path, before: Mapping[str, Any] | None
+    recipe: Recipe,
+    device: str,
+    workers: int | None,
+    place: Place,
+    out: Path,
+    before: Mapping[str, Any] | None,
 ) -> tuple[str, int, int]:
     """Device, processes at a time and threads of each: as the study was begun, with another number of processes."""
     if before is None:
         cores = count_cores()
         count = max(len(recipe.variants), len(recipe.stages)) * recipe.seeds
         processes = workers or (1 if device == "cuda" else min(cores, count))
-        return device, processes, max(1, cores // processes)
+        return device, processes, place.cpus or max(1, cores // processes)
     machine = before["machine"]
-    if machine["device"] == "cuda" and not torch.cuda.is_available():
+    if machine["device"] == "cuda" and not (place.has_nodes or torch.cuda.is_available()):
         rule = "was begun on a GPU, which gives other bits than a CPU, and torch finds none here"
         raise StudyError(f"{out}: {rule}", f"--out {out}-2")
     return machine["device"], workers or machine["workers"], machine["threads"]
@@ -197,6 +222,9 @@ def _decide_precision(
         if key in decided:
             precision, reason = decided[key]
         else:
+            if device == "cuda" and training["precision"] == "auto" and not torch.cuda.is_available():
+                rule = f"{key}: a machine without a GPU cannot tell which precision suits the GPUs of the nodes"
+                raise StudyError(rule, "training.precision=bf16, or fp32")
             of_part = {"facts": data.facts, "labels": None} if isinstance(part, Variant) else specs[part.name]
             facts, labels = of_part["facts"], of_part["labels"]
             build = partial(build_model, part.model, facts, StageNetworks(specs, labels=labels))
@@ -223,7 +251,7 @@ def _list_runs(
             inputs = ({name: specs[name] for name in needed}, {name: folders[name] for name in needed})
             if isinstance(part, Variant):
                 folder, training = out / part.name / f"seed-{seed}", trainings[part.name]
-                about = {"task": recipe.task, "scale": part.scale}
+                about = {"task": recipe.task, "scale": part.scale, "trained": part.rows}
                 runs.append(RunSpec(part.name, seed, folder, part.model, *training, *inputs, **about))
             else:
                 folder, training = folders[part.name], trainings[f"stages/{part.name}"]

@@ -25,6 +25,8 @@ from moebius.lab.study.cohorts import CohortMode, describe_cohorts
 from moebius.lab.study.command_words import command_words
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
+from moebius.lab.study.executors._choice import ExecutorLike, as_executor
+from moebius.lab.study.executors._executor import Executor
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.job_spec import load_data
 from moebius.lab.study.plan import Plan, make_plan
@@ -49,6 +51,7 @@ class StudyOptions(TypedDict, total=False):
     cohorts: CohortMode
     stages: Path | str | None
     plugins: Sequence[Path | str]
+    executor: ExecutorLike
     console: Console | None
 
 
@@ -59,6 +62,8 @@ class _Study:
     plan: Plan
     data: Dataset
     console: Console
+    executor: Executor
+    most: int | None
     make_plan: Callable[[Recipe], Plan]
 
 
@@ -76,8 +81,9 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
             time, None for one per core on a CPU and one on a GPU; `cohorts`, whether runs with equal models train
             together, "auto" where that is faster, "never" or "always" (a continued study keeps the cohorts that it
             has); `stages`, a folder of finished stages, read and written, None for `stages` in the study's folder;
-            `plugins`, Python files that register kinds, for the worker processes too; `console`, for progress and
-            results.
+            `plugins`, Python files that register kinds, for the worker processes too; `executor`, what does the jobs:
+            "local", or a kind of the room `study.executors` with its keywords, as {"kind": "ray", "cpus": 2}, of which
+            `workers` then limits the jobs at a time; `console`, for progress and results.
 
     Returns:
         The study's folder: report.html, results.json, and a folder for each run.
@@ -106,7 +112,7 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
         if recipe.sweep is not None:
             choice = choose_runs(recipe, study.folder, runs)
             results["chosen"], runs, lines = choice.names, choice.runs, choice.lines
-        if recipe.report.one_expert is not None:
+        if recipe.report.one_expert is not None and (plan.device == "cpu" or torch.cuda.is_available()):
             results["costs"] = measure_costs(
                 plan, study.data, {run.get("point", run["variant"]): run["variant"] for run in runs}
             )
@@ -142,7 +148,7 @@ def _train(study: _Study) -> None:
     count = sum(not run.is_finished for run in runs.values())
     total = len({run.name for run in plan.all_runs} | set(runs))
     with Display(study.console, total, total - count, plan.cohorts) as display:
-        run_all(plan, unfinished, study.data, display)
+        run_all(plan, unfinished, study.data, display, study.executor, study.most)
     display.raise_failures({run.name for run in runs.values() if run.variant in points and has_diverged(run)})
 
 
@@ -183,7 +189,8 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     data_dir, stages_dir = (
         None if path is None else Path(path) for path in (options.get("data_dir"), options.get("stages"))
     )
-    console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"))
+    executor = as_executor(options.get("executor", "local"))
+    console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"), executor)
     console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {folder}", highlight=False)
     data = load_data(recipe.data.model_dump(mode="json"), data_dir, recipe.task)
     held_out = "" if data.validation is None else f", {len(data.validation):,} held out"
@@ -199,27 +206,32 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
 
         def plan_recipe(recipe: Recipe) -> Plan:
-            return make_plan(recipe, data, device, workers, folder, stages_dir, cohorts, plugins, data_dir, command)
+            options = (device, workers, folder, stages_dir, cohorts, plugins, data_dir, command, executor.place)
+            return make_plan(recipe, data, *options)
 
         recipe = first_points(recipe, folder)
         plan = plan_recipe(recipe)
         unfinished = sum(not run.is_finished for run in plan.all_runs)
         stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         cohorts_text = describe_cohorts(plan.cohorts, plan.runs, plan.reasons)
+        place = f"jobs by {executor.place.text}" if executor.place.text else f"{plan.workers} at a time"
         console.print(
-            f"{stages}{len(plan.runs)} runs, {unfinished} to do · {plan.device}, {plan.workers} at a time,"
+            f"{stages}{len(plan.runs)} runs, {unfinished} to do · {plan.device}, {place},"
             f" {plan.threads} thread{'s' * (plan.threads > 1)} each · {cohorts_text}",
             highlight=False,
             soft_wrap=True,
         )
-        yield _Study(recipe, folder, plan, data, console, plan_recipe)
+        try:
+            yield _Study(recipe, folder, plan, data, console, executor, workers, plan_recipe)
+        finally:
+            executor.close()
 
 
-def _choose_device(name: str) -> str:
+def _choose_device(name: str, executor: Executor) -> str:
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() or executor.gpus else "cpu"
     if name not in ("cpu", "cuda"):
         raise ArgumentError("device", "needs auto, cpu or cuda", name, "--device auto")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not (torch.cuda.is_available() or executor.place.has_nodes):
         raise StudyError("--device cuda: this machine has no GPU that torch can use", "--device cpu")
     return name

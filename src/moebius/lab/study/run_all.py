@@ -1,12 +1,12 @@
-"""All jobs of a plan: in this process, or in worker processes."""
+"""All jobs of a plan: their files, and the executor that does them."""
 
 from collections.abc import Sequence
 
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.job import run_job
+from moebius.lab.study.executors._executor import Executor
+from moebius.lab.study.executors.local import Local
 from moebius.lab.study.listener import Listener
 from moebius.lab.study.plan import Plan
-from moebius.lab.study.pool import run_in_pool
 from moebius.lab.study.run_spec import RunSpec
 
 
@@ -15,21 +15,20 @@ def run_all(
     runs: Sequence[RunSpec],
     data: Dataset,
     listener: Listener,
+    executor: Executor | None = None,
+    most: int | None = None,
 ) -> None:
-    """Train `runs`, `plan.workers` jobs at a time; a run that fails does not stop the others.
+    """Train `runs`; a run that fails does not stop the others.
 
     Arguments:
         plan: device, workers, threads, cohorts.
         runs: those that are not finished yet, stages before the runs that use them.
         data: of the study.
         listener: called in this thread.
+        executor: does the jobs; None for this machine, `plan.workers` jobs at a time.
+        most: jobs at a time; None for as many as the executor and the plan allow.
     """
     jobs = plan.jobs(runs)
     for job in jobs:
         job.write()
-    workers = min(plan.workers, len(jobs))
-    if workers > 1:
-        run_in_pool([job.runs for job in jobs], workers, listener)
-    for job in jobs if workers == 1 else ():
-        job.prepare_process()
-        run_job(job.runs, lambda: data, plan.device, listener)
+    (executor or Local()).do_jobs(plan, jobs, data, listener, most)

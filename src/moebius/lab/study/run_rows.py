@@ -60,7 +60,7 @@ def load_run_data(run: Path, data_dir: Path | None = None) -> Dataset:
     seed = int(name) if name.isdigit() else None
     data = replace(job, device="cpu", data_dir=data_dir or job.data_dir).load_data(seed)
     data = data.with_scale(PixelScale.from_values(read_header(run)["data"].get("scale")))
-    rows = next((each.rows for each in job.runs if each.folder.absolute() == run.absolute()), None)
+    rows = next((each.selects for each in job.runs if each.folder.absolute() == run.absolute()), None)
     return data if rows is None else select_rows(data, **rows)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moebius.lab.data.held_out_rows import TrainedRows
+
 # What is learned unless a recipe says otherwise.
 DEFAULT_TASK = {"kind": "classification"}
 
@@ -27,6 +29,7 @@ class RunSpec:
         labels: for a stage, the classes that its labels count, as for `moebius.lab.model.resolve.resolve`.
         task: what is learned: the kind and keywords of a task.
         scale: of the pixels that the model gets.
+        trained: for a variant, the rows that it is trained on: "train", or "held_out".
     """
 
     variant: str
@@ -41,6 +44,12 @@ class RunSpec:
     labels: Sequence[int] | None = None
     task: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_TASK))
     scale: str = "unit"
+    trained: TrainedRows = "train"
+
+    @property
+    def selects(self) -> Mapping[str, Any] | None:
+        """The arguments of `select_rows` for the run's rows; None for all rows as they are."""
+        return {"trained": self.trained} if self.rows is None and self.trained != "train" else self.rows
 
     @property
     def name(self) -> str:

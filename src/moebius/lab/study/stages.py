@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.select_rows import class_positions, select_rows
+from moebius.lab.data.select_rows import OWN_AND_OTHER, class_positions, select_rows
 from moebius.lab.data.split import Dataset
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
@@ -38,13 +38,15 @@ def plan_stages(
         except ArgumentError as error:
             raise error.inside(f"stages.{stage.name}") from None
         classes = class_positions(stage.rows["classes"], data.classes)
-        labels = [] if stage.rows["groups"] is not None else classes if stage.rows["outputs"] == "own" else None
+        counts_own = stage.rows["outputs"] in ("own", OWN_AND_OTHER)
+        labels = [] if stage.rows["groups"] is not None else classes if counts_own else None
         specs[stage.name] = {
             "model": stage.model,
             "part": stage.part,
             "facts": rows.facts,
             "classes": classes,
             "labels": labels,
+            "others": stage.rows["outputs"] == OWN_AND_OTHER,
         }
         training = stage.training.model_dump(mode="json", exclude=UNSETTLED)
         used_hashes = {name: hashes[name] for name in list_stage_names(stage.model)}

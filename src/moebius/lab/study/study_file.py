@@ -61,6 +61,7 @@ def settled_hashes(
                 *([] if recipe.task == DEFAULT_TASK else [recipe.task]),
                 *([] if variant.scale == "unit" else [{"scale": variant.scale}]),
                 *([] if recipe.data.split == "fixed" else [{"split": recipe.data.split}]),
+                *([] if variant.rows == "train" else [{"rows": variant.rows}]),
             ]
         )
         for variant in recipe.variants
@@ -170,7 +171,7 @@ def describe_hardware(device: str) -> dict[str, Any]:
     return {
         "processor": processor,
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
 

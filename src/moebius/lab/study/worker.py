@@ -1,24 +1,19 @@
 """A process that does jobs: those of the folders that a user names, or of the folders that a pool sends it."""
 
-import json
 import os
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 
-from moebius.kit.errors import MoebiusError
-from moebius.lab.study.cohorts import Job
 from moebius.lab.study.display import Display
 from moebius.lab.study.job import run_job
+from moebius.lab.study.job_messages import JobMessages
 from moebius.lab.study.job_spec import JobSpec
-from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.training.outcome import Event
 
 
 def do_jobs(folders: Sequence[Path], console: Console) -> None:
@@ -62,30 +57,10 @@ def serve_jobs() -> NoReturn:
         job = JobSpec.read(folders.get())
         busy.set()
         job.prepare_process()
-        messages = _Messages(lines, job.runs)
+        messages = JobMessages(lines, job.runs)
         run_job(job.runs, job.load_data, job.device, messages)
         busy.clear()
         messages.send(done=True)
-
-
-class _Messages:
-    """The listener that tells the parent process of the runs of a job."""
-
-    def __init__(self, lines: IO[str], job: Job):
-        self.lines = lines
-        self.numbers = {run.name: number for number, run in enumerate(job)}
-
-    def show(self, run: RunSpec, event: Event) -> None:
-        self.send(run=self.numbers[run.name], event=asdict(event))
-
-    def finish(self, run: RunSpec) -> None:
-        self.send(run=self.numbers[run.name], finished=True)
-
-    def fail(self, run: RunSpec, error: MoebiusError) -> None:
-        self.send(run=self.numbers[run.name], error=[error.message, error.fix])
-
-    def send(self, **message: Any) -> None:
-        print(json.dumps(message), file=self.lines, flush=True)
 
 
 def _receive_folders(folders: SimpleQueue[Path], busy: threading.Event) -> None:

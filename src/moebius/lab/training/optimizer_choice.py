@@ -60,7 +60,8 @@ class OptimizerChoice(Keywords):
         problems = check_keywords(OPTIMIZERS[kind], keywords, (), ("params", "lr"), besides=("lr",), called=kind)
         if "lr" in values and values["lr"] is None:
             problems.append(Problem(("lr",), "needs a number or a schedule", None, "lr: 1e-3"))
-        if not problems:
+        # A kind alone is fine: torch's compiler, which the first optimizer of a process loads, takes seconds.
+        if keywords and not problems:
             try:
                 # Training takes the fused kernels, too.
                 OPTIMIZERS[kind]([torch.zeros(1)], **{**keywords, "fused": True})

@@ -15,6 +15,7 @@ from moebius.core.output_cache import OutputCache
 from moebius.core.routing import Router
 from moebius.core.stack import Stack
 from moebius.experts.adapter import Adapter
+from moebius.gates.class_mass import ClassMass
 from moebius.kit.files import atomic_path
 from moebius.lab.data.split import Split
 from moebius.lab.training.call_model import ModelCall, splits_inputs
@@ -106,7 +107,7 @@ class OutputCaches:
 def cacheable_parts(model: nn.Module) -> list[Adapter]:
     """The frozen adapters whose outputs for a row never change, the outermost ones and each once.
 
-    These are gates and experts of the model, of mixtures in it and of adapters that leave their input as it is: a
+    These are gates and experts of the model, of mixtures in it and of parts that leave their input as it is: a
     module behind another layer, such as a tower, does not receive a row of the data. An adapter in which a router lets
     rows depend on each other is not among them.
     """
@@ -118,7 +119,7 @@ def cacheable_parts(model: nn.Module) -> list[Adapter]:
         if isinstance(module, Adapter) and module.frozen:
             cacheable |= {module: None} if _has_independent_rows(module) else {}
             excluded.update(module.network.modules())
-        elif isinstance(module, Adapter) and (module.size, module.channels, module.transform) == (None, None, None):
+        elif isinstance(module, Adapter | ClassMass) and _leaves_input(module):
             waiting.insert(0, module.network)
         elif isinstance(module, Mixture | PositionMixture | MultiGateMixture | CGC):
             # Towers, and levels behind the first, do not receive a row of the data.
@@ -132,6 +133,11 @@ def cacheable_parts(model: nn.Module) -> list[Adapter]:
         else:
             excluded.update(module.modules())
     return [module for module in cacheable if module not in excluded]
+
+
+def _leaves_input(part: Adapter | ClassMass) -> bool:
+    """Whether the network of a part gets the rows as the part gets them."""
+    return isinstance(part, ClassMass) or (part.size, part.channels, part.transform) == (None, None, None)
 
 
 def _has_independent_rows(part: nn.Module) -> bool:

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from moebius.core.precision import at_least_float32
 from moebius.kit.arguments import non_negative
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import at_least_float32
 
 
 class Augmentation:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from moebius.lab.checks.problems import Problem
 from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
+from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.data.scale import ScaleKind
 from moebius.lab.recipe.schema.published import PublishedSpec
 from moebius.lab.recipe.schema.report import ReportSpec
@@ -100,7 +101,10 @@ class StageFile(Strict):
         groups: classes that count as one, at least two groups, in place of classes; null for none.
         domains: names or numbers of the data sets whose rows it is trained on; null for all.
         train_rows: number of training rows, at least 1; null for all.
-        outputs: whether the network has an output for all classes, or for its own only.
+        outputs: whether the network has an output for all classes, for its own only, or for its own and one more that
+            says "none of mine" (own+other), for which it is trained on rows of other classes, too.
+        rows: the rows that it is trained on: train, or those that are held out, but for a fifth of them (held_out).
+        others: with own+other, how many rows of other classes there are for a row of its own: a number above 0, or all.
         training: laid over pretraining.training.
     """
 
@@ -110,7 +114,9 @@ class StageFile(Strict):
     groups: list[list[Any]] | None = Field(default=None, min_length=2)
     domains: list[Any] | None = Field(default=None, min_length=1)
     train_rows: AtLeastOne | None = None
-    outputs: Literal["all", "own"] = "all"
+    outputs: Literal["all", "own", "own+other"] = "all"
+    others: Annotated[float, Field(gt=0)] | Literal["all"] = 1.0
+    rows: TrainedRows = "train"
     training: Changes = Field(default={})
 
 
@@ -128,8 +134,8 @@ class RecipeFile(Strict):
         pretraining: what the stages share.
         stages: by name, networks that are trained before the variants; each may use those above it.
         model: what the variants share: gate, router, experts, combine and execution; or layers.
-        variants: by name, what each model of the comparison changes in `model`, in `training` and in `data.scale`; at
-            least one.
+        variants: by name, what each model of the comparison changes in `model`, in `training` and in `data.scale`; and
+            `rows: held_out`, for what is trained on frozen experts. At least one.
         baseline: name of the variant that the others are compared with; null for the first.
         margin: within which a difference of the score does not matter, above 0, so that variants may be shown to be
             level; null for none.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moebius.lab.data.held_out_rows import TrainedRows
 from moebius.lab.recipe.schema.file import DataSpec, RecipeFile
 from moebius.lab.recipe.schema.report import ReportSpec
 from moebius.lab.recipe.schema.sweep import SweepSpec
@@ -52,6 +53,7 @@ class Variant:
         training: how the model is trained.
         scale: of the pixels that the model gets.
         point: of a sweep, where it is one; its name then tells the values.
+        rows: that it is trained on: "train", or "held_out".
     """
 
     name: str
@@ -59,6 +61,7 @@ class Variant:
     training: Settings
     scale: str = "unit"
     point: Point | None = None
+    rows: TrainedRows = "train"
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,11 @@ def _complete_values(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     """All that a variant says, with what variants share filled in: its values need nothing below them."""
     changes = inner_mapping(inner_mapping(raw, "variants"), name)
     model, training = inner_mapping(raw, "model"), with_optimizer(inner_mapping(raw, "training"))
-    model_changes = {key: value for key, value in changes.items() if key not in ("data", "training")}
+    model_changes = {key: value for key, value in changes.items() if key not in ("data", "training", "rows")}
     merged = merge_model(model, model_changes)
     shared = {"scale": inner_mapping(raw, "data").get("scale", "unit")}
     of_data = {"data": merge(shared, inner_mapping(changes, "data"))}
+    of_data |= {"rows": changes["rows"]} if "rows" in changes else {}
     return copy.deepcopy({**merged, **of_data, "training": merge(training, dict(changes.get("training") or {}))})
 
 

@@ -13,6 +13,7 @@ from moebius.lab.report.frames import Frame
 from moebius.lab.report.numbers import (
     NONE,
     listing,
+    names_of,
     of_seeds,
     p_text,
     rate,
@@ -21,7 +22,7 @@ from moebius.lab.report.numbers import (
     with_interval,
 )
 from moebius.lab.report.queries import at_first_gates, estimate_of, measure_by_seed, ranking
-from moebius.lab.report.sentences import first_sentences, names_of
+from moebius.lab.report.sentences import first_sentences
 from moebius.lab.report.source import Study
 
 ORDER = 10

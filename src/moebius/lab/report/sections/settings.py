@@ -24,7 +24,10 @@ def section(study: Study) -> Section | None:
     rows = [[baseline, *(values[baseline] for values in columns.values())]]
     rows += [[name, *(_cell(values, names, name) for values in columns.values())] for name in names[1:]]
     caption = f"The keys of the recipe whose values differ: first {baseline}, the baseline, then the best on test first"
-    text = f"“{SAME}” is as in {baseline}; {ABSENT} where a variant does not have the key. All other keys are equal."
+    text = (
+        f"“{SAME}” is as in {baseline}, “as X” as in the variant X above; {ABSENT} where a variant does not have the "
+    )
+    text += "key. All other keys are equal."
     table = Table(caption, ["variant", *columns], rows, marked=[0], wraps=True)
     return Section("settings", "What differs between the variants", [table, Text(text)])
 
