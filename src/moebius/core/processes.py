@@ -2,29 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as dist
 
-_computes_alone = ContextVar("computes_alone", default=False)
+from moebius.core.row_context import ThreadValue
+
+_computes_alone = ThreadValue(False)
 
 
 def is_distributed() -> bool:
     """Whether this process trains together with others; not so inside `alone`."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not _computes_alone.get()
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not _computes_alone.value
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside the block this process computes by itself: nothing waits for the others, and sums are of its rows."""
-    token = _computes_alone.set(True)
+    before = _computes_alone.value
+    _computes_alone.value = True
     try:
         yield
     finally:
-        _computes_alone.reset(token)
+        _computes_alone.value = before
 
 
 def sum_over_processes(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

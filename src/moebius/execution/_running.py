@@ -72,8 +72,12 @@ def runs_without_rows(expert: nn.Module) -> bool:
 
     Gate losses are sums over the processes, for which each has to have a routing of every mixture.
     """
-    trains = is_distributed() and torch.is_grad_enabled()
-    return trains and any(isinstance(module, Router) for module in expert.modules())
+    return trains_with_others() and any(isinstance(module, Router) for module in expert.modules())
+
+
+def trains_with_others() -> bool:
+    """Whether gradients are computed, and other processes train the same model."""
+    return is_distributed() and torch.is_grad_enabled()
 
 
 def check_not_sharded(pool: Pool) -> None:

@@ -9,7 +9,13 @@ from moebius.execution._contract import Execution
 from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._order import sort_by_expert, sort_few_by_expert
 from moebius.execution._pool import Pool
-from moebius.execution._running import check_shapes, expert_output, runs_without_rows, with_zero_gradients
+from moebius.execution._running import (
+    check_shapes,
+    expert_output,
+    runs_without_rows,
+    trains_with_others,
+    with_zero_gradients,
+)
 from moebius.execution.stacked import all_outputs
 
 # Up to this number, assignments are sorted as a list of Python numbers.
@@ -124,6 +130,8 @@ def _sort_kept(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
 
 def _without_rows(pool: Pool) -> list[int]:
     """The experts that run although no row reaches them."""
+    if not trains_with_others():
+        return []
     modules = [pool.template] * len(pool) if pool.stack is not None else pool.modules
     return [number for number, module in enumerate(modules) if runs_without_rows(module)]
 

@@ -95,7 +95,7 @@ class Loop:
             for member in members
         ]
         state = [checkpoint, *(record.best_path for record in self.records)]
-        share_start(self.processes, engine, data.fingerprint, state)
+        share_start(self.processes, engine, members, data.fingerprint, state)
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
         self.active_runs = list(range(len(members)))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moebius.core.processes import alone
 from moebius.kit.files import write_text
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.training.callbacks import Callback, Callbacks, Moment, flat_metrics
@@ -103,7 +104,8 @@ class RunRecord:
     def _call(self, moments: Sequence[Moment], callbacks: Sequence[Callback], device: torch.device) -> None:
         if not callbacks or not moments:
             return
-        with self.processes.agreed():
+        # A callback may train, or compute a gate loss: the other processes take no part.
+        with self.processes.agreed(), alone():
             if self.processes.is_first and self.callbacks.call(moments, callbacks, device):
                 self.is_stopped = True
         self.is_stopped = self.processes.first(self.is_stopped)
