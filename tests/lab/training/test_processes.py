@@ -11,8 +11,9 @@ import torch
 SCRIPT = Path(__file__).with_name("several_processes.py")
 COUNTS = (1, 2)
 QUICK = ("top-2", "unlike", "sparse tree", "accumulated")
-REST = tuple(
-    "cohort|list|stack|tree|heads|inside|bias|no gate|best expert|clipped|penalised|late gate|annealed".split("|")
+REST = (
+    *("cohort", "list", "stack", "tree", "heads", "inside", "bias", "no gate"),
+    *("best expert", "clipped", "penalised", "late gate", "annealed"),
 )
 NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)]
 
