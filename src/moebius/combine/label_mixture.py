@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moebius.combine._log_space import log, log_sum_exp
+from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing
-from moebius.routers._normalisation import at_least_float32
 
 
 class LabelMixture:

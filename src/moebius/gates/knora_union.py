@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.core.expert_outputs import EXPERT_OUTPUTS, read_expert_outputs
+from moebius.core.precision import at_least_float32
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
 
@@ -75,8 +76,8 @@ class KnoraUnion(nn.Module):
         if outputs.shape[-1] != self.classes:
             rule = f"needs experts with {self.classes} outputs"
             raise ArgumentError("classes", rule, outputs.shape[-1], f"classes={outputs.shape[-1]}")
-        profile = outputs.float().softmax(-1).flatten(1)
-        distances = torch.cdist(profile, self.profiles.float())  # type: ignore[union-attr, operator]
+        profile = at_least_float32(outputs).softmax(-1).flatten(1)
+        distances = torch.cdist(profile, self.profiles.to(profile.dtype))  # type: ignore[union-attr, operator]
         nearest = distances.topk(self.neighbours, largest=False).indices
         return self.right[nearest]  # type: ignore[index, return-value]
 

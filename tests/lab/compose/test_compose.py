@@ -107,6 +107,25 @@ def test_of_equal_costs_the_least_loss_is_taken():
     assert recommend(results) == "unsure"
 
 
+def test_the_highest_of_many_scores_by_chance_does_not_leave_out_a_way_of_less_loss():
+    draw = np.random.default_rng(0)
+    equal = [(draw.uniform(size=2000) < 0.65).astype(float) for _ in range(30)]
+    lucky = max(equal, key=lambda scores: scores.mean())
+    results = [
+        Result(
+            f"way-{number}", False, "", "", nn.Identity(), scores, np.full(2000, 1.0) - 0.1 * (number == 3), 10.0, 10.0
+        )
+        for number, scores in enumerate(equal)
+    ]
+    assert equal[3] is not lucky
+    assert recommend(results) == "way-3"
+    # One that is clearly below stays out, whatever its loss.
+    below = Result(
+        "below", False, "", "", nn.Identity(), equal[3] * (draw.uniform(size=2000) < 0.9), np.zeros(2000), 1.0, 1.0
+    )
+    assert recommend([*results, below]) == "way-3"
+
+
 @pytest.mark.parametrize("cost", [0, "fast", {"seconds": 1}, {"ms": -1}, "ms=x"])
 def test_costs_are_checked(cost):
     with pytest.raises(ArgumentError, match=r"^cost: "):

@@ -7,7 +7,7 @@ import torch
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, DataError, MissingExtraError
-from moebius.lab.explorer import explore_saved
+from moebius.lab.explorer import explore_run, explore_saved
 from moebius.lab.explorer.server import Server
 
 
@@ -64,6 +64,13 @@ def test_a_saved_model_is_explored_with_rows_of_a_file(pictures, picture_rows, t
     for name, words in (("half", "holds no tensor y"), ("none", "cannot be read")):
         with pytest.raises(DataError, match=words):
             explore_saved(tmp_path / "model", tmp_path / f"{name}.safetensors")
+
+
+def test_a_saved_model_is_explored_with_the_rows_of_a_run(table_run, tmp_path):
+    own = explore_run(table_run)
+    mb.save(mb.load(table_run), tmp_path / "model")
+    explorer = explore_saved(tmp_path / "model", table_run, "regression")
+    assert explorer.table.frame["loss"].tolist() == pytest.approx(own.table.frame["loss"].tolist(), rel=1e-4)
 
 
 def test_what_is_missing_is_named(picture_rows, pictures, monkeypatch):

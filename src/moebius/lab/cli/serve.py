@@ -30,7 +30,9 @@ def serve(
     export_rows: Annotated[int, typer.Option(min=1, metavar="N", help="How many rows that page shows.")] = 300,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Rows of a model that mb.save wrote: .safetensors with tensors x and y."),
+        typer.Option(
+            metavar="FILE", help="Rows of a model that mb.save wrote: .safetensors with tensors x and y, or a run."
+        ),
     ] = None,
     task: Annotated[str, typer.Option(metavar="TASK", help="What such a model has learned.")] = "classification",
     data_dir: Annotated[
@@ -75,6 +77,6 @@ def _explorer(
                 status.update(f"row {done:,} of {every:,}")
 
         if data is not None:
-            return explore_saved(run, data, task, rows, tell)
+            return explore_saved(run, data, task, rows, tell, data_dir)
         with suggest_plugins(run):
             return explore_run(run, rows, split, data_dir, tell)

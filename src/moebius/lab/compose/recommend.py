@@ -8,11 +8,12 @@ import numpy as np
 
 from moebius.kit.errors import ArgumentError
 from moebius.lab.compose.result import Result
+from moebius.lab.statistics.holm import holm
 from moebius.lab.statistics.paired_rows import paired_rows
 
 UNITS = ("multiply_adds", "ms")
-# Of the interval by which a cheaper way is shown to be below the best: narrower than that of a claim, because to pass
-# over a better way is the error that matters.
+# A score is shown to be below the highest, and a cheaper way's loss to be above the least, at this level: lower than
+# that of a claim, because to pass over a better way is the error that matters.
 LEVEL = 0.8
 # Costs that differ by less are equal.
 EQUAL = 1.05
@@ -58,11 +59,12 @@ def cost_unit(results: Sequence[Result]) -> str:
 def recommend(results: Sequence[Result], cost: Cost = None) -> str:
     """The cheapest way that is not shown to be below the best of those that cost no more than asked.
 
-    A way is shown to be below another where the 80 % interval of the paired difference of their scores on the judging
-    rows leaves 0 out, and its loss to be higher likewise. Ways that are not shown to be below the highest score are
-    kept. Of these the one with the least loss is the best, because losses tell ways apart with fewer rows than scores
-    of right and wrong. The cheapest whose loss is not shown to be higher is recommended; of ways that cost the same,
-    within 5 %, the one with the least loss. Controls are no candidates.
+    Ways are kept whose score is not shown to be below the highest, by paired differences on the judging rows and p
+    values after Holm at a level of 80 %: the highest is one of many, also by chance, so that what is only near it has
+    to stay. Of these the one with the least loss is the best, because losses tell ways apart with fewer rows
+    than scores of right and wrong. The cheapest is recommended whose loss is not shown to be higher, by the 80 %
+    interval of the paired difference; of ways that cost the same, within 5 %, the one with the least loss. Controls are
+    no candidates.
 
     Arguments:
         results: of all ways.
@@ -84,7 +86,7 @@ def recommend(results: Sequence[Result], cost: Cost = None) -> str:
         rule = f"is below what the cheapest way, {least.way}, takes for a row"
         raise ArgumentError("cost", rule, cost, f'cost={{"{unit}": {_price(least, unit) * EQUAL:.3g}}}')
     highest = max(affordable, key=lambda each: (each.score, -_loss(each)))
-    kept = [each for each in affordable if each is highest or not has_lower_score(each, highest)]
+    kept = not_below(affordable, highest)
     best = min(kept, key=lambda each: (_loss(each), -each.score))
     enough = [each for each in kept if each is best or not has_higher_loss(each, best)]
     least_price = min(_price(each, unit) for each in enough)
@@ -92,10 +94,14 @@ def recommend(results: Sequence[Result], cost: Cost = None) -> str:
     return min(equal, key=lambda each: (_loss(each), -each.score)).way
 
 
-def has_lower_score(result: Result, best: Result) -> bool:
-    """Whether a way's score is shown to be below another's, on the same rows."""
-    difference = paired_rows(np.asarray(result.scores), np.asarray(best.scores), LEVEL)
-    return difference.mean < 0 if difference.high is None else difference.high < 0
+def not_below(results: Sequence[Result], highest: Result) -> list[Result]:
+    """The ways whose score is not shown to be below the highest on the same rows, after Holm, and the highest."""
+    others = [each for each in results if each is not highest]
+    differences = [paired_rows(np.asarray(each.scores), np.asarray(highest.scores)) for each in others]
+    p_values = holm([difference.p for difference in differences])
+    # Without a p value there is no spread: the difference is the same on every row, 0 or below.
+    below = [p < 1 - LEVEL if p is not None else gap.mean < 0 for gap, p in zip(differences, p_values, strict=True)]
+    return [highest, *(each for each, is_below in zip(others, below, strict=True) if not is_below)]
 
 
 def has_higher_loss(result: Result, best: Result) -> bool:

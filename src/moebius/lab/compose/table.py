@@ -1,7 +1,7 @@
 """The table of all ways, and the same in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from moebius.lab.compose.judge import BASELINE
 from moebius.lab.compose.recommend import cost_unit, find_front
 from moebius.lab.compose.result import Result
+from moebius.lab.report.numbers import NONE, p_text, rate, signed
 from moebius.lab.statistics.holm import holm
 from moebius.lab.statistics.paired_rows import paired_rows
 from moebius.lab.statistics.row_interval import row_interval
@@ -67,23 +68,18 @@ def make_table(results: Sequence[Result], reference: str = BASELINE) -> pd.DataF
     return table.astype(COLUMNS)
 
 
-def figure(value: float | None, sign: bool = False) -> str:
-    """A score with three digits and no 0 before the point: .812, +.012."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:{'+' if sign else ''}.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
-
-
-def p_value(value: float) -> str:
-    """A p value: .012, or < .001."""
-    return "< .001" if value < 0.001 else figure(value)
+def difference_text(row: Mapping[str, Any]) -> str:
+    """A difference with its interval, of a row of the table; "equal" where no row of the data differs."""
+    ends = [row["difference_low"], row["difference_high"]]
+    if any(map(math.isnan, ends)):
+        return "equal" if row["difference"] == 0 else signed(row["difference"])
+    return f"{signed(row['difference'])} [{signed(ends[0])}, {signed(ends[1])}]"
 
 
 def short_number(value: float | None) -> str:
     """A number in thousands, millions or billions: 1.3 M."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return NONE
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
@@ -101,12 +97,14 @@ def text_rows(table: pd.DataFrame) -> list[list[str]]:
     for way, row in records(table).items():
         if math.isnan(row["score"]):
             continue
-        change = "–"
-        if not math.isnan(row["difference"]):
-            ends = [figure(row[name], sign=True) for name in ("difference_low", "difference_high")]
-            change = f"{figure(row['difference'], sign=True)} [{ends[0]}, {ends[1]}]"
+        change = NONE if math.isnan(row["difference"]) else difference_text(row)
         name = f"{way} (control)" if row["control"] else str(way)
-        cells = [name, figure(row["score"]), f"[{figure(row['low'])}, {figure(row['high'])}]", change]
-        cells += [p_value(row["p"]), f"{row['loss']:.3f}", short_number(row["multiply_adds"]), f"{row['ms']:.3g}"]
+        cells = [name, rate(row["score"]), f"[{rate(row['low'])}, {rate(row['high'])}]", change]
+        cells += [
+            NONE if math.isnan(row["p"]) else p_text(row["p"]),
+            f"{row['loss']:.3f}",
+            short_number(row["multiply_adds"]),
+            f"{row['ms']:.3g}",
+        ]
         rows.append([*cells, "✓" if row["front"] else ""])
     return rows

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from moebius.kit.html import html_table
 from moebius.lab.compose.judge import BASELINE
-from moebius.lab.compose.table import figure, p_value, records, text_rows
+from moebius.lab.compose.table import difference_text, records, text_rows
+from moebius.lab.report.numbers import p_text, rate
 
 if TYPE_CHECKING:
     from moebius.lab.compose.composition import Composition
@@ -20,7 +21,7 @@ def answer(composition: "Composition") -> str:
     """What to take, in a sentence or two."""
     result, table = composition.result(), records(composition.table)
     row, name = table[result.way], composition.pool.task.score_name.replace("_", " ")
-    score = f"{name} {figure(row['score'])} [{figure(row['low'])}, {figure(row['high'])}]"
+    score = f"{name} {rate(row['score'])} [{rate(row['low'])}, {rate(row['high'])}]"
     base = composition.result(BASELINE)
     if result.way == BASELINE:
         better = [way for way, each in table.items() if each["p"] < SHOWN and each["difference"] > 0]
@@ -28,11 +29,10 @@ def answer(composition: "Composition") -> str:
         text = f"Take {result.text}: {score}. "
         text += f"At more cost, better: {', '.join(better)}." if better else "No mixture is shown to be better."
     else:
-        ends = f"[{figure(row['difference_low'], True)}, {figure(row['difference_high'], True)}]"
         shown = "" if row["p"] < SHOWN else ", which is not shown to differ"
-        p = "" if math.isnan(row["p"]) else f", p {p_value(row['p'])}"
-        text = f"Take {result.way} ({result.text}): {score}, {figure(row['difference'], True)} {ends} "
-        text += f"to {base.text}{p}{shown}."
+        p = "" if math.isnan(row["p"]) else f", p {p_text(row['p'])}"
+        text = f"Take {result.way} ({result.text}): {score}, "
+        text += f"{difference_text(row)} to {base.text}{p}{shown}."
         if shown and row["loss"] < table[BASELINE]["loss"]:
             text += f" Its loss is less: {row['loss']:.3f}, not {table[BASELINE]['loss']:.3f}."
     return text + _controls(composition)
@@ -44,7 +44,7 @@ def _controls(composition: "Composition") -> str:
     above = [each for each in composition.results if each.control and each.is_tried and each.score > score]
     if not above:
         return ""
-    named = ", ".join(f"{each.way} {figure(each.score)}" for each in above)
+    named = ", ".join(f"{each.way} {rate(each.score)}" for each in above)
     return f" Trained from the start, {'a control has' if len(above) == 1 else 'controls have'} more: {named}."
 
 
@@ -54,7 +54,7 @@ def as_text(composition: "Composition") -> str:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     networks = ", ".join(
-        f"{name} {figure(score)}" for name, score in zip(pool.names, pool.scores().tolist(), strict=True)
+        f"{name} {rate(score)}" for name, score in zip(pool.names, pool.scores().tolist(), strict=True)
     )
     notes = [f"{each.way}: {each.reason}" for each in composition.results if not each.is_tried]
     parts = [answer(composition), "", *lines, "", f"Networks alone, all rows: {networks}."]

@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.errors import ArgumentError
+from moebius.lab.data.batches import scale_pixels
+from moebius.lab.data.nested import map_nested
 from moebius.lab.explorer.explore_model import explore_model
 from moebius.lab.explorer.explorer import ROWS, Explorer
 from moebius.lab.explorer.row_source import RowSource
 from moebius.lab.predict.subject import Subject
+from moebius.lab.study.rows_file import read_rows_file
 from moebius.lab.study.run_rows import load_run_data
 from moebius.storage.load import load
 from moebius.tasks._choice import TaskLike
-
-FIX = "safetensors.torch.save_file({'x': x, 'y': y}, 'rows.safetensors')"
 
 
 def explore_run(
@@ -58,26 +56,28 @@ def explore_saved(
     task: TaskLike = "classification",
     rows: int = ROWS,
     progress: Callable[[int, int], None] | None = None,
+    data_dir: Path | None = None,
 ) -> Explorer:
     """The explorer of a model that `mb.save` wrote, with rows of a file.
 
     Arguments:
         folder: of the model.
-        file: a safetensors file with the tensors x, (T, …), and y, (T,) or another form of the task.
+        file: a safetensors file with the tensors x, (T, …), and y, (T,) or another form of the task; or a run's folder
+            for the rows that its study has held out, or else its test rows.
         task: what the model has learned.
         rows: how many rows are computed at once.
         progress: is called with the number of rows that are done, and that of all.
+        data_dir: folder with local copies of data sets, for a run's rows.
 
     Raises:
+        StudyError: no job of the run's study is left.
         DataError: the model or the file cannot be read, or the file lacks a tensor.
         ArgumentError: rows, targets, task and model do not fit.
     """
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{file}: cannot be read: {error}", FIX) from None
-    if missing := {"x", "y"} - {*tensors}:
-        rule = f"{file}: holds no tensor {' and no tensor '.join(sorted(missing))}"
-        raise DataError(rule, FIX)
-    data = tensors["x"], tensors["y"]
+    if file.is_dir():
+        dataset = load_run_data(file, data_dir)
+        split = dataset.test if dataset.validation is None else dataset.validation
+        data = map_nested(split.images, lambda images: scale_pixels(images, scale=dataset.scale)), split.labels
+    else:
+        data = read_rows_file(file)
     return explore_model(load(folder), data, task=task, rows=rows, title=folder.absolute().name, progress=progress)

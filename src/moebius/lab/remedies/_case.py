@@ -36,7 +36,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a remedy cannot be tried.
+    """Why a remedy, or a way to combine networks, cannot be tried.
 
     Arguments:
         reason: as half a sentence.

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.errors import ArgumentError
 from moebius.lab.compose.compose import compose
 from moebius.lab.compose.composition import Composition
 from moebius.lab.data.scale import PixelScale
 from moebius.lab.study.diagnose_run import find_runs
+from moebius.lab.study.rows_file import read_rows_file
 from moebius.lab.study.run_rows import load_run_data
 from moebius.storage.header import read_header
-
-FIX = 'safetensors.torch.save_file({"x": x, "y": y}, "rows.safetensors")    # or the folder of a run'
 
 
 def compose_folders(
@@ -40,7 +36,7 @@ def compose_folders(
     """
     folders = [inner for folder in models for inner in _folders(folder)]
     if not data.is_dir():
-        rows = _read_file(data)
+        rows = read_rows_file(data)
         return compose([str(folder) for folder in folders], rows, **options), rows[0]
     (run,) = find_runs([data])[:1]
     dataset = load_run_data(run, data_dir)
@@ -54,16 +50,6 @@ def _folders(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder]
     return find_runs([folder])
-
-
-def _read_file(path: Path) -> tuple[Any, Any]:
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", FIX) from None
-    if missing := {"x", "y"} - {*tensors}:
-        raise DataError(f"{path}: holds no tensor {' and no tensor '.join(sorted(missing))}", FIX)
-    return tensors["x"], tensors["y"]
 
 
 def _check_scales(folders: Sequence[Path], scale: PixelScale) -> None:

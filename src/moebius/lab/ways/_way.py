@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
+from moebius.lab.remedies._case import Obstacle
+
 if TYPE_CHECKING:
     from moebius.lab.ways._pool import Pool
 
@@ -21,17 +23,6 @@ class Composed:
 
     model: nn.Module
     text: str
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why a way cannot be tried.
-
-    Arguments:
-        reason: as half a sentence.
-    """
-
-    reason: str
 
 
 @dataclass(frozen=True)

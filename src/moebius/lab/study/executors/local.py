@@ -14,6 +14,10 @@ from moebius.lab.study.pool import run_in_pool
 class Local(Executor):
     """Worker processes on this machine, one per core or GPU; this process alone where one job runs at a time.
 
+    Example:
+        >>> Local().place.has_nodes
+        False
+
     Reference: ours.
     """
 

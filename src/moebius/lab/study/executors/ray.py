@@ -23,6 +23,10 @@ class Ray(Scheduler):
         gpus: GPUs of each job, also parts of one, as 0.5; None for one where the study computes on a GPU.
         retries: how often a job whose node or worker dies begins again, from its checkpoint.
 
+    Example:
+        >>> Ray("head:6379", cpus=2).text
+        'Ray at head:6379'
+
     Reference: Moritz et al. 2018, Ray: A Distributed Framework for Emerging AI Applications, OSDI; docs.ray.io.
     """
 

@@ -23,6 +23,10 @@ class Submitit(Scheduler):
         slurm: further options of `sbatch`, name → value, as {"account": "lab"}.
         retries: how often a job that has used up its time is queued again, from its checkpoint.
 
+    Example:
+        >>> Submitit("local", cpus=2).text
+        'submitit on this machine'
+
     Reference: https://github.com/facebookincubator/submitit.
     """
 
