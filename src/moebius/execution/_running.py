@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.module_outputs import adapter_line, describe_output
-from moebius.core.processes import is_distributed
+from moebius.core.processes import is_distributed, shares_batches
 from moebius.core.routing import Router
 from moebius.core.row_context import call_with_context, current_context, row_context
 from moebius.core.stack import Stack
@@ -68,16 +68,16 @@ def has_rows(output: Any, x: Tensor) -> bool:
 
 
 def runs_without_rows(expert: nn.Module) -> bool:
-    """Whether an expert also runs when no row reaches it: while several processes train, if it has mixtures inside.
+    """Whether an expert also runs when no row reaches it: where processes share batches, if it has mixtures inside.
 
     Gate losses are sums over the processes, for which each has to have a routing of every mixture.
     """
-    return trains_with_others() and any(isinstance(module, Router) for module in expert.modules())
+    return trains_shares() and any(isinstance(module, Router) for module in expert.modules())
 
 
-def trains_with_others() -> bool:
-    """Whether gradients are computed, and other processes train the same model."""
-    return is_distributed() and torch.is_grad_enabled()
+def trains_shares() -> bool:
+    """Whether gradients are computed of this process's rows of batches that several share, in `mb.fit`."""
+    return shares_batches() and torch.is_grad_enabled()
 
 
 def check_not_sharded(pool: Pool) -> None:

@@ -13,7 +13,7 @@ from moebius.execution._running import (
     check_shapes,
     expert_output,
     runs_without_rows,
-    trains_with_others,
+    trains_shares,
     with_zero_gradients,
 )
 from moebius.execution.stacked import all_outputs
@@ -130,7 +130,7 @@ def _sort_kept(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
 
 def _without_rows(pool: Pool) -> list[int]:
     """The experts that run although no row reaches them."""
-    if not trains_with_others():
+    if not trains_shares():
         return []
     modules = [pool.template] * len(pool) if pool.stack is not None else pool.modules
     return [number for number, module in enumerate(modules) if runs_without_rows(module)]

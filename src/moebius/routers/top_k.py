@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 
 from moebius.core.activation_checkpointing import is_replay, will_be_replayed
 from moebius.core.precision import at_least_float32
-from moebius.core.processes import is_distributed
+from moebius.core.processes import exchange, is_distributed
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import non_negative, positive_integer
 from moebius.kit.errors import ArgumentError
@@ -148,7 +148,8 @@ class TopK(Router):
         self._restore_bias(self.bias)
         load = self._counted
         if is_distributed():
-            distributed.all_reduce(load)
+            with exchange():
+                distributed.all_reduce(load)
         # E times the difference from the mean load: a whole number, so that it is exactly 0 for equal loads.
         self.bias += self.bias_rate * (load.sum() - len(load) * load).sign().to(self.bias)
         load.zero_()

@@ -35,10 +35,13 @@ class ComputedRows(NamedTuple):
         Arguments:
             processes: all of them call this; at least one has rows.
         """
-        gates = {path: table.cpu() for path, table in self.gates.items()}
-        outputs = [map_nested(output, Tensor.cpu) for output in self.outputs]
-        everyone = processes.gather(self._replace(gates=gates, outputs=outputs))
-        parts = [part for part in everyone if part.rows]
+        facts = processes.gather((self.rows, self.shape, self.averaged))
+        tensors = processes.gather_tensors((self.columns, self.gates, tuple(self.outputs)))
+        parts = [
+            ComputedRows(rows, columns, _to_cpu(gates), [*_to_cpu(outputs)], shape, averaged)
+            for (rows, shape, averaged), (columns, gates, outputs) in zip(facts, tensors, strict=True)
+            if rows
+        ]
         widths = {path: table for part in reversed(parts) for path, table in part.gates.items()}
 
         def table_of(part: ComputedRows, path: str) -> Tensor:
@@ -56,3 +59,7 @@ class ComputedRows(NamedTuple):
             parts[0].shape,
             set().union(*(part.averaged for part in parts)),
         )
+
+
+def _to_cpu(values: Any) -> Any:
+    return map_nested(values, Tensor.cpu)

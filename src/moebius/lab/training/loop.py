@@ -1,7 +1,6 @@
 """The training loop: epochs of steps, evaluation, checkpoints; killed runs end in the same bits on one machine."""
 
 import math
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -95,7 +94,7 @@ class Loop:
             for member in members
         ]
         state = [checkpoint, *(record.best_path for record in self.records)]
-        share_start(self.processes, engine, members, data.fingerprint, state)
+        share_start(self.processes, engine, members, data, self.task, metrics, state)
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
         self.active_runs = list(range(len(members)))
@@ -162,9 +161,8 @@ class Loop:
         split, first_row = self.rows.of(clock.epoch)
         cache = self.evaluator.training_cache(self.rows)
         batches = self._batches(split)
-        step_clock = StepClock(settings.checkpoint_seconds, self.processes)
-        rows_before = clock.rows
         seconds_before = self.clock.timing.before(clock.epoch + 1) if clock.batch else 0.0
+        step_clock = StepClock(settings.checkpoint_seconds, self.processes, runs, clock.rows, seconds_before)
         modes = None
         while clock.batch < self.steps_per_epoch and not self.clock.is_stopped:
             epoch = clock.epoch + clock.batch / self.steps_per_epoch
@@ -184,7 +182,7 @@ class Loop:
             step_batches = islice(batches, settings.accumulate)
             step_batches = self.processes.shares(step_batches, runs, self.members[0].seed, clock.step)
             starts = clock.step == 0 and self.processes.is_first
-            with start_check(self.engine, warn) if starts else nullcontext():
+            with start_check(self.engine, warn) if starts else nullcontext(), self.processes.sharing():
                 self.updater.update(step_batches, rows, epoch, self.clock, self.active_runs, serve, check)
             if not self.active_runs:
                 return
@@ -194,21 +192,18 @@ class Loop:
             reads, saves = step_clock.due(clock.step)
             if reads:
                 self._read_figures()
-                seconds = time.monotonic() - step_clock.begun
-                rate = runs * (clock.rows - rows_before) / seconds
+                seconds, rate = step_clock.measure(clock.rows)
                 if saves:
                     self._save()
-                    self._log_time(clock.epoch + 1, seconds_before + seconds / runs, rate)
+                    self._log_time(clock.epoch + 1, seconds, rate)
                 for run in self.active_runs:  # so that a listener hears of every checkpoint
                     self.records[run].notify("step", rate)
                 if self._call_step_callbacks():
                     modes = None  # a callback may have changed them
         self._read_figures()
         self._call_step_callbacks()
-        seconds = time.monotonic() - step_clock.begun
-        self.rate = runs * (clock.rows - rows_before) / seconds
-        # A run's share of the time: the shares of all runs add up to the time that has passed.
-        self._log_time(clock.epoch + 1, seconds_before + seconds / runs, self.rate)
+        seconds, self.rate = step_clock.measure(clock.rows)
+        self._log_time(clock.epoch + 1, seconds, self.rate)
 
     def _batches(self, split: Split) -> Iterator[Batch]:
         """The batches of the epoch under way that no finished step had."""

@@ -1,9 +1,8 @@
 """Several processes that train one model together: whose rows are whose, what is added up, and what is agreed on."""
 
-import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count as numbers_from
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from moebius.core.processes import is_distributed
-from moebius.kit.errors import ArgumentError, LostProcessError, MoebiusError, TrainingError
+from moebius.core.processes import Company, company, exchange, is_distributed
+from moebius.kit.errors import LostProcessError, MoebiusError, TrainingError
 from moebius.lab.data.batches import Batch
+from moebius.lab.data.nested import map_nested, tensors_of
 
-LOST = "a process that trains the same model has ended"
 GO_ON = "run the same command again: it goes on from the last checkpoint, with any number of processes"
 
 
@@ -78,7 +77,8 @@ class Processes:
         """The sum of all processes' values."""
         if self.are_several:
             values = values.clone()
-            dist.all_reduce(values)
+            with exchange():
+                dist.all_reduce(values)
         return values
 
     @torch.no_grad()
@@ -103,7 +103,8 @@ class Processes:
             ]
             # One message for all: the time of a small one is that of its way.
             flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), present.to(members[0])])
-            dist.all_reduce(flat)
+            with exchange():
+                dist.all_reduce(flat)
             *sums, counts = flat.split([*(gradient.numel() for gradient in gradients), len(members)])
             for gradient, total in zip(gradients, sums, strict=True):
                 gradient.copy_(total.view(gradient.shape))
@@ -119,7 +120,8 @@ class Processes:
         if not self.are_several:
             return value
         values = [value]
-        dist.broadcast_object_list(values, 0)
+        with exchange():
+            dist.broadcast_object_list(values, 0)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -127,15 +129,40 @@ class Processes:
         if not self.are_several:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
+        with exchange():
+            dist.all_gather_object(values, value)
         return values
+
+    def gather_tensors(self, values: Any) -> list[Any]:
+        """The values of all processes, tensors in tuples and mappings of any form and size; those of others on the CPU.
+
+        Arguments:
+            values: of this process.
+        """
+        if not self.are_several:
+            return [values]
+        # What is pickled is their form: tensors of the device "meta" hold no numbers.
+        forms = self.gather(map_nested(values, lambda tensor: tensor.detach().to("meta")))
+        sizes = [sum(form.nbytes for form in tensors_of(each)) for each in forms]
+        place = "cpu" if "cpu:" in dist.get_backend_config() else "cuda"
+        message = torch.zeros(max(sizes), dtype=torch.uint8, device=place)
+        pieces = [_bytes_of(tensor.detach().to(place)) for tensor in tensors_of(values)]
+        torch.cat([message[:0], *pieces], out=message[: sizes[self.rank]])
+        messages = [torch.empty_like(message) for _ in range(self.count)]
+        with exchange():
+            dist.all_gather(messages, message)
+        return [
+            values if number == self.rank else _read_tensors(form, of_process.cpu())
+            for number, (form, of_process) in enumerate(zip(forms, messages, strict=True))
+        ]
 
     @torch.no_grad()
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """Give tensors the values that the first process has."""
         for tensor in tensors if self.are_several else ():
             values = tensor.detach().contiguous()
-            dist.broadcast(values, 0)
+            with exchange():
+                dist.broadcast(values, 0)
             tensor.copy_(values)
 
     def block(self, rows: int, piece: int) -> slice:
@@ -143,6 +170,12 @@ class Processes:
         pieces = -(-rows // piece)
         first, end = (-(-pieces * rank // self.count) * piece for rank in (self.rank, self.rank + 1))
         return slice(min(first, rows), min(end, rows))
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """A block that computes this process's rows of a step."""
+        with company(Company.SHARED) if self.are_several else nullcontext():
+            yield
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -165,6 +198,23 @@ class Processes:
                 raise first
 
 
+def _bytes_of(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _read_tensors(form: Any, message: Tensor) -> Any:
+    """The tensors that a message has, one behind the other, in the form that tensors of the device "meta" tell."""
+    position = 0
+
+    def read(tensor: Tensor) -> Tensor:
+        nonlocal position
+        begin, position = position, position + tensor.nbytes
+        # A copy: numbers of eight bytes begin at whole eights.
+        return message[begin:position].clone().view(tensor.dtype).view(tensor.shape)
+
+    return map_nested(form, read)
+
+
 def _portable(error: Exception | None) -> MoebiusError | None:
     """The error as processes tell it each other: of any kind that can be pickled."""
     if error is None or isinstance(error, MoebiusError):
@@ -180,49 +230,14 @@ def _seed_generators(text: str) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def join_processes(device: str) -> None:
-    """Join those that `torchrun`, `accelerate launch` or another launcher has started beside this one, if it has.
-
-    Arguments:
-        device: "cpu" or "cuda".
-
-    Raises:
-        ArgumentError: there are fewer GPUs than processes on this machine.
-    """
-    if not dist.is_available() or dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return
-    start_group(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def start_group(device: str, local_rank: int, **options: Any) -> None:
-    """Begin to talk to the other processes.
-
-    Arguments:
-        device: "cpu" or "cuda".
-        local_rank: number of this process among those of this machine.
-        options: of `torch.distributed.init_process_group`.
-
-    Raises:
-        ArgumentError: this machine has no GPU of this number.
-    """
-    if device == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            rule = f"needs a GPU for each process, and this machine has {torch.cuda.device_count()}"
-            raise ArgumentError("processes", rule, local_rank + 1, "--device cpu")
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", **options)
-
-
 @contextmanager
 def peers() -> Iterator[None]:
-    """A block in which this process needs the others.
+    """A block in which this process needs the others, in a training that can go on.
 
     Raises:
-        LostProcessError: one of them has ended.
+        LostProcessError: one of them has ended; its fix is to go on.
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, MoebiusError) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            raise
-        raise LostProcessError(LOST, GO_ON) from None
+    except LostProcessError as error:
+        raise LostProcessError(error.message, GO_ON) from None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from moebius.core.processes import alone
+from moebius.core.processes import Company, company
 from moebius.kit.files import write_text
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.training.callbacks import Callback, Callbacks, Moment, flat_metrics
@@ -105,7 +105,7 @@ class RunRecord:
         if not callbacks or not moments:
             return
         # A callback may train, or compute a gate loss: the other processes take no part.
-        with self.processes.agreed(), alone():
+        with self.processes.agreed(), company(Company.ALONE):
             if self.processes.is_first and self.callbacks.call(moments, callbacks, device):
                 self.is_stopped = True
         self.is_stopped = self.processes.first(self.is_stopped)

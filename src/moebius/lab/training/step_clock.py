@@ -17,12 +17,26 @@ class StepClock:
     Arguments:
         checkpoint_seconds: between two checkpoints.
         processes: that train together.
+        runs: how many take each step.
+        rows: of each run in the epoch so far.
+        seconds_before: of a run, that the epoch took before it was interrupted.
     """
 
-    def __init__(self, checkpoint_seconds: float | int, processes: Processes):
+    def __init__(
+        self, checkpoint_seconds: float | int, processes: Processes, runs: int, rows: int, seconds_before: float
+    ):
         self.checkpoint_seconds, self.processes = checkpoint_seconds, processes
+        self.runs, self.rows_before, self.seconds_before = runs, rows, seconds_before
         self.begun = self.last_save = self.last_reading = time.monotonic()
         self.steps_since, self.steps_until = 0, 1
+
+    def measure(self, rows: int) -> tuple[float, float]:
+        """Seconds of the epoch, and rows of all runs in a second, where each run has had `rows`.
+
+        The seconds are a run's share: the shares of all runs add up to the time that has passed.
+        """
+        seconds = time.monotonic() - self.begun
+        return self.seconds_before + seconds / self.runs, self.runs * (rows - self.rows_before) / seconds
 
     def due(self, step: int) -> tuple[bool, bool]:
         """Whether figures are read after a step (its number from 1), and whether the state is saved."""
