@@ -94,7 +94,7 @@ def expert_modules(layer: MixtureLayer) -> Iterable[nn.Module]:
     return [*experts, *towers_of(layer)]
 
 
-def expert_pools(layer: Mixture | SoftMoE | MultiGateMixture | CGC | PositionMixture) -> list[Any]:
+def expert_pools(layer: MixtureLayer) -> list[Any]:
     """The lists and stacks of experts: of a CGC those of each task, and the shared ones."""
     return [*layer.experts.values(), layer.shared] if isinstance(layer, CGC) else [layer.experts]
 

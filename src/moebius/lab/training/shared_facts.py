@@ -39,8 +39,8 @@ def check_equal_facts(
     facts |= {"task": task, "metrics": [*metrics], "device": engine.device}
     facts["model"] = [(model, _describe_tensors(engine)) for model in engine.models[:1]]
     facts["seed"] = [member.seed for member in members]
-    for name in type(members[0].settings).model_fields:
-        facts[name] = [getattr(member.settings, name) for member in members]
+    settings = [member.settings.model_dump() for member in members]
+    facts |= {name: [of_member[name] for of_member in settings] for name in settings[0]}
     facts |= {name: _count_callbacks(members, name) for name in ("on_epoch", "on_step")}
     texts = {name: _text(value) for name, value in facts.items()}
     everyone = processes.gather(texts)
@@ -61,7 +61,7 @@ def _describe_split(split: Split) -> str:
     digest = hashlib.blake2b(digest_size=4)
     for tensor in (*tensors_of(split.images), *tensors_of(split.labels), split.domains):
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"{len(split)} rows ({digest.hexdigest()})"
 
 
