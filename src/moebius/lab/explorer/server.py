@@ -56,11 +56,12 @@ class Server:
         application = build_application(explorer, token, port)
         options = {"log_level": "error", "access_log": False, "server_header": False, "lifespan": "off"}
         self._server = uvicorn.Server(uvicorn.Config(application, timeout_graceful_shutdown=2, **options))
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        self._thread.start()
+        # A KeyboardInterrupt in Thread.join marks a running thread as ended (Python before 3.13); an event has no such.
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
         deadline = time.monotonic() + PATIENCE
         while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
+            if self._ended.is_set() or time.monotonic() > deadline:
                 raise MoebiusError("the explorer's server did not start", f"port={port + 1}")
             time.sleep(0.01)
 
@@ -73,14 +74,20 @@ class Server:
 
     def wait(self) -> None:
         """Return when the server has been closed, or raise KeyboardInterrupt on Ctrl-C."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+        while not self._ended.wait(0.5):
+            pass
 
     def close(self) -> None:
         """End the server and free its port."""
         self._server.should_exit = True
-        self._thread.join(5)
+        self._ended.wait(5)
         self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._socket])
+        finally:
+            self._ended.set()
 
     def __enter__(self) -> "Server":
         return self
