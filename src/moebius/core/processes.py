@@ -31,13 +31,13 @@ class _State:
 
 
 def is_distributed() -> bool:
-    """Whether this process trains together with others; not so inside `company(Company.ALONE)`."""
-    return (
-        dist.is_available()
-        and dist.is_initialized()
-        and dist.get_world_size() > 1
-        and _State.company is not Company.ALONE
-    )
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and not trains_alone()
+
+
+def trains_alone() -> bool:
+    """Whether this process takes no part in what others train, inside `company(Company.ALONE)`."""
+    return _State.company is Company.ALONE
 
 
 def shares_batches() -> bool:

@@ -6,6 +6,7 @@ Each process writes what came of each call.
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -58,21 +59,26 @@ def broken_callback():
     return fitted(on_epoch=end)
 
 
-def fully_sharded():
-    dist.init_process_group("gloo")
+@contextmanager
+def group_of(name):
+    """A process group that is not mb.fit's."""
+    place = Path(sys.argv[1]).absolute() / name
+    dist.init_process_group("gloo", place.as_uri(), rank=RANK, world_size=2)
     try:
-        return fitted(fully_shard(mixture(), mesh=init_device_mesh("cpu", (2,))))
+        yield
     finally:
         dist.destroy_process_group()
 
 
+@group_of("sharded")
+def fully_sharded():
+    return fitted(fully_shard(mixture(), mesh=init_device_mesh("cpu", (2,))))
+
+
+@group_of("beside")
 def beside_a_group():
     """A group of the user is used, and left as it is."""
-    dist.init_process_group("gloo")
-    try:
-        return fitted(), dist.is_initialized()
-    finally:
-        dist.destroy_process_group()
+    return fitted(), dist.is_initialized()
 
 
 def after():
@@ -81,25 +87,25 @@ def after():
 
 
 def alone():
+    """Of rows that differ; a call inside of a callback is alone, too."""
     rows = different(slice(0, 20), slice(20, 40))
-    return fitted(data=(X[rows], Y[rows]), processes="alone")
+    inside = []
+    losses = fitted(data=(X[rows], Y[rows]), processes="alone", on_epoch=lambda moment: inside.append(fitted()))
+    return losses, inside
 
 
+@group_of("own")
 def own_loop():
     """How many rows the mixtures inside of experts get in a step that is not mb.fit's; no row reaches the second."""
-    dist.init_process_group("gloo")
-    try:
-        torch.manual_seed(0)
-        moe = mb.Mixture(nn.Linear(4, 2), [mixture(), mixture()], mb.routers.TopK(1)).double()
-        with torch.no_grad():
-            moe.gate.bias[1] = -1e3
-        rows = []
-        for expert in moe.experts:
-            expert.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
-        moe(X).sum().backward()
-        return rows
-    finally:
-        dist.destroy_process_group()
+    torch.manual_seed(0)
+    moe = mb.Mixture(nn.Linear(4, 2), [mixture(), mixture()], mb.routers.TopK(1)).double()
+    with torch.no_grad():
+        moe.gate.bias[1] = -1e3
+    rows = []
+    for expert in moe.experts:
+        expert.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    moe(X).sum().backward()
+    return rows
 
 
 CALLS = {

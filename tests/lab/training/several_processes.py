@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import distributed as dist
 from torch import nn
 
 import moebius as mb
 from moebius.lab.training.engine import Member
 from moebius.lab.training.fit_data import build_dataset
 from moebius.lab.training.loop import Loop
+from moebius.lab.training.process_group import launched_group
 from moebius.lab.training.settings import Settings
 from moebius.tasks import Classification
 
@@ -111,8 +111,10 @@ def cohort(folder, dtype, epochs):
     settings = [Settings.model_validate({**common, "precision": "fp32", "losses": each}) for each in losses]
     folder = folder / f"cohort-{dtype}-{epochs}-{COUNT}-{RANK}"
     members = [Member(lambda: lists().to(dtype), each, seed, folder / str(seed)) for seed, each in enumerate(settings)]
-    outcomes = Loop(members, data, folder / "state" / "checkpoint.safetensors").train()
-    return [(trained.model.state_dict(), trained.metrics, trained.train.losses) for _, trained in outcomes]
+    with launched_group("cpu"):
+        loop = Loop(members, data, folder / "state" / "checkpoint.safetensors")
+        assert loop.processes.count == COUNT
+        return [(trained.model.state_dict(), trained.metrics, trained.train.losses) for _, trained in loop.train()]
 
 
 def results(names, folder):
@@ -133,5 +135,3 @@ if __name__ == "__main__":
         torch.save(dict(results(names, folder)), folder / f"{COUNT}-{RANK}.pt")
     except Exception:
         sys.exit(traceback.format_exc())  # the others wait for what this process does not do
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -76,9 +76,11 @@ def test_a_group_that_fit_began_ends_with_it(results):
 
 
 def test_processes_may_train_alone(results):
-    first, second = (of_process["alone"] for of_process in results)
+    (first, inside), (second, inside_of_second) = (of_process["alone"] for of_process in results)
     assert first != second
     assert len(first) == len(second) == 2
+    assert inside == inside_of_second
+    assert len(inside) == 2
 
 
 def test_loops_of_others_run_no_expert_without_rows(results):

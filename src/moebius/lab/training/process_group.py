@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from moebius.core.processes import exchange
+from moebius.core.processes import exchange, trains_alone
 from moebius.kit.errors import ArgumentError
 
 # What launchers set for each process that they start.
@@ -33,7 +33,7 @@ def launched_processes() -> int:
 def launched_group(device: str) -> Iterator[None]:
     """A block in which this process talks to the others that a launcher has started, if it has.
 
-    A group that has begun before is used, and left as it is.
+    A group that has begun before is used, and left as it is; a process that trains alone joins none.
 
     Arguments:
         device: "cpu" or "cuda".
@@ -42,7 +42,7 @@ def launched_group(device: str) -> Iterator[None]:
         ArgumentError: there are fewer GPUs than processes on this machine.
         LostProcessError: another process has not come in `PATIENCE`.
     """
-    if launched_processes() < 2 or dist.is_initialized():
+    if launched_processes() < 2 or dist.is_initialized() or trains_alone():
         yield
         return
     store, rank, count = meeting()

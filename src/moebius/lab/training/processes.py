@@ -146,8 +146,10 @@ class Processes:
         sizes = [sum(form.nbytes for form in tensors_of(each)) for each in forms]
         place = "cpu" if "cpu:" in dist.get_backend_config() else "cuda"
         message = torch.zeros(max(sizes), dtype=torch.uint8, device=place)
-        pieces = [_bytes_of(tensor.detach().to(place)) for tensor in tensors_of(values)]
-        torch.cat([message[:0], *pieces], out=message[: sizes[self.rank]])
+        position = 0
+        for tensor in tensors_of(values):
+            message[position : position + tensor.nbytes] = _bytes_of(tensor.detach().to(place))
+            position += tensor.nbytes
         messages = [torch.empty_like(message) for _ in range(self.count)]
         with exchange():
             dist.all_gather(messages, message)
