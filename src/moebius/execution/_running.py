@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.module_outputs import adapter_line, describe_output
-from moebius.core.processes import is_distributed
+from moebius.core.processes import is_distributed, shares_batches
 from moebius.core.routing import Router
 from moebius.core.row_context import call_with_context, current_context, row_context
 from moebius.core.stack import Stack
@@ -65,6 +65,19 @@ def checked_output(
 def has_rows(output: Any, x: Tensor) -> bool:
     """Whether an output is a tensor with an entry for each row."""
     return isinstance(output, Tensor) and (torch.compiler.is_compiling() or output.shape[:1] == x.shape[:1])
+
+
+def runs_without_rows(expert: nn.Module) -> bool:
+    """Whether an expert also runs when no row reaches it: where processes share batches, if it has mixtures inside.
+
+    Gate losses are sums over the processes, for which each has to have a routing of every mixture.
+    """
+    return trains_shares() and any(isinstance(module, Router) for module in expert.modules())
+
+
+def trains_shares() -> bool:
+    """Whether gradients are computed of this process's rows of batches that several share, in `mb.fit`."""
+    return shares_batches() and torch.is_grad_enabled()
 
 
 def check_not_sharded(pool: Pool) -> None:

@@ -7,7 +7,13 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.execution._contract import Execution
 from moebius.execution._pool import Pool
-from moebius.execution._running import check_shapes, checked_output, expert_output, with_zero_gradients
+from moebius.execution._running import (
+    check_shapes,
+    checked_output,
+    expert_output,
+    runs_without_rows,
+    with_zero_gradients,
+)
 
 
 class Loop(Execution):
@@ -37,7 +43,7 @@ class Loop(Execution):
         places, outputs, active = [], [], []
         for number, expert in enumerate(experts):
             place_A = torch.nonzero((selection.expert_A == number) & selection.kept_A).squeeze(1)
-            if len(place_A):
+            if len(place_A) or runs_without_rows(expert):
                 rows = selection.row_A[place_A]
                 outputs.append(expert_output(number, expert, x[rows], rows))
                 places.append(place_A)

@@ -9,7 +9,13 @@ from moebius.execution._contract import Execution
 from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._order import sort_by_expert, sort_few_by_expert
 from moebius.execution._pool import Pool
-from moebius.execution._running import check_shapes, expert_output, with_zero_gradients
+from moebius.execution._running import (
+    check_shapes,
+    expert_output,
+    runs_without_rows,
+    trains_shares,
+    with_zero_gradients,
+)
 from moebius.execution.stacked import all_outputs
 
 # Up to this number, assignments are sorted as a list of Python numbers.
@@ -52,7 +58,8 @@ class Sorted(Execution):
         assert selection is not None
         if ffn_obstacle(pool, x) is None:
             return _run_ffn(pool, x, selection, selection.weight_A)
-        if len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item():
+        is_single = len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item()
+        if is_single and not _without_rows(pool):
             return _run_single(pool, x, selection)
         output, order = _run_segments(pool, x, selection)
         weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
@@ -102,7 +109,8 @@ def _run_segments(pool: Pool, x: Tensor, selection: Selection) -> tuple[Tensor, 
     if layout is not None:
         gathered = gathered.contiguous(memory_format=layout)
     # Where no expert has rows, one runs on none: the shape of an output is needed.
-    active = [number for number, count in enumerate(counts) if count] or [0]
+    without_rows = _without_rows(pool)
+    active = [number for number, count in enumerate(counts) if count or number in without_rows] or [0]
     lengths = [counts[number] for number in active]
     segments = zip(active, pool.select(active), gathered.split(lengths), rows.split(lengths), strict=False)
     outputs = [expert_output(*segment) for segment in segments]
@@ -118,6 +126,14 @@ def _sort_kept(selection: Selection, experts: int) -> tuple[Tensor, list[int]]:
     order, counts = sort_by_expert(expert_A, kept_A, experts)
     counts = counts.tolist()
     return order[: sum(counts)], counts
+
+
+def _without_rows(pool: Pool) -> list[int]:
+    """The experts that run although no row reaches them."""
+    if not trains_shares():
+        return []
+    modules = [pool.template] * len(pool) if pool.stack is not None else pool.modules
+    return [number for number, module in enumerate(modules) if runs_without_rows(module)]
 
 
 def _idle_modules(pool: Pool, counts: list[int]) -> list[nn.Module]:

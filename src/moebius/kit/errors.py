@@ -87,5 +87,9 @@ class DivergedError(TrainingError):
     """A loss is NaN or infinite: a sweep counts such a point as the worst, other studies report a failed run."""
 
 
+class LostProcessError(TrainingError, RuntimeError):
+    """A process that trains the same model has ended, or takes no part, so that this one cannot go on."""
+
+
 class MissingExtraError(MoebiusError, ImportError):
     """A component needs packages that only an extra installs; the fix is the command that installs the extra."""

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 
 from moebius.core.activation_checkpointing import is_replay, will_be_replayed
 from moebius.core.precision import at_least_float32
+from moebius.core.processes import exchange, is_distributed
 from moebius.core.routing import Router, Routing
 from moebius.kit.arguments import non_negative, positive_integer
 from moebius.kit.errors import ArgumentError
@@ -146,8 +147,9 @@ class TopK(Router):
             return
         self._restore_bias(self.bias)
         load = self._counted
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(load)
+        if is_distributed():
+            with exchange():
+                distributed.all_reduce(load)
         # E times the difference from the mean load: a whole number, so that it is exactly 0 for equal loads.
         self.bias += self.bias_rate * (load.sum() - len(load) * load).sign().to(self.bias)
         load.zero_()

@@ -37,6 +37,15 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Number of processes that train at a time.")
     ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of processes of this machine that train each run together; on GPUs one for each.",
+            show_default="1",
+        ),
+    ] = None,
     cohorts: Annotated[
         Literal["auto", "never", "always"],
         typer.Option(help="Whether runs with equal models train as one cohort: auto where that is faster."),
@@ -143,6 +152,7 @@ def run(
         "data_dir": data_dir,
         "device": device,
         "workers": workers,
+        "nproc": nproc,
         "cohorts": cohorts,
         "stages": stages,
         "plugins": plugin or (),

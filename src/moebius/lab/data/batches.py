@@ -39,7 +39,23 @@ class Batch:
     def of_run(self, run: int, runs: int) -> "Batch":
         """The rows of one of several runs, whose rows are in the batch in turn."""
         columns = (self.x, self.labels, self.domains, self.rows)
-        return Batch(*map_nested(columns, lambda values: values.unflatten(0, (runs, -1))[run]))
+        return Batch(*map_nested(columns, lambda values: values.unflatten(0, (runs, len(values) // runs))[run]))
+
+    def of_process(self, rank: int, count: int, runs: int) -> "Batch":
+        """The rows of one of `count` processes: of the rows of each run an interval, which may be empty.
+
+        Example:
+            >>> x = torch.arange(5)
+            >>> [Batch(x, x, x, x).of_process(rank, 3, 1).x.tolist() for rank in range(3)]
+            [[0, 1], [2, 3], [4]]
+        """
+        rows = len(self) // runs
+        place = slice(-(-rows * rank // count), -(-rows * (rank + 1) // count))
+
+        def take(values: Tensor) -> Tensor:
+            return values[place] if runs == 1 else values.unflatten(0, (runs, rows))[:, place].flatten(0, 1)
+
+        return Batch(*map_nested((self.x, self.labels, self.domains, self.rows), take))
 
 
 class Batches:
@@ -128,9 +144,7 @@ def ordered_batches(
     _count_batches(split, batch_size)
     rows = torch.arange(len(split), device=split.device)
     intervals = (slice(first, first + batch_size) for first in range(0, len(split), batch_size))
-    pieces = (split.take(interval) for interval in intervals)
-    counted = zip(pieces, rows.split(batch_size), strict=True)
-    return (_make_batch(piece, numbers, device, channels_last) for piece, numbers in counted)
+    return (_make_batch(split.take(interval), rows[interval], device, channels_last) for interval in intervals)
 
 
 def scale_pixels(

@@ -17,9 +17,9 @@ from moebius.lab.data.split import Split
 from moebius.lab.diagnostics._rows import NO_GROUP, RoutedRows
 from moebius.lab.diagnostics._weights import without_expert
 from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.evaluation import tokens_per_row
 from moebius.lab.training.gate_places import find_gates
 from moebius.lab.training.mixture_parts import chooses_experts
+from moebius.lab.training.routed_tokens import tokens_per_row
 from moebius.layers.mixture import Mixture
 from moebius.tasks._task import Task
 from moebius.tasks.classification import Classification

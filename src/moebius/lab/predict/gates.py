@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from moebius.core.recording import Log
 from moebius.core.routing import Routing
-from moebius.lab.training.evaluation import store_by_row, tokens_per_row
 from moebius.lab.training.gate_places import GatePlace, find_gates
+from moebius.lab.training.routed_tokens import store_by_row, tokens_per_row
 
 
 @dataclass(frozen=True)

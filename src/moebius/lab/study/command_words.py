@@ -31,6 +31,7 @@ def command_words(recipe: Recipe | Mapping[str, Any] | str | Path, options: Mapp
     words = ["moebius", "run", name, *(text for text in overrides if not text.startswith(SWEEP))]
     words += [word for text in overrides if text.startswith(SWEEP) for word in ("--sweep", text.removeprefix(SWEEP))]
     values = {"--preset": preset, "--seeds": seeds, "--data-dir": options.get("data_dir") and DATA_DIR}
+    values["--nproc"] = options.get("nproc")
     values |= {f"--{name}": options.get(name) for name in ("device", "cohorts") if options.get(name) != "auto"}
     words += [str(word) for flag, value in values.items() if value is not None for word in (flag, value)]
     return words + [str(word) for plugin in options.get("plugins", ()) for word in ("--plugin", plugin)]

@@ -3,34 +3,19 @@
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from moebius.experts.adapter import Adapter
+from moebius.core.processes import Company, company
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
-from moebius.lab.data.folds import fold_count, fold_names, fold_of_rows
-from moebius.lab.data.select_rows import select_rows
 from moebius.lab.data.split import Dataset
-from moebius.lab.model.build import StageNetworks, build_model
 from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
+from moebius.lab.study.job_members import JobMembers
 from moebius.lab.study.listener import Listener
+from moebius.lab.study.partners import Join, partners
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.study.stages import digest
-from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.checkpoint import restore_weights
-from moebius.lab.training.cross_fit import CrossFit
-from moebius.lab.training.engine import Member
-from moebius.lab.training.fit_parts import fit_parts
-from moebius.lab.training.loop import Loop
 from moebius.lab.training.outcome import Event
-from moebius.lab.training.output_caches import OutputCaches
-from moebius.lab.training.settings import Settings
-from moebius.tasks._choice import as_task
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
 ORPHAN_SECONDS = 10.0
@@ -42,6 +27,7 @@ def run_job(
     device: str,
     listener: Listener,
     wait: float | int = ORPHAN_SECONDS,
+    processes: int = 1,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
@@ -54,6 +40,8 @@ def run_job(
         device: "cpu" or "cuda".
         listener: hears of each run that was not finished before.
         wait: seconds to wait for the lock of another process that is at work on the job.
+        processes: that train each run together, this one among them; for more than one the first run's folder holds
+            the `job.json`.
     """
     unfinished = {run.name: run for run in job if not run.is_finished}
 
@@ -76,7 +64,7 @@ def run_job(
             return
         try:
             if not all(run.is_finished for run in unfinished.values()):
-                _train_job(job, load, device, listener.show, finish, fail)
+                _train_job(job, load, device, listener.show, finish, fail, processes)
         except MoebiusError as error:
             for run in list(unfinished.values()):
                 fail(run, error)
@@ -91,6 +79,7 @@ def _train_job(
     show: Callable[[RunSpec, Event], None],
     finish: Callable[[RunSpec], None],
     fail: Callable[[RunSpec, MoebiusError], None],
+    processes: int,
 ) -> None:
     first = job[0]
     unfinished = {number for number, run in enumerate(job) if not run.is_finished}
@@ -100,41 +89,42 @@ def _train_job(
         if number in unfinished:
             remove_error(run)
             _check_stages(run)
-    data = load().with_scale(first.scale)
-    rows = data if first.selects is None else select_rows(data, **first.selects)
-    stages = [_stage_networks(run) for run in job]
 
-    def build_member(number: int, run: RunSpec) -> Member:
-        def build() -> nn.Module:
-            model = build_model(run.model, rows.facts, stages[number])
-            fit_parts(model, rows.train)
-            return model
+    def send(number: int, event: Event) -> None:
+        if number in unfinished:
+            show(job[number], event)
 
-        def send(event: Event) -> None:
-            if number in unfinished:
-                show(run, event)
+    with partners(first.folder, processes) as join:
+        members = JobMembers.of(job, load(), lambda run: run.folder, send)
+        path = checkpoint_path(job)
 
-        return Member(build, Settings.model_validate(run.training), run.draws, run.folder, send)
+        def fail_member(number: int, error: TrainingError) -> None:
+            fail(job[number], error)
 
-    def store(part: nn.Module, split: str) -> Path | None:
-        return _outputs_path(first, stages[0], part, split)
-
-    members = [build_member(number, run) for number, run in enumerate(job)]
-    path = checkpoint_path(job)
-
-    def fail_member(number: int, error: TrainingError) -> None:
-        fail(job[number], error)
-
-    def make_caches(call: ModelCall) -> OutputCaches:
-        return OutputCaches(call, store, _cross_fit(first, data, rows, stages[0]))
-
-    loop = Loop(members, rows, path, device, fail_member, make_caches, as_task(first.task))
-    for number, trained in loop.train(unfinished):
-        write_run(job[number], rows, trained, stages[number].sources)
-        finish(job[number])
+        with join(device):
+            for number, trained in members.loop(path, device, fail_member).train(unfinished):
+                with company(Company.ALONE):
+                    write_run(job[number], members.rows, trained, members.stages[number].sources)
+                finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
         # A run whose folder is removed later has to be trained again, with what its folder held.
         path.unlink(missing_ok=True)
+
+
+def share_job(job: Job, load: Callable[[], Dataset], folder: Path, device: str, join: Join) -> None:
+    """Compute this process's part of a job that another process trains with `run_job`, and write nothing of it.
+
+    Arguments:
+        job, load, device: as for `run_job`.
+        folder: for what a training keeps; removed by the caller.
+        join: joins the process group.
+    """
+    # The other process has locked the folders, and finishes no run before all have joined.
+    unfinished = {number for number, run in enumerate(job) if not run.is_finished}
+    members = JobMembers.of(job, load(), lambda run: folder / run.variant / str(run.seed), lambda number, event: None)
+    with join(device):
+        for _ in members.loop(folder / "checkpoint.safetensors", device, lambda number, error: None).train(unfinished):
+            pass
 
 
 def checkpoint_path(job: Job) -> Path:
@@ -150,41 +140,3 @@ def _check_stages(run: RunSpec) -> None:
         if failure is not None:
             raise TrainingError(f"not begun: {stage} failed", failure["fix"])
         raise StudyError(f"not begun: {stage} is not finished", f"moebius job {shlex.quote(str(folder))}")
-
-
-def _stage_networks(run: RunSpec, fold: int | None = None) -> StageNetworks:
-    """The networks of a run's stages, or of their copies that were trained without a fold."""
-    folds = fold_count(run.trained)
-
-    def load_weights(name: str, mixture: nn.Module) -> None:
-        name = name if fold is None or folds is None else fold_names(name, folds)[fold]
-        restore_weights(run.folders[name] / "model.safetensors", mixture)
-
-    return StageNetworks(run.stages, load_weights, run.labels)
-
-
-def _cross_fit(run: RunSpec, data: Dataset, rows: Dataset, stages: StageNetworks) -> CrossFit | None:
-    """What gives the stages' outputs while the run trains; None for the stages themselves."""
-    folds = fold_count(run.trained)
-    if folds is None:
-        return None
-    numbered = replace(data, train=replace(data.train, images=torch.arange(len(data.train))))
-    chosen = numbered if run.selects is None else select_rows(numbered, **run.selects)
-
-    def build(fold: int) -> tuple[nn.Module, dict[nn.Module, Adapter]]:
-        copies = _stage_networks(run, fold)
-        model = build_model(run.model, rows.facts, copies)
-        return model, {adapter: copies.adapters[use] for use, adapter in stages.adapters.items()}
-
-    return CrossFit(fold_of_rows(len(data.train), folds)[chosen.train.images], build)
-
-
-def _outputs_path(run: RunSpec, stages: StageNetworks, part: nn.Module, split: str) -> Path | None:
-    """The file of a stage part's outputs for a split: in the stage's folder, for all models that use the part."""
-    stage = stages.sources.get(part)
-    if stage is None:
-        return None
-    # Which part of the stage it is, and with which options: two that differ may have equal texts.
-    use = next(use for use, adapter in stages.adapters.items() if adapter is part)
-    key = digest([use, str(part), split, run.training["precision"]])
-    return run.folders[stage] / "outputs" / f"{key}.safetensors"

@@ -41,6 +41,7 @@ class JobSpec:
         device: "cpu" or "cuda".
         threads: for the products of the process.
         plugins: files that the process runs before it builds anything.
+        processes: that train each run together.
     """
 
     runs: Job
@@ -51,6 +52,7 @@ class JobSpec:
     device: str
     threads: int
     plugins: tuple[Plugin, ...] = ()
+    processes: int = 1
 
     @property
     def folder(self) -> Path:

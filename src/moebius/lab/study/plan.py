@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import write_json
 from moebius.lab.data.folds import fold_count, fold_names
 from moebius.lab.data.split import Dataset
@@ -29,6 +29,8 @@ from moebius.lab.study.study_file import (
     settled_hashes,
 )
 from moebius.lab.training.precision import choose_precision
+from moebius.lab.training.settings import Settings
+from moebius.lab.training.shared_start import check_count
 
 # Most processes that share a GPU.
 SIDE_BY_SIDE = 4
@@ -68,6 +70,7 @@ class Plan:
         cohorts: runs that train together, longest first; part of the plan for the same reason.
         reasons: variant → why its runs train alone, as the end of a sentence.
         plugins: files that every process runs before it builds anything.
+        processes: that train each run together.
     """
 
     stages: tuple[RunSpec, ...]
@@ -81,10 +84,12 @@ class Plan:
     cohorts: tuple[Job, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
+    processes: int = 1
 
     def jobs(self, runs: Sequence[RunSpec]) -> list[JobSpec]:
         """The jobs that finish these runs: their cohorts, with all members, then each of the other runs."""
         shared = (self.data, self.data_dir, Path.cwd(), self.fingerprint, self.device, self.threads, self.plugins)
+        shared = (*shared, self.processes)
         names = {run.name for run in runs}
         in_cohorts = {run.name for cohort in self.cohorts for run in cohort}
         cohorts = [cohort for cohort in self.cohorts if any(run.name in names for run in cohort)]
@@ -110,6 +115,7 @@ def make_plan(
     data_dir: Path | None = None,
     command: Sequence[str] = (),
     place: Place = HERE,
+    nproc: int = 1,
 ) -> Plan:
     """Plan the study, or go on with the plan that the folder holds.
 
@@ -124,6 +130,7 @@ def make_plan(
         data_dir: folder with local copies of the data sets, from which `data` come.
         command: the words of the command that runs the study, which `study.json` keeps.
         place: where the jobs are done.
+        nproc: processes that train each run together.
 
     Raises:
         StudyError: the folder holds a study of another recipe or other data, or runs cannot form the demanded cohorts.
@@ -139,7 +146,7 @@ def make_plan(
     if before is not None and not continues(before["settled"], settled):
         fix = f"--out {out}-2" + (f" --stages {stages_dir}    # keeps the stages that are the same" if specs else "")
         raise StudyError(f"{out}: holds another study ({describe_differences(before, recipe, data, plugins)})", fix)
-    device, processes, threads = _share_machine(recipe, device, workers, place, out, before)
+    device, processes, threads = _share_machine(recipe, device, workers, place, out, before, nproc)
     trainings = _decide_precision(recipe, data, device, specs, {} if before is None else before["precision"])
     old_jobs = [] if before is None else before["jobs"]
     old_names = [name for job in old_jobs for name in job]
@@ -155,7 +162,7 @@ def make_plan(
     if device == "cuda" and before is None and workers is None and all_in_cohorts:
         # Small networks wait for their launches, which several processes make side by side.
         processes = min(len(new_cohorts), SIDE_BY_SIDE, count_cores())
-        threads = place.cpus or max(1, count_cores() // processes)
+        threads = max(1, (place.cpus or count_cores() // processes) // nproc)
     reasons = {**({} if before is None else before.get("alone", {})), **reasons}
     plan = Plan(
         tuple(stages),
@@ -169,12 +176,15 @@ def make_plan(
         (*old_cohorts, *new_cohorts),
         reasons,
         tuple(plugins),
+        nproc,
     )
+    for run in plan.all_runs if nproc > 1 else ():
+        _check_processes(run, nproc)
     content = {
         **describe_study(recipe, data, settled, (*plan.stages, *plan.runs), plugins),
         "command": list(command),
         "alone": dict(reasons),
-        "machine": {"device": device, "workers": processes, "threads": threads},
+        "machine": {"device": device, "workers": processes, "threads": threads, "nproc": nproc},
         "hardware": {**describe_hardware(device), **({"jobs by": place.text} if place.has_nodes else {})},
         "jobs": [*old_jobs, *([run.name for run in job.runs] for job in plan.jobs(new_runs))],
     }
@@ -189,18 +199,27 @@ def _share_machine(
     place: Place,
     out: Path,
     before: Mapping[str, Any] | None,
+    nproc: int,
 ) -> tuple[str, int, int]:
     """Device, processes at a time and threads of each: as the study was begun, with another number of processes."""
     if before is None:
         cores = count_cores()
         count = max(len(recipe.variants), len(recipe.stages)) * recipe.seeds
-        processes = workers or (1 if device == "cuda" else min(cores, count))
-        return device, processes, place.cpus or max(1, cores // processes)
+        processes = workers or (1 if device == "cuda" else max(1, min(cores // nproc, count)))
+        return device, processes, max(1, (place.cpus or cores // processes) // nproc)
     machine = before["machine"]
     if machine["device"] == "cuda" and not (place.has_nodes or torch.cuda.is_available()):
         rule = "was begun on a GPU, which gives other bits than a CPU, and torch finds none here"
         raise StudyError(f"{out}: {rule}", f"--out {out}-2")
-    return machine["device"], workers or machine["workers"], machine["threads"]
+    workers = workers or max(1, machine["workers"] * machine.get("nproc", 1) // nproc)
+    return machine["device"], workers, machine["threads"]
+
+
+def _check_processes(run: RunSpec, nproc: int) -> None:
+    try:
+        check_count(nproc, Settings.model_validate(run.training))
+    except ArgumentError as error:
+        raise error.inside(f"{run.name}: training") from None
 
 
 def _decide_precision(

@@ -29,11 +29,14 @@ from moebius.lab.study.executors._choice import ExecutorLike, as_executor
 from moebius.lab.study.executors._executor import Executor
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.job_spec import load_data
+from moebius.lab.study.partner import lead_launched
+from moebius.lab.study.partners import check_not_launched
 from moebius.lab.study.plan import Plan, make_plan
 from moebius.lab.study.run_all import run_all
 from moebius.lab.study.run_files import collect, has_diverged, remove_leftovers
 from moebius.lab.study.stages import plan_stages
 from moebius.lab.study.sweep import choose_runs, first_points, next_points
+from moebius.lab.training.process_group import check_gpus, launched_processes
 from moebius.tasks._choice import as_task
 
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
@@ -52,6 +55,7 @@ class StudyOptions(TypedDict, total=False):
     stages: Path | str | None
     plugins: Sequence[Path | str]
     executor: ExecutorLike
+    nproc: int | None
     console: Console | None
 
 
@@ -83,7 +87,8 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
             has); `stages`, a folder of finished stages, read and written, None for `stages` in the study's folder;
             `plugins`, Python files that register kinds, for the worker processes too; `executor`, what does the jobs:
             "local", or a kind of the room `study.executors` with its keywords, as {"kind": "ray", "cpus": 2}, of which
-            `workers` then limits the jobs at a time; `console`, for progress and results.
+            `workers` then limits the jobs at a time; `nproc`, how many processes train each run together, 1 unless
+            given (under `torchrun` all that it has started); `console`, for progress and results.
 
     Returns:
         The study's folder: report.html, results.json, and a folder for each run.
@@ -97,6 +102,30 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
         >>> import moebius as mb
         >>> folder = mb.lab.run("quickstart", preset="quick")  # doctest: +SKIP
     """
+    count = launched_processes()
+    if count == 1:
+        return _run(recipe, out, options)
+    return lead_launched(lambda: _run(recipe, out, _launched_options(options, count)))
+
+
+def _launched_options(options: StudyOptions, count: int) -> StudyOptions:
+    """The options of a study whose processes a launcher has started: all of them train one run at a time."""
+    for name, values, fix in (
+        ("nproc", (None, count), f"torchrun --nproc-per-node {options.get('nproc')}"),
+        ("workers", (None, 1), "moebius run RECIPE --workers N --nproc N"),
+        (
+            "executor",
+            ("local", {"kind": "local"}),
+            "moebius run RECIPE --executor NAME --nproc N",
+        ),
+    ):
+        if options.get(name, values[0]) not in values:
+            rule = f"does not fit the {count} processes that a launcher (torchrun) has started for one run at a time"
+            raise ArgumentError(name, rule, options.get(name), fix)
+    return {**options, "nproc": count, "workers": 1}
+
+
+def _run(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) -> Path:
     with _planned(recipe, out, options) as study:
         _train(study)
         while study.recipe.sweep is not None and (points := next_points(study.recipe, study.plan)):
@@ -164,6 +193,7 @@ def plan(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[St
     Raises:
         MoebiusError: as `run` before it trains.
     """
+    check_not_launched("moebius run RECIPE --plan-only --nproc N    # without torchrun")
     with _planned(recipe, out, options) as study:
         if study.recipe.sweep is not None and study.recipe.sweep.method == "optuna":
             rule = "optuna proposes points from the results of others, so that no plan of them all can be made"
@@ -189,8 +219,13 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     data_dir, stages_dir = (
         None if path is None else Path(path) for path in (options.get("data_dir"), options.get("stages"))
     )
-    executor = as_executor(options.get("executor", "local"))
+    executor, nproc = as_executor(options.get("executor", "local")), options.get("nproc")
+    nproc = 1 if nproc is None else nproc
+    if nproc < 1:
+        raise ArgumentError("nproc", "needs a number of processes", nproc, "--nproc 2")
     console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"), executor)
+    if device == "cuda" and nproc > 1 and launched_processes() == 1 and not executor.place.has_nodes:
+        check_gpus(nproc)
     console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {folder}", highlight=False)
     data = load_data(recipe.data.model_dump(mode="json"), data_dir, recipe.task)
     held_out = "" if data.validation is None else f", {len(data.validation):,} held out"
@@ -206,7 +241,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
 
         def plan_recipe(recipe: Recipe) -> Plan:
-            options = (device, workers, folder, stages_dir, cohorts, plugins, data_dir, command, executor.place)
+            options = (device, workers, folder, stages_dir, cohorts, plugins, data_dir, command, executor.place, nproc)
             return make_plan(recipe, data, *options)
 
         recipe = first_points(recipe, folder)
@@ -215,6 +250,7 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
         stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         cohorts_text = describe_cohorts(plan.cohorts, plan.runs, plan.reasons)
         place = f"jobs by {executor.place.text}" if executor.place.text else f"{plan.workers} at a time"
+        place += f", {nproc} processes each" if nproc > 1 else ""
         console.print(
             f"{stages}{len(plan.runs)} runs, {unfinished} to do · {plan.device}, {place},"
             f" {plan.threads} thread{'s' * (plan.threads > 1)} each · {cohorts_text}",

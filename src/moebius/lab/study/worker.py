@@ -14,6 +14,7 @@ from moebius.lab.study.display import Display
 from moebius.lab.study.job import run_job
 from moebius.lab.study.job_messages import JobMessages
 from moebius.lab.study.job_spec import JobSpec
+from moebius.lab.study.partners import check_not_launched
 
 
 def do_jobs(folders: Sequence[Path], console: Console) -> None:
@@ -27,6 +28,7 @@ def do_jobs(folders: Sequence[Path], console: Console) -> None:
         StudyError: a folder holds no job; none has begun then.
         TrainingError: some runs could not be finished; all others are.
     """
+    check_not_launched("moebius job FOLDER    # of a study that was planned with --nproc")
     jobs = [JobSpec.read(folder) for folder in folders]
     runs = [run for job in jobs for run in job.runs]
     done = sum(run.is_finished for run in runs)
@@ -36,7 +38,7 @@ def do_jobs(folders: Sequence[Path], console: Console) -> None:
                 console.print(f"{job.folder}: is finished", markup=False, highlight=False, soft_wrap=True)
             else:
                 job.prepare_process()
-                run_job(job.runs, job.load_data, job.device, display)
+                run_job(job.runs, job.load_data, job.device, display, processes=job.processes)
     display.raise_failures()
 
 
@@ -58,7 +60,7 @@ def serve_jobs() -> NoReturn:
         busy.set()
         job.prepare_process()
         messages = JobMessages(lines, job.runs)
-        run_job(job.runs, job.load_data, job.device, messages)
+        run_job(job.runs, job.load_data, job.device, messages, processes=job.processes)
         busy.clear()
         messages.send(done=True)
 

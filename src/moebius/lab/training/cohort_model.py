@@ -67,7 +67,7 @@ class CohortModel:
     def _forward(self, x: Float[Tensor, "..."], context: Mapping[str, Tensor] | None = None) -> Tensor:
         uncombined, runs = self._uncombined, len(self.models)
         values = {**current_context().local_values(), **(context or {})}
-        by_run = [value.unflatten(0, (runs, -1)) for value in (x, *values.values())]
+        by_run = [value.unflatten(0, (runs, len(value) // runs)) for value in (x, *values.values())]
         uncombined.records_outputs, uncombined.names = is_recording_outputs(self.model), tuple(values)
         with row_major(self._linears):
             tensors = vmapped_outputs(uncombined, self._tensors, *by_run, shared=False)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
-from moebius.core.recording import Log, Recorder
+from moebius.core.recording import Recorder
 from moebius.core.row_context import current_context, row_context
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.batches import ordered_batches
@@ -21,10 +21,12 @@ from moebius.lab.diagnostics.entropy import Entropy
 from moebius.lab.diagnostics.load import Load
 from moebius.lab.report.gate_names import gate_name
 from moebius.lab.training.call_model import ModelCall, part_input
+from moebius.lab.training.computed_rows import ComputedRows
 from moebius.lab.training.metrics import Metric, compute_metric
 from moebius.lab.training.mixture_parts import MixtureLayer, gate_experts
+from moebius.lab.training.processes import Processes
+from moebius.lab.training.routed_tokens import store_by_row, tokens_per_row
 from moebius.lab.training.summary import html_summary
-from moebius.layers.position_mixture import PositionMixture
 from moebius.tasks._task import Task
 
 # Rows at once. Fixed, so that a result does not depend on what memory happens to be free.
@@ -154,6 +156,7 @@ def evaluate(
     split: Split,
     cache: OutputCache | None = None,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
+    processes: Processes | None = None,
 ) -> list[Evaluation]:
     """Run a model in eval mode over all rows of a split; the modes of its parts are put back afterwards.
 
@@ -163,25 +166,29 @@ def evaluate(
         split: rows.
         cache: outputs of frozen parts for the rows of the split.
         metrics: name → function of the outputs and targets of all rows; for a model of one run.
+        processes: that share the rows, in the pieces that one process alone computes; each returns all rows.
 
     Returns:
         The evaluation of each run.
     """
-    cache, runs = cache or OutputCache(), call.runs
+    cache, runs, processes = cache or OutputCache(), call.runs, processes or Processes(0, 1)
+    place = processes.block(len(split), ROWS_AT_ONCE)
+    part = split.take(place) if processes.are_several else split
     columns: dict[str, list[Tensor]] = {}
     shape: tuple[int, ...] = ()
     outputs: list[Any] = []
     # A gate that no row of a batch reaches is not in the batch's log.
     gates = {
-        path: torch.full((runs, len(split), experts), torch.nan, device=split.device)
+        path: torch.full((runs, len(part), experts), torch.nan, device=split.device)
         for path, experts in gate_experts(call.model).items()
     }
     averaged: set[str] = set()
     recorder, layers = Recorder(call.model), dict(call.model.named_modules(remove_duplicate=False))
     with evaluation_mode(call.model), torch.inference_mode():
-        for batch in ordered_batches(split, ROWS_AT_ONCE, channels_last=call.channels_last):
+        for batch in ordered_batches(part, ROWS_AT_ONCE, channels_last=call.channels_last):
             x, labels, domains = map_nested((batch.x, batch.labels, batch.domains), lambda rows: _repeat(rows, runs))
-            with recorder.recording() as log, cache.serve_rows(batch.rows):
+            numbers = batch.rows + place.start if place.start else batch.rows
+            with recorder.recording() as log, cache.serve_rows(numbers):
                 output = call(x, domains)
             shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
             if metrics:
@@ -195,14 +202,17 @@ def evaluate(
             for name, values in outcome.items():
                 columns.setdefault(name, []).append(values.unflatten(0, (runs, len(batch))))
             for path, calls in log.items():
-                empty = calls[0].weights.new_full((runs, len(split), calls[0].experts), torch.nan)
+                empty = calls[0].weights.new_full((runs, len(part), calls[0].experts), torch.nan)
                 table = gates.setdefault(path, empty)
                 tokens = tokens_per_row(path, log, runs * len(batch), layers)
                 averaged.update([path] if tokens > 1 or len(calls) > 1 else [])
                 for routing in calls:
                     store_by_row(table, routing.weights, routing.rows, batch.rows, runs, tokens)
-    figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     joined = {name: torch.cat(pieces, 1).cpu() for name, pieces in columns.items()}
+    if processes.are_several:
+        computed = ComputedRows(len(part), joined, gates, outputs, shape, averaged)
+        _, joined, gates, outputs, shape, averaged = computed.gathered(processes, split.device)
+    figures = {name: compute_metric(name, metric, outputs, split.labels) for name, metric in metrics.items()}
     row_metrics = {name.removeprefix("metrics."): joined.pop(name) for name in [*joined] if name.startswith("metrics.")}
     rows = (map_nested(split.labels, Tensor.cpu), split.domains.cpu())
     # A layer of several gates records the routings of each under the gate's own path.
@@ -225,55 +235,6 @@ def evaluate(
         )
         for run in range(runs)
     ]
-
-
-def tokens_per_row(path: str, log: Log, rows: int, modules: Mapping[str, nn.Module]) -> int:
-    """How many rows of the outermost mixture around the one at `path` are tokens of one of the batch's rows."""
-    around = [log[gate][0] for gate in log if gate == path or _sends_rows(gate, path, modules)]
-    outermost = [routing for routing in around if routing.rows is None]
-    return max((len(routing.weights) // rows for routing in outermost), default=1) or 1
-
-
-def _sends_rows(gate: str, path: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether the gate that records at a path is of a mixture around another path, which gets its rows."""
-    if isinstance(modules[gate], PositionMixture):
-        return False  # its experts get whole inputs
-    layer = gate if isinstance(modules[gate], MixtureLayer) else gate.rpartition("gates.")[0].removesuffix(".")
-    return layer == "" or f"{path}.".startswith(f"{layer}.")
-
-
-def store_by_row(
-    table: Float[Tensor, "S N E"],
-    values: Float[Tensor, "T E"],
-    numbers: Int[Tensor, " T"] | None,
-    batch_rows: Int[Tensor, " B"],
-    runs: int,
-    tokens: int,
-) -> None:
-    """Write what a routing holds to the places of its rows; for several tokens of a row, their mean.
-
-    Arguments:
-        table: of all rows of a split, for each run.
-        values: weights, or another field of the routing.
-        numbers: `rows` of the routing.
-        batch_rows: of the batch, as positions in the split.
-        runs: S.
-        tokens: of each row of the batch, from `tokens_per_row`.
-    """
-    values, count = values.to(table.dtype), len(batch_rows)
-    if numbers is None:
-        if len(values) == runs * count * tokens:
-            by_row = values.unflatten(0, (runs, count, tokens))
-            table[:, batch_rows] = by_row.squeeze(2) if tokens == 1 else by_row.mean(2)
-        return
-    assert runs == 1, "a cohort's mixtures send no rows to mixtures inside them"
-    rows = numbers // tokens
-    counts = torch.bincount(rows, minlength=count)
-    if len(counts) > count:
-        return  # tokens under a mask are numbered among all tokens, and their rows are not known
-    sums = values.new_zeros(count, values.shape[1]).index_add(0, rows, values)
-    reached = counts > 0
-    table[0, batch_rows[reached]] = sums[reached] / counts[reached].unsqueeze(1)
 
 
 def _repeat(rows: Tensor, runs: int) -> Tensor:

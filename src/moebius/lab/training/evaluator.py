@@ -23,6 +23,7 @@ from moebius.lab.training.nonfinite_error import nonfinite_error
 from moebius.lab.training.one_expert import cut_to_one_expert
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
+from moebius.lab.training.processes import Processes
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
 from moebius.lab.training.settings import Watch
@@ -44,6 +45,7 @@ class Evaluator:
         caches: of the frozen parts' outputs.
         use_caches: False to run the frozen parts every time.
         metrics: name → function of the outputs and targets of a split; of held-out and test rows.
+        processes: that share the rows.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Evaluator:
         caches: OutputCaches,
         use_caches: bool = True,
         metrics: Mapping[str, Metric] = MappingProxyType({}),
+        processes: Processes | None = None,
     ):
         self.engine, self.task, self.data, self.metrics = engine, task, data, metrics
+        self.processes = processes or Processes.current()
         self.caches, self.use_caches = caches, use_caches
         self.gate_watch = GateWatch(engine.models[0], task)
         self.splits = {"train": data.train}
@@ -91,6 +95,7 @@ class Evaluator:
                 self.splits[name],
                 self._cache_of(name),
                 {} if name == "train" else self.metrics,
+                self.processes,
             )
             for name in names
             if name in self.splits
@@ -171,7 +176,8 @@ class Evaluator:
         final = self.of_epoch[0]
         if chooses_experts(call.model):
             with cut_to_one_expert(call.model):
-                (one_expert,) = evaluate(call, self.task, self.splits[final], self._cache_of(final))
+                rows, cache = self.splits[final], self._cache_of(final)
+                (one_expert,) = evaluate(call, self.task, rows, cache, processes=self.processes)
             shape = evaluations[final].shape
             alone = self._evaluate_alone(run, final, shape)
             if "validation" in self.splits:

@@ -5,11 +5,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
 
+from moebius.core.processes import Company, company
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import unsynced
 from moebius.lab.data.split import Dataset
@@ -24,8 +25,11 @@ from moebius.lab.training.loop import Loop
 from moebius.lab.training.metrics import Metric
 from moebius.lab.training.mixture_parts import mixture_layers, trainable_parts
 from moebius.lab.training.outcome import Origin, Trained
+from moebius.lab.training.process_group import launched_group
+from moebius.lab.training.processes import Processes
 from moebius.lab.training.progress import ProgressDisplay
 from moebius.lab.training.settings import Settings, TrainingKeywords
+from moebius.lab.training.shared_start import check_is_whole
 from moebius.tasks._choice import TaskLike, as_task
 
 
@@ -44,6 +48,7 @@ def fit(
     seed: int = 0,
     folder: Path | str | None = None,
     device: str = "auto",
+    processes: Literal["all", "alone"] = "all",
     on_epoch: CallbackLike = None,
     on_step: CallbackLike = None,
     progress: bool = True,
@@ -89,6 +94,9 @@ def fit(
         seed: of the order of rows and everything random in training.
         folder: where checkpoints go: the same call goes on from them. None keeps nothing.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        processes: "all" trains one model in all processes of the process group, or of the launcher (`torchrun`,
+            `accelerate launch`), each of which has to make the same call; "alone" trains in this process, whatever the
+            others do. Without a process group or a launcher the two are the same.
         on_epoch, on_step: functions that receive a `Moment` (epoch, step, metrics by name, model, learning rates)
             after every epoch and for every step, or several. One that returns True ends the training: the epoch under
             way is evaluated as it is. Figures of steps are read a few times a second, so that no step waits for them:
@@ -110,7 +118,9 @@ def fit(
 
     Raises:
         ArgumentError: the model has no mixture inside, what is to be trained has no parameters, the optimizer lacks
-            some of them, inputs, targets, task and model do not fit, or a setting breaks a rule.
+            some of them, inputs, targets, task and model do not fit, a setting breaks a rule, or calls in several
+            processes differ.
+        LostProcessError: another process that trains the model has ended.
         TrainingError: a loss is not finite.
 
     Example:
@@ -129,6 +139,9 @@ def fit(
         raise ArgumentError("model", rule, type(model).__name__, "mb.Mixture(mb.gates.Linear(features, 1), [model])")
     checked = fit_settings(settings, training, trains)
     learned, device = as_task(task), _device(device)
+    if processes not in ("all", "alone"):
+        raise ArgumentError("processes", "needs all or alone", processes, 'processes="alone"')
+    check_is_whole(model)
     if isinstance(data, Dataset):
         if scale not in ("unit", data.scale.kind):
             raise ArgumentError("scale", "is that of the data set", scale, f"data.with_scale({scale!r})")
@@ -142,19 +155,21 @@ def fit(
     frozen = FrozenExperts(model, trains == "gate")
     callbacks = Callbacks(as_callbacks("on_epoch", on_epoch), as_callbacks("on_step", on_step), frozen.unwrapped)
     with (
+        _company(processes, device) as is_first,
         torch.random.fork_rng(devices),
         TemporaryDirectory() as temporary,
-        unsynced() if folder is None else nullcontext(),
+        unsynced() if folder is None or not is_first else nullcontext(),
         _restored(model, checked.optimizer.kind),
         frozen.wrapped(),
-        ProgressDisplay(checked.epochs, progress) as display,
+        ProgressDisplay(checked.epochs, progress and is_first) as display,
     ):
         if not any(values for name, values in trainable_parts(model).items() if not getattr(checked, name).freeze):
             rule = "names parts that have no parameters, or all are frozen"
             raise ArgumentError("trains", rule, trains, 'trains="both"')
         fit_parts(model, dataset.train, [part for part in ("gate", "experts") if not getattr(checked, part).freeze])
-        run_folder = Path(temporary if folder is None else folder)
-        member = Member(lambda: model, checked, seed, run_folder, display.show, callbacks)
+        run_folder = Path(temporary if folder is None or not is_first else folder)
+        listen = display.show if is_first else lambda event: None
+        member = Member(lambda: model, checked, seed, run_folder, listen, callbacks)
         path = run_folder / "state" / "checkpoint.safetensors"
         ((_, trained),) = Loop([member], dataset, path, device, task=learned, metrics=metrics or {}).train()
     model.eval()
@@ -166,6 +181,13 @@ def _device(name: str) -> str:
     if name not in ("auto", "cpu", "cuda"):
         raise ArgumentError("device", "needs auto, cpu or cuda", name, 'device="auto"')
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@contextmanager
+def _company(processes: str, device: str) -> Iterator[bool]:
+    """The block trains with other processes, or alone; yields whether this process is the first that trains."""
+    with company(Company.ALONE) if processes == "alone" else launched_group(device):
+        yield Processes.current().is_first
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """The training loop: epochs of steps, evaluation, checkpoints; killed runs end in the same bits on one machine."""
 
 import math
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 
 from moebius.kit.errors import TrainingError
@@ -19,21 +17,21 @@ from moebius.lab.training.checkpoint import restore, save
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.evaluator import Evaluations, Evaluator
 from moebius.lab.training.metrics import Metric
-from moebius.lab.training.nonfinite_error import nonfinite_error
+from moebius.lab.training.nonfinite_error import batch_errors
 from moebius.lab.training.optimizer import learning_rates, set_modes
 from moebius.lab.training.outcome import Trained
 from moebius.lab.training.output_caches import OutputCaches
+from moebius.lab.training.processes import Processes, peers
 from moebius.lab.training.rows import TrainingRows
 from moebius.lab.training.run_record import RunRecord
 from moebius.lab.training.settings import Watch
+from moebius.lab.training.shared_start import check_statistics, share_start
 from moebius.lab.training.start_check import start_check
+from moebius.lab.training.step_clock import StepClock
 from moebius.lab.training.step_figures import NotFinite
 from moebius.lab.training.updater import Updater
 from moebius.tasks import Classification
 from moebius.tasks._task import Task
-
-# Seconds between two events, and so between two readings of the figures that steps leave on the device.
-EVENT_SECONDS = 0.2
 
 
 def raise_error(run: int, error: TrainingError) -> None:
@@ -45,7 +43,8 @@ class Loop:
     """Trains S ≥ 1 runs in step, from their last checkpoint if there is one.
 
     The outcome of a run in company is what it is alone, to rounding. A run whose loss is not finite fails by itself:
-    the others go on, with the bits that they would have had in this company.
+    the others go on, with the bits that they would have had in this company. Among several processes (`Processes`) each
+    has a loop, of the same members in a folder of its own; that of the first is the one that stays.
 
     Figures of steps are read five times a second. Where one is not finite, the loop goes back to the last checkpoint
     and repeats the steps, reading each before its update: the error then names the step, the term and the expert.
@@ -77,19 +76,26 @@ class Loop:
         self.engine = engine = Engine(members, device)
         first = engine.models[0]
         self.task = (Classification() if task is None else task).for_model(first).for_data(data.train.labels)
+        self.processes = Processes.current()
         hears_steps = any(each.callbacks and each.callbacks.on_step for each in self.members)
-        self.updater = Updater(engine, members, self.task, hears_steps)
+        self.updater = Updater(engine, members, self.task, hears_steps, self.processes)
         self.optimizer, self.part_schedule = self.updater.optimizer, self.updater.part_schedule
         self.leaves, self.figures = self.updater.leaves, self.updater.figures
         data = data.to(engine.device)
         self.rows = TrainingRows(data.train, settings, members[0].seed, self.optimizer is not None)
-        self.evaluator = Evaluator(engine, self.task, data, caches(engine.call), settings.remember, metrics)
+        of_model = (caches(engine.call), settings.remember, metrics, self.processes)
+        self.evaluator = Evaluator(engine, self.task, data, *of_model)
+        # Of one run, but for the last step of an epoch.
+        self.rows_per_step = settings.batch_size * settings.accumulate
         self.steps_per_epoch = math.ceil(len(data.train) / self.rows_per_step)
         watch = self.evaluator.resolve_watch(settings.watch or Watch())
         facts = (self.steps_per_epoch, self.task.score_name, watch)
         self.records = [
-            RunRecord(member.folder, member.settings, *facts, member.listen, member.callbacks) for member in members
+            RunRecord(member.folder, member.settings, *facts, member.listen, member.callbacks, self.processes)
+            for member in members
         ]
+        state = [checkpoint, *(record.best_path for record in self.records)]
+        share_start(self.processes, engine, members, data, self.task, metrics, state)
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
         self.active_runs = list(range(len(members)))
@@ -108,6 +114,10 @@ class Loop:
         Arguments:
             reported: the members whose outcome is yielded; None for all.
         """
+        with peers():
+            yield from self._train(reported)
+
+    def _train(self, reported: Collection[int] | None) -> Iterator[tuple[int, Trained]]:
         if self.optimizer is None:
             yield 0, self.evaluator.untrained_outcome(self.records[0])
             return
@@ -152,51 +162,49 @@ class Loop:
         split, first_row = self.rows.of(clock.epoch)
         cache = self.evaluator.training_cache(self.rows)
         batches = self._batches(split)
-        begun = last_save = last_event = time.monotonic()
-        rows_before = clock.rows
         seconds_before = self.clock.timing.before(clock.epoch + 1) if clock.batch else 0.0
+        step_clock = StepClock(settings.checkpoint_seconds, self.processes, runs, clock.rows, seconds_before)
         modes = None
         while clock.batch < self.steps_per_epoch and not self.clock.is_stopped:
             epoch = clock.epoch + clock.batch / self.steps_per_epoch
             if (new_modes := (settings.gate.trains(epoch), settings.experts.trains(epoch))) != modes:
                 set_modes(self.engine.call.model, settings, epoch)
+                check_statistics(self.processes, self.engine.call.model)
                 modes = new_modes
             rows = min(self.rows_per_step, len(split) - clock.batch * self.rows_per_step)
             check = self._check_batch if clock.step < self.careful_until else None
+
+            def warn(run: int, text: str) -> None:
+                self.records[run].notify("warning", text=text)
 
             def serve(batch: Batch) -> AbstractContextManager[None]:
                 return cache.serve_rows(batch.rows + first_row)
 
             step_batches = islice(batches, settings.accumulate)
-            look = nullcontext() if clock.step else start_check(self.engine, self._warn)
-            with look:
+            step_batches = self.processes.shares(step_batches, runs, self.members[0].seed, clock.step)
+            starts = clock.step == 0 and self.processes.is_first
+            with start_check(self.engine, warn) if starts else nullcontext(), self.processes.sharing():
                 self.updater.update(step_batches, rows, epoch, self.clock, self.active_runs, serve, check)
             if not self.active_runs:
                 return
             for run in self.active_runs:
                 self.records[run].count_step(rows)
             clock = self.clock.progress
-            now = time.monotonic()
-            # The first step is saved at once: whoever saw a run train finds it resumable.
-            save_is_due = clock.step == 1 or now - last_save > settings.checkpoint_seconds
-            if save_is_due or now - last_event > EVENT_SECONDS:
+            reads, saves = step_clock.due(clock.step)
+            if reads:
                 self._read_figures()
-                rate = runs * (clock.rows - rows_before) / (now - begun)
-                if save_is_due:
+                seconds, rate = step_clock.measure(clock.rows)
+                if saves:
                     self._save()
-                    self._log_time(clock.epoch + 1, seconds_before + (now - begun) / runs, rate)
-                    last_save = now
+                    self._log_time(clock.epoch + 1, seconds, rate)
                 for run in self.active_runs:  # so that a listener hears of every checkpoint
                     self.records[run].notify("step", rate)
                 if self._call_step_callbacks():
                     modes = None  # a callback may have changed them
-                last_event = now
         self._read_figures()
         self._call_step_callbacks()
-        seconds = time.monotonic() - begun
-        self.rate = runs * (clock.rows - rows_before) / seconds
-        # A run's share of the time: the shares of all runs add up to the time that has passed.
-        self._log_time(clock.epoch + 1, seconds_before + seconds / runs, self.rate)
+        seconds, self.rate = step_clock.measure(clock.rows)
+        self._log_time(clock.epoch + 1, seconds, self.rate)
 
     def _batches(self, split: Split) -> Iterator[Batch]:
         """The batches of the epoch under way that no finished step had."""
@@ -212,24 +220,19 @@ class Loop:
             self.records[run].call_step_callbacks(self.engine.device)
         return any(self.records[run].callbacks.on_step for run in self.active_runs)
 
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of one run in a step, but for the last of an epoch."""
-        return self.settings.batch_size * self.settings.accumulate
-
     def _check_batch(self, batch: Batch, terms: Sequence[dict[str, Tensor]]) -> Sequence[int]:
         """Read the terms of a batch before its backward pass: runs of which one is not finite fail.
 
         Returns:
             The runs that have not failed.
         """
-        for run in self.active_runs:
-            if not torch.stack([value.detach() for value in terms[run].values()]).isfinite().all():
-                rows = batch.of_run(run, len(self.members))
-                parts = {name: term for name, term in terms[run].items() if name != "loss"}
-                progress = self.records[run].progress
-                moment = (progress.epoch + 1, progress.step + 1)
-                self._fail(run, nonfinite_error(self.engine.models[run], rows, parts, *moment))
+        progress = self.clock.progress
+        moment = (progress.epoch + 1, progress.step + 1)
+        errors = batch_errors(self.engine.models, batch, terms, self.active_runs, *moment)
+        for of_process in reversed(self.processes.gather(errors)):
+            errors |= of_process
+        for run, error in sorted(errors.items()):
+            self._fail(run, error)
         return self.active_runs
 
     def _read_figures(self) -> None:
@@ -238,7 +241,7 @@ class Loop:
         Raises:
             NotFinite: one of a run that has not failed is not finite.
         """
-        for figures in self.figures.take():
+        for figures in self.figures.take(self.processes.sum):
             for run in self.active_runs:
                 if not figures.are_finite(run):
                     raise NotFinite(figures.step)
@@ -271,17 +274,13 @@ class Loop:
         self.active_runs = [number for number in self.active_runs if number != run]
         self.on_failure(run, error)
 
-    def _warn(self, run: int, text: str) -> None:
-        self.records[run].notify("warning", text=text)
-
     def _log_time(self, epoch: int, seconds: float, rate: float) -> None:
         for run in self.active_runs:
             self.records[run].timing.log(epoch, seconds, rate)
 
     def _save(self) -> None:
         assert self.optimizer is not None
-        progress = [record.progress for record in self.records]
-        save(self.checkpoint, self.engine, self.optimizer, progress, self.failures)
+        save(self.checkpoint, self.engine, self.optimizer, [each.progress for each in self.records], self.failures)
 
     def _restore(self) -> bool:
         """Go to the state that the checkpoint holds; False where there is none."""

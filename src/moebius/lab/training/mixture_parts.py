@@ -62,6 +62,17 @@ def router_places(model: nn.Module) -> list[tuple[nn.Module, str]]:
     return places
 
 
+def untrained_gates(model: nn.Module) -> list[nn.Module]:
+    """The gates that no router lets learn from the task, such as those of `argmax`."""
+    gates: list[nn.Module] = []
+    for layer in model.modules():
+        if isinstance(layer, Mixture | PositionMixture):
+            gates += [] if layer.router.trains_gate else [layer.gate]
+        elif isinstance(layer, MultiGateMixture | CGC):
+            gates += [gate for name, gate in layer.gates.items() if not layer.router[name].trains_gate]
+    return gates
+
+
 def chooses_experts(model: nn.Module) -> bool:
     """Whether the model is itself a mixture or a layer of several gates, and a gate has several experts."""
     layers = Mixture | PositionMixture | MultiGateMixture | CGC | PLE
@@ -83,7 +94,7 @@ def expert_modules(layer: MixtureLayer) -> Iterable[nn.Module]:
     return [*experts, *towers_of(layer)]
 
 
-def expert_pools(layer: Mixture | SoftMoE | MultiGateMixture | CGC | PositionMixture) -> list[Any]:
+def expert_pools(layer: MixtureLayer) -> list[Any]:
     """The lists and stacks of experts: of a CGC those of each task, and the shared ones."""
     return [*layer.experts.values(), layer.shared] if isinstance(layer, CGC) else [layer.experts]
 

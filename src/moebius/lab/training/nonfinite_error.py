@@ -1,6 +1,6 @@
 """The error for a loss that is NaN or infinite: it names the terms, and the experts or gates that they come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from moebius.core.stack import Stack
 from moebius.execution.loop import Loop
 from moebius.experts.adapter import Adapter
-from moebius.kit.errors import DivergedError
+from moebius.kit.errors import DivergedError, TrainingError
 from moebius.lab.data.batches import Batch
 from moebius.lab.training.call_model import call_model
 from moebius.layers.cgc import CGC
@@ -30,6 +30,31 @@ def nonfinite_error(
         where = "; a row is of a class that none of the experts which run for it knows, so that its probability is 0"
         fix = "fill: -10 where those experts are named, or one that knows all classes beside them"
     return DivergedError(f"epoch {epoch}, step {step}: {' and '.join(bad)} is not a finite number{where}", fix)
+
+
+def batch_errors(
+    models: Sequence[nn.Module],
+    batch: Batch,
+    terms: Sequence[Mapping[str, Tensor]],
+    runs: Iterable[int],
+    epoch: int,
+    step: int,
+) -> dict[int, TrainingError]:
+    """The errors of those of some runs whose terms are not all finite.
+
+    Arguments:
+        models: of all runs.
+        batch: with the rows of all runs in turn.
+        terms: of each run; the total is "loss".
+        runs: numbers of the runs to look at.
+        epoch, step: the moment for the messages, from 1.
+    """
+    errors: dict[int, TrainingError] = {}
+    for run in runs:
+        if not torch.stack([value.detach() for value in terms[run].values()]).isfinite().all():
+            parts = {name: term for name, term in terms[run].items() if name != "loss"}
+            errors[run] = nonfinite_error(models[run], batch.of_run(run, len(models)), parts, epoch, step)
+    return errors
 
 
 def _excludes_classes(model: nn.Module) -> bool:

@@ -68,8 +68,9 @@ class Objective:
         runs = len(self.settings)
         losses = self.task.row_losses(output, target)
         # A run alone takes no views of views: small models spend their step on calls.
-        means = [losses.mean()] if runs == 1 else losses.view(runs, -1).mean(1).unbind()
-        targets = [target] if runs == 1 else target.unflatten(0, (runs, -1)).unbind()
+        rows = len(losses) // runs
+        means = [_mean(losses)] if runs == 1 else _mean(losses.view(runs, rows)).unbind()
+        targets = [target] if runs == 1 else target.unflatten(0, (runs, rows)).unbind()
         shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         terms = [self._run_terms(*run, shape, epoch) for run in zip(self.settings, means, targets, logs, strict=True)]
         penalty = self.settings[0].l2
@@ -112,6 +113,11 @@ class Objective:
                 terms["loss"] = terms["loss"] + weight * value
             terms[gate_loss.name] = value.detach()
         return terms
+
+
+def _mean(losses: Float[Tensor, "*S T"]) -> Float[Tensor, "*S"]:
+    """The mean over rows; 0, with a gradient of zero, for a process that has no row of a step."""
+    return losses.mean(-1) if losses.shape[-1] else losses.sum(-1)
 
 
 def _check_scalar(loss: GateLoss, value: object) -> Tensor:

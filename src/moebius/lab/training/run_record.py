@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from moebius.core.processes import Company, company
 from moebius.kit.files import write_text
 from moebius.lab.illnesses._illness import Finding
-from moebius.lab.training.callbacks import Callbacks, Moment, flat_metrics
+from moebius.lab.training.callbacks import Callback, Callbacks, Moment, flat_metrics
 from moebius.lab.training.checkpoint import Progress, restore_weights, save_weights
 from moebius.lab.training.measure import read_measure
 from moebius.lab.training.outcome import Event
+from moebius.lab.training.processes import Processes
 from moebius.lab.training.settings import Settings, Watch
 from moebius.lab.training.step_figures import Figures
 from moebius.lab.training.timing import Timing
@@ -31,7 +33,8 @@ class RunRecord:
         score_name: of the task's score, in metrics.
         watch: how held-out rows decide which epoch is best; None where there are none.
         listen: receives the events.
-        callbacks: of the run's user.
+        callbacks: of the run's user; the first of several processes calls them.
+        processes: that train the run.
 
     Attributes:
         is_stopped: whether a callback has ended the training.
@@ -46,7 +49,9 @@ class RunRecord:
         watch: Watch | None,
         listen: Callable[[Event], None] = lambda event: None,
         callbacks: Callbacks | None = None,
+        processes: Processes | None = None,
     ):
+        self.processes = processes or Processes.current()
         self.folder, self.settings, self.steps_per_epoch = folder, settings, steps_per_epoch
         self.score_name, self.has_validation, self.listen = score_name, watch is not None, listen
         self.watch = watch or settings.watch or Watch()
@@ -88,15 +93,22 @@ class RunRecord:
     def call_step_callbacks(self, device: torch.device) -> None:
         """Tell the callbacks of all steps that were counted since the last call."""
         moments, self.unheard = self.unheard, []
-        if self.callbacks.call(moments, self.callbacks.on_step, device):
-            self.is_stopped = True
+        self._call(moments, self.callbacks.on_step, device)
 
     def call_epoch_callbacks(self, model: nn.Module, rates: Mapping[str, float], device: torch.device) -> None:
         """Tell the callbacks of the epoch that was closed last."""
         progress = self.progress
         moments = [self._moment(model, progress.metrics[-1], rates, progress.step, finished=True)]
-        if self.callbacks.call(moments, self.callbacks.on_epoch, device):
-            self.is_stopped = True
+        self._call(moments, self.callbacks.on_epoch, device)
+
+    def _call(self, moments: Sequence[Moment], callbacks: Sequence[Callback], device: torch.device) -> None:
+        if not callbacks or not moments:
+            return
+        # A callback may train, or compute a gate loss: the other processes take no part.
+        with self.processes.agreed(), company(Company.ALONE):
+            if self.processes.is_first and self.callbacks.call(moments, callbacks, device):
+                self.is_stopped = True
+        self.is_stopped = self.processes.first(self.is_stopped)
 
     @property
     def is_finished(self) -> bool:

@@ -1,7 +1,7 @@
 """Figures of training steps, which stay on the device until they are read."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -68,12 +68,16 @@ class StepFigures:
         self.terms += [value.detach() for of_run in terms for value in of_run.values()]
         self.scores.append(scores)
 
-    def take(self) -> list[Figures]:
-        """The figures of all steps that are kept, which are then forgotten."""
+    def take(self, total: Callable[[Tensor], Tensor] = lambda values: values) -> list[Figures]:
+        """The figures of all steps that are kept, which are then forgotten.
+
+        Arguments:
+            total: the sum over the processes that have shares of a step's rows.
+        """
         if not self.steps:
             return []
         # All at once: on a GPU each transfer waits for what is under way.
-        values, scores = iter(torch.stack(self.terms).tolist()), torch.stack(self.scores).tolist()
+        values, scores = iter(total(torch.stack(self.terms)).tolist()), total(torch.stack(self.scores)).tolist()
         taken = [
             Figures(step, rows, [{name: next(values) for name in names} for names in self.names], of_step, rates)
             for (step, rows, rates), of_step in zip(self.steps, scores, strict=True)

@@ -11,9 +11,11 @@ from moebius.lab.data.batches import Batch
 from moebius.lab.data.nested import map_nested
 from moebius.lab.training.annealing import Annealing
 from moebius.lab.training.engine import Engine, Member
+from moebius.lab.training.mixture_parts import untrained_gates
 from moebius.lab.training.objective import Objective
 from moebius.lab.training.optimizer import PartSchedule, build_optimizer, learning_rates
 from moebius.lab.training.penalty import kernels
+from moebius.lab.training.processes import Processes
 from moebius.lab.training.run_record import RunRecord
 from moebius.lab.training.step_figures import StepFigures
 from moebius.tasks._task import Task
@@ -27,13 +29,15 @@ class Updater:
     """Updates the models of an engine; figures of its steps stay on the device.
 
     A step has one batch, or several whose gradients add up: each counts by its share of the step's rows, so that the
-    gradient is that of one batch of all these rows. Gate losses are computed batch by batch.
+    gradient is that of one batch of all these rows. Gate losses are computed batch by batch. Processes share a batch in
+    the same way; their gate losses are of the rows of all, whose gradient is the sum, too.
 
     Arguments:
         engine: with the models.
         members: the runs, as the engine has them.
         task: what is learned, as the models' outputs are to be read.
         keeps_rates: whether the figures of a step hold its learning rates.
+        processes: that have shares of each batch.
 
     Attributes:
         optimizer: None where nothing can be trained.
@@ -41,8 +45,16 @@ class Updater:
         figures: of the steps.
     """
 
-    def __init__(self, engine: Engine, members: Sequence[Member], task: Task, keeps_rates: bool = False):
+    def __init__(
+        self,
+        engine: Engine,
+        members: Sequence[Member],
+        task: Task,
+        keeps_rates: bool = False,
+        processes: Processes | None = None,
+    ):
         self.engine, self.task, self.keeps_rates = engine, task, keeps_rates
+        self.processes = processes or Processes.current()
         self.settings = settings = members[0].settings
         first = engine.models[0]
         penalised = [] if settings.l2 is None else kernels(first, settings.l2.layers)
@@ -55,6 +67,7 @@ class Updater:
         if self.optimizer is not None:
             self.part_schedule = PartSchedule(self.optimizer, engine.trained, settings)
         self.leaves = list(engine.parameters.values())
+        self.idle = [engine.stacked(parameter) for gate in untrained_gates(first) for parameter in gate.parameters()]
         self.routers = [module for module in engine.call.model.modules() if isinstance(module, Router)]
         self.figures = StepFigures()
 
@@ -71,8 +84,8 @@ class Updater:
         """One step.
 
         Arguments:
-            batches: of the step.
-            rows: of one run in these batches.
+            batches: of the step; of several processes, this one's shares.
+            rows: of one run in these batches, those of all processes.
             epoch: the moment; 1.5 in the middle of the second epoch.
             record: of a run that has not failed.
             runs: numbers of the runs that have not failed.
@@ -107,6 +120,7 @@ class Updater:
         rates = learning_rates(self.optimizer) if self.keeps_rates else {}
         self.figures.add(record.progress.step + 1, rows, sums, scores, rates)
         if has_gradients:
+            self.processes.sum_gradients(self.leaves, self.idle)
             if self.settings.clip_norm is not None:
                 self.engine.clip_gradients(self.settings.clip_norm)
             self.optimizer.step()
@@ -123,7 +137,7 @@ class Updater:
             output = self.engine.call(batch.x, batch.domains)
         terms = objective(output, batch.labels, self.engine.run_logs(log), epoch)
         scores = self.task.row_scores(map_nested(output, Tensor.detach), batch.labels)
-        return terms, scores.view(self.engine.runs, -1).sum(1)
+        return terms, scores.view(self.engine.runs, len(batch) // self.engine.runs).sum(1)
 
 
 def _add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:

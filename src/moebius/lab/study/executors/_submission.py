@@ -59,8 +59,8 @@ class Submission:
     def of(cls, job: JobSpec, cpus: int | None, gpus: float | int | None) -> "Submission":
         """The submission of a job whose `job.json` is written; see `Executor` for `cpus` and `gpus`."""
         folder = job.folder.absolute()
-        gpus = float(job.device == "cuda") if gpus is None else gpus
-        return cls(folder, _digest(folder), describe_versions(), cpus or job.threads, gpus)
+        gpus = float(job.processes * (job.device == "cuda")) if gpus is None else gpus
+        return cls(folder, _digest(folder), describe_versions(), cpus or job.threads * job.processes, gpus)
 
     @property
     def messages_path(self) -> Path:
@@ -79,7 +79,7 @@ class Submission:
         with self.messages_path.open("a", encoding="utf-8") as lines:
             messages = JobMessages(lines, job.runs)
             job.prepare_process()
-            run_job(job.runs, job.load_data, job.device, messages, LOCK_SECONDS)
+            run_job(job.runs, job.load_data, job.device, messages, LOCK_SECONDS, job.processes)
         return Outcome(node, messages.errors)
 
     def _check_node(self, node: str) -> None:
