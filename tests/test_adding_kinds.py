@@ -16,7 +16,7 @@ PACKAGE = Path(mb.__file__).parent
 
 FILES = {
     "lab/study/executors/nowhere.py": '''
-from moebius.lab.study.executors._executor import Executor
+from moebius.lab.study.executor import Executor
 
 
 class Nowhere(Executor):

@@ -30,7 +30,7 @@ def check_executor(executor: Callable[..., Any], **arguments: Any) -> None:
 
 def does_jobs_and_keeps_its_demands(subject: Subject) -> None:
     """It is an `Executor` that keeps the `cpus` and `gpus` it takes, names its place, and closes before any job."""
-    kind = importlib.import_module("moebius.lab.study.executors._executor").Executor
+    kind = importlib.import_module("moebius.lab.study.executor").Executor
     demands = {name: count for name, count in (("cpus", 2), ("gpus", 0)) if subject.takes(name)}
     instance = subject.component(**{**demands, **subject.arguments})
     require(isinstance(instance, kind), f"gives a {type(instance).__name__}", "class Mine(Scheduler)")

@@ -98,6 +98,15 @@ def run(
             rich_help_panel=PANEL,
         ),
     ] = None,
+    shared: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared/--no-shared",
+            help="Ray: whether all nodes see the study's folder; else files travel, and come back.",
+            show_default="shared",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -158,7 +167,7 @@ def run(
         "plugins": plugin or (),
         "executor": {
             "kind": executor,
-            **_given(cpus=cpus, gpus=gpus, retries=retries, address=address),
+            **_given(cpus=cpus, gpus=gpus, retries=retries, address=address, shared=shared),
             **_given(cluster=cluster, time=time, partition=partition, slurm=_pairs(slurm)),
         },
     }

@@ -25,8 +25,8 @@ from moebius.lab.study.cohorts import CohortMode, describe_cohorts
 from moebius.lab.study.command_words import command_words
 from moebius.lab.study.costs import measure_costs
 from moebius.lab.study.display import Display
+from moebius.lab.study.executor import Executor
 from moebius.lab.study.executors._choice import ExecutorLike, as_executor
-from moebius.lab.study.executors._executor import Executor
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.job_spec import load_data
 from moebius.lab.study.partner import lead_launched

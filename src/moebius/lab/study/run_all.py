@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.executors._executor import Executor
+from moebius.lab.study.executor import Executor
 from moebius.lab.study.executors.local import Local
 from moebius.lab.study.listener import Listener
 from moebius.lab.study.plan import Plan

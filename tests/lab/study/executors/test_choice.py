@@ -14,7 +14,7 @@ from moebius.lab.study.executors._choice import as_executor
 
 PLUGIN = '''
 import moebius as mb
-from moebius.lab.study.executors._scheduler import Scheduler
+from moebius.lab.study.scheduler import Scheduler
 
 
 @mb.register("study.executors")

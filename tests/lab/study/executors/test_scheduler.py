@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from moebius.kit.errors import StudyError
-from moebius.lab.study.executors import _scheduler, _submission
-from moebius.lab.study.executors._scheduler import Scheduler
-from moebius.lab.study.executors._submission import Outcome, Submission
+from moebius.lab.study import scheduler, submission
+from moebius.lab.study.job_files import JobFiles
 from moebius.lab.study.run_files import read_error
+from moebius.lab.study.scheduler import Scheduler
+from moebius.lab.study.submission import Outcome, Submission
 
 DIVERGES = "variants.conv={experts: {kind: mlp, hidden: [8]}, training: {optimizer: {kind: sgd, lr: 1e30}}}"
 
@@ -49,7 +50,7 @@ class Handle:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(_scheduler, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.01)
 
 
 def test_gives_the_events_and_the_bits_of_this_machine(planned, record, train, bits, tmp_path):
@@ -161,7 +162,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(planned, record, train, tm
     def elsewhere(submission):
         return replace(submission, folder=tmp_path / "mounted" / "elsewhere")
 
-    monkeypatch.setattr(_submission.platform, "node", lambda: "node-7")
+    monkeypatch.setattr(submission.platform, "node", lambda: "node-7")
     study, heard = planned(tmp_path / "out", cohorts="never"), record()
     train(study, heard, Thread(elsewhere))
     error = heard.failures[study.plan.runs[0].name]
@@ -184,13 +185,14 @@ def test_a_node_with_another_folder_of_the_same_name_is_refused(planned, tmp_pat
 
 def test_results_that_stay_on_the_node_are_missed(planned, record, train, tmp_path, monkeypatch):
     def to_a_disk_of_its_own(submission):
-        shutil.copytree(submission.folder, tmp_path / "disk", dirs_exist_ok=True)
-        return replace(submission, folder=tmp_path / "disk")
+        disk = tmp_path / "disk" / submission.folder.parent.name
+        shutil.copytree(submission.folder, disk)
+        return replace(submission, folder=disk)
 
-    monkeypatch.setattr(_scheduler, "VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(scheduler, "VISIBLE_SECONDS", 0.1)
     study, heard = planned(tmp_path / "out", "training.epochs=1"), record()
     train(study, heard, Thread(to_a_disk_of_its_own))
-    assert (tmp_path / "disk" / "result.json").exists()
+    assert (tmp_path / "disk" / study.plan.runs[0].variant / "result.json").exists()
     message = heard.failures[study.plan.runs[0].name].message
     assert "has finished it, and " in message
     assert message.endswith("result.json is not here")
@@ -219,7 +221,7 @@ def test_a_second_attempt_leaves_the_folder_to_the_first(planned, started, tmp_p
     assert process.stdout.readline() == "held\n"
     (job.folder / "state" / ".node").write_text("node-7")
     before = {path: path.read_bytes() for path in job.folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(_submission, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(submission, "LOCK_SECONDS", 0.2)
     outcome = Submission.of(job, None, None)()
     message, fix = outcome.errors[0]
     assert f"another process (pid {process.pid} on node-7) is at work on this folder" in message
@@ -236,3 +238,42 @@ def test_resources_are_the_plans_unless_they_are_given(planned, tmp_path):
     assert (first.cpus, first.gpus) == (3, 0)
     assert (second.cpus, second.gpus) == (8, 0.5)
     assert Submission.of(replace(job, device="cuda"), None, None).gpus == 1
+
+
+def test_without_a_shared_folder_files_travel(stage_study, stage_recipe, few_stages, record, train, tmp_path):
+    def elsewhere(submission):
+        assert set(submission.files.runs) == {submission.files.folder}
+        return replace(submission, folder=tmp_path / "nowhere")
+
+    study, executor, heard = stage_study(stage_recipe(few_stages()), tmp_path / "out"), Thread(elsewhere), record()
+    executor.shared = False
+    train(study, heard, executor)
+    assert not heard.failures
+    alone = stage_study(stage_recipe(few_stages()), tmp_path / "alone")
+    assert alone.run() == {}
+    assert alone.bits() == study.bits()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_errors_and_checkpoints_come_back(planned, record, train, tmp_path):
+    study, executor, heard = planned(tmp_path / "out", DIVERGES, cohorts="never"), Thread(), record()
+    executor.shared = False
+    train(study, heard, executor)
+    assert heard.finished == ["linear/seed-0"]
+    assert "not finite" in heard.failures["conv/seed-0"].message
+    assert read_error(study.out / "conv" / "seed-0")["diverged"]
+
+
+def test_stages_elsewhere_cannot_travel(stage_study, stage_recipe, few_stages, record, train, tmp_path):
+    study = stage_study(stage_recipe(few_stages()), tmp_path / "out", stages_dir=tmp_path / "stages")
+    executor = Thread()
+    executor.shared = False
+    with pytest.raises(StudyError, match="cannot travel to nodes that share no folder"):
+        train(study, record(), executor)
+
+
+def test_a_file_that_leads_out_of_the_study_is_refused(tmp_path):
+    for name in ("../other", "/etc/other", "linear/../../other"):
+        with pytest.raises(StudyError, match="not of its job"):
+            JobFiles("linear/seed-0", ["linear/seed-0"], {name: b""}).unpack(tmp_path)
+    assert not list(tmp_path.iterdir())

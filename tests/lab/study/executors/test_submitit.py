@@ -107,7 +107,7 @@ def test_the_script_has_the_users_options(planned, tmp_path, monkeypatch):
     from submitit.slurm.slurm import SlurmExecutor
 
     from moebius.lab.study.executors import submitit as module
-    from moebius.lab.study.executors._submission import Submission
+    from moebius.lab.study.submission import Submission
 
     study = planned(tmp_path)
     job = study.plan.jobs(study.plan.runs)[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from moebius.kit.errors import ArgumentError, MissingExtraError
 from moebius.kit.registry import find
-from moebius.lab.study.executors._executor import Executor
+from moebius.lab.study.executor import Executor
 
 # What a user may write for an executor.
 ExecutorLike = Executor | str | Mapping[str, Any]

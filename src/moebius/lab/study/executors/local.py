@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.executors._executor import Executor
+from moebius.lab.study.executor import Executor
 from moebius.lab.study.job import run_job
 from moebius.lab.study.job_spec import JobSpec
 from moebius.lab.study.listener import Listener

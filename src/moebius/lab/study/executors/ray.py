@@ -7,8 +7,8 @@ from typing import Any
 
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.study.executors._choice import import_extra
-from moebius.lab.study.executors._scheduler import Scheduler
-from moebius.lab.study.executors._submission import Outcome, Submission, plain_python_path
+from moebius.lab.study.scheduler import Scheduler
+from moebius.lab.study.submission import Outcome, Submission, plain_python_path
 
 
 class Ray(Scheduler):
@@ -22,6 +22,7 @@ class Ray(Scheduler):
         cpus: cores of each job; None for the threads of the study.
         gpus: GPUs of each job, also parts of one, as 0.5; None for one where the study computes on a GPU.
         retries: how often a job whose node or worker dies begins again, from its checkpoint.
+        shared: as for `Scheduler`; a job without a shared folder begins again from the start.
 
     Example:
         >>> Ray("head:6379", cpus=2).text
@@ -36,8 +37,9 @@ class Ray(Scheduler):
         cpus: int | None = None,
         gpus: float | int | None = None,
         retries: int = 3,
+        shared: bool = True,
     ):
-        super().__init__(cpus, gpus)
+        super().__init__(cpus, gpus, shared)
         if retries < 0:
             raise ArgumentError("retries", "needs 0 or more", retries, "--retries 3")
         self.address, self.retries = address, retries

@@ -7,8 +7,8 @@ from typing import Any
 
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.study.executors._choice import import_extra
-from moebius.lab.study.executors._scheduler import Scheduler
-from moebius.lab.study.executors._submission import Outcome, Submission, plain_python_path
+from moebius.lab.study.scheduler import Scheduler
+from moebius.lab.study.submission import Outcome, Submission, plain_python_path
 
 
 class Submitit(Scheduler):

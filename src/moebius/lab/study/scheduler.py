@@ -5,18 +5,20 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.split import Dataset
-from moebius.lab.study.executors._executor import Executor
-from moebius.lab.study.executors._submission import Outcome, Submission
+from moebius.lab.study.executor import Executor
+from moebius.lab.study.job_files import job_root
 from moebius.lab.study.job_spec import JobSpec
 from moebius.lab.study.listener import Listener
 from moebius.lab.study.plan import Place, Plan
 from moebius.lab.study.run_files import write_error
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.submission import Outcome, Submission
 from moebius.lab.training.outcome import Event
 
 # Seconds between two looks at the jobs, and until a file that another node has written is given up: an NFS client may
@@ -43,8 +45,17 @@ class Handle(Protocol):
 class Scheduler(Executor):
     """Submits jobs, each when its stages have ended, and waits for them; the queue is the scheduler's.
 
-    Another scheduler needs one subclass with `submit`. See `Executor` for the arguments.
+    Another scheduler needs one subclass with `submit`.
+
+    Arguments:
+        cpus, gpus: as for `Executor`.
+        shared: whether nodes see the study's folder. Where not, a job's files travel to the node, and those of its runs
+            come back when it ends: until then nothing is heard of it, and a node that dies has kept nothing.
     """
+
+    def __init__(self, cpus: int | None = None, gpus: float | int | None = None, shared: bool = True):
+        super().__init__(cpus, gpus)
+        self.shared = shared
 
     @property
     @abstractmethod
@@ -82,7 +93,7 @@ class Scheduler(Executor):
                 ready = [job for job in waiting if not any(unended & {*run.folders.values()} for run in job.runs)]
                 for job in ready[: max(0, most - len(submitted))]:
                     waiting.remove(job)
-                    submission = Submission.of(job, self.cpus, self.gpus)
+                    submission = Submission.of(job, self.cpus, self.gpus, self.shared)
                     submitted.append(_Submitted(job, submission, listener))
                     submitted[-1].handle = self.submit(submission)
                 for each in list(submitted):
@@ -118,6 +129,10 @@ class _Submitted:
         self._finish_visible()
         if outcome is None:
             return False
+        if outcome.files is not None and self.open_runs:
+            runs = {f"{run.folder.parent.name}/{run.folder.name}/" for run in self.open_runs.values()}
+            files = {name: text for name, text in outcome.files.files.items() if name.startswith(tuple(runs))}
+            replace(outcome.files, files=files).unpack(job_root(self.job.folder))
         for number, error in outcome.errors.items():
             self._fail(number, *error)
         if outcome.reason is None:

@@ -5,11 +5,13 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from moebius.kit.errors import MoebiusError, StudyError
 from moebius.lab.study.job import run_job
+from moebius.lab.study.job_files import JobFiles
 from moebius.lab.study.job_messages import JobMessages
 from moebius.lab.study.job_spec import JobSpec
 from moebius.lab.study.study_file import describe_versions
@@ -30,12 +32,14 @@ class Outcome:
         errors: number of a run in the job → message and fix of its error.
         reason: why the job did not begin, or did not come to its end; None where it did.
         fix: for the reason.
+        files: of its runs, where the node does not see the study's folder.
     """
 
     node: str = ""
     errors: Mapping[int, tuple[str, str | None]] = field(default_factory=dict)
     reason: str | None = None
     fix: str | None = None
+    files: JobFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Submission:
         digest: of its `job.json`: a node that has another file under this path does not see the study's folder.
         versions: package → version here; others would give other bits.
         cpus, gpus: of the job.
+        files: what the job needs, for a node that does not see its folder; None for one that does.
     """
 
     folder: Path
@@ -54,13 +59,15 @@ class Submission:
     versions: Mapping[str, str]
     cpus: int
     gpus: float | int
+    files: JobFiles | None = None
 
     @classmethod
-    def of(cls, job: JobSpec, cpus: int | None, gpus: float | int | None) -> "Submission":
-        """The submission of a job whose `job.json` is written; see `Executor` for `cpus` and `gpus`."""
+    def of(cls, job: JobSpec, cpus: int | None, gpus: float | int | None, shared: bool = True) -> "Submission":
+        """The submission of a job whose `job.json` is written; see `Scheduler` for the other arguments."""
         folder = job.folder.absolute()
         gpus = float(job.processes * (job.device == "cuda")) if gpus is None else gpus
-        return cls(folder, _digest(folder), describe_versions(), cpus or job.threads * job.processes, gpus)
+        cpus, files = cpus or job.threads * job.processes, None if shared else JobFiles.of(job)
+        return cls(folder, _digest(folder), describe_versions(), cpus, gpus, files)
 
     @property
     def messages_path(self) -> Path:
@@ -68,7 +75,16 @@ class Submission:
         return self.folder / "state" / "messages.jsonl"
 
     def __call__(self) -> Outcome:
-        """Do the job in this process."""
+        """Do the job in this process; without a shared folder in a temporary one."""
+        if self.files is None:
+            return self._do()
+        with TemporaryDirectory() as temporary:
+            root = Path(temporary).resolve()
+            self.files.unpack(root)
+            outcome = replace(self, folder=root / self.files.folder)._do()
+            return replace(outcome, files=self.files.results(root))
+
+    def _do(self) -> Outcome:
         node = platform.node()
         try:
             self._check_node(node)
