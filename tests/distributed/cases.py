@@ -119,6 +119,16 @@ def _progressive() -> nn.Module:
     return Summed(mb.layers.CGC(gates, own, _stack(), router=mb.routers.TopK(2)))
 
 
+def _levels() -> nn.Module:
+    def level(width: int, *more: str) -> nn.Module:
+        gates = {name: nn.Linear(width, 6 if name in more else 5) for name in ("first", "second", *more)}
+        own = {task: [nn.Linear(width, CLASSES)] for task in ("first", "second")}
+        shared = [nn.Sequential(nn.Linear(width, 5), nn.Tanh(), nn.Linear(5, CLASSES)) for _ in range(EXPERTS)]
+        return mb.layers.CGC(gates, own, shared, router=mb.routers.TopK(2))
+
+    return Summed(mb.layers.PLE([level(FEATURES, "shared"), level(CLASSES)]))
+
+
 def _normalised() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES))
 
@@ -164,6 +174,7 @@ CASES = {
     "batch normalisation": Case(_mixture(mb.routers.Soft, lambda: [_normalised() for _ in range(4)]), options=MEAN),
     "several gates": Case(_several, options=MEAN),
     "a pool of several": Case(_progressive, options={**MEAN, "pools": ["layer.shared"]}),
+    "pools of levels": Case(_levels, options={**MEAN, "pools": ["layer.levels.0.shared", "layer.levels.1.shared"]}),
     "fused Adam": Case(_network, optimizer=("AdamW", {"lr": 1e-2, "eps": 1e-3, "fused": True}), options=MEAN),
     "foreach Adam": Case(_network, optimizer=("AdamW", {"lr": 1e-2, "eps": 1e-3, "foreach": True}), options=MEAN),
     "DDP": Case(_network, balance=0.1, way="ddp", options=MEAN),
