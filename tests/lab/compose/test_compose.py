@@ -170,15 +170,22 @@ class PartOf(nn.Module):
         return self.network(x)[:, self.classes]
 
 
-def test_estimators_are_composed():
+def test_estimators_are_composed_saved_and_supplied_again(tmp_path):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(600, 4)).astype(np.float32)
     y = (x[:, 0] + x[:, 1] > 0).astype(int)
     models = [LogisticRegression().fit(x[:200, :], y[:200]), LogisticRegression(C=1e-4).fit(x[:200], y[:200])]
     composition = mb.compose(models, (x[200:], y[200:]), ways=["uniform", "stack"], progress=False)
     assert composition.table["multiply_adds"].isna().all()
-    assert list(composition.pool.names) == ["EstimatorNetwork-1", "EstimatorNetwork-2"] or composition.pool.names
+    assert composition.pool.names == ("LogisticRegression-1", "LogisticRegression-2")
     assert composition.table.loc["best-single", "score"] > 0.9
+    for way in ("uniform", "stack"):
+        folder, model, rows = tmp_path / way, composition.models[way], torch.from_numpy(x[:50])
+        mb.save(model, folder)
+        with pytest.raises(ArgumentError, match="of no known kind have to be supplied"):
+            mb.load(folder)
+        supplied = {place: mb.lab.compose.as_network(each).network for place, each in enumerate(models)}
+        assert torch.equal(mb.load(folder, experts=supplied)(rows), model(rows))
 
 
 def test_quantities_and_labels(noisy):
