@@ -65,7 +65,7 @@ class Submitit(Scheduler):
     def submit(self, submission: Submission) -> "_Job":
         """Submit a job; its script and logs go to `state/submitit` in its folder."""
         folder = submission.folder / "state" / "submitit"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
         executor = self.submitit.AutoExecutor(folder, self.cluster, slurm_max_num_timeout=self.retries)
         path = plain_python_path()
         executor.update_parameters(
