@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, DataError
 from moebius.lab.predict import ExplainedRows, Subject
 
@@ -54,7 +55,7 @@ def ask(
     if bool(files) == bool(rows):
         rule = "needs files, or rows of the run's own data, and not both"
         names = [*map(str, files), *rows]
-        raise ArgumentError("FILE", rule, names, f"moebius predict {subject.run} --row test:0")
+        raise ArgumentError("FILE", rule, names, command("moebius", "predict", subject.run or "RUN", "--row", "test:0"))
     if rows:
         return _own_rows(subject, rows, data_dir)
     is_table = [file.suffix.lower() in TABLES for file in files]
