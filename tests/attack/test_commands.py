@@ -22,6 +22,7 @@ from moebius.lab.report.source import read_study as read_report
 from moebius.lab.report.tested_rows import read_test_rows
 from moebius.lab.study.diagnose_run import find_runs
 from moebius.lab.study.job_spec import JobSpec
+from moebius.lab.study.run import plan
 from moebius.lab.study.run_rows import load_run_data
 from moebius.lab.study.study_file import read_study
 from moebius.lab.study.submission import Submission
@@ -170,3 +171,19 @@ def test_a_run_that_was_moved_aside_is_no_run(run):
     aside.mkdir()
     (aside / "result.json").write_text(json.dumps({"seed": 9}))
     assert find_runs([run.parent.parent]) == [run]
+
+
+def test_another_study_in_the_folder_keeps_its_stages(tmp_path):
+    recipe = {
+        "name": "small",
+        "data": {"sets": [{"kind": "digits"}], "size": 8, "train_rows": 60, "test_rows": 40},
+        "training": {"epochs": 1, "batch_size": 30},
+        "stages": {"one": {"network": {"kind": "linear"}}},
+        "model": {"gate": {"kind": "uniform"}, "experts": [{"kind": "stage", "stage": "one"}, {"kind": "linear"}]},
+        "variants": {"linear": {}},
+    }
+    out = tmp_path / "my runs"
+    plan(recipe, out)
+    with pytest.raises(StudyError) as caught:
+        plan({**recipe, "training": {"epochs": 2, "batch_size": 30}}, out)
+    assert words(caught.value.fix) == ["--out", f"{out}-2", "--stages", str(out / "stages")]

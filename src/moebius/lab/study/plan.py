@@ -147,7 +147,7 @@ def make_plan(
     if before is not None and not continues(before["settled"], settled):
         fix = f"--out {beside(out)}"
         if specs:
-            fix += f" {command('--stages', stages_dir)}    # keeps the stages that are the same"
+            fix += f" --stages {beside(stages_dir, '')}    # keeps the stages that are the same"
         raise StudyError(f"{out}: holds another study ({describe_differences(before, recipe, data, plugins)})", fix)
     device, processes, threads = _share_machine(recipe, device, workers, place, out, before, nproc)
     trainings = _decide_precision(recipe, data, device, specs, {} if before is None else before["precision"])
