@@ -82,6 +82,14 @@ def open_to_append(path: Path) -> IO[str]:
     return open(path, "a", encoding="utf-8", opener=_open_plain_file)
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether the path, or what it links to, is a file with an end: no pipe, device, socket or loop of links."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a loop of links, a name that is too long, or one with NUL
+        return False
+
+
 def _open_plain_file(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe that nobody reads waits for ever.
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)

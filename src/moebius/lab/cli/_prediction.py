@@ -7,10 +7,11 @@ from typing import Any
 
 from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.files import is_plain_file
 from moebius.lab.predict import ExplainedRows, Subject
 
 TABLES = (".csv", ".parquet")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _pictures(files: Sequence[Path]) -> list[Path]:
     pictures: list[Path] = []
     for file in files:
         if file.is_dir():
-            inside = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES)
+            inside = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES and is_plain_file(path))
             if not inside:
                 raise DataError(
                     f"{file}: the folder holds no pictures ({', '.join(PICTURES)})", "the name of a picture"
