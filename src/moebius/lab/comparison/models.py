@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import ArgumentError, MoebiusError, StudyError
 from moebius.kit.files import read_json
 from moebius.kit.registry import did_you_mean
@@ -153,8 +154,10 @@ def _chosen_points(study: Path) -> Mapping[str, str]:
 
 
 def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
-    paths = sorted(folder.glob("seed-*/result.json"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
-    runs = {run["seed"]: run for run in (_read_run(path.parent) for path in paths)}
+    seeds = {path.parent: path.parent.name.removeprefix("seed-") for path in folder.glob("seed-*/result.json")}
+    # A damaged run that was moved aside is no run: seed-1.damaged.
+    numbers = {run: int(seed) for run, seed in seeds.items() if seed.isdecimal()}
+    runs = {run["seed"]: run for run in map(_read_run, sorted(numbers, key=numbers.__getitem__))}
     return Model(folder.name, folder.parent, folder.name, runs, about) if runs else None
 
 
@@ -162,7 +165,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "result.json")
     except ValueError as error:
-        fix = "remove the run's folder and run the study again"
+        fix = f"{move_aside(folder)}    # then run the study again"
         raise StudyError(f"{folder / 'result.json'}: is no JSON ({error})", fix) from None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import StudyError
 from moebius.lab.report.picked_rows import KINDS
 
@@ -58,6 +59,6 @@ def read_examples(run: Path) -> ExampleRows | None:
         table = json.loads(texts.get("cells", "{}"))
         kinds = tuple(KINDS[number] for number in numbers)
     except (SafetensorError, OSError, ValueError, IndexError) as error:
-        fix = "remove the file, whose rows are then not shown, or the run's folder, and run the study again"
+        fix = f"{move_aside(path)}    # its rows are then not shown"
         raise StudyError(f"{path}: cannot be read ({error})", fix) from None
     return ExampleRows(rows, experts, kinds, images, tuple(table.get("columns", ())), table.get("rows", ()))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import StudyError
 from moebius.lab.report.gate_rows import SplitRows
 
@@ -39,9 +40,8 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
             "domain": domains,
         }
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise StudyError(
-            f"{path}: cannot be read ({error})", "remove the run's folder and run the study again"
-        ) from None
+        fix = f"{move_aside(path.parent)}    # then run the study again"
+        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
     weight_columns: dict[str, dict[int, str]] = {}
     for name in table.column_names:
         if match := _WEIGHT_COLUMN.fullmatch(name):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import StudyError
 
 _COLUMNS = ("split", "label", "prediction", "domain", "score")
@@ -53,5 +54,5 @@ def read_test_rows(run: Path) -> TestRows:
         scores = columns["score"] if "score" in columns else columns["label"] == columns["prediction"]
         return TestRows(scores.astype(float), columns["domain"], columns.get("label"), columns.get("prediction"))
     except (pa.ArrowException, OSError, KeyError) as error:
-        fix = "remove the run's folder and run the study again"
+        fix = f"{move_aside(run)}    # then run the study again"
         raise StudyError(f"{path}: cannot be read ({error})", fix) from None

@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from moebius.kit.allocator import tune_allocator
+from moebius.kit.commands import command
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json, write_text
 from moebius.kit.registry import find
@@ -75,7 +76,7 @@ class JobSpec:
             DataError: the data cannot be read.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
-            fix = f"moebius job {self.folder}    # on a machine with a GPU"
+            fix = command("moebius", "job", self.folder) + "    # on a machine with a GPU"
             raise StudyError(f"{self.folder}: was planned for a GPU, and torch finds none here", fix)
         for plugin in self.plugins:
             plugin.load()
@@ -104,7 +105,7 @@ class JobSpec:
         job = replace(self, data_dir=data_dir, runs=tuple(_change_paths(run, plain_path) for run in self.runs))
         text = json.dumps({"schema": SCHEMA, **asdict(job)}, indent=1, default=os.fspath) + "\n"
         path = folder / "job.json"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
 
     @classmethod
@@ -115,8 +116,9 @@ class JobSpec:
             StudyError: the folder holds no job, or the file is damaged.
         """
         path = folder / "job.json"
+        again = command("moebius", "run", "RECIPE", "--out", folder.parent.parent, "--plan-only")
         if not path.exists():
-            fix = f"moebius run RECIPE --out {folder.parent.parent} --plan-only    # prints the folders that hold jobs"
+            fix = f"{again}    # prints the folders that hold jobs"
             raise StudyError(f"{folder}: holds no job.json", fix)
         try:
             content = read_json(path)
@@ -124,7 +126,7 @@ class JobSpec:
                 raise ValueError("another version of moebius wrote it")
             job = TypeAdapter(cls).validate_python(content)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            fix = "run `moebius run` with the study's arguments and --plan-only    # writes it anew"
+            fix = f"{again}    # writes it anew"
             raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
         runs = (_change_paths(run, lambda path: Path(os.path.normpath(folder / path))) for run in job.runs)
         return replace(job, runs=tuple(runs))

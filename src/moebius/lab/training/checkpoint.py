@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import DivergedError, StudyError, TrainingError
 from moebius.kit.files import atomic_path
 from moebius.lab.training.engine import Engine
@@ -137,7 +138,7 @@ def _damage_error(path: Path, error: Exception) -> StudyError:
 
 
 def _fix(path: Path) -> str:
-    return f"mv {path.parent} {path.parent}.damaged    # the run then starts again"
+    return f"{move_aside(path.parent)}    # the run then starts again"
 
 
 def _optimizer_value(parameter: Tensor, value: Tensor) -> Tensor:
