@@ -1,5 +1,8 @@
 """The experts implementation "moebius" of transformers: outputs, gradients and tokens are those of "eager"."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 import transformers
 
-import moebius.integrations.transformers as integration
+import moebius as mb
 from moebius.integrations import _experts_function
 
 SIZES = {
@@ -58,7 +61,7 @@ def operator_calls(monkeypatch):
     ("kind", "activation"), [*((kind, "silu") for kind in MODELS), ("Mixtral", "gelu"), ("Mixtral", "relu")]
 )
 def test_outputs_and_every_gradient_are_those_of_eager(kind, activation, operator_calls):
-    name, tokens, results = integration.register(), torch.randint(40, (2, 11)), {}
+    name, tokens, results = mb.integrations.transformers.register(), torch.randint(40, (2, 11)), {}
     model = make(kind, activation)
     for implementation in ("eager", name):
         model.zero_grad()
@@ -72,12 +75,17 @@ def test_outputs_and_every_gradient_are_those_of_eager(kind, activation, operato
 
 
 def test_tokens_are_those_of_eager():
-    name, tokens, model = integration.register(), torch.randint(40, (1, 5)), make("Olmoe")
+    name, tokens, model = mb.integrations.transformers.register(), torch.randint(40, (1, 5)), make("Olmoe")
     generated = []
     for implementation in ("eager", name):
         model.set_experts_implementation(implementation)
         generated.append(model.generate(tokens, max_new_tokens=12, do_sample=False, pad_token_id=0))
     assert torch.equal(*generated)
+
+
+def test_the_name_is_there_without_another_import():
+    code = "import moebius as mb; mb.integrations.transformers.register(); mb.integrations.Transformers"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_rows_without_an_expert_get_nothing():
@@ -94,7 +102,11 @@ def test_rows_without_an_expert_get_nothing():
 
 
 def test_rows_of_half_precision_are_those_of_eager_to_rounding():
-    name, tokens, model = integration.register(), torch.randint(40, (2, 11)), make("Mixtral").bfloat16()
+    name, tokens, model = (
+        mb.integrations.transformers.register(),
+        torch.randint(40, (2, 11)),
+        make("Mixtral").bfloat16(),
+    )
     outputs = []
     for implementation in ("eager", name):
         model.set_experts_implementation(implementation)

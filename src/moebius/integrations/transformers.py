@@ -105,7 +105,7 @@ def register() -> str:
         MissingExtraError: transformers is not installed, or is older than its interface for experts.
 
     Example:
-        >>> name = register()  # doctest: +SKIP
+        >>> name = mb.integrations.transformers.register()  # doctest: +SKIP
         >>> model = AutoModelForCausalLM.from_pretrained("allenai/OLMoE-1B-7B-0924")  # doctest: +SKIP
         >>> model.set_experts_implementation(name)  # doctest: +SKIP
 
