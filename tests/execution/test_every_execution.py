@@ -22,6 +22,7 @@ def refuses(kind, name, dtype, device):
     made_of = POOLS[name][2]
     return {
         "stacked": True,
+        "padded": made_of != "ffn",
         "gather": made_of not in ("ffn", "dense"),
         "grouped": made_of not in ("ffn", "dense") or dtype != torch.bfloat16,
         "fused": made_of != "ffn" or device == "cpu" or dtype == torch.float64,

@@ -9,8 +9,10 @@ from torch.utils._pytree import tree_leaves
 import moebius as mb
 from moebius.execution._order import sort_by_expert
 from moebius.execution._pool import Pool
-from moebius.execution._sorted_ffn import ROWS, sorted_ffn
+from moebius.execution._segments.contract import ROWS
+from moebius.execution._sorted_ffn import sorted_ffn
 from moebius.execution.loop import Loop
+from moebius.execution.padded import Padded
 from moebius.execution.sorted import Sorted
 from moebius.kit.registry import find, kinds
 from moebius.networks.feed_forward import FEED_FORWARD, GATED
@@ -43,7 +45,8 @@ def test_worked():
 @pytest.mark.parametrize("activation", FEED_FORWARD)
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_are_those_of_finite_differences(activation, weighted, bias):
+@pytest.mark.parametrize("padded", [True, False])
+def test_gradients_are_those_of_finite_differences(activation, weighted, bias, padded):
     torch.manual_seed(0)
     width = 4 if activation in GATED else 2
     shapes = [(4, 3), (3, width, 3), (3, width), (3, 3, 2), (3, 3)]
@@ -56,19 +59,20 @@ def test_gradients_are_those_of_finite_differences(activation, weighted, bias):
     def run(x, inner, inner_bias, outer, outer_bias, weight):
         biases = (inner_bias, outer_bias) if bias else (None, None)
         tensors = (x, inner, biases[0], outer, biases[1], row_A, weight if weighted else None, order, counts)
-        return sorted_ffn(*tensors, activation, torch.float64, True)[0]
+        return sorted_ffn(*tensors, activation, torch.float64, padded, True)[0]
 
     assert torch.autograd.gradcheck(run, (*parts, weight_A))
 
 
-def test_a_segment_of_several_blocks_is_complete():
+@pytest.mark.parametrize("execution", [sorted, Padded()])
+def test_a_segment_of_several_blocks_is_complete(execution):
     experts = stack(2, 3, 4).double()
     x = torch.randn(2 * ROWS + 5, 3, dtype=torch.float64)
     routing = mb.routers.Argmax()(torch.tensor([2.0, 1.0]).expand(len(x), 2))
     results = []
-    for execution in (sorted, loop):
+    for run in (execution, loop):
         experts.zero_grad()
-        y = execution(experts, routing, x)
+        y = run(experts, routing, x)
         y.square().sum().backward()
         results.append([y, *(parameter.grad.clone() for parameter in experts.parameters())])
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)

@@ -1,5 +1,6 @@
 """The execution that chooses another by a rule."""
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -11,11 +12,13 @@ from moebius.core.transforms import transform_active
 from moebius.execution._contract import Execution
 from moebius.execution._ffn import ffn_obstacle
 from moebius.execution._pool import Pool
+from moebius.execution._segments.choice import padding_reason
 from moebius.execution.dense import Dense
 from moebius.execution.fused import Fused
 from moebius.execution.gather import Gather
-from moebius.execution.grouped import Grouped
+from moebius.execution.grouped import Grouped, product_dtype
 from moebius.execution.loop import Loop
+from moebius.execution.padded import Padded
 from moebius.execution.sorted import Sorted
 from moebius.execution.stacked import Stacked
 
@@ -117,6 +120,10 @@ def _choose_on_cpu(pool: Pool, x: Tensor, assignments: int) -> Decision:
     if has_dense_layers and not is_compiling and assignments <= _FEW_ON_CPU:
         return Gather(), f"{assignments} assignments are few: each reads its expert's weights"
     if ffn_obstacle(pool, x) is None:
+        # A rule by the number of rows would compile another graph for other numbers.
+        reason = padding_reason(product_dtype(x), sys.maxsize if is_compiling else assignments, len(pool))
+        if reason is not None:
+            return Padded(), reason
         return Sorted(), "feed-forward experts on a CPU have an operator for sorted rows"
     if is_compiling:
         return Dense(), _COMPILED

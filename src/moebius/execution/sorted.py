@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from moebius.core.routing import Routing, Selection
 from moebius.execution._contract import Execution
-from moebius.execution._ffn import ffn_obstacle, ffn_weights
+from moebius.execution._ffn import ffn_obstacle, run_ffn
 from moebius.execution._order import sort_by_expert, sort_few_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._running import (
@@ -48,7 +48,7 @@ class Sorted(Execution):
         if selection is None:
             return all_outputs(pool, x)
         if ffn_obstacle(pool, x) is None:
-            return _run_ffn(pool, x, selection, None)
+            return run_ffn(pool, x, selection, None)
         output, order = _run_segments(pool, x, selection)
         return output.new_zeros(len(selection.row_A), *output.shape[1:]).index_copy(0, order, output)
 
@@ -57,7 +57,7 @@ class Sorted(Execution):
         selection = routing.selection
         assert selection is not None
         if ffn_obstacle(pool, x) is None:
-            return _run_ffn(pool, x, selection, selection.weight_A)
+            return run_ffn(pool, x, selection, selection.weight_A)
         is_single = len(x) == 1 and len(selection.row_A) == 1 and not x.is_cuda and selection.kept_A.item()
         if is_single and not _without_rows(pool):
             return _run_single(pool, x, selection)
@@ -65,30 +65,6 @@ class Sorted(Execution):
         weight = selection.weight_A[order].to(output.dtype).view(-1, *[1] * (output.ndim - 1))
         sums = output.new_zeros(len(x), *output.shape[1:])
         return sums.index_add(0, selection.row_A[order], weight * output)
-
-
-def _run_ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None) -> Tensor:
-    # Imported here: defining an operator imports much of torch's compiler, which most mixtures do not need.
-    from moebius.execution._sorted_ffn import sorted_ffn
-
-    weights = ffn_weights(pool, x)
-    order, counts = sort_by_expert(selection.expert_A, selection.kept_A, len(pool))
-    keep = torch.is_grad_enabled()
-    y, *_ = sorted_ffn(
-        x.flatten(1),
-        weights.inner,
-        weights.inner_bias,
-        weights.outer,
-        weights.outer_bias,
-        selection.row_A,
-        weight_A,
-        order,
-        counts,
-        weights.activation,
-        weights.dtype,
-        keep,
-    )
-    return y
 
 
 def _run_single(pool: Pool, x: Tensor, selection: Selection) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.execution._order import sort_by_expert
+from moebius.execution._segments.choice import padding_reason
 
 NAME = "moebius"
 # What transformers computes experts with that are of another form, and all experts on a GPU; and in which formats.
@@ -45,8 +46,9 @@ def experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     bias = (self.gate_up_proj_bias, self.down_proj_bias) if self.has_bias else (None, None)
     weights = (self.gate_up_proj, bias[0], self.down_proj, bias[1])
     weight_A, dtype = top_k_weights.reshape(-1), self.gate_up_proj.dtype
-    keep = torch.is_grad_enabled()
-    y, *_ = sorted_ffn(hidden_states, *weights, row_A, weight_A, order, counts, activation, dtype, keep)
+    padded = padding_reason(dtype, len(row_A), self.num_experts) is not None
+    flags = (padded, torch.is_grad_enabled())
+    y, *_ = sorted_ffn(hidden_states, *weights, row_A, weight_A, order, counts, activation, dtype, *flags)
     return y.to(hidden_states.dtype)
 
 

@@ -14,6 +14,7 @@ from moebius import __version__
 from moebius.kit.allocator import tune_allocator
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import write_text
+from moebius.kit.processor import instruction_set
 from moebius.lab.bench.measure import bench
 from moebius.lab.bench.table import print_tables
 from moebius.lab.bench.workload import Workload
@@ -53,6 +54,7 @@ def run(
         torch.set_num_threads(threads)
     allocator = tune_allocator() if tuned else "allocator: left as it comes"
     hardware = torch.cuda.get_device_name() if device == "cuda" else processor_name()
+    hardware += "" if device == "cuda" else f" ({instruction_set()})"
     machine = f"{hardware}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
     console.print(f"{workload}\n{machine}\n{allocator}", highlight=False)
     with console.status(f"measuring, {rounds} rounds"):
