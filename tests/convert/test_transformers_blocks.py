@@ -1,6 +1,8 @@
 """Converted blocks of transformers: outputs and gradients of the block, its memory, and the way back."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -187,6 +189,20 @@ def test_other_modules_are_refused_with_what_to_pass(build):
     assert caught.value.fix == 'mb.convert.from_transformers(model.get_submodule("model.layers.0.mlp"))'
     with pytest.raises(ArgumentError, match="got 'Linear'"):
         mb.convert.from_transformers(nn.Linear(4, 4))
+
+
+def test_without_transformers_the_error_says_what_to_install():
+    code = """
+import sys
+sys.modules["transformers"] = None
+import torch, moebius as mb
+try:
+    mb.convert.from_transformers(torch.nn.Linear(4, 4))
+except mb.MoebiusError as error:
+    print(error.fix)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "pip install 'transformers>=5'\n"
 
 
 def test_a_layer_that_a_block_cannot_hold_is_refused(block):

@@ -9,7 +9,7 @@ from torch import nn
 
 from moebius.convert._form import Form
 from moebius.integrations._experts_function import ACTIVATIONS, gated_activation
-from moebius.kit.errors import ArgumentError
+from moebius.kit.errors import ArgumentError, MissingExtraError
 
 # Model and class whose forward says what a class computes. The copies in other models (GLM-4-MoE, dots.llm1, FlexOlmo,
 # Qwen3-Next …) have the same code.
@@ -110,7 +110,10 @@ def _shared_activation(shared: Any) -> str | None:
 
 def _computes(module: nn.Module, reference: str) -> bool:
     """Whether a module's forward has the code of a class of transformers, and no tool has replaced it."""
-    return "forward" not in vars(module) and _code(type(module)) == _code(_reference(reference))
+    reference_class = _reference(reference)
+    if reference_class is None or "forward" in vars(module):
+        return False
+    return _code(type(module)) == _code(reference_class)
 
 
 @functools.cache
@@ -121,9 +124,14 @@ def _code(module_class: type) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _reference(name: str) -> type:
+def _reference(name: str) -> type | None:
+    """The class of transformers; None where this release has none of the name."""
     model, class_name = name.split(".")
-    return getattr(importlib.import_module(f"transformers.models.{model}.modeling_{model}"), class_name)
+    try:
+        module = importlib.import_module(f"transformers.models.{model}.modeling_{model}")
+    except ImportError as error:
+        raise MissingExtraError(f"needs transformers 5 ({error})", "pip install 'transformers>=5'") from None
+    return getattr(module, class_name, None)
 
 
 def _no_block(module: nn.Module) -> ArgumentError:
