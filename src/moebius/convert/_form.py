@@ -1,6 +1,7 @@
 """What a block of feed-forward experts computes, without its weights, and the layer that computes it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,10 +64,9 @@ def make_layer(form: Form) -> nn.Module:
     """A layer of this form on the meta device: `SparseFFN` where that suffices, else a mixture and a shared expert."""
     with torch.device("meta"):
         if form.is_sparse_ffn:
-            sizes = {"dim": form.dim, "hidden": form.hidden, "experts": form.experts, "k": form.k}
-            shared, router = form.shared // form.hidden, _make_router(form)
-            router = None if _is_default(router) else router
-            return SparseFFN(**sizes, activation=form.activation, bias=False, shared=shared, router=router)
+            router = _make_router(form)
+            router, shared = None if _is_default(router) else router, form.shared // form.hidden
+            return SparseFFN(form.dim, form.hidden, form.experts, form.k, form.activation, False, shared, router)
         gate = (Float32Linear if form.is_float32_gate else Linear)(form.dim, form.experts, bias=False)
         stack = Stack.of(lambda: FFN(form.dim, form.hidden, form.activation, bias=False), form.experts)
         mixture = Mixture(gate, stack, _make_router(form))
@@ -89,7 +89,7 @@ def read_layer(layer: nn.Module) -> Form:
         raise refusal(layer, "experts need to be an mb.Stack of mb.experts.FFN without biases")
     if type(gate) not in (Linear, Float32Linear) or gate.bias:
         raise refusal(layer, "its gate needs to be mb.gates.Linear or Float32Linear, without a bias")
-    if type(router) not in (TopK, GroupTopK):
+    if not isinstance(router, TopK) or type(router) not in (TopK, GroupTopK):
         raise refusal(layer, "its router needs to be TopK or GroupTopK")
     if shared is not None and (type(shared) is not FFN or shared.activation != expert.activation):
         raise refusal(layer, "its shared expert needs to be an mb.experts.FFN with the activation of the others")
@@ -146,7 +146,7 @@ def _make_router(form: Form) -> Router:
     )
 
 
-def _group_settings(router: TopK) -> dict[str, int | float]:
+def _group_settings(router: TopK) -> dict[str, Any]:
     """Groups and scale; what does not matter where all groups are open is as `Form` has it."""
     if not isinstance(router, GroupTopK):
         return {}

@@ -33,7 +33,7 @@ _EXPERTS, _SHARED = "mixtral.MixtralExperts", "qwen2_moe.Qwen2MoeMLP"
 OTHERWISE = "model.set_experts_implementation(mb.integrations.transformers.register())"
 
 
-def read_block(block: nn.Module) -> Form:
+def read_block(block: Any) -> Form:
     """The form of a block.
 
     Raises:
@@ -74,12 +74,12 @@ def is_block(module: nn.Module) -> bool:
     return any(_computes(module, reference) for reference in _BLOCKS)
 
 
-def block_router(block: nn.Module) -> Any:
+def block_router(block: Any) -> Any:
     """The router of a block."""
     return block.gate if hasattr(block, "gate") else block.router
 
 
-def block_shared(block: nn.Module) -> Any:
+def block_shared(block: Any) -> Any:
     """The expert of a block that all tokens share; None where it has none."""
     return getattr(block, "shared_experts", getattr(block, "shared_expert", None))
 
