@@ -230,6 +230,14 @@ def test_the_page_on_predictions_explains_a_model(tmp_path):
     run_blocks(blocks(ROOT / "docs/predict.md", "python")[:1], tmp_path)
 
 
+def test_the_conversion_of_the_page_on_other_tools_runs(tmp_path):
+    """Its other blocks are lines for programs of others."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    (example,) = (block for block in blocks(ROOT / "docs/interop.md", "python") if "mb.convert" in block)
+    run_blocks([example], tmp_path)
+    assert (tmp_path / "olmoe/model.safetensors").exists()
+
+
 def test_the_recipe_of_the_page_on_tables_loads(tmp_path):
     whole, variant = blocks(ROOT / "docs/tables.md", "yaml")
     path = tmp_path / "tumours.yaml"

@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # what editors and type checkers see; `tests/test_typing.py` keeps it and the tables below in step
     from moebius import (
         combine,
+        convert,
         distributed,
         execution,
         experts,
@@ -54,6 +55,7 @@ _ROOMS = (
     "routers",
     "experts",
     "combine",
+    "convert",
     "distributed",
     "execution",
     "integrations",
@@ -121,6 +123,7 @@ __all__ = [
     "combine",
     "compose",
     "context",
+    "convert",
     "diagnose",
     "distributed",
     "drop_expert",

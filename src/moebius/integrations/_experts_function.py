@@ -13,7 +13,7 @@ NAME = "moebius"
 # What transformers computes experts with that are of another form, and all experts on a GPU; and in which formats.
 OTHERWISE, FORMATS = "grouped_mm", (torch.float32, torch.bfloat16, torch.float16)
 # Class of an activation in transformers → the gated activation of the operator.
-_ACTIVATIONS = {"SiLUActivation": "swiglu", "SiLU": "swiglu", "GELUActivation": "geglu"}
+ACTIVATIONS = {"SiLUActivation": "swiglu", "SiLU": "swiglu", "GELUActivation": "geglu"}
 
 
 def register_experts_function() -> str:
@@ -33,7 +33,7 @@ def experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
         top_k_index: (T, k), the chosen experts; E for none.
         top_k_weights: (T, k).
     """
-    activation = None if hidden_states.is_cuda else _activation(self)
+    activation = None if hidden_states.is_cuda else gated_activation(self)
     if activation is None:
         return _otherwise(self)(self, hidden_states, top_k_index, top_k_weights)
     # Imported here: defining an operator imports much of torch's compiler.
@@ -52,7 +52,7 @@ def experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     return y.to(hidden_states.dtype)
 
 
-def _activation(experts: Any) -> str | None:
+def gated_activation(experts: Any) -> str | None:
     """The operator's name for what experts of the common form compute between their products; None for another form."""
     is_common = (
         experts.has_gate
@@ -63,7 +63,7 @@ def _activation(experts: Any) -> str | None:
     )
     weights = [getattr(experts, name, None) for name in ("gate_up_proj", "down_proj")]
     are_plain = all(type(weight) in (nn.Parameter, Tensor) for weight in weights)
-    return _ACTIVATIONS.get(type(experts.act_fn).__name__) if is_common and are_plain else None
+    return ACTIVATIONS.get(type(experts.act_fn).__name__) if is_common and are_plain else None
 
 
 def _otherwise(experts: Any) -> Any:

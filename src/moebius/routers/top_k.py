@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, distributed
 
 from moebius.core.activation_checkpointing import is_replay, will_be_replayed
@@ -94,11 +94,15 @@ class TopK(Router):
         if bias_rate and experts is None:
             raise ArgumentError("experts", "a bias per expert needs their number", experts, "experts=8")
         self.experts = experts
-        bias = torch.zeros(positive_integer("experts", experts), dtype=torch.float32) if bias_rate else None
+        self._make_bias(experts if bias_rate else None)
+        self._forwards = 0
+
+    def _make_bias(self, experts: int | None) -> None:
+        """A bias of zeros for each expert, and no counts; None for no bias."""
+        bias = None if experts is None else torch.zeros(positive_integer("experts", experts), dtype=torch.float32)
         self.register_buffer("bias", bias)
         # Not a buffer: in each forward data-parallel training copies the buffers of the first process to all others.
         self._counted = torch.zeros(0 if bias is None else len(bias), dtype=torch.long)
-        self._forwards = 0
 
     @property
     def rows_sum_to(self) -> float | None:  # type: ignore[override]
@@ -121,15 +125,20 @@ class TopK(Router):
         probs, log_probs = normalise(scores, self.normalisation)
         ranking = self._rank(at_least_float32(scores.detach()), probs.detach())
         expert_TK = top_experts(ranking, self.max_active(scores.shape[1]))
-        # Renormalised in log space: a sum of small sigmoids may underflow.
-        weight_TK = log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
-        selection = top_k_selection(expert_TK, weight_TK)
+        selection = top_k_selection(expert_TK, self._weigh(probs, log_probs, expert_TK))
         assigned = expert_counts(selection.expert_A, scores.shape[1], selection.kept_A)
-        if self.bias is not None and self.training and _is_counted():
+        if self.bias is not None and self.bias_rate and self.training and _is_counted():
             self._count(self.bias, assigned)
         return Routing.from_selection(
             scores, probs, selection, {"assigned": assigned}, distribution=self.normalisation == "softmax"
         )
+
+    def _weigh(
+        self, probs: Float[Tensor, "T E"], log_probs: Float[Tensor, "T E"], expert_TK: Int[Tensor, "T K"]
+    ) -> Float[Tensor, "T K"]:
+        """The weights of the chosen experts."""
+        # Renormalised in log space: a sum of small sigmoids may underflow.
+        return log_probs.gather(1, expert_TK).softmax(-1) if self._renormalises() else probs.gather(1, expert_TK)
 
     def _renormalises(self) -> bool:
         return self.renormalise and round(self.k) > 1 and self.normalisation in _RENORMALISABLE
