@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT = 1
 
-.PHONY: quickstart test test-thorough test-slow lint types contracts format clean
+# `make gpu` measures what is still to be measured on a GPU, by a python whose torch sees it: see benchmarks/README.md.
+GPU_PYTHON ?= python
+MINUTES ?= 12
+
+.PHONY: quickstart test test-thorough test-slow lint types contracts format gpu clean
 
 # torch first and alone: asked for as a dependency of something else, pip may pick a build with gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -40,6 +44,9 @@ test-slow: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gpu:
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,26 +1,26 @@
-"""Training steps per second: moebius, a hand-written PyTorch loop of the same model, and Keras 3 on TensorFlow.
+"""Training steps per second: moebius, a hand-written PyTorch loop of the same model, and Keras 3 on TensorFlow and JAX.
 
-    pip install -e '.[bench]'
-    python benchmarks/steps.py
+    pip install -e '.[bench]' jax
+    python benchmarks/steps.py [--compiled]
 
 The models are study 1's with a linear gate (fp32) and study 2's with a dense gate (fp32, and bf16 in PyTorch), with
-batches of 128 random grey images of 32×32 pixels. The candidates run in turn in one process, so that changes in the
-machine's speed affect all of them; figures are medians over rounds, and ratios are taken within rounds and shown with
-their smallest and largest value. "moebius" is the loop of `moebius run`, with its metrics and its checks. The allocator
-is tuned for the whole process, TensorFlow included; `--untuned` does not tune it.
+batches of 128 random grey images of 32×32 pixels. The candidates run in turn, so that changes in the machine's speed
+affect all of them; figures are medians over rounds, and ratios are taken within rounds and shown with their smallest
+and largest value. What is PyTorch runs in one process. Keras takes its backend when it is imported, so each backend has
+a process of its own, which waits without computing until it is asked for its next epoch: no candidate shares threads or
+memory with TensorFlow or JAX. "moebius" is the loop of `moebius run`, with its metrics and its checks. The allocator
+is tuned in all processes; `--untuned` does not tune it.
 """
 
+import argparse
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-import numpy as np
 import torch
 from _compare import Measurement, comparison_rows, make_parser, measure_rates, prepare_process, print_rows, write_rows
+from _steps_keras import BACKENDS, KerasProcess, missing_backend
 from torch import nn
 from torch.nn import functional as F
 
@@ -124,59 +124,33 @@ def plain_epoch(model: HandWritten, data: Dataset, precision: str = "fp32") -> C
     return epoch
 
 
-def keras_epoch(study: int, data: Dataset) -> Callable[[], int] | None:
-    """A function that trains an epoch with Keras' `fit`; None where Keras or TensorFlow is missing."""
-    try:
-        import keras
-        import tensorflow  # noqa: F401 - Keras imports its backend itself; this import fails where it cannot
-    except ImportError:
-        return None
-    layers = keras.layers
-    inputs = layers.Input((32, 32, 1))
-    flat = layers.Flatten()(inputs)
-    if study == 1:
-        gate = layers.Dense(2, activation="softmax")(flat)
-        outputs = [layers.Dense(20, activation="softmax")(flat) for _ in range(2)]
-    else:
-        gate = layers.Dense(2, activation="softmax")(layers.Dense(64, activation="relu")(flat))
-        outputs = []
-        for _ in range(2):
-            hidden = inputs
-            for _ in range(2):
-                hidden = layers.Conv2D(128, 3, padding="same", activation="relu")(hidden)
-                hidden = layers.MaxPooling2D(2)(hidden)
-            hidden = layers.Dense(128, activation="relu")(layers.Flatten()(hidden))
-            outputs.append(layers.Dense(20)(hidden))
-    mixed = layers.Dot(1)([gate, layers.Concatenate(1)([layers.Reshape((1, 20))(output) for output in outputs])])
-    if study == 2:
-        mixed = layers.Softmax()(mixed)
-    model = keras.Model(inputs, mixed)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    x = (data.train.images.permute(0, 2, 3, 1).numpy() / 255).astype(np.float32)
-    y = data.train.labels.numpy()
-
-    def epoch() -> int:
-        model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
-        return -(-len(x) // BATCH)
-
-    return epoch
-
-
-def measure(study: int, steps: int, rounds: int) -> list[Measurement]:
+def measure(study: int, steps: int, options: argparse.Namespace) -> list[Measurement]:
     """Steps a second of all candidates for the model of one study."""
     data = random_data(BATCH * steps)
     spec, make_model = (STUDY_1, make_linear_by_hand) if study == 1 else (STUDY_2, make_conv_by_hand)
     candidates = {"moebius": moebius_epoch(spec, data, "fp32"), "by hand": plain_epoch(make_model(), data)}
+    if options.compiled:
+        compiled = make_model()
+        compiled.compile(dynamic=False)
+        candidates["by hand, compiled"] = plain_epoch(compiled, data)
     if study == 2:
         candidates["moebius bf16"] = moebius_epoch(spec, data, "bf16")
         candidates["by hand bf16"] = plain_epoch(make_model(), data, "bf16")
-    epoch = keras_epoch(study, data)
-    if epoch is None:
-        print("Keras on TensorFlow is not installed: pip install -e '.[bench]'")
-    else:
-        candidates["keras"] = epoch
-    pairs = [("moebius", "by hand"), ("moebius", "keras"), ("moebius bf16", "by hand bf16"), ("moebius bf16", "keras")]
-    return comparison_rows(measure_rates(candidates, rounds), pairs, "steps/s", f"study {study}, ")
+    processes = {}
+    for backend in options.keras or BACKENDS:
+        if missing_backend(backend):
+            print(f"Keras on {backend} is not installed: pip install -e '.[bench]'")
+        else:
+            processes[f"keras, {backend}"] = KerasProcess(backend, study, steps, options.untuned)
+    candidates |= {name: process.epoch for name, process in processes.items()}
+    try:
+        rates = measure_rates(candidates, options.rounds)
+    finally:
+        for process in processes.values():
+            process.close()
+    pairs = [("moebius", name) for name in candidates if name.startswith(("by hand", "keras")) and "bf16" not in name]
+    pairs += [("moebius bf16", name) for name in ("by hand bf16", *processes) if study == 2]
+    return comparison_rows(rates, pairs, "steps/s", f"study {study}, ")
 
 
 def main() -> None:
@@ -184,12 +158,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
     parser.add_argument("--untuned", action="store_true", help="do not tune the allocator")
+    parser.add_argument("--compiled", action="store_true", help="also the hand-written model under torch.compile")
+    parser.add_argument("--keras", choices=BACKENDS, action="append", help="Keras on this backend only")
+    parser.add_argument("--steps", type=int, help="steps of an epoch, default 430 and 8")
     parser.add_argument("--study", type=int, choices=(1, 2), action="append", help="measure this study only")
     options = parser.parse_args()
     prepare_process(options.threads, options.untuned)
     rows = []
     for study in options.study or (1, 2):
-        rows += measure(study, 430 if study == 1 else 8, options.rounds)
+        rows += measure(study, options.steps or (430 if study == 1 else 8), options)
     print_rows(rows)
     write_rows(rows, options.json)
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import moebius as mb
+from moebius.execution._gpu_choice import reason_for_fused
 from moebius.execution._pool import Pool
 from moebius.execution.auto import Auto, Choice, choose
 from moebius.execution.loop import Loop
@@ -121,7 +122,36 @@ def test_on_a_gpu():
         "gather",
         "5 assignments are few: each reads its expert's weights",
     )
-    assert choose_on_gpu(mb.Stack(make_several(ffn)), many, HARD).name == "fused"
+    assert choose_on_gpu(mb.Stack(make_several(ffn)), many, HARD).name == "fused"  # float32
+    has_kernel = torch.version.hip is not None or torch.cuda.get_device_capability()[0] in (9, 10)
+    in_bf16 = choose_on_gpu(mb.Stack(make_several(ffn)).bfloat16(), many.bfloat16(), HARD)
+    assert in_bf16.name == ("grouped" if has_kernel else "fused")
     linears = mb.Stack(make_several(linear))
     assert choose_on_gpu(linears.bfloat16(), many.bfloat16(), HARD).name == "grouped"
     assert choose_on_gpu(linears.float(), many, HARD).name == "sorted"
+
+
+MEASURED = (4096, 2048, 1024)  # rows an expert, features, hidden
+H200, A100, ROCM = (9, 0), (8, 0), None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "capability", "obstacle", "part_of_reason"),
+    [
+        (MEASURED, H200, None, "measured ahead of grouped at 4,096 rows an expert, 2,048 features, 1,024 hidden"),
+        ((2048, 1024, 512), H200, None, "these sizes are near"),
+        ((8192, 4096, 2048), H200, None, "these sizes are near"),
+        ((8193, 2048, 1024), H200, None, None),
+        ((2047, 2048, 1024), H200, None, None),
+        ((4096, 4097, 1024), H200, None, None),
+        ((4096, 2048, 511), H200, None, None),
+        (MEASURED, (10, 0), None, None),
+        (MEASURED, ROCM, None, None),
+        (MEASURED, A100, None, "torch has none for grouped products on compute capability 8.0"),
+        ((64, 128, 256), (12, 0), None, "torch has none for grouped products on compute capability 12.0"),
+        ((64, 128, 256), H200, "needs bf16, and these rows are torch.float32", "grouped needs bf16"),
+    ],
+)
+def test_fused_runs_where_it_is_measured_ahead_or_grouped_has_no_kernel(sizes, capability, obstacle, part_of_reason):
+    reason = reason_for_fused(*sizes, capability, obstacle)
+    assert reason is None if part_of_reason is None else part_of_reason in reason

@@ -15,9 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import moebius as mb
 from moebius.core.routing import Selection
+from moebius.execution._pool import Pool
 from moebius.execution._triton import fused_ffn, obstacle
 from moebius.execution._triton.tile_order import order_tiles
+from moebius.execution.auto import choose_for_many_rows
 from moebius.kit.errors import ArgumentError
 from moebius.networks.feed_forward import FEED_FORWARD, GATED, feed_forward_activation
 
@@ -256,6 +259,21 @@ def check_reasons():
         fused_ffn(*sample.tensors[:5], "swiglu", sample.selection)
     with pytest.raises(ArgumentError, match="needs one of gelu"):
         fused_ffn(*sample.tensors[:5], "relu", sample.selection)
+
+
+def check_choice():
+    stack = mb.Stack.of(lambda: mb.experts.FFN(8, 16, "swiglu", bias=False), 2).to(DEVICE)
+    x = torch.zeros(40, 8, device=DEVICE)
+    routing = mb.routers.TopK(1)(torch.zeros(40, 2, device=DEVICE))
+    choices = []
+    for dtype, capability in ((torch.bfloat16, (9, 0)), (torch.bfloat16, (8, 0)), (torch.float32, (9, 0))):
+        choices.append(choose_for_many_rows(Pool(stack.to(dtype)), routing, x.to(dtype), capability))
+    assert [execution.name for execution, _ in choices] == ["grouped", "fused", "fused"]
+    assert [reason.split(":")[0] for _, reason in choices] == [
+        "torch's grouped product",
+        "kernels of the library",
+        "kernels of the library",
+    ]
 
 
 # The compile-time arguments of each kernel.

@@ -10,7 +10,8 @@ from torch import Tensor
 from moebius.core.routing import Routing
 from moebius.core.transforms import transform_active
 from moebius.execution._contract import Execution
-from moebius.execution._ffn import ffn_obstacle
+from moebius.execution._ffn import ffn_obstacle, ffn_weights
+from moebius.execution._gpu_choice import compute_capability, reason_for_fused
 from moebius.execution._pool import Pool
 from moebius.execution._segments.choice import padding_reason
 from moebius.execution.dense import Dense
@@ -160,10 +161,21 @@ def _choose_for_all_rows(pool: Pool, routing: Routing, x: Tensor) -> Decision:
 def _choose_on_gpu(pool: Pool, routing: Routing, x: Tensor, assignments: int) -> Decision:
     if assignments <= _FEW_ON_GPU and pool.refuses_rows(x) is None:
         return Gather(), f"{assignments} assignments are few: each reads its expert's weights"
-    refusal = Fused().refuses(pool, routing, x)
+    return choose_for_many_rows(pool, routing, x, compute_capability(x.device))
+
+
+def choose_for_many_rows(pool: Pool, routing: Routing, x: Tensor, capability: tuple[int, int] | None) -> Decision:
+    """The execution of more than a few assignments on a GPU of this compute capability, and the reason."""
+    assert routing.selection is not None
+    refusal, obstacle = Fused().refuses(pool, routing, x), Grouped().refuses(pool, routing, x)
     if refusal is None:
-        return Fused(), "feed-forward experts on a GPU have kernels of their own"
-    if Grouped().refuses(pool, routing, x) is None:
+        experts, features, hidden = ffn_weights(pool, x).outer.shape
+        rows_per_expert = len(routing.selection.row_A) / experts
+        reason = reason_for_fused(rows_per_expert, features, hidden, capability, obstacle)
+        if reason is not None:
+            return Fused(), reason
+        return Grouped(), "torch's grouped product: fused is not measured to be ahead at these sizes on this GPU"
+    if obstacle is None:
         return Grouped(), f"dense layers in bf16 on a GPU; fused {refusal}"
     if torch.compiler.is_compiling():
         return Dense(), _COMPILED

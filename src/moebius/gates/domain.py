@@ -25,7 +25,8 @@ class Domain(nn.Module):
 
     Raises:
         ArgumentError: domains and experts differ; the context has no domains, not one per row, domains that are not
-            whole numbers, or a domain without an expert.
+            whole numbers, or a domain without an expert. On a GPU torch itself stops at such a domain, as at any index
+            out of range: reading the numbers would let every step wait for the GPU.
 
     Example:
         >>> import torch
@@ -52,8 +53,8 @@ class Domain(nn.Module):
             fix = "model(x, context={'domain': domain}), with the index of each row's domain"
             raise ArgumentError("context", "the domain gate needs each row's domain", context, fix)
         self._check(domain, len(x))
-        is_own_domain = domain.unsqueeze(-1) == torch.arange(self.experts, device=domain.device)
-        return torch.where(is_own_domain, x.new_zeros(()), -torch.inf)
+        is_own_domain = torch.eye(self.experts, dtype=torch.bool, device=domain.device)
+        return torch.where(is_own_domain, x.new_zeros(()), -torch.inf).index_select(0, domain.long())
 
     def _check(self, domain: Tensor, rows: int) -> None:
         if domain.shape != (rows,):
@@ -62,7 +63,7 @@ class Domain(nn.Module):
         if domain.is_floating_point() or domain.dtype == torch.bool:
             raise ArgumentError("context['domain']", "needs whole numbers", domain.dtype, "domain.long()")
         # On the meta device there are shapes and no values, and under vmap no branch may depend on values.
-        if rows and not domain.is_meta and not is_vmapped(domain):
+        if rows and not domain.is_meta and not domain.is_cuda and not is_vmapped(domain):
             lowest, highest = (int(extreme) for extreme in domain.aminmax())
             if lowest < 0 or highest >= self.experts:
                 invalid = lowest if lowest < 0 else highest
