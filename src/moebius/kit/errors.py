@@ -3,7 +3,9 @@
 The command line prints these without a traceback and exits with code 2.
 """
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -77,6 +79,31 @@ class DataError(MoebiusError):
 
 class StudyError(MoebiusError):
     """A study's folder is in use, cannot be written, or holds another study."""
+
+
+class DamagedFileError(DataError, StudyError):
+    """A file that moebius wrote is not as it was written.
+
+    Arguments:
+        path: of the file.
+        reason: what shows it, as a clause.
+        fix: what to do; None for the command that moves the file aside.
+    """
+
+    def __init__(self, path: Path, reason: str, fix: str | None = None):
+        super().__init__(f"{path}: cannot be read, for it is damaged ({reason})", fix or move_aside(path))
+        self.path, self.reason = path, reason
+
+
+def move_aside(*paths: Path, then: str = "run the same command again") -> str:
+    """The command that moves files out of the way and loses nothing.
+
+    Example:
+        >>> move_aside(Path("my runs/result.json"))
+        "mv 'my runs/result.json' 'my runs/result.json.damaged'    # run the same command again"
+    """
+    commands = (shlex.join(["mv", str(path), f"{path}.damaged"]) for path in paths)
+    return f"{' && '.join(commands)}    # {then}"
 
 
 class TrainingError(MoebiusError):

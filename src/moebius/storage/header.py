@@ -8,8 +8,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from moebius import __version__
-from moebius.kit.errors import DataError
+from moebius.kit.errors import DamagedFileError, DataError, move_aside
 from moebius.kit.files import read_json
+from moebius.kit.seals import check_seal
 
 SCHEMA = 2
 # The entry of the metadata of model.safetensors.
@@ -17,7 +18,7 @@ KEY = "moebius"
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The header of the model that a folder holds, without reading its tensors.
+    """The header of the model that a folder holds; the whole file is checked.
 
     Returns:
         `schema`, `moebius` (the version that wrote it), `sha256` of the tensors, `spec`, `aliases` (further name of a
@@ -29,13 +30,17 @@ def read_header(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model.safetensors"
     try:
+        check_seal(path)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
         header = _read_first_form(folder) if text is None else json.loads(text)
+        header.pop("digest", None)
         schema = header["schema"]
     except FileNotFoundError:
         rule = f"{folder}: holds no saved mixture (no model.safetensors with a header of moebius)"
         raise DataError(rule, f"mb.save(moe, {str(folder)!r})") from None
+    except DamagedFileError as error:
+        raise DataError(f"{path}: is damaged ({error.reason})", fix_for(folder)) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
     if schema > SCHEMA:
@@ -46,6 +51,9 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 def fix_for(folder: Path) -> str:
     """The fix for a folder that is damaged."""
+    path, result = folder / "model.safetensors", folder / "result.json"
+    if result.exists():
+        return move_aside(path, result, then="then run the study again: the run writes both anew")
     return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
 
 

@@ -159,11 +159,7 @@ def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "result.json")
-    except ValueError as error:
-        fix = "remove the run's folder and run the study again"
-        raise StudyError(f"{folder / 'result.json'}: is no JSON ({error})", fix) from None
+    return read_json(folder / "result.json")
 
 
 def _read_about(study: Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 
 from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
 from moebius.lab.report.picked_rows import KINDS
+from moebius.lab.report.run_fix import rewrite_fix
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ def read_examples(run: Path) -> ExampleRows | None:
     path = run / "examples.safetensors"
     if not path.is_file():
         return None
+    check_seal(path, rewrite_fix(path))
     try:
         with safe_open(path, framework="numpy") as file:
             names: set[str] = set(file.keys())
@@ -58,6 +61,5 @@ def read_examples(run: Path) -> ExampleRows | None:
         table = json.loads(texts.get("cells", "{}"))
         kinds = tuple(KINDS[number] for number in numbers)
     except (SafetensorError, OSError, ValueError, IndexError) as error:
-        fix = "remove the file, whose rows are then not shown, or the run's folder, and run the study again"
-        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
     return ExampleRows(rows, experts, kinds, images, tuple(table.get("columns", ())), table.get("rows", ()))

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
 from moebius.lab.report.gate_rows import SplitRows
+from moebius.lab.report.run_fix import rewrite_fix
 
 # The weight of a gate's expert, such as gate_3, experts.0.gate_3 and gates.price_3.
 _WEIGHT_COLUMN = re.compile(r"((?:.+\.)?gate(?:s\.[^:]+)?)_(\d+)")
@@ -21,6 +23,7 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
     Raises:
         StudyError: the file cannot be read or lacks a column.
     """
+    check_seal(path, rewrite_fix(path))
     try:
         table = pq.read_table(path)
         split_names = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False))
@@ -39,9 +42,7 @@ def read_rows(path: Path, class_names: tuple[str, ...], domain_names: tuple[str,
             "domain": domains,
         }
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise StudyError(
-            f"{path}: cannot be read ({error})", "remove the run's folder and run the study again"
-        ) from None
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
     weight_columns: dict[str, dict[int, str]] = {}
     for name in table.column_names:
         if match := _WEIGHT_COLUMN.fullmatch(name):

@@ -1,6 +1,5 @@
 """Reading the folder of a study."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,7 +149,7 @@ def read_study(folder: Path) -> Study:
     """Read study.json and results.json.
 
     Raises:
-        StudyError: one of them is missing, is no JSON, has another schema or has no run.
+        StudyError: one of them is missing or damaged, has another schema or has no run.
     """
     about, results = _read_document(folder / "study.json"), _read_document(folder / "results.json")
     runs = results.get("runs") or []
@@ -176,10 +175,7 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path}: needs the folder of a study that has run, but there is no such file",
             "give the folder that `moebius run` named, or run the study first",
         )
-    try:
-        value = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: is no JSON ({error})", "run the study again into a new folder") from None
+    value = read_json(path)
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         schema = value.get("schema") if isinstance(value, dict) else type(value).__name__
         writer = ", which moebius 0.1 wrote" if schema == 1 else ""

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 
 from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
+from moebius.lab.report.run_fix import rewrite_fix
 
 _COLUMNS = ("split", "label", "prediction", "domain", "score")
 
@@ -45,6 +47,7 @@ def read_test_rows(run: Path) -> TestRows:
         StudyError: the file is missing, cannot be read or lacks a column.
     """
     path = run / "routing.parquet"
+    check_seal(path, rewrite_fix(path))
     try:
         present = [name for name in _COLUMNS if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=present, filters=[("split", "==", "test")])
@@ -53,5 +56,4 @@ def read_test_rows(run: Path) -> TestRows:
         scores = columns["score"] if "score" in columns else columns["label"] == columns["prediction"]
         return TestRows(scores.astype(float), columns["domain"], columns.get("label"), columns.get("prediction"))
     except (pa.ArrowException, OSError, KeyError) as error:
-        fix = "remove the run's folder and run the study again"
-        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None

@@ -1,6 +1,5 @@
 """The entries of results.json; docs/results-schema.md describes them."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.gate_places import find_gates
 from moebius.lab.training.outcome import Trained
+from moebius.lab.training.timing import Timing
 
 
 def run_entry(
@@ -82,8 +82,7 @@ def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> 
 
 
 def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
-    path = folder / "timing.jsonl"
-    timing = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    timing = Timing(folder).entries()
     rates = [entry["images_per_second"] for entry in timing]
     splits = {"validation": trained.held_out, "test": trained.test}
     evaluated = {name: rows for name, rows in splits.items() if rows is not None}

@@ -15,6 +15,7 @@ from moebius.lab.study.listener import Listener
 from moebius.lab.study.partners import Join, partners
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.training.checkpoint import remove
 from moebius.lab.training.outcome import Event
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
@@ -108,7 +109,7 @@ def _train_job(
                 finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
         # A run whose folder is removed later has to be trained again, with what its folder held.
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def share_job(job: Job, load: Callable[[], Dataset], folder: Path, device: str, join: Join) -> None:
