@@ -80,4 +80,6 @@ def test_importing_adds_little_to_torch():
 
 
 def test_help_answers_at_once():
-    assert cpu_seconds("-m", "moebius", "--help") < 0.4
+    # What prints the help of any such command takes most of the time, and more where other work slows the processor.
+    printing = cpu_seconds("-c", "import typer.rich_utils, typer.main, rich.markdown, rich.traceback")
+    assert cpu_seconds("-m", "moebius", "--help") < 0.15 + 1.2 * printing

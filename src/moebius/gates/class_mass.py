@@ -35,8 +35,8 @@ class ClassMass(nn.Module):
         >>> from torch import nn
         >>> generalist = nn.Linear(4, 3)
         >>> gate = ClassMass(generalist, expert_classes=[[0, 1], [2]])
-        >>> gate(torch.zeros(5, 4)).exp().sum(-1)
-        tensor([1., 1., 1., 1., 1.], grad_fn=<SumBackward1>)
+        >>> gate(torch.zeros(5, 4)).exp().sum(-1).allclose(torch.ones(5))
+        True
 
     Reference: ours.
     """

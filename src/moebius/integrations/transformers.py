@@ -10,9 +10,10 @@ from torch.utils.hooks import RemovableHandle
 
 from moebius.core.routing import Routing
 from moebius.integrations._experts import all_outputs, parameter_names, takes_choice
+from moebius.integrations._experts_function import register_experts_function
 from moebius.integrations._family import Family, Record, first_tensor, named_child
 from moebius.integrations._routing import Normalisation, route_choice
-from moebius.kit.errors import MoebiusError
+from moebius.kit.errors import MissingExtraError, MoebiusError
 
 # Attributes that name or compute the activation of the scores.
 _ACTIVATIONS = ("score_fn", "scoring_function", "score_func", "scoring_func", "expert_selection_fn")
@@ -88,6 +89,33 @@ class Transformers(Family):
             self.scoring_module(router).register_forward_hook(keep_scores),
             experts.register_forward_pre_hook(read_choice, with_kwargs=True),
         ]
+
+
+def register() -> str:
+    """Add an experts implementation to transformers, under the name "moebius": any model that has such can use it.
+
+    On a CPU gated experts (SwiGLU and GeGLU: Mixtral, OLMoE, Qwen-MoE, DeepSeek, …) run by this library's operator for
+    rows that are sorted by expert, forward and backward. Experts of another form (gpt-oss), and all on a GPU, run by
+    transformers' own "grouped_mm".
+
+    Returns:
+        The name.
+
+    Raises:
+        MissingExtraError: transformers is not installed, or is older than its interface for experts.
+
+    Example:
+        >>> name = mb.integrations.transformers.register()  # doctest: +SKIP
+        >>> model = AutoModelForCausalLM.from_pretrained("allenai/OLMoE-1B-7B-0924")  # doctest: +SKIP
+        >>> model.set_experts_implementation(name)  # doctest: +SKIP
+
+    Reference: transformers 5, `integrations/moe.py`; the operator is ours, see `moebius.execution.Sorted`.
+    """
+    try:
+        return register_experts_function()
+    except ImportError as error:
+        rule = f"needs transformers 5 with its interface for experts ({error})"
+        raise MissingExtraError(rule, "pip install 'transformers>=5'") from None
 
 
 def find_normalisation(block: nn.Module, router: nn.Module) -> Normalisation:

@@ -3,10 +3,11 @@
 The command line prints these without a traceback and exits with code 2.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from moebius.kit.commands import move_aside
 
 
 class MoebiusError(Exception):
@@ -91,19 +92,9 @@ class DamagedFileError(DataError, StudyError):
     """
 
     def __init__(self, path: Path, reason: str, fix: str | None = None):
-        super().__init__(f"{path}: cannot be read, for it is damaged ({reason})", fix or move_aside(path))
+        fix = fix or f"{move_aside(path)}    # then run the same command again"
+        super().__init__(f"{path}: cannot be read, for it is damaged ({reason})", fix)
         self.path, self.reason = path, reason
-
-
-def move_aside(*paths: Path, then: str = "run the same command again") -> str:
-    """The command that moves files out of the way and loses nothing.
-
-    Example:
-        >>> move_aside(Path("my runs/result.json"))
-        "mv 'my runs/result.json' 'my runs/result.json.damaged'    # run the same command again"
-    """
-    commands = (shlex.join(["mv", str(path), f"{path}.damaged"]) for path in paths)
-    return f"{' && '.join(commands)}    # {then}"
 
 
 class TrainingError(MoebiusError):

@@ -1,12 +1,17 @@
-"""Writing files atomically: a reader, or a run that resumes after a crash, never sees a half-written file."""
+"""Writing files atomically: a reader, or a run that resumes after a crash, never sees a half-written file.
 
+A folder may come from elsewhere: no link in it that has the name of a file to write is followed.
+"""
+
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from moebius.kit.errors import DamagedFileError
 from moebius.kit.seals import DIFFERS, SEAL, is_whole, seal_file, sealed
@@ -46,6 +51,7 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
     sync = sync and _syncs.get()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary.unlink(missing_ok=True)  # a link of this name would lead the writer elsewhere
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some libraries write files that only the owner can read
@@ -65,6 +71,41 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
                 os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_to_append(path: Path) -> IO[str]:
+    """Open a text file, as UTF-8, to add lines at its end; create it where there is none.
+
+    Raises:
+        OSError: the path is a link, a pipe, a device or a folder.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "lines.txt"
+        >>> for line in ("first", "second"):
+        ...     with open_to_append(path) as lines:
+        ...         _ = lines.write(line + "\\n")
+        >>> path.read_text().split()
+        ['first', 'second']
+    """
+    return open(path, "a", encoding="utf-8", opener=_open_plain_file)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether the path, or what it links to, is a file with an end: no pipe, device, socket or loop of links."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a loop of links, a name that is too long, or one with NUL
+        return False
+
+
+def _open_plain_file(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe that nobody reads waits for ever.
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", path)
+    return descriptor
 
 
 def _umask() -> int:

@@ -6,7 +6,7 @@ formats, it covers header and contents alike, and no second file has to be kept 
 """
 
 import hashlib
-import mmap
+import io
 from pathlib import Path
 
 from moebius.kit.errors import DamagedFileError
@@ -16,6 +16,7 @@ _EMPTY = b"0" * 64
 SEAL = (_MARK + _EMPTY).decode()
 # The seal is so near to the beginning or the end of a file.
 _WINDOW = 1 << 24
+_PIECE = 1 << 20
 DIFFERS = "its bytes are not those that were written"
 
 
@@ -27,26 +28,26 @@ def sealed(content: bytes) -> bytes:
         >>> is_whole(text), is_whole(text.replace(b"digest", b"digesu")), is_whole(b"{}")
         (True, False, None)
     """
-    place = _find(content)
-    assert place is not None
-    return content[:place] + _digest(content, place) + content[place + len(_EMPTY) :]
+    with io.BytesIO(content) as file:
+        place = _find(file)
+        assert place is not None
+        return content[:place] + _digest(file, place) + content[place + len(_EMPTY) :]
 
 
 def seal_file(path: Path) -> None:
     """Put the digest of a file that holds a `SEAL` into it."""
     with path.open("rb+") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            place = _find(content)
-            assert place is not None
-            digest = _digest(content, place)
+        place = _find(file)
+        assert place is not None
+        digest = _digest(file, place)
         file.seek(place)
         file.write(digest)
 
 
-def is_whole(content: bytes | mmap.mmap) -> bool | None:
+def is_whole(content: bytes) -> bool | None:
     """Whether the content is what was sealed; None where it has no seal: earlier versions wrote none."""
-    place = _find(content)
-    return None if place is None else content[place : place + len(_EMPTY)] == _digest(content, place)
+    with io.BytesIO(content) as file:
+        return _is_whole(file)
 
 
 def check_seal(path: Path, fix: str | None = None) -> None:
@@ -61,23 +62,37 @@ def check_seal(path: Path, fix: str | None = None) -> None:
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return  # nothing to map
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if is_whole(content) is False:
-                raise DamagedFileError(path, DIFFERS, fix)
+        if _is_whole(file) is False:
+            raise DamagedFileError(path, DIFFERS, fix)
 
 
-def _find(content: bytes | mmap.mmap) -> int | None:
+def _is_whole(file: io.BufferedIOBase) -> bool | None:
+    place = _find(file)
+    if place is None:
+        return None
+    file.seek(place)
+    return file.read(len(_EMPTY)) == _digest(file, place)
+
+
+def _find(file: io.BufferedIOBase) -> int | None:
     """Where the digest begins."""
-    place = content.find(_MARK, 0, _WINDOW)
-    place = content.find(_MARK, max(0, len(content) - _WINDOW)) if place < 0 else place
-    return None if place < 0 else place + len(_MARK)
+    size = file.seek(0, io.SEEK_END)
+    for start in (0, max(0, size - _WINDOW)):
+        file.seek(start)
+        place = file.read(_WINDOW).find(_MARK)
+        if place >= 0:
+            return start + place + len(_MARK)
+    return None
 
 
-def _digest(content: bytes | mmap.mmap, place: int) -> bytes:
+def _digest(file: io.BufferedIOBase, place: int) -> bytes:
     digest = hashlib.sha256()
-    with memoryview(content) as view, view[:place] as before, view[place + len(_EMPTY) :] as after:
-        for part in (before, _EMPTY, after):
-            digest.update(part)
+    file.seek(0)
+    digest.update(file.read(place))
+    digest.update(_EMPTY)
+    file.seek(len(_EMPTY), io.SEEK_CUR)
+    buffer = bytearray(_PIECE)
+    with memoryview(buffer) as view:
+        while count := file.readinto(view):
+            digest.update(view[:count])
     return digest.hexdigest().encode()

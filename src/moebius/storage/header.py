@@ -8,7 +8,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from moebius import __version__
-from moebius.kit.errors import DamagedFileError, DataError, move_aside
+from moebius.kit.commands import move_aside
+from moebius.kit.errors import DamagedFileError, DataError
 from moebius.kit.files import read_json
 from moebius.kit.seals import check_seal
 
@@ -21,8 +22,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     """The header of the model that a folder holds; the whole file is checked.
 
     Returns:
-        `schema`, `moebius` (the version that wrote it), `sha256` of the tensors, `spec`, `aliases` (further name of a
-        tensor → the name that it is stored under) and, for a study's run, `data`: `classes`, `domains`, `facts`,
+        `schema`, `moebius` (the version that wrote it), `spec`, `aliases` (further name of a tensor → the name that it
+        is stored under) and, for a study's run, `data`: `classes`, `domains`, `facts`,
         `precision`.
 
     Raises:
@@ -53,7 +54,7 @@ def fix_for(folder: Path) -> str:
     """The fix for a folder that is damaged."""
     path, result = folder / "model.safetensors", folder / "result.json"
     if result.exists():
-        return move_aside(path, result, then="then run the study again: the run writes both anew")
+        return f"{move_aside(path, result)}    # then run the study again: the run writes both anew"
     return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
 
 
@@ -67,4 +68,4 @@ def _read_first_form(folder: Path) -> dict[str, Any]:
     with (folder / "model.safetensors").open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != header["sha256"]:
             raise ValueError("it is not the file that model.json beside it was written with")
-    return {**header, "spec": header["mixture"], "sha256": None}
+    return {**header, "spec": header["mixture"]}

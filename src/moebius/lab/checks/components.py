@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
+from torch import nn
 
 from moebius.core.routing import Router
 from moebius.kit.errors import ArgumentError, UnknownKindError
@@ -83,9 +84,10 @@ def check_keywords(
         besides: further keys of the mapping, which a misspelt keyword may stand for.
         called: name of the component in messages; the component's `__name__` unless given.
     """
-    parameters = {
-        name: parameter for name, parameter in inspect.signature(component).parameters.items() if name not in excluded
-    }
+    # A module without a constructor of its own has that of torch, whose signature says that it takes everything.
+    is_bare = inspect.isclass(component) and component.__init__ in (nn.Module.__init__, object.__init__)
+    signature = {} if is_bare else inspect.signature(component).parameters
+    parameters = {name: parameter for name, parameter in signature.items() if name not in excluded}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     accepted = {
         name: parameter

@@ -83,7 +83,8 @@ def parse_path(text: str) -> Path:
         True
     """
     parts = re.sub(r"\[(\d+)\]", r".\1", text).split(".")
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    # More digits than a position has: Python reads no number of more than 4,300.
+    return tuple(int(part) if re.fullmatch(r"[0-9]{1,18}", part) else part for part in parts)
 
 
 def shortened(value: Any, longest: int = 90) -> str:

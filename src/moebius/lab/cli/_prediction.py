@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.files import is_plain_file
 from moebius.lab.predict import ExplainedRows, Subject
 
 TABLES = (".csv", ".parquet")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def ask(
     if bool(files) == bool(rows):
         rule = "needs files, or rows of the run's own data, and not both"
         names = [*map(str, files), *rows]
-        raise ArgumentError("FILE", rule, names, f"moebius predict {subject.run} --row test:0")
+        raise ArgumentError("FILE", rule, names, command("moebius", "predict", subject.run or "RUN", "--row", "test:0"))
     if rows:
         return _own_rows(subject, rows, data_dir)
     is_table = [file.suffix.lower() in TABLES for file in files]
@@ -101,7 +103,7 @@ def _pictures(files: Sequence[Path]) -> list[Path]:
     pictures: list[Path] = []
     for file in files:
         if file.is_dir():
-            inside = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES)
+            inside = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES and is_plain_file(path))
             if not inside:
                 raise DataError(
                     f"{file}: the folder holds no pictures ({', '.join(PICTURES)})", "the name of a picture"

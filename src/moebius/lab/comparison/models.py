@@ -153,8 +153,10 @@ def _chosen_points(study: Path) -> Mapping[str, str]:
 
 
 def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
-    paths = sorted(folder.glob("seed-*/result.json"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
-    runs = {run["seed"]: run for run in (_read_run(path.parent) for path in paths)}
+    seeds = {path.parent: path.parent.name.removeprefix("seed-") for path in folder.glob("seed-*/result.json")}
+    # A damaged run that was moved aside is no run: seed-1.damaged.
+    numbers = {run: int(seed) for run, seed in seeds.items() if seed.isdecimal()}
+    runs = {run["seed"]: run for run in map(_read_run, sorted(numbers, key=numbers.__getitem__))}
     return Model(folder.name, folder.parent, folder.name, runs, about) if runs else None
 
 

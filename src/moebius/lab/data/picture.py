@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.files import is_plain_file
 
 Color = Literal["grey", "rgb"]
 MODES = {"grey": ("L", 1), "rgb": ("RGB", 3)}
@@ -87,7 +88,7 @@ def read_image(path: Path | str, size: int, color: str = "grey") -> UInt8[Tensor
     """
     count_channels(color)
     path = Path(path)
-    if not path.is_file():
+    if not is_plain_file(path):
         raise DataError(f"{path}: there is no such image file", "check the path of the image")
     return torch.from_numpy(np.array(convert_or_raise(path, size, color, str(path))))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested
@@ -43,7 +44,7 @@ def explore_run(
     taken = splits.get(split)
     if taken is None:
         names = [name for name, value in splits.items() if value is not None]
-        raise ArgumentError("split", f"needs one of {', '.join(names)}", split, f"--split {names[0]}")
+        raise ArgumentError("split", f"needs one of {', '.join(names)}", split, command("--split", names[0]))
     absolute = run.absolute()
     title = " / ".join((absolute.parents[1].name, absolute.parent.name, absolute.name))
     source = RowSource(subject, taken, split, data.domains, data.columns)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from moebius.kit.commands import beside
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.explorer.groups import Groups
 from moebius.lab.explorer.page_writer import PageWriter
@@ -104,7 +105,7 @@ def _check(folder: Path) -> None:
     is_export = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]
     if not folder.is_dir() or (any(folder.iterdir()) and not is_export):
         rule = "needs a new folder, an empty one, or an earlier export"
-        raise ArgumentError("export", rule, str(folder), f"--export {folder}-explorer")
+        raise ArgumentError("export", rule, str(folder), f"--export {beside(folder, '-explorer')}")
 
 
 def _write(explorer: "Explorer", writer: PageWriter, table: RowTable, folder: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError, UnknownKindError
 from moebius.kit.registry import did_you_mean, find, kinds
 from moebius.lab.model.equal_experts import are_equal_and_dense
+from moebius.lab.model.expert_counts import expert_counts
 from moebius.lab.model.expert_layers import EXPERT_LAYERS, ROOM, resolve_expert_layer
 from moebius.lab.model.shapes import output_facts
 from moebius.lab.model.stage_adapter import adapter_arguments
@@ -185,7 +185,7 @@ class Resolver:
         entries = {path: part} if isinstance(part, Mapping) else {f"{path}.{n}": entry for n, entry in enumerate(part)}
         for entry_path in entries:  # errors name entries; then each expert has its entry
             self.origins.setdefault(entry_path, entry_path)
-        counts = {path: positive_integer(f"{path}.count", entry.get("count", 1)) for path, entry in entries.items()}
+        counts = expert_counts(entries)
         if not counts:
             raise ArgumentError(path, "needs at least one expert", [], "experts: {kind: linear, count: 2}")
         facts = {**facts, "experts": sum(counts.values())}

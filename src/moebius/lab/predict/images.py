@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moebius.kit.commands import command
 from moebius.kit.errors import StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
@@ -59,7 +60,7 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         run_folders = sorted(path.parent for path in run.glob("**/result.json"))
         fix = "moebius run quickstart, then runs/quickstart/linear/seed-0"
         if run_folders:
-            fix = f"the folder of a run, such as {run_folders[0]}"
+            fix = f"the folder of a run, such as {command(run_folders[0])}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
     return load(run), read_header(run)["data"]
 
@@ -83,7 +84,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     facts, domains = data["facts"], data["domains"]
     if "size" not in facts:
         rule = f"{run}: was trained on a table, and not on images"
-        raise StudyError(rule, f"moebius predict {run} ROWS.csv")
+        raise StudyError(rule, command("moebius", "predict", run, "ROWS.csv"))
     task = as_task(data["task"]).for_model(model)
     if not isinstance(task, Classification):
         rule = f"{run}: learned {data['task']['kind']}, and only a class of each image is printed here"

@@ -7,6 +7,7 @@ import pandas as pd
 from torch import nn
 
 from moebius.core.recording import Log
+from moebius.kit.commands import command
 from moebius.kit.errors import StudyError
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
 from moebius.lab.predict.answers import read_answers
@@ -56,7 +57,7 @@ def encode_rows(
     """
     if "columns" not in data:
         rule = f"{run}: was trained on images, and not on a table"
-        raise StudyError(rule, f"moebius predict {run} PICTURE.png")
+        raise StudyError(rule, command("moebius", "predict", run, "PICTURE.png"))
     columns = TableColumns.from_values(data["columns"])
     context = context_of_table(model, rows, columns.domain, domain, data["domains"])
     return columns, columns.encode(rows), context

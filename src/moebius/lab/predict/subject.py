@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.row_context import RowContext, current_context
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale_pixels
@@ -127,7 +128,7 @@ class Subject:
         elif self.run is not None and isinstance(x, list | tuple) and all(isinstance(each, str | Path) for each in x):
             if "size" not in self.header["facts"]:
                 rule = f"{self.run}: was trained on a table, and not on images"
-                raise StudyError(rule, f"moebius predict {self.run} ROWS.csv")
+                raise StudyError(rule, command("moebius", "predict", self.run, "ROWS.csv"))
             names = [str(path) for path in x]
             rows = read_pictures([Path(path) for path in x], self.header) if names else torch.zeros(0)
             context = context_of_domain(self.model, text, self.domains, len(names))

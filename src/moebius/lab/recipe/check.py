@@ -21,6 +21,7 @@ from moebius.lab.recipe.execution import check_execution
 from moebius.lab.recipe.loss_needs import check_loss_needs
 from moebius.lab.recipe.model import check_model, dry_build, with_defaults
 from moebius.lab.recipe.schema import RESERVED, Point, RecipeFile, Stage, Variant
+from moebius.lab.recipe.schema.file import LARGEST_SIZE
 from moebius.lab.recipe.stages import check_stages, stage_specs, unused_stages
 from moebius.lab.recipe.sweep.expand import expand_sweep
 from moebius.lab.recipe.task import check_task, count_outputs
@@ -104,7 +105,7 @@ def guess_facts(data: Mapping[str, Any], task: Task | None = None) -> dict[str, 
         return {"features": 10, "cardinalities": [4, 4], **shared}
     if isinstance(task, Tokens):
         shared = {**shared, "positions": [size, size], "class_axis": 1 if task.channels == "first" else -1}
-    size = size if isinstance(size, int) and size > 0 else 32
+    size = size if isinstance(size, int) and 0 < size <= LARGEST_SIZE else 32
     channels = 3 if data.get("color") == "rgb" else 1
     return {"features": channels * size**2, "channels": channels, "size": size, **shared}
 

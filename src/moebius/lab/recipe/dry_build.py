@@ -17,6 +17,7 @@ from moebius.layers.mixture import Mixture
 DEFAULTS = {"router": {"kind": "soft"}, "combine": {"kind": "weighted_sum"}, "execution": "auto"}
 # A part with problems is replaced by one of these, so that the other parts can be built.
 STAND_INS = {**DEFAULTS, "gate": {"kind": "uniform"}, "experts": {"kind": "linear"}, "init": "torch"}
+TOO_LARGE = "has a tensor with more elements than torch can count"
 KEYS = ("gate", "router", "experts", "combine", "execution", "init")
 
 
@@ -43,6 +44,8 @@ def dry_build(
     problems: list[Problem] = []
     while part_problems := _build_once(spec, facts, stages or {}):
         problems += part_problems
+        if not part_problems[0].path:
+            return problems
         key = str(part_problems[0].path[0])
         if spec.get(key) == STAND_INS.get(key):
             break
@@ -76,8 +79,10 @@ def _build_once(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Mappi
                 scores, _ = scores
     except ArgumentError as error:
         return [from_argument_error(error, place)]
-    except RuntimeError as error:
-        if not place:
+    except (RuntimeError, TypeError) as error:
+        if _is_overflow(error):
+            return [Problem((), TOO_LARGE)]
+        if not place or isinstance(error, TypeError):
             raise
         noun = "images" if "size" in facts else "rows"
         return [Problem(place, f"does not take {noun} of shape {row_shape(facts)} ({error})", spec["gate"])]
@@ -114,6 +119,10 @@ def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Map
         shape = output_shape(resolved, facts, str(last) if last else "")
     except ArgumentError as error:
         return [from_argument_error(resolver.at_origin(error))]
+    except (RuntimeError, TypeError) as error:
+        if not _is_overflow(error):
+            raise
+        return [Problem(("layers",), TOO_LARGE)]
     rule = _output_rule(shape, facts)
     fix = "{kind: linear} after it"
     if "outputs" in facts:
@@ -121,6 +130,12 @@ def _build_layers(spec: Mapping[str, Any], facts: Mapping[str, Any], stages: Map
     elif "positions" in facts:
         fix = "{kind: position_mixture, gate: {kind: unet}, experts: {kind: unet, count: 2}}"
     return [] if rule is None else [Problem(("layers", last), rule, spec["layers"][-1], fix)]
+
+
+def _is_overflow(error: Exception) -> bool:
+    """Whether a tensor has more elements than torch counts."""
+    text = str(error).lower()
+    return "overflow" in text or "numel" in text
 
 
 def _output_rule(shape: torch.Size | Mapping[str, torch.Size], facts: Mapping[str, Any]) -> str | None:

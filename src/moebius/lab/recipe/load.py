@@ -16,6 +16,9 @@ from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.shipped import find_recipe, read_recipe
 from moebius.lab.yaml_text import copy_plain
 
+# Each is checked whenever the recipe is read.
+MOST_PRESETS = 100
+
 
 def load_recipe(
     recipe: Mapping[str, Any] | str | Path,
@@ -50,6 +53,8 @@ def load_recipe(
         source = path.name if path.stem == reference else reference
         raw = read_recipe(path, source)
     presets = inner_mapping(raw, "presets")
+    if len(presets) > MOST_PRESETS:
+        raise RecipeError(source, [f"presets: needs at most {MOST_PRESETS}, got {len(presets):,}"])
     if preset is not None and preset not in presets:
         fix = did_you_mean(preset, presets) if presets else "leave --preset out, the recipe has none"
         raise UnknownKindError(f"no preset of {source} is called {preset!r}", fix)
@@ -110,7 +115,7 @@ class _Draft:
         if isinstance(parsed, Problem):
             self.problems.append((parsed, ""))
         else:
-            self.set(*parsed, origin=f"from {text}")
+            self.set(*parsed, origin=f"from {text if len(text) <= 200 else text[:199] + '…'}")
 
     def note(self, path: Keys) -> str:
         """The origin of the value at `path` in brackets; "" where it is the file."""

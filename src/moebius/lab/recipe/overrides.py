@@ -6,7 +6,7 @@ from typing import Any
 from moebius.kit.errors import RecipeError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.checks.problems import Path, Problem, parse_path, path_text
-from moebius.lab.yaml_text import read_yaml
+from moebius.lab.yaml_text import DEEPEST, read_yaml
 
 
 def parse_override(text: str) -> tuple[Path, Any] | Problem:
@@ -22,7 +22,7 @@ def parse_override(text: str) -> tuple[Path, Any] | Problem:
     try:
         return parse_key(key.strip()), read_yaml(value, text)
     except RecipeError as error:
-        return Problem(parse_key(key.strip()), f"needs a value in YAML ({error.problems[0]})", value)
+        return Problem(parse_key(key.strip()), f"needs a value in YAML ({error.problems[0].removeprefix(': ')})", value)
 
 
 def parse_key(text: str) -> Path:
@@ -42,6 +42,8 @@ def assign_value(tree: dict[str, Any], path: Path, value: Any) -> Path | Problem
     Returns:
         The path of the outermost key that is added or changed; or the problem for which nothing is set.
     """
+    if len(path) > DEEPEST:
+        return Problem(path[:1], f"needs a key of at most {DEEPEST} parts", len(path))
     if path[0] == "presets":
         return Problem(path, "a preset's values cannot be overridden", value, "override the key itself")
     part = {"variants": "variant", "stages": "stage"}.get(str(path[0]))

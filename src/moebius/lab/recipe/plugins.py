@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moebius.kit.commands import beside, command
 from moebius.kit.errors import DataError, StudyError, UnknownKindError
 from moebius.kit.files import read_json
 from moebius.kit.plugins import load_plugin
@@ -73,10 +74,10 @@ def check_plugins(folder: Path, records: Sequence[Mapping[str, Any]], plugins: S
         plugin = by_name.get(Path(record["file"]).name)
         if plugin is None:
             rule = f"{folder}: the study began with the plugin {record['file']}, and this command does not load it"
-            raise StudyError(rule, f"--plugin {record['file']}")
+            raise StudyError(rule, command("--plugin", record["file"]))
         change = f"SHA-256 {record['sha256'][:12]}… then, {plugin.digest[:12]}… now"
         rule = f"{folder}: the plugin {plugin.file} has changed since the study began ({change})"
-        raise StudyError(rule, f"--out {folder}-2    # or restore the file")
+        raise StudyError(rule, f"--out {beside(folder)}    # or restore the file")
 
 
 @contextmanager
@@ -96,5 +97,5 @@ def suggest_plugins(run: Path) -> Iterator[None]:
         records = read_json(study).get("plugins", ()) if study.is_file() else ()
         if not (records and isinstance(error.__cause__, UnknownKindError)):
             raise
-        fix = " ".join(f"--plugin {record['file']}" for record in records)
+        fix = " ".join(command("--plugin", record["file"]) for record in records)
         raise DataError(error.message, fix) from None

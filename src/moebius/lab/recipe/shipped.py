@@ -6,7 +6,8 @@ from typing import Any
 
 from moebius.kit.errors import RecipeError, UnknownKindError
 from moebius.kit.registry import did_you_mean
-from moebius.lab.yaml_text import read_yaml
+from moebius.lab.checks.problems import shortened
+from moebius.lab.yaml_text import LONGEST_TEXT, read_yaml
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml")
@@ -30,10 +31,15 @@ def find_recipe(name_or_path: str) -> Path:
     if name_or_path in shipped_recipes():
         return FOLDER / f"{name_or_path}.yaml"
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        fix = f"the path of a YAML file, or one of {', '.join(shipped_recipes())}"
+        raise UnknownKindError(f"recipe {shortened(name_or_path)}: {error.strerror}", fix) from None
+    if is_file:
         return path
     if path.suffix in SUFFIXES or path.name != name_or_path:
-        reason = "is a folder" if path.is_dir() else "no such file"
+        reason = "is a folder" if is_folder else "no such file"
         fix = f"the path of a YAML file, or a shipped name: {did_you_mean(path.stem, shipped_recipes())}"
         raise UnknownKindError(f"recipe {name_or_path}: {reason}", fix)
     raise UnknownKindError(f"no recipe is called {name_or_path!r}", did_you_mean(name_or_path, shipped_recipes()))
@@ -50,6 +56,9 @@ def read_recipe(path: Path, source: str) -> dict[str, Any]:
         RecipeError: the file cannot be read, or it is no mapping in YAML.
     """
     try:
+        size = path.stat().st_size
+        if size > 4 * LONGEST_TEXT:
+            raise RecipeError(source, [f"needs at most {LONGEST_TEXT:,} characters, got {size:,} bytes"])
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         fix = f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))} > utf-8.yaml"

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from moebius.kit.errors import move_aside
+from moebius.kit.commands import move_aside
 
 
 def rewrite_fix(path: Path) -> str:
     """The commands after which the study's next call has the run write the file anew; nothing is lost."""
-    then = "then run the study again: the run writes both anew, from its checkpoint"
-    return move_aside(path, path.with_name("result.json"), then=then)
+    moves = move_aside(path, path.with_name("result.json"))
+    return f"{moves}    # then run the study again: the run writes both anew, from its checkpoint"

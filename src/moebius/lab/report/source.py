@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from moebius.kit.commands import beside
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.report.frames import Frame, make_frame
@@ -158,7 +159,7 @@ def read_study(folder: Path) -> Study:
     runs = keep_chosen(runs, points, chosen)
     if not runs:
         raise StudyError(
-            f"{folder / 'results.json'}: needs at least one run, got none", f"moebius run … --out {folder}"
+            f"{folder / 'results.json'}: needs at least one run, got none", f"moebius run … --out {beside(folder, '')}"
         )
     # Variants that the recipe does not name come last, in the order of their first runs.
     recipe_places = {name: place for place, name in enumerate((about.get("recipe") or {}).get("variants") or ())}
@@ -179,6 +180,6 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         schema = value.get("schema") if isinstance(value, dict) else type(value).__name__
         writer = ", which moebius 0.1 wrote" if schema == 1 else ""
-        fix = f"moebius run … --out {path.parent}-2, or build its report with the version that wrote it"
+        fix = f"moebius run … --out {beside(path.parent)}, or build its report with the version that wrote it"
         raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}{writer}", fix)
     return value

@@ -80,7 +80,8 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         inside = [folder] if (folder / "result.json").is_file() else []
         for pattern in ("seed-*/result.json", "*/seed-*/result.json"):
-            paths = (path.parent for path in folder.glob(pattern))
+            # A damaged run that was moved aside is no run: seed-1.damaged.
+            paths = (path.parent for path in folder.glob(pattern) if not path.parent.suffix)
             inside += sorted(paths, key=lambda run: (run.parent.name, _seed(run)))
         if not inside:
             fix = "the folder of a study, as given to --out, or of one of its runs: DIR/VARIANT/seed-N"

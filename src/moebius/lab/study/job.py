@@ -1,11 +1,11 @@
 """One job: train a run, a stage or a cohort in its folders and leave the files of each run."""
 
-import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from moebius.core.processes import Company, company
+from moebius.kit.commands import command
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
 from moebius.lab.data.split import Dataset
 from moebius.lab.study.cohorts import Job
@@ -140,4 +140,4 @@ def _check_stages(run: RunSpec) -> None:
         stage, failure = f"stage {name}/seed-{run.seed}", read_error(folder)
         if failure is not None:
             raise TrainingError(f"not begun: {stage} failed", failure["fix"])
-        raise StudyError(f"not begun: {stage} is not finished", f"moebius job {shlex.quote(str(folder))}")
+        raise StudyError(f"not begun: {stage} is not finished", command("moebius", "job", folder))

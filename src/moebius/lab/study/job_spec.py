@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from moebius.kit.allocator import tune_allocator
+from moebius.kit.commands import command
 from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import json_text, read_json, write_text
 from moebius.kit.registry import find
@@ -75,7 +76,7 @@ class JobSpec:
             DataError: the data cannot be read.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
-            fix = f"moebius job {self.folder}    # on a machine with a GPU"
+            fix = command("moebius", "job", self.folder) + "    # on a machine with a GPU"
             raise StudyError(f"{self.folder}: was planned for a GPU, and torch finds none here", fix)
         for plugin in self.plugins:
             plugin.load()
@@ -115,10 +116,11 @@ class JobSpec:
             StudyError: the folder holds no job, or the file is damaged.
         """
         path = folder / "job.json"
+        again = command("moebius", "run", "RECIPE", "--out", folder.parent.parent, "--plan-only")
         if not path.exists():
-            fix = f"moebius run RECIPE --out {folder.parent.parent} --plan-only    # prints the folders that hold jobs"
+            fix = f"{again}    # prints the folders that hold jobs"
             raise StudyError(f"{folder}: holds no job.json", fix)
-        fix = "run `moebius run` with the study's arguments and --plan-only    # writes it anew"
+        fix = f"{again}    # writes it anew"
         try:
             content = read_json(path)
             if content["schema"] != SCHEMA:

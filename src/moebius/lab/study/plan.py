@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from moebius.kit.commands import beside
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import write_json
 from moebius.lab.data.folds import fold_count, fold_names
@@ -144,7 +145,9 @@ def make_plan(
     if before is not None:
         check_plugins(out, before.get("plugins", ()), plugins)
     if before is not None and not continues(before["settled"], settled):
-        fix = f"--out {out}-2" + (f" --stages {stages_dir}    # keeps the stages that are the same" if specs else "")
+        fix = f"--out {beside(out)}"
+        if specs:
+            fix += f" --stages {beside(stages_dir, '')}    # keeps the stages that are the same"
         raise StudyError(f"{out}: holds another study ({describe_differences(before, recipe, data, plugins)})", fix)
     device, processes, threads = _share_machine(recipe, device, workers, place, out, before, nproc)
     trainings = _decide_precision(recipe, data, device, specs, {} if before is None else before["precision"])
@@ -210,7 +213,7 @@ def _share_machine(
     machine = before["machine"]
     if machine["device"] == "cuda" and not (place.has_nodes or torch.cuda.is_available()):
         rule = "was begun on a GPU, which gives other bits than a CPU, and torch finds none here"
-        raise StudyError(f"{out}: {rule}", f"--out {out}-2")
+        raise StudyError(f"{out}: {rule}", f"--out {beside(out)}")
     workers = workers or max(1, machine["workers"] * machine.get("nproc", 1) // nproc)
     return machine["device"], workers, machine["threads"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested
@@ -52,7 +53,7 @@ def load_run_data(run: Path, data_dir: Path | None = None) -> Dataset:
     jobs = sorted((run / "job.json", *run.parent.parent.glob("*/seed-*/job.json")), key=lambda path: path.parent != run)
     path = next((path for path in jobs if path.is_file()), None)
     if path is None:
-        fix = f"moebius run RECIPE --out {run.parent.parent} --plan-only    # writes it anew"
+        fix = command("moebius", "run", "RECIPE", "--out", run.parent.parent, "--plan-only") + "    # writes it anew"
         raise StudyError(f"{run}: no job.json beside it tells which data it was trained on", fix)
     job = JobSpec.read(path.parent)
     # The device is that of the training; here nothing is trained. The job may be another seed's.
@@ -105,5 +106,5 @@ def _take(row: str, splits: dict[str, Split]) -> Split:
         raise ArgumentError("row", f"needs one of {', '.join(splits)}", name, "--row test:0")
     if number >= len(splits[name]):
         last = len(splits[name]) - 1
-        raise ArgumentError("row", f"needs a number 0 … {last} of {name}", number, f"--row {name}:{last}")
+        raise ArgumentError("row", f"needs a number 0 … {last} of {name}", number, command("--row", f"{name}:{last}"))
     return splits[name].take(slice(number, number + 1))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from moebius import __version__
+from moebius.kit.commands import beside
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.split import Dataset
@@ -35,7 +36,7 @@ def read_study(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    fix = f"--out {path.parent}-2"
+    fix = f"--out {beside(path.parent)}"
     try:
         study = read_json(path)
         if study["schema"] == SCHEMA:

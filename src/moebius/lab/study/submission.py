@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import MoebiusError, StudyError
+from moebius.kit.files import open_to_append
 from moebius.lab.study.job import run_job
 from moebius.lab.study.job_files import JobFiles
 from moebius.lab.study.job_messages import JobMessages
@@ -89,14 +92,22 @@ class Submission:
         try:
             self._check_node(node)
             job = JobSpec.read(self.folder)
+            lines = self._open_messages()
         except MoebiusError as error:
             return Outcome(node, reason=error.message, fix=error.fix)
-        self.messages_path.parent.mkdir(exist_ok=True)
-        with self.messages_path.open("a", encoding="utf-8") as lines:
+        with lines:
             messages = JobMessages(lines, job.runs)
             job.prepare_process()
             run_job(job.runs, job.load_data, job.device, messages, LOCK_SECONDS, job.processes)
         return Outcome(node, messages.errors)
+
+    def _open_messages(self) -> IO[str]:
+        path = self.messages_path
+        try:
+            path.parent.mkdir(exist_ok=True)
+            return open_to_append(path)
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be written ({error.strerror})", move_aside(path)) from None
 
     def _check_node(self, node: str) -> None:
         if not (self.folder / "job.json").is_file() or _digest(self.folder) != self.digest:

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moebius.kit.errors import DamagedFileError, DivergedError, StudyError, TrainingError, move_aside
+from moebius.kit.commands import aside_ending, move_aside
+from moebius.kit.errors import DamagedFileError, DivergedError, StudyError, TrainingError
 from moebius.kit.files import atomic_path
 from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.training.engine import Engine
@@ -127,9 +128,9 @@ def restore(
         try:
             state = _restore(before, engine, optimizer)
         except StudyError:
-            fix = move_aside(path, before, then="the run then starts again")
+            fix = f"{move_aside(path, before)}    # the run then starts again"
             raise StudyError(f"{error.message}, and so is the one before", fix) from None
-        aside = path.with_name(f"{path.name}.damaged")
+        aside = path.with_name(path.name + aside_ending(path))
         path.replace(aside)
         tell(f"{error.message}; moved to {aside.name}, and the run goes on from the one before")
         return state
@@ -138,7 +139,7 @@ def restore(
 def _restore(
     path: Path, engine: Engine, optimizer: torch.optim.Optimizer
 ) -> tuple[list[Progress], dict[int, TrainingError]]:
-    fix = move_aside(path, then="the run then starts again")
+    fix = f"{move_aside(path)}    # the run then starts again"
     try:
         check_seal(path)
         with safe_open(path, "pt") as file:
@@ -184,7 +185,7 @@ def restore_weights(path: Path, model: nn.Module, fix: str | None = None) -> Non
     Raises:
         StudyError: the file is missing or damaged.
     """
-    fix = fix or move_aside(path.parent, then="the run then starts again")
+    fix = fix or f"{move_aside(path.parent)}    # the run then starts again"
     try:
         check_seal(path)
         put_tensors(model, load_file(path))

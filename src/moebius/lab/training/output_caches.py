@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
-from moebius.kit.errors import DamagedFileError
+from moebius.kit.commands import move_aside
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import atomic_path
 from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.data.split import Split
@@ -83,8 +84,11 @@ class OutputCaches:
         if stored is not None:
             return stored
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock")
+        if lock.is_symlink():
+            raise StudyError(f"{lock}: a lock may not be a link", move_aside(lock))
         try:
-            with FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0):
+            with FileLock(lock, timeout=-1 if wait else 0):
                 stored = _read_table(path, split)
                 if stored is not None:
                     return stored

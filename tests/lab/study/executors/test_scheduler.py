@@ -255,7 +255,7 @@ def test_without_a_shared_folder_files_travel(stage_study, stage_recipe, few_sta
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_errors_and_checkpoints_come_back(planned, record, train, tmp_path):
+def test_errors_come_back(planned, record, train, tmp_path):
     study, executor, heard = planned(tmp_path / "out", DIVERGES, cohorts="never"), Thread(), record()
     executor.shared = False
     train(study, heard, executor)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import DataError
+from moebius.kit.files import is_plain_file
 from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, check_text, hash_content
 from moebius.lab.data.stratify import check_share, mark_test_rows
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 class Folder(Source):
@@ -104,6 +106,10 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
                 f"{class_folder}: the class folder holds no images",
                 f"add images to {class_folder}, or move the folder elsewhere",
             )
+        unreadable = next((path for path in paths if not is_plain_file(path)), None)
+        if unreadable is not None:
+            rule = "is no plain file, but a folder, a pipe, a device, a socket or a link that leads nowhere"
+            raise DataError(f"{unreadable}: {rule}", move_aside(unreadable))
         images[class_folder.name] = paths
     if not images:
         raise DataError(f"{folder}: holds no class folders", f"sort the images into {folder}/CLASS/")

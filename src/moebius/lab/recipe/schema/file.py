@@ -14,6 +14,8 @@ from moebius.lab.recipe.schema.report import ReportSpec
 from moebius.lab.recipe.schema.sweep import SweepSpec
 from moebius.lab.training.settings import Settings
 
+LARGEST_SIZE = 4096
+"""Largest height and width of images, in pixels."""
 FILE_NAME = r"^\w[\w+-]*$"
 
 
@@ -34,7 +36,7 @@ class DataSpec(Strict):
     Arguments:
         sets: the data sets, at least one; each is a domain, and their classes are counted one after another. A table
             stands alone.
-        size: height and width that images are scaled to, in pixels, at least 1.
+        size: height and width that images are scaled to, in pixels, 1 to 4096.
         color: grey or rgb, of images.
         scale: the numbers that models get for pixels 0 … 255: unit (0 … 1), raw (0 … 255), signed (−1 … 1), or
             standardised, by mean and deviation of each channel over the training rows. A variant may have another.
@@ -48,7 +50,7 @@ class DataSpec(Strict):
     """
 
     sets: list[Annotated[dict[str, Any], place_of("source")]] = Field(min_length=1)
-    size: AtLeastOne = 32
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] = 32
     color: Literal["grey", "rgb"] = "grey"
     scale: ScaleKind = "unit"
     classes: list[Any] | None = Field(default=None, min_length=1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from moebius.kit.commands import command
 from moebius.kit.registry import find, kinds
 from moebius.lab.report.blocks import Block, Code, Details, Heading, Section, Table, Text
 from moebius.lab.report.expert_names import title_of
@@ -111,7 +112,7 @@ def _command_blocks(study: Study, has_findings: bool) -> Iterator[Block]:
         f"{lead}The full examination also tries other routes, follows gradients and asks each expert on rows that it "
         "did not get; with --try it fits what helps. DIR is the folder of this page:"
     )
-    yield Code(f"moebius diagnose DIR/{run.get('point', best)}/seed-{run['seed']} --try")
+    yield Code(command("moebius", "diagnose", f"DIR/{run.get('point', best)}/seed-{run['seed']}", "--try"))
 
 
 def _meaning(code: str) -> str:

@@ -5,6 +5,7 @@ import os
 import warnings
 from typing import Any
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.study.executors._choice import import_extra
 from moebius.lab.study.scheduler import Scheduler
@@ -60,7 +61,7 @@ class Ray(Scheduler):
             num_gpus=submission.gpus,
             max_retries=self.retries,
             scheduling_strategy="SPREAD",
-            name=f"moebius job {submission.folder}",
+            name=command("moebius", "job", submission.folder),
         )
         return _Task(self.ray, task.remote(submission))
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.lab.study.executors._choice import import_extra
 from moebius.lab.study.scheduler import Scheduler
@@ -65,7 +66,7 @@ class Submitit(Scheduler):
     def submit(self, submission: Submission) -> "_Job":
         """Submit a job; its script and logs go to `state/submitit` in its folder."""
         folder = submission.folder / "state" / "submitit"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
         executor = self.submitit.AutoExecutor(folder, self.cluster, slurm_max_num_timeout=self.retries)
         path = plain_python_path()
         executor.update_parameters(
@@ -114,10 +115,12 @@ class _Job:
             outcome: Outcome = self.job.result()
         except self.submitit.core.utils.FailedJobError as error:
             reason = str(error).strip().splitlines()[-1]
-            return Outcome(reason=f"its job {self.job.job_id} failed ({reason})", fix=f"read {self.job.paths.stderr}")
+            return Outcome(
+                reason=f"its job {self.job.job_id} failed ({reason})", fix=command("less", self.job.paths.stderr)
+            )
         except self.submitit.core.utils.UncompletedJobError:
             reason = f"its job {self.job.job_id} ended without a result (state {self.job.state})"
-            return Outcome(reason=reason, fix=f"read {self.job.paths.stderr}; the same command goes on")
+            return Outcome(reason=reason, fix=f"{command('less', self.job.paths.stderr)}    # the same command goes on")
         if not outcome.errors and outcome.reason is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         return outcome

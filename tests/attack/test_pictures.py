@@ -1,0 +1,56 @@
+"""Folders of images with things in them that are no files: refused at once, by name."""
+
+import os
+import shlex
+import socket
+
+import pytest
+from PIL import Image
+
+from moebius.kit.errors import DataError
+from moebius.lab.cli._prediction import _pictures
+from moebius.lab.data.picture import read_image
+from moebius.lab.data.sources import Folder
+
+
+def plant(kind, path):
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as each:
+            each.bind(os.path.relpath(path))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if kind == "loop" else path.with_name("nowhere.png"))
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is at most 107 bytes long
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (2, 2), 9).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "folder", "loop", "dangling"])
+def test_what_is_no_file_is_named_and_not_read(kind, images, tmp_path):
+    plant(kind, tmp_path / "images" / "a" / "x.png")
+    path = images / "a" / "x.png"
+    with pytest.raises(DataError, match=r"x\.png: is no plain file") as caught:
+        Folder(str(images)).open()
+    assert shlex.split(caught.value.fix or "") == ["mv", str(path), f"{path}.damaged"]
+    with pytest.raises(DataError, match="there is no such image file"):
+        read_image(path, 2)
+    assert path not in _pictures([images])
+
+
+def test_jfif_is_jpeg(images):
+    Image.new("L", (2, 2), 9).save(images / "a" / "x.jfif", format="JPEG")
+    contents = Folder(str(images)).open().read()
+    assert len(contents.train) + len(contents.test) == 9
+    assert images / "a" / "x.jfif" in _pictures([images])
