@@ -16,6 +16,8 @@ from typing import IO, Any
 from moebius.kit.errors import DamagedFileError
 from moebius.kit.seals import DIFFERS, SEAL, is_whole, seal_file, sealed
 
+# Of a JSON file that is read: more than a study of thousands of runs writes.
+MOST_BYTES = 1 << 29
 _syncs = ContextVar("syncs", default=True)
 
 
@@ -159,6 +161,11 @@ def read_sealed(path: Path) -> bytes:
         DamagedFileError: the digest is not that of the bytes.
         OSError: the file cannot be opened.
     """
+    if not is_plain_file(path):
+        path.stat()  # raises where there is nothing
+        raise DamagedFileError(path, "it is no plain file")
+    if path.stat().st_size > MOST_BYTES:
+        raise DamagedFileError(path, f"it has more than {MOST_BYTES:,} bytes")
     content = path.read_bytes()
     if is_whole(content) is False:
         raise DamagedFileError(path, DIFFERS)
@@ -175,3 +182,5 @@ def parse_json(path: Path, content: bytes) -> Any:
         return json.loads(content.decode())
     except ValueError as error:
         raise DamagedFileError(path, f"it is no JSON: {error}") from None
+    except RecursionError:
+        raise DamagedFileError(path, "its JSON is nested too deeply") from None

@@ -36,13 +36,14 @@ def read_header(folder: Path) -> dict[str, Any]:
             text = (file.metadata() or {}).get(KEY)
         header = _read_first_form(folder) if text is None else json.loads(text)
         header.pop("digest", None)
+        _check_form(header)
         schema = header["schema"]
     except FileNotFoundError:
         rule = f"{folder}: holds no saved mixture (no model.safetensors with a header of moebius)"
         raise DataError(rule, f"mb.save(moe, {str(folder)!r})") from None
     except DamagedFileError as error:
         raise DataError(f"{path}: is damaged ({error.reason})", fix_for(folder)) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
     if schema > SCHEMA:
         rule = f"is of schema {schema}, written by moebius {header['moebius']}, and {__version__} reads {SCHEMA}"
@@ -56,6 +57,19 @@ def fix_for(folder: Path) -> str:
     if result.exists():
         return f"{move_aside(path, result)}    # then run the study again: the run writes both anew"
     return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
+
+
+def _check_form(header: Any) -> None:
+    if header["schema"] > SCHEMA:
+        return
+    forms = {"schema": int, "moebius": str, "spec": dict, "mixture": dict, "aliases": dict, "data": dict}
+    for key, form in forms.items():
+        if key in header and type(header[key]) is not form:
+            raise TypeError(f"{key} of its header is of type {type(header[key]).__name__}")
+    if not all(isinstance(name, str) for name in header["aliases"].values()):
+        raise TypeError("aliases of its header are no names")
+    if "spec" not in header and "mixture" not in header:
+        raise KeyError("spec")
 
 
 def _read_first_form(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Mixtures from disk: what `save` wrote, or what a study's run trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moebius import __version__
 from moebius.core.stack import Stack
-from moebius.kit.errors import DataError
+from moebius.kit.errors import DataError, MoebiusError, UnknownKindError
 from moebius.layers.mixture import Mixture
 from moebius.storage._supplied import check_tensors, place_supplied
 from moebius.storage.header import fix_for, read_header
@@ -19,6 +19,20 @@ from moebius.storage.spec import build, unknown_parts
 from moebius.storage.tensors import put_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
+# What a component may raise for arguments from a file: of unknown names, of other types, beyond all bounds.
+_UNMADE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Numbers that no file holds: masks, tables of positions.
+_SLACK = 10_000_000
 Experts = Sequence[nn.Module | None] | nn.ModuleList | Stack | Mapping[Any, Any]
 
 
@@ -93,14 +107,54 @@ def load(
     try:
         # Making parts draws numbers that are overwritten; who loads a mixture shall not find other ones afterwards.
         with torch.random.fork_rng(devices=()):
+            _check_size(folder, spec, supplied, tensors)
             loaded = build(spec, "experts", supplied)
-    except (LookupError, TypeError) as error:  # a kind, a place or an argument that is not known here
-        rule = f"moebius {header['moebius']} wrote what {__version__} cannot make"
-        fix = "pip install what adds the kind, or mb.register it, before mb.load"
-        raise DataError(f"{folder / 'model.safetensors'}: {rule} ({error.args[0]})", fix) from error
+    except MoebiusError as error:
+        if not isinstance(error, UnknownKindError):
+            raise
+        raise _unmakeable(folder, header, error) from error
+    except _UNMADE as error:
+        raise _unmakeable(folder, header, error) from error
     check_tensors(loaded, tensors, unknown)
     put_tensors(loaded, tensors)
     return loaded.to(device).eval()
+
+
+def _unmakeable(folder: Path, header: Mapping[str, Any], error: Exception) -> DataError:
+    rule = f"moebius {header['moebius']} wrote what {__version__} cannot make"
+    fix = "pip install what adds the kind, or mb.register it, before mb.load"
+    reason = error.args[0] if error.args else type(error).__name__
+    return DataError(f"{folder / 'model.safetensors'}: {rule} ({reason})", fix)
+
+
+def _check_size(folder: Path, spec: Any, supplied: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a description of much larger parts than the file holds tensors of, before anything is allocated."""
+    count = sum(tensor.numel() for tensor in tensors.values())
+    rule = f"describes larger parts than its {count:,} numbers"
+    error = DataError(f"{folder / 'model.safetensors'}: is damaged ({rule})", fix_for(folder))
+    if any(copies > max(count, 1) for copies in _copies(spec)):
+        raise error
+    if supplied:
+        return  # making the parts around them twice would change them
+    try:
+        with torch.device("meta"):
+            draft = build(spec, "experts", {})
+    except Exception:  # not every part can be made without numbers; the real one tells what is wrong
+        return
+    if sum(tensor.numel() for tensor in (*draft.parameters(), *draft.buffers())) > 2 * count + _SLACK:
+        raise error
+
+
+def _copies(spec: Any) -> Iterator[int]:
+    """How many experts each stack of a description has."""
+    if isinstance(spec, Mapping):
+        if spec.get("kind") == "stack" and isinstance(spec.get("count"), int):
+            yield spec["count"]
+        for part in spec.values():
+            yield from _copies(part)
+    elif isinstance(spec, list):
+        for part in spec:
+            yield from _copies(part)
 
 
 def _tensors(folder: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from moebius.kit.errors import ArgumentError, MoebiusError, StudyError
-from moebius.kit.files import read_json
+from moebius.kit.errors import ArgumentError, DamagedFileError, MoebiusError, StudyError
 from moebius.kit.registry import did_you_mean
+from moebius.lab.documents import ResultsFile, RunEntry, StudyFile, read_document
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.predict import load_run
 from moebius.lab.statistics.interval import Estimate, interval
@@ -53,7 +53,14 @@ class Model:
 
     def score_by_seed(self) -> dict[int, float]:
         """The test score of each run."""
-        return {seed: float(run[self.score_name]["test"]) for seed, run in self.runs.items()}
+        return {seed: self._test_score(seed) for seed in self.runs}
+
+    def _test_score(self, seed: int) -> float:
+        values = self.runs[seed].get(self.score_name)
+        score = values.get("test") if isinstance(values, Mapping) else None
+        if score is None:
+            raise DamagedFileError(self.folder(seed) / "result.json", f"it has no {self.score_name} of the test rows")
+        return float(score)
 
     @property
     def score(self) -> Estimate:
@@ -84,9 +91,10 @@ class Model:
     def multiply_adds(self) -> float | None:
         """Per row, as the study has measured it, else of random rows; None where the model cannot be loaded here."""
         path = self.study / "results.json"
-        costs = read_json(path).get("costs") or {} if path.is_file() else {}
-        if self.variant in costs:
-            return costs[self.variant]["as_trained"]["multiply_adds"]
+        costs = read_document(path, ResultsFile).get("costs") or {} if path.is_file() else {}
+        as_trained = costs.get(self.variant, {}).get("as_trained", {})
+        if "multiply_adds" in as_trained:
+            return as_trained["multiply_adds"]
         try:
             model, data = load_run(self.folder(min(self.runs)))
             return float(multiply_adds(model, data["facts"]))
@@ -149,7 +157,7 @@ def _models_of(folder: Path) -> list[Model]:
 def _chosen_points(study: Path) -> Mapping[str, str]:
     """Variant → the folder of its point that a sweep has chosen."""
     path = study / "results.json"
-    return (read_json(path).get("chosen") or {}) if path.is_file() else {}
+    return (read_document(path, ResultsFile).get("chosen") or {}) if path.is_file() else {}
 
 
 def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
@@ -161,7 +169,7 @@ def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "result.json")
+    return read_document(folder / "result.json", RunEntry)
 
 
 def _read_about(study: Path) -> dict[str, Any]:
@@ -169,7 +177,7 @@ def _read_about(study: Path) -> dict[str, Any]:
     if not path.is_file():
         fix = "keep study.json beside the folders of the variants"
         raise StudyError(f"{path}: there is no such file, and it tells the data of the run", fix)
-    return read_json(path)
+    return read_document(path, StudyFile)
 
 
 def _name_apart(models: Iterable[Model]) -> Iterable[Model]:

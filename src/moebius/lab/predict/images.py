@@ -14,8 +14,9 @@ from moebius.kit.errors import StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
 from moebius.lab.data.scale import PixelScale
+from moebius.lab.documents import ModelData, check_form
 from moebius.lab.predict.forward import context_of_domain, run_rows
-from moebius.storage.header import read_header
+from moebius.storage.header import fix_for, read_header
 from moebius.storage.load import load
 from moebius.tasks import Classification
 from moebius.tasks._choice import as_task
@@ -62,7 +63,9 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         if run_folders:
             fix = f"the folder of a run, such as {command(run_folders[0])}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
-    return load(run), read_header(run)["data"]
+    data = read_header(run).get("data")
+    check_form(run / "model.safetensors", data, ModelData, fix_for(run))
+    return load(run), data
 
 
 def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None = None) -> list[Prediction]:

@@ -59,7 +59,14 @@ def read_examples(run: Path) -> ExampleRows | None:
             rows, experts, numbers = (file.get_tensor(name) for name in ("rows", "experts", "kinds"))
             images = file.get_tensor("images") if "images" in names else None
         table = json.loads(texts.get("cells", "{}"))
-        kinds = tuple(KINDS[number] for number in numbers)
-    except (SafetensorError, OSError, ValueError, IndexError) as error:
+        kinds = tuple(KINDS[number] for number in numbers.tolist())
+        if not rows.shape == experts.shape == (len(kinds),) or (images is not None and len(images) != len(kinds)):
+            raise ValueError("its tensors have unlike lengths")
+        if images is not None and images.dtype != np.uint8:
+            raise ValueError("its images are no bytes")
+        columns, cells = table.get("columns", []), table.get("rows", [])
+        if not all(isinstance(cell, str) for line in (columns, *cells) for cell in line):
+            raise ValueError("its cells are no texts")
+    except (SafetensorError, OSError, ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
-    return ExampleRows(rows, experts, kinds, images, tuple(table.get("columns", ())), table.get("rows", ()))
+    return ExampleRows(rows, experts, kinds, images, tuple(columns), cells)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import BaseModel
 
 from moebius.kit.commands import beside
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
+from moebius.lab.documents import ResultsFile, StudyFile, check_form
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import outer_gates
 from moebius.lab.report.points import SweptPoint, choose_points, keep_chosen, list_points
@@ -152,7 +154,8 @@ def read_study(folder: Path) -> Study:
     Raises:
         StudyError: one of them is missing or damaged, has another schema or has no run.
     """
-    about, results = _read_document(folder / "study.json"), _read_document(folder / "results.json")
+    about = _read_document(folder / "study.json", StudyFile)
+    results = _read_document(folder / "results.json", ResultsFile)
     runs = results.get("runs") or []
     points = list_points(about, runs)
     chosen = choose_points(points)
@@ -170,7 +173,7 @@ def read_study(folder: Path) -> Study:
     return Study(folder, about, ordered, costs, stages, tuple(points), chosen)
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path, form: type[BaseModel]) -> dict[str, Any]:
     if not path.is_file():
         raise StudyError(
             f"{path}: needs the folder of a study that has run, but there is no such file",
@@ -182,4 +185,5 @@ def _read_document(path: Path) -> dict[str, Any]:
         writer = ", which moebius 0.1 wrote" if schema == 1 else ""
         fix = f"moebius run … --out {beside(path.parent)}, or build its report with the version that wrote it"
         raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}{writer}", fix)
+    check_form(path, value, form)
     return value

@@ -12,9 +12,10 @@ import torch
 
 from moebius import __version__
 from moebius.kit.commands import beside
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.split import Dataset
+from moebius.lab.documents import StudyFile, check_form
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
@@ -26,6 +27,8 @@ from moebius.tasks._choice import as_task
 # The parts of a recipe that results depend on.
 SETTLING = ("data", "task", "training", "pretraining", "stages", "model", "variants", "sweep")
 ABSENT = "nothing"
+# What a study goes on by.
+NEEDED = ("settled", "precision", "machine", "jobs", "data", "recipe")
 
 
 def read_study(path: Path) -> dict[str, Any] | None:
@@ -40,9 +43,14 @@ def read_study(path: Path) -> dict[str, Any] | None:
     try:
         study = read_json(path)
         if study["schema"] == SCHEMA:
-            dict(study["settled"]["variants"])
+            check_form(path, study, StudyFile, fix)
+            missing = next((key for key in NEEDED if study.get(key) is None), None)
+            if missing is not None:
+                raise DamagedFileError(path, f"it has no {missing}", fix)
             return study
         version = study["versions"]["moebius"]
+    except DamagedFileError as error:
+        raise DamagedFileError(path, error.reason, fix) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
     schemas = f"its study.json has schema {study['schema']}, and this version goes on with schema {SCHEMA}"
