@@ -101,7 +101,10 @@ def load(
     header = read_header(folder)
     parts = {"gate": gate, "router": router, "combine": combine, "": model}
     spec = header["spec"]
-    unknown = dict(unknown_parts(spec))
+    try:
+        unknown = dict(unknown_parts(spec))
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _unmakeable(folder, header, error) from error
     supplied = place_supplied(str(path), spec, unknown, experts, parts)
     tensors = _tensors(folder, header)
     try:
@@ -115,6 +118,7 @@ def load(
         raise _unmakeable(folder, header, error) from error
     except _UNMADE as error:
         raise _unmakeable(folder, header, error) from error
+    _check_parts(folder, loaded)
     check_tensors(loaded, tensors, unknown)
     put_tensors(loaded, tensors)
     return loaded.to(device).eval()
@@ -125,6 +129,15 @@ def _unmakeable(folder: Path, header: Mapping[str, Any], error: Exception) -> Da
     fix = "pip install what adds the kind, or mb.register it, before mb.load"
     reason = error.args[0] if error.args else type(error).__name__
     return DataError(f"{folder / 'model.safetensors'}: {rule} ({reason})", fix)
+
+
+def _check_parts(folder: Path, loaded: nn.Module) -> None:
+    for layer in loaded.modules() if isinstance(loaded, nn.Module) else ():
+        parts = [layer.gate, layer.router, layer.combine] if isinstance(layer, Mixture) else []
+        if not all(map(callable, parts)):
+            raise DataError(f"{folder / 'model.safetensors'}: is damaged (a part is no module)", fix_for(folder))
+    if not isinstance(loaded, nn.Module):
+        raise DataError(f"{folder / 'model.safetensors'}: is damaged (it describes no module)", fix_for(folder))
 
 
 def _check_size(folder: Path, spec: Any, supplied: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

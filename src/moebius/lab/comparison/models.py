@@ -10,6 +10,7 @@ from moebius.kit.registry import did_you_mean
 from moebius.lab.documents import ResultsFile, RunEntry, StudyFile, read_document
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.predict import load_run
+from moebius.lab.predict.forward import computable
 from moebius.lab.statistics.interval import Estimate, interval
 
 
@@ -96,8 +97,10 @@ class Model:
         if "multiply_adds" in as_trained:
             return as_trained["multiply_adds"]
         try:
-            model, data = load_run(self.folder(min(self.runs)))
-            return float(multiply_adds(model, data["facts"]))
+            run = self.folder(min(self.runs))
+            model, data = load_run(run)
+            with computable(run):
+                return float(multiply_adds(model, data["facts"]))
         except MoebiusError:  # a kind that only a plugin knows
             return None
 

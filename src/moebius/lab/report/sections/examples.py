@@ -48,8 +48,19 @@ def section(study: Study) -> Section | None:
 def _read(path: Path) -> dict[str, np.ndarray]:
     check_seal(path, rewrite_fix(path))
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        arrays = load_file(path)
+        if "classes" in arrays:
+            shape = arrays["classes"].shape
+            pixels = [arrays[name] for name in ("classes", "predictions", "experts") if name in arrays]
+            images = arrays["images"]
+            if len(shape) != 3 or images.ndim != 4 or images.dtype != np.uint8:
+                raise ValueError("its tensors are no images")
+            if (images.shape[0], *images.shape[2:]) != shape or any(each.shape != shape for each in pixels):
+                raise ValueError("its tensors have unlike shapes")
+            if not all(np.issubdtype(each.dtype, np.integer) for each in pixels):
+                raise ValueError("its tensors are no numbers of classes")
+        return arrays
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
 
 
