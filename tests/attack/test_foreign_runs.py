@@ -239,7 +239,9 @@ def check_damages(study, tmp_path, seed, count, skipped=()):
         shutil.copytree(study.out, out)
         change = damage(out, numbers)
         for name, call in study.calls().items():
-            if name in skipped or (name in ("report", "sections") and not change.split(":")[0].endswith(READ_BY_REPORTS)):
+            if name in skipped or (
+                name in ("report", "sections") and not change.split(":")[0].endswith(READ_BY_REPORTS)
+            ):
                 continue
             try:
                 call(out, out / "soft" / "seed-0")

@@ -85,7 +85,7 @@ class RunEntry(Form):
     gates: dict[str, GateEntry] | None = None
     findings: list[dict[str, Any]] | None = None
     precision: str | None = None
-    versions: dict[str, str] | None = None
+    versions: list[dict[str, str]] | None = None
     # Of a stage.
     classes: list[str] | None = None
     groups: list[list[str]] | None = None

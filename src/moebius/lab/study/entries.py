@@ -13,6 +13,7 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.study.run_findings import run_findings
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.run_versions import read_versions
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.gate_places import find_gates
 from moebius.lab.training.outcome import Trained
@@ -61,6 +62,7 @@ def run_entry(
         },
         "findings": [dict(finding.to_dict()) for finding in findings],
         "precision": run.training["precision"],
+        "versions": read_versions(folder),
     }
 
 
@@ -78,6 +80,7 @@ def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> 
         **({"fold": list(run.rows["fold"])} if "fold" in run.rows else {}),
         "rows": {name: len(split) for name, split in rows.items() if split is not None},
         "precision": run.training["precision"],
+        "versions": read_versions(folder),
     }
 
 

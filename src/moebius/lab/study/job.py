@@ -15,7 +15,8 @@ from moebius.lab.study.listener import Listener
 from moebius.lab.study.partners import Join, partners
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
-from moebius.lab.training.checkpoint import remove
+from moebius.lab.study.run_versions import keep_versions
+from moebius.lab.training.checkpoint import path_before, remove
 from moebius.lab.training.outcome import Event
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
@@ -29,6 +30,7 @@ def run_job(
     listener: Listener,
     wait: float | int = ORPHAN_SECONDS,
     processes: int = 1,
+    mixed: bool = False,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
@@ -43,6 +45,7 @@ def run_job(
         wait: seconds to wait for the lock of another process that is at work on the job.
         processes: that train each run together, this one among them; for more than one the first run's folder holds
             the `job.json`.
+        mixed: whether runs may go on with other versions than they were begun with.
     """
     unfinished = {run.name: run for run in job if not run.is_finished}
 
@@ -65,7 +68,7 @@ def run_job(
             return
         try:
             if not all(run.is_finished for run in unfinished.values()):
-                _train_job(job, load, device, listener.show, finish, fail, processes)
+                _train_job(job, load, device, listener.show, finish, fail, processes, mixed)
         except MoebiusError as error:
             for run in list(unfinished.values()):
                 fail(run, error)
@@ -81,8 +84,10 @@ def _train_job(
     finish: Callable[[RunSpec], None],
     fail: Callable[[RunSpec, MoebiusError], None],
     processes: int,
+    mixed: bool,
 ) -> None:
-    first = job[0]
+    first, path = job[0], checkpoint_path(job)
+    is_resumed = path.exists() or path_before(path).exists()
     unfinished = {number for number, run in enumerate(job) if not run.is_finished}
     for number, run in enumerate(job):
         remove_leftovers(run.folder)
@@ -90,6 +95,7 @@ def _train_job(
         if number in unfinished:
             remove_error(run)
             _check_stages(run)
+            keep_versions(run.name, run.folder, is_resumed, mixed)
 
     def send(number: int, event: Event) -> None:
         if number in unfinished:
@@ -97,7 +103,6 @@ def _train_job(
 
     with partners(first.folder, processes) as join:
         members = JobMembers.of(job, load(), lambda run: run.folder, send)
-        path = checkpoint_path(job)
 
         def fail_member(number: int, error: TrainingError) -> None:
             fail(job[number], error)

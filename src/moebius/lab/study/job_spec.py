@@ -43,6 +43,7 @@ class JobSpec:
         threads: for the products of the process.
         plugins: files that the process runs before it builds anything.
         processes: that train each run together.
+        mixed: whether runs may go on with other versions than they were begun with.
     """
 
     runs: Job
@@ -54,6 +55,7 @@ class JobSpec:
     threads: int
     plugins: tuple[Plugin, ...] = ()
     processes: int = 1
+    mixed: bool = False
 
     @property
     def folder(self) -> Path:

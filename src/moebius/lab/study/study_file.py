@@ -1,5 +1,6 @@
 """The file `study.json`: the runs of a study, its data and versions; and whether a recipe continues the study."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -173,16 +174,21 @@ def describe_versions() -> dict[str, str]:
 
 def describe_hardware(device: str) -> dict[str, Any]:
     """Processor, cores, GPU and system of this machine."""
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
-        "processor": processor,
+        "processor": describe_processor(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
+
+
+@functools.cache
+def describe_processor() -> str:
+    """Name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), None)
+    return name or platform.processor() or platform.machine()
 
 
 def count_cores() -> int:
