@@ -6,14 +6,17 @@ A folder may come from elsewhere: no link in it that has the name of a file to w
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
-from moebius.kit.errors import DamagedFileError
+from safetensors import SafetensorError
+
+from moebius.kit.errors import DamagedFileError, UnwritableError
 from moebius.kit.seals import DIFFERS, SEAL, is_whole, seal_file, sealed
 
 # Of a JSON file that is read: more than a study of thousands of runs writes.
@@ -42,6 +45,9 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
         seal: the block writes `SEAL` somewhere into the file, which becomes the digest that `check_seal` checks.
         keep: where the file goes that was at `path` before. Between the two renames there is only this one.
 
+    Raises:
+        UnwritableError: the disk is full, read-only or broken; the file at `path` is as it was.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
@@ -50,7 +56,24 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
         >>> path.read_text()
         'complete'
     """
-    sync = sync and _syncs.get()
+    try:
+        with _temporary_path(path, sync and _syncs.get(), seal, keep) as temporary:
+            yield temporary
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise UnwritableError(path, error.errno) from error
+    except SafetensorError as error:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
+            raise
+        raise UnwritableError(path, int(match[1])) from error
+
+
+@contextmanager
+def _temporary_path(path: Path, sync: bool, seal: bool, keep: Path | None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     temporary.unlink(missing_ok=True)  # a link of this name would lead the writer elsewhere
@@ -72,7 +95,8 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
             finally:
                 os.close(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def open_to_append(path: Path) -> IO[str]:
