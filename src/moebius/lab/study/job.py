@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from moebius.core.processes import Company, company
-from moebius.kit.commands import command
+from moebius.kit.commands import aside_ending, command
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
 from moebius.lab.data.split import Dataset
 from moebius.lab.study.cohorts import Job
@@ -94,6 +94,8 @@ def _train_job(
         remove_leftovers(run.folder / "state")
         if number in unfinished:
             remove_error(run)
+            if run.result_path.exists():  # of a run that lacks its model or its rows, which are written before it
+                run.result_path.rename(f"{run.result_path}{aside_ending(run.result_path)}")
             _check_stages(run)
             keep_versions(run.name, run.folder, is_resumed, mixed)
 
