@@ -26,6 +26,7 @@ from moebius.lab.study.run import plan
 from moebius.lab.study.run_rows import load_run_data
 from moebius.lab.study.study_file import read_study
 from moebius.lab.study.submission import Submission
+from moebius.lab.training.checkpoint import path_before
 
 SIGNS = " '\"$`\\;&|<>*?#()!~é\n-"
 
@@ -107,6 +108,7 @@ def raise_damage(name, run):
     study = run.parent.parent
     if name == "checkpoint":
         (run / "result.json").unlink()
+        break_file(path_before(run / DAMAGES[name]))
         outcome = Submission.of(JobSpec.read(run), None, None)()
         ((message, fix),) = outcome.errors.values()
         raise StudyError(message, fix)
@@ -135,10 +137,13 @@ def test_the_fix_for_damage_names_the_damaged_thing(name, run):
     first, *rest = words(fix)
     assert first in ("mv", "--out", "moebius")
     if first == "mv":
-        moved = {"checkpoint": run / "state", "examples": path, "report": path}.get(name, run)
-        assert rest == [str(moved), f"{moved}.damaged"]
+        # Where the result is gone, too, the run writes both anew, from its checkpoint.
+        moved = [path, run / "result.json"] if name in ("routing", "tested", "examples") else [path]
+        moved += [path_before(path)] if name == "checkpoint" else []
+        commands = [["mv", str(each), f"{each}.damaged"] for each in moved]
+        assert words(fix) == [*commands[0], *(word for each in commands[1:] for word in ("&&", *each))]
         subprocess.run(["sh", "-c", fix], check=True)
-        assert not moved.exists()
+        assert not any(each.exists() for each in moved)
         assert study.exists()
     elif first == "--out":
         assert rest == [f"{study}-2"]

@@ -11,6 +11,7 @@ from torch import nn
 import moebius as mb
 from moebius.experts.adapter import Adapter
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.files import read_json
 from moebius.lab.training.annealing import numbers_of
 from moebius.storage import save as saving
 from moebius.storage.header import read_header
@@ -251,7 +252,7 @@ def test_equal_models_give_equal_bytes_and_the_copy_for_people_says_the_same(tmp
         mb.save(whole(), tmp_path / name)
     for file in ("model.safetensors", "model.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert json.loads((tmp_path / "a" / "model.json").read_text()) == read_header(tmp_path / "a")
+    assert read_json(tmp_path / "a" / "model.json") == read_header(tmp_path / "a")
     (tmp_path / "a" / "model.json").unlink()
     assert equal(mb.load(tmp_path / "a"), whole())
 

@@ -16,17 +16,27 @@ def command(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
-def move_aside(path: Path) -> str:
-    """The command that gives a damaged file or folder another name beside it, which is free; nothing is lost.
+def move_aside(*paths: Path) -> str:
+    """The command that gives damaged files or folders other names beside them, which are free; nothing is lost.
 
     Example:
         >>> move_aside(Path("my runs/seed-1"))
         "mv 'my runs/seed-1' 'my runs/seed-1.damaged'"
     """
-    names = chain([".damaged"], (f".damaged-{number}" for number in count(2)))
     # A relative name may begin with a dash, which would be an option.
-    place = f"./{path}" if str(path).startswith("-") else str(path)
-    return command("mv", place, next(place + end for end in names if not os.path.lexists(place + end)))
+    places = [f"./{path}" if str(path).startswith("-") else str(path) for path in paths]
+    return " && ".join(command("mv", place, place + aside_ending(place)) for place in places)
+
+
+def aside_ending(place: str | Path) -> str:
+    """What a damaged file or folder gets behind its name when it is moved aside, such that the name is free.
+
+    Example:
+        >>> aside_ending("runs/seed-1")
+        '.damaged'
+    """
+    endings = chain([".damaged"], (f".damaged-{number}" for number in count(2)))
+    return next(end for end in endings if not os.path.lexists(f"{place}{end}"))
 
 
 def beside(path: Path, ending: str = "-2") -> str:

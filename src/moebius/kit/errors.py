@@ -3,8 +3,13 @@
 The command line prints these without a traceback and exits with code 2.
 """
 
+import errno
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from moebius.kit.commands import move_aside
 
 
 class MoebiusError(Exception):
@@ -77,6 +82,47 @@ class DataError(MoebiusError):
 
 class StudyError(MoebiusError):
     """A study's folder is in use, cannot be written, or holds another study."""
+
+
+class DamagedFileError(DataError, StudyError):
+    """A file that moebius wrote is not as it was written.
+
+    Arguments:
+        path: of the file.
+        reason: what shows it, as a clause.
+        fix: what to do; None for the command that moves the file aside.
+    """
+
+    def __init__(self, path: Path, reason: str, fix: str | None = None):
+        fix = fix or f"{move_aside(path)}    # then run the same command again"
+        super().__init__(f"{path}: cannot be read, for it is damaged ({reason})", fix)
+        self.path, self.reason = path, reason
+
+
+class UnwritableError(StudyError, OSError):
+    """A file could not be written; what was at its place before is still there.
+
+    Arguments:
+        path: of the file.
+        number: the system's number of the error, of `errno`.
+    """
+
+    def __init__(self, path: Path, number: int):
+        reasons = {
+            errno.ENOSPC: ("the disk is full", "free space"),
+            errno.EDQUOT: ("the quota of the disk is used up", "free space"),
+            errno.EFBIG: ("the file is larger than the system allows", "raise the limit of file sizes (ulimit -f)"),
+            errno.EROFS: ("the file system is read-only", "mount it for writing, or take another folder"),
+            errno.EACCES: ("the folder may not be written", "allow it, or take another folder"),
+            errno.EPERM: ("the folder may not be written", "allow it, or take another folder"),
+            errno.EMFILE: ("the process has too many open files", "raise their limit (ulimit -n)"),
+            errno.ENOENT: ("its folder is gone", "bring the folder back"),
+            errno.EIO: ("the disk reports an error", "check the disk"),
+        }
+        reason, remedy = reasons.get(number, (os.strerror(number), "mend this"))
+        message = f"{path}: cannot be written, for {reason}; what was written before is kept"
+        super().__init__(message, f"{remedy}, then run the same command again: it goes on from there")
+        self.path, self.errno = path, number
 
 
 class TrainingError(MoebiusError):

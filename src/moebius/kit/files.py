@@ -6,13 +6,21 @@ A folder may come from elsewhere: no link in it that has the name of a file to w
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError
+
+from moebius.kit.errors import DamagedFileError, UnwritableError
+from moebius.kit.seals import DIFFERS, SEAL, is_whole, seal_file, sealed
+
+# Of a JSON file that is read: more than a study of thousands of runs writes.
+MOST_BYTES = 1 << 29
 _syncs = ContextVar("syncs", default=True)
 
 
@@ -27,13 +35,18 @@ def unsynced() -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it to `path` when the block ends without an error.
 
     Arguments:
         path: the file to write; missing parent folders are created.
         sync: flush the file and its folder to the disk before returning, so that it also survives a power cut; not
             inside `unsynced`.
+        seal: the block writes `SEAL` somewhere into the file, which becomes the digest that `check_seal` checks.
+        keep: where the file goes that was at `path` before. Between the two renames there is only this one.
+
+    Raises:
+        UnwritableError: the disk is full, read-only or broken; the file at `path` is as it was.
 
     Example:
         >>> import tempfile
@@ -43,16 +56,37 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
         >>> path.read_text()
         'complete'
     """
-    sync = sync and _syncs.get()
+    try:
+        with _temporary_path(path, sync and _syncs.get(), seal, keep) as temporary:
+            yield temporary
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise UnwritableError(path, error.errno) from error
+    except SafetensorError as error:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        if match is None:
+            raise
+        raise UnwritableError(path, int(match[1])) from error
+
+
+@contextmanager
+def _temporary_path(path: Path, sync: bool, seal: bool, keep: Path | None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     temporary.unlink(missing_ok=True)  # a link of this name would lead the writer elsewhere
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some libraries write files that only the owner can read
+        if seal:
+            seal_file(temporary)
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
         if sync and os.name == "posix":
             folder = os.open(path.parent, os.O_RDONLY)
@@ -61,7 +95,8 @@ def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
             finally:
                 os.close(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def open_to_append(path: Path) -> IO[str]:
@@ -112,14 +147,64 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically.
+    """Write a JSON file atomically; an object begins with its `digest`, which `read_json` checks and takes out.
 
     Raises:
         ValueError: the value contains NaN or infinity, which JSON has no numbers for.
     """
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any, allow_nan: bool = False, **options: Any) -> str:
+    """The text of a JSON file as `write_json` writes it; `options` are those of `json.dumps`."""
+    if not isinstance(value, dict):
+        return json.dumps(value, indent=1, allow_nan=allow_nan, **options) + "\n"
+    if "digest" in value:
+        raise ValueError("the key digest is that of the file")
+    text = json.dumps({"digest": SEAL, **value}, indent=1, allow_nan=allow_nan, **options) + "\n"
+    return sealed(text.encode()).decode()
 
 
 def read_json(path: Path) -> Any:
-    """Read the value of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read the value of a JSON file.
+
+    Raises:
+        DamagedFileError: it is no JSON, or not what `write_json` wrote.
+        OSError: the file cannot be opened.
+    """
+    value = parse_json(path, read_sealed(path))
+    if isinstance(value, dict):
+        value.pop("digest", None)
+    return value
+
+
+def read_sealed(path: Path) -> bytes:
+    """The bytes of a file, which a seal in it confirms.
+
+    Raises:
+        DamagedFileError: the digest is not that of the bytes.
+        OSError: the file cannot be opened.
+    """
+    if not is_plain_file(path):
+        path.stat()  # raises where there is nothing
+        raise DamagedFileError(path, "it is no plain file")
+    if path.stat().st_size > MOST_BYTES:
+        raise DamagedFileError(path, f"it has more than {MOST_BYTES:,} bytes")
+    content = path.read_bytes()
+    if is_whole(content) is False:
+        raise DamagedFileError(path, DIFFERS)
+    return content
+
+
+def parse_json(path: Path, content: bytes) -> Any:
+    """The value of a JSON text that the file holds.
+
+    Raises:
+        DamagedFileError: it is no JSON.
+    """
+    try:
+        return json.loads(content.decode())
+    except ValueError as error:
+        raise DamagedFileError(path, f"it is no JSON: {error}") from None
+    except RecursionError:
+        raise DamagedFileError(path, "its JSON is nested too deeply") from None

@@ -8,8 +8,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from moebius import __version__
-from moebius.kit.errors import DataError
+from moebius.kit.commands import move_aside
+from moebius.kit.errors import DamagedFileError, DataError
 from moebius.kit.files import read_json
+from moebius.kit.seals import check_seal
 
 SCHEMA = 2
 # The entry of the metadata of model.safetensors.
@@ -17,11 +19,11 @@ KEY = "moebius"
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """The header of the model that a folder holds, without reading its tensors.
+    """The header of the model that a folder holds; the whole file is checked.
 
     Returns:
-        `schema`, `moebius` (the version that wrote it), `sha256` of the tensors, `spec`, `aliases` (further name of a
-        tensor → the name that it is stored under) and, for a study's run, `data`: `classes`, `domains`, `facts`,
+        `schema`, `moebius` (the version that wrote it), `spec`, `aliases` (further name of a tensor → the name that it
+        is stored under) and, for a study's run, `data`: `classes`, `domains`, `facts`,
         `precision`.
 
     Raises:
@@ -29,14 +31,19 @@ def read_header(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model.safetensors"
     try:
+        check_seal(path)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
         header = _read_first_form(folder) if text is None else json.loads(text)
+        header.pop("digest", None)
+        _check_form(header)
         schema = header["schema"]
     except FileNotFoundError:
         rule = f"{folder}: holds no saved mixture (no model.safetensors with a header of moebius)"
         raise DataError(rule, f"mb.save(moe, {str(folder)!r})") from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except DamagedFileError as error:
+        raise DataError(f"{path}: is damaged ({error.reason})", fix_for(folder)) from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
     if schema > SCHEMA:
         rule = f"is of schema {schema}, written by moebius {header['moebius']}, and {__version__} reads {SCHEMA}"
@@ -46,7 +53,23 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 def fix_for(folder: Path) -> str:
     """The fix for a folder that is damaged."""
+    path, result = folder / "model.safetensors", folder / "result.json"
+    if result.exists():
+        return f"{move_aside(path, result)}    # then run the study again: the run writes both anew"
     return f"a copy of the folder, or mb.save(moe, {str(folder) + '-2'!r}) where the mixture still is"
+
+
+def _check_form(header: Any) -> None:
+    if header["schema"] > SCHEMA:
+        return
+    forms = {"schema": int, "moebius": str, "spec": dict, "mixture": dict, "aliases": dict, "data": dict}
+    for key, form in forms.items():
+        if key in header and type(header[key]) is not form:
+            raise TypeError(f"{key} of its header is of type {type(header[key]).__name__}")
+    if not all(isinstance(name, str) for name in header["aliases"].values()):
+        raise TypeError("aliases of its header are no names")
+    if "spec" not in header and "mixture" not in header:
+        raise KeyError("spec")
 
 
 def _read_first_form(folder: Path) -> dict[str, Any]:
@@ -59,4 +82,4 @@ def _read_first_form(folder: Path) -> dict[str, Any]:
     with (folder / "model.safetensors").open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != header["sha256"]:
             raise ValueError("it is not the file that model.json beside it was written with")
-    return {**header, "spec": header["mixture"], "sha256": None}
+    return {**header, "spec": header["mixture"]}

@@ -1,6 +1,6 @@
 """Mixtures from disk: what `save` wrote, or what a study's run trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -11,14 +11,28 @@ from torch import Tensor, nn
 
 from moebius import __version__
 from moebius.core.stack import Stack
-from moebius.kit.errors import DataError
+from moebius.kit.errors import DataError, MoebiusError, UnknownKindError
 from moebius.layers.mixture import Mixture
 from moebius.storage._supplied import check_tensors, place_supplied
 from moebius.storage.header import fix_for, read_header
 from moebius.storage.spec import build, unknown_parts
-from moebius.storage.tensors import digest_of, put_tensors
+from moebius.storage.tensors import put_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
+# What a component may raise for arguments from a file: of unknown names, of other types, beyond all bounds.
+_UNMADE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Numbers that no file holds: masks, tables of positions.
+_SLACK = 10_000_000
 Experts = Sequence[nn.Module | None] | nn.ModuleList | Stack | Mapping[Any, Any]
 
 
@@ -87,20 +101,73 @@ def load(
     header = read_header(folder)
     parts = {"gate": gate, "router": router, "combine": combine, "": model}
     spec = header["spec"]
-    unknown = dict(unknown_parts(spec))
+    try:
+        unknown = dict(unknown_parts(spec))
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _unmakeable(folder, header, error) from error
     supplied = place_supplied(str(path), spec, unknown, experts, parts)
     tensors = _tensors(folder, header)
     try:
         # Making parts draws numbers that are overwritten; who loads a mixture shall not find other ones afterwards.
         with torch.random.fork_rng(devices=()):
+            _check_size(folder, spec, supplied, tensors)
             loaded = build(spec, "experts", supplied)
-    except (LookupError, TypeError) as error:  # a kind, a place or an argument that is not known here
-        rule = f"moebius {header['moebius']} wrote what {__version__} cannot make"
-        fix = "pip install what adds the kind, or mb.register it, before mb.load"
-        raise DataError(f"{folder / 'model.safetensors'}: {rule} ({error.args[0]})", fix) from error
+    except MoebiusError as error:
+        if not isinstance(error, UnknownKindError):
+            raise
+        raise _unmakeable(folder, header, error) from error
+    except _UNMADE as error:
+        raise _unmakeable(folder, header, error) from error
+    _check_parts(folder, loaded)
     check_tensors(loaded, tensors, unknown)
     put_tensors(loaded, tensors)
     return loaded.to(device).eval()
+
+
+def _unmakeable(folder: Path, header: Mapping[str, Any], error: Exception) -> DataError:
+    rule = f"moebius {header['moebius']} wrote what {__version__} cannot make"
+    fix = "pip install what adds the kind, or mb.register it, before mb.load"
+    reason = error.args[0] if error.args else type(error).__name__
+    return DataError(f"{folder / 'model.safetensors'}: {rule} ({reason})", fix)
+
+
+def _check_parts(folder: Path, loaded: nn.Module) -> None:
+    for layer in loaded.modules() if isinstance(loaded, nn.Module) else ():
+        parts = [layer.gate, layer.router, layer.combine] if isinstance(layer, Mixture) else []
+        if not all(map(callable, parts)):
+            raise DataError(f"{folder / 'model.safetensors'}: is damaged (a part is no module)", fix_for(folder))
+    if not isinstance(loaded, nn.Module):
+        raise DataError(f"{folder / 'model.safetensors'}: is damaged (it describes no module)", fix_for(folder))
+
+
+def _check_size(folder: Path, spec: Any, supplied: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a description of much larger parts than the file holds tensors of, before anything is allocated."""
+    count = sum(tensor.numel() for tensor in tensors.values())
+    rule = f"describes larger parts than its {count:,} numbers"
+    error = DataError(f"{folder / 'model.safetensors'}: is damaged ({rule})", fix_for(folder))
+    if any(copies > max(count, 1) for copies in _copies(spec)):
+        raise error
+    if supplied:
+        return  # making the parts around them twice would change them
+    try:
+        with torch.device("meta"):
+            draft = build(spec, "experts", {})
+    except Exception:  # not every part can be made without numbers; the real one tells what is wrong
+        return
+    if sum(tensor.numel() for tensor in (*draft.parameters(), *draft.buffers())) > 2 * count + _SLACK:
+        raise error
+
+
+def _copies(spec: Any) -> Iterator[int]:
+    """How many experts each stack of a description has."""
+    if isinstance(spec, Mapping):
+        if spec.get("kind") == "stack" and isinstance(spec.get("count"), int):
+            yield spec["count"]
+        for part in spec.values():
+            yield from _copies(part)
+    elif isinstance(spec, list):
+        for part in spec:
+            yield from _copies(part)
 
 
 def _tensors(folder: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -110,6 +177,4 @@ def _tensors(folder: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
-    if header["sha256"] not in (None, digest_of(tensors)):
-        raise DataError(f"{path}: is damaged (the tensors are not those that were written)", fix_for(folder))
     return tensors | {name: tensors[first] for name, first in header["aliases"].items()}

@@ -12,9 +12,10 @@ from torch import Tensor, distributed, nn
 from moebius import __version__
 from moebius.kit.errors import ArgumentError
 from moebius.kit.files import atomic_path, write_json
+from moebius.kit.seals import SEAL
 from moebius.storage.header import KEY, SCHEMA
 from moebius.storage.spec import Spec, describe
-from moebius.storage.tensors import digest_of, stored_tensors, tensor_holders
+from moebius.storage.tensors import stored_tensors, tensor_holders
 
 
 def save(model: nn.Module, path: str | Path, spec: Spec | None = None, data: Mapping[str, Any] | None = None) -> None:
@@ -77,11 +78,11 @@ def _write(model: nn.Module, folder: Path, spec: Spec | None, data: Mapping[str,
         raise ArgumentError("path", rule, str(folder), f"mb.save(moe, {str(folder) + '-mixture'!r})")
     aliases = _aliases(model)
     spec, tensors = describe(model, "experts") if spec is None else spec, _without_overlap(stored_tensors(model))
-    header = {"schema": SCHEMA, "moebius": __version__, "sha256": digest_of(tensors), "spec": spec, "aliases": aliases}
+    header = {"schema": SCHEMA, "moebius": __version__, "spec": spec, "aliases": aliases}
     header |= {} if data is None else {"data": data}
-    with atomic_path(folder / "model.safetensors") as temporary:
+    with atomic_path(folder / "model.safetensors", seal=True) as temporary:
         # One entry: safetensors writes several in any order, and equal models give equal bytes.
-        save_file(tensors, temporary, {KEY: json.dumps(header, allow_nan=False)})
+        save_file(tensors, temporary, {KEY: json.dumps({"digest": SEAL, **header}, allow_nan=False)})
     write_json(folder / "model.json", header)
 
 

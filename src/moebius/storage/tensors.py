@@ -1,9 +1,7 @@
 """A module's tensors as files hold them: on the CPU, row-major, and each once, however often a part is used."""
 
-import hashlib
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from moebius.core.stack import Stack
@@ -66,20 +64,6 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             shapes = f"{tuple(tensors[sources[first]].shape)}, and the model's is {tuple(tensor.shape)}"
             raise RuntimeError(f"{first} has shape {shapes}")
     model.load_state_dict({name: tensors[sources[name]] for name in tensor_holders(model)})
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of names, number formats, shapes and bytes of tensors that `stored_tensors` gave.
-
-    Example:
-        >>> digest_of({"a": torch.zeros(1)}) == digest_of({"a": -torch.zeros(1)})
-        False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _distinct_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:

@@ -9,6 +9,7 @@ import pytest
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, StudyError
+from moebius.kit.files import read_json, write_json
 from moebius.lab.report.source import read_study
 from moebius.lab.report.tables import tabulate
 from moebius.lab.statistics.difference import paired
@@ -142,9 +143,9 @@ def test_the_baseline_and_the_margin_are_declared_or_asked_for(study, tmp_path):
         mb.lab.compare(study, margin=0.0)
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
-    about = json.loads((copy / "study.json").read_text())
+    about = read_json(copy / "study.json")
     about["recipe"] |= {"baseline": "twin", "margin": 0.9}
-    (copy / "study.json").write_text(json.dumps(about))
+    write_json(copy / "study.json", about)
     declared = mb.lab.compare(copy)
     assert [pair.reference for pair in declared.pairs] == ["twin", "twin"]
     assert {pair.margin for pair in declared.pairs} == {0.9}

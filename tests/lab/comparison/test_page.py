@@ -10,6 +10,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import moebius as mb
+from moebius.kit.files import read_json, write_json
 from moebius.lab.cli import app
 from moebius.lab.comparison.wording import verdict_text
 
@@ -59,7 +60,7 @@ def places(study, other_data, tmp_path_factory):
     shutil.copytree(study / "twin" / "seed-0", folder / "twin" / "seed-7")
     shutil.copy(study / "study.json", folder)
     path = folder / "twin" / "seed-7" / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 7}))
+    write_json(path, {**read_json(path), "seed": 7})
     named = {"good": study / "good", "digits": other_data[1] / "good", "others": folder / "twin"}
     return {**named, "nothing": study / "nothing"}
 

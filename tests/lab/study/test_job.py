@@ -1,6 +1,5 @@
 """A job of one run, and of a cohort: what is kept, what goes on, and how it fails."""
 
-import json
 import random
 import time
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from moebius.kit.errors import StudyError, TrainingError
+from moebius.kit.files import read_json
 from moebius.lab.study.folder_lock import folder_lock
 from moebius.lab.study.job import checkpoint_path
 from moebius.lab.study.run_files import collect, read_error
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(study, record):
     assert set(failures) == {run.name for run in job}
     for run in job:
         assert "the checkpoint cannot be read" in failures[run.name].message
-        assert (failures[run.name].fix or "").startswith(f"mv {job[0].folder}/state ")
+        assert (failures[run.name].fix or "").startswith(f"mv {path} {path}.damaged ")
         assert read_error(run.folder) == {"message": failures[run.name].message, "fix": failures[run.name].fix}
     assert path.read_bytes() == b"no checkpoint"
     path.unlink()
@@ -129,10 +129,10 @@ def test_every_run_of_a_cohort_has_the_files_and_figures_that_it_has_alone(cohor
         names, names_alone = (
             {str(path.relative_to(each.folder)) for path in each.folder.rglob("*")} for each in (run, alone)
         )
-        assert names == names_alone - {"state/checkpoint.safetensors"}
-        about, about_alone = (json.loads((each.folder / "model.json").read_text()) for each in (run, alone))
-        assert {**about, "sha256": ""} == {**about_alone, "sha256": ""}
-        entry, entry_alone = (json.loads(each.result_path.read_text()) for each in (run, alone))
+        assert names == names_alone - {"state/checkpoint.safetensors", "state/checkpoint.before.safetensors"}
+        about, about_alone = (read_json(each.folder / "model.json") for each in (run, alone))
+        assert about == about_alone
+        entry, entry_alone = (read_json(each.result_path) for each in (run, alone))
         assert shape(entry) == shape(entry_alone)
         assert entry["accuracy"] == pytest.approx(entry_alone["accuracy"], abs=0.011)  # two of 200 rows
         assert entry["loss"] == pytest.approx(entry_alone["loss"], rel=1e-3)

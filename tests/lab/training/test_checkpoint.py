@@ -1,13 +1,16 @@
+import json
 import random
+import subprocess
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from moebius.gates.linear import Linear as LinearGate
 from moebius.kit.errors import StudyError, TrainingError
-from moebius.lab.training.checkpoint import Progress, restore, restore_weights, save, save_weights
+from moebius.lab.training.checkpoint import Progress, path_before, restore, restore_weights, save, save_weights
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.optimizer import build_optimizer
 from moebius.layers.mixture import Mixture
@@ -206,12 +209,53 @@ def test_a_damaged_checkpoint_is_refused_with_a_fix(damage, small_data, settings
     data = small_data()
     alone(build(data), data, settings(epochs=1), 0, tmp_path).train()
     path = tmp_path / "state" / "checkpoint.safetensors"
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(StudyError, match="the checkpoint cannot be read") as error:
+    for each in (path, path_before(path)):
+        each.write_bytes(DAMAGES[damage](each.read_bytes()))
+    content = path.read_bytes()
+    with pytest.raises(StudyError, match=r"the checkpoint cannot be read .* and so is the one before") as error:
         alone(build(data), data, settings(), 0, tmp_path).train()
     assert str(path) in error.value.message
-    assert error.value.fix is not None
-    assert error.value.fix.startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")
+    assert path.read_bytes() == content
+    subprocess.run(error.value.fix or "", shell=True, check=True)
+    assert alone(build(data), data, settings(), 0, tmp_path).train().epoch == 2
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(damage, small_data, settings, build, tmp_path, alone):
+    data, events = small_data(), []
+    for name in "ab":
+        alone(build(data), data, settings(epochs=1), 0, tmp_path / name).train()
+    path = tmp_path / "a" / "state" / "checkpoint.safetensors"
+    content = path.read_bytes()
+    if damage == "missing":  # a process died between the two renames
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](content))
+    for name, listen in (("a", events.append), ("b", lambda event: None)):
+        alone(build(data), data, settings(), 0, tmp_path / name, listen=listen).train()
+    warnings = [event.text for event in events if "goes on from the one before" in event.text]
+    assert len(warnings) == (damage != "missing")
+    assert all(str(path) in text for text in warnings)
+    aside = path.with_name(f"{path.name}.damaged")
+    assert aside.exists() == (damage != "missing")
+    aside.unlink(missing_ok=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_a_checkpoint_without_digest_is_read_as_before(small_data, settings, build, tmp_path, alone):
+    data = small_data()
+    for name in "ab":
+        alone(build(data), data, settings(epochs=1), 0, tmp_path / name).train()
+    path = tmp_path / "a" / "state" / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["state"])
+    del state["digest"]
+    save_file(load_file(path), path, {"state": json.dumps(state)})
+    path_before(path).unlink()
+    for name in "ab":
+        alone(build(data), data, settings(), 0, tmp_path / name).train()
+    assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
 def test_a_checkpoint_of_another_model_is_refused(small_data, settings, build, tmp_path, alone):
@@ -246,5 +290,6 @@ def test_best_weights_that_are_damaged_or_lost_are_refused(small_data, settings,
     best = tmp_path / "state" / "best.safetensors"
     for spoil in (lambda: best.write_bytes(b"x" * 100), best.unlink):
         spoil()
-        with pytest.raises(StudyError, match=r"best.safetensors: the checkpoint cannot be read"):
+        with pytest.raises(StudyError, match=r"best.safetensors: the checkpoint cannot be read") as caught:
             alone(build(data), data, settings(), 0, tmp_path).train()
+        assert (caught.value.fix or "").startswith(f"mv {tmp_path}/state {tmp_path}/state.damaged ")

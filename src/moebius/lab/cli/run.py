@@ -55,6 +55,10 @@ def run(
         typer.Option(metavar="DIR", help="Folder of finished stages.", show_default="OUT/stages"),
     ] = None,
     plugin: Plugins = None,
+    allow_mixed: Annotated[
+        bool,
+        typer.Option("--allow-mixed", help="Go on with runs that another torch or moebius began; bits may differ."),
+    ] = False,
     plan_only: Annotated[
         bool,
         typer.Option("--plan-only", help="Train nothing; print the folder of each job, for `moebius job FOLDER`."),
@@ -165,6 +169,7 @@ def run(
         "cohorts": cohorts,
         "stages": stages,
         "plugins": plugin or (),
+        "mixed": allow_mixed,
         "executor": {
             "kind": executor,
             **_given(cpus=cpus, gpus=gpus, retries=retries, address=address, shared=shared),

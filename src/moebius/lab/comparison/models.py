@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from moebius.kit.commands import move_aside
-from moebius.kit.errors import ArgumentError, MoebiusError, StudyError
-from moebius.kit.files import read_json
+from moebius.kit.errors import ArgumentError, DamagedFileError, MoebiusError, StudyError
 from moebius.kit.registry import did_you_mean
+from moebius.lab.documents import ResultsFile, RunEntry, StudyFile, read_document
 from moebius.lab.model.cost import multiply_adds
 from moebius.lab.predict import load_run
+from moebius.lab.predict.forward import computable
 from moebius.lab.statistics.interval import Estimate, interval
 
 
@@ -54,7 +54,14 @@ class Model:
 
     def score_by_seed(self) -> dict[int, float]:
         """The test score of each run."""
-        return {seed: float(run[self.score_name]["test"]) for seed, run in self.runs.items()}
+        return {seed: self._test_score(seed) for seed in self.runs}
+
+    def _test_score(self, seed: int) -> float:
+        values = self.runs[seed].get(self.score_name)
+        score = values.get("test") if isinstance(values, Mapping) else None
+        if score is None:
+            raise DamagedFileError(self.folder(seed) / "result.json", f"it has no {self.score_name} of the test rows")
+        return float(score)
 
     @property
     def score(self) -> Estimate:
@@ -85,12 +92,15 @@ class Model:
     def multiply_adds(self) -> float | None:
         """Per row, as the study has measured it, else of random rows; None where the model cannot be loaded here."""
         path = self.study / "results.json"
-        costs = read_json(path).get("costs") or {} if path.is_file() else {}
-        if self.variant in costs:
-            return costs[self.variant]["as_trained"]["multiply_adds"]
+        costs = read_document(path, ResultsFile).get("costs") or {} if path.is_file() else {}
+        as_trained = costs.get(self.variant, {}).get("as_trained", {})
+        if "multiply_adds" in as_trained:
+            return as_trained["multiply_adds"]
         try:
-            model, data = load_run(self.folder(min(self.runs)))
-            return float(multiply_adds(model, data["facts"]))
+            run = self.folder(min(self.runs))
+            model, data = load_run(run)
+            with computable(run):
+                return float(multiply_adds(model, data["facts"]))
         except MoebiusError:  # a kind that only a plugin knows
             return None
 
@@ -150,7 +160,7 @@ def _models_of(folder: Path) -> list[Model]:
 def _chosen_points(study: Path) -> Mapping[str, str]:
     """Variant → the folder of its point that a sweep has chosen."""
     path = study / "results.json"
-    return (read_json(path).get("chosen") or {}) if path.is_file() else {}
+    return (read_document(path, ResultsFile).get("chosen") or {}) if path.is_file() else {}
 
 
 def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
@@ -162,11 +172,7 @@ def _variant(folder: Path, about: Mapping[str, Any]) -> Model | None:
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "result.json")
-    except ValueError as error:
-        fix = f"{move_aside(folder)}    # then run the study again"
-        raise StudyError(f"{folder / 'result.json'}: is no JSON ({error})", fix) from None
+    return read_document(folder / "result.json", RunEntry)
 
 
 def _read_about(study: Path) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def _read_about(study: Path) -> dict[str, Any]:
     if not path.is_file():
         fix = "keep study.json beside the folders of the variants"
         raise StudyError(f"{path}: there is no such file, and it tells the data of the run", fix)
-    return read_json(path)
+    return read_document(path, StudyFile)
 
 
 def _name_apart(models: Iterable[Model]) -> Iterable[Model]:

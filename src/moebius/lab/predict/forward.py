@@ -1,7 +1,9 @@
 """One pass of a model over rows that are asked about, and the domains of these rows."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,23 @@ from torch import nn
 
 from moebius.core.recording import Log, record
 from moebius.core.row_context import RowContext, current_context, row_context
-from moebius.kit.errors import ArgumentError
+from moebius.kit.errors import ArgumentError, DataError, MoebiusError
 from moebius.kit.registry import did_you_mean
 from moebius.lab.training.call_model import splits_inputs
 from moebius.lab.training.precision import autocast
+from moebius.storage.header import fix_for
+
+_UNCOMPUTABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 
 
 def run_rows(model: nn.Module, x: Any, context: RowContext, precision: str = "fp32") -> tuple[Any, Log]:
@@ -28,6 +43,22 @@ def run_rows(model: nn.Module, x: Any, context: RowContext, precision: str = "fp
     """
     with torch.inference_mode(), record(model) as log, autocast(precision), row_context(context):
         return call_whole(model, x), log
+
+
+@contextmanager
+def computable(run: Path) -> Iterator[None]:
+    """A block that computes with the model of a run, which may be from elsewhere: what it raises becomes one error.
+
+    Raises:
+        DataError: the description of the model, or of its data, has values that its parts cannot compute with.
+    """
+    try:
+        yield
+    except MoebiusError:
+        raise
+    except _UNCOMPUTABLE as error:
+        rule = f"{run / 'model.safetensors'}: its model cannot compute this ({type(error).__name__}: {error})"
+        raise DataError(rule, fix_for(run)) from error
 
 
 def call_whole(model: nn.Module, x: Any) -> Any:

@@ -10,15 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moebius.kit.commands import command
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DataError, StudyError
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.picture import read_image
 from moebius.lab.data.scale import PixelScale
-from moebius.lab.predict.forward import context_of_domain, run_rows
-from moebius.storage.header import read_header
+from moebius.lab.documents import ModelData, check_form
+from moebius.lab.predict.forward import computable, context_of_domain, run_rows
+from moebius.storage.header import fix_for, read_header
 from moebius.storage.load import load
 from moebius.tasks import Classification
 from moebius.tasks._choice import as_task
+
+# Width of a run's pictures.
+MOST_PIXELS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         if run_folders:
             fix = f"the folder of a run, such as {command(run_folders[0])}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
-    return load(run), read_header(run)["data"]
+    data = read_header(run).get("data")
+    check_form(run / "model.safetensors", data, ModelData, fix_for(run))
+    return load(run), data
 
 
 def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None = None) -> list[Prediction]:
@@ -85,15 +91,20 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
     if "size" not in facts:
         rule = f"{run}: was trained on a table, and not on images"
         raise StudyError(rule, command("moebius", "predict", run, "ROWS.csv"))
-    task = as_task(data["task"]).for_model(model)
+    with computable(run):
+        task = as_task(data["task"]).for_model(model)
     if not isinstance(task, Classification):
         rule = f"{run}: learned {data['task']['kind']}, and only a class of each image is printed here"
         raise StudyError(rule, f"model, data = load_run(Path({str(run)!r})); model(images)")
     x = read_pictures(images, data)
-    outputs, log = run_rows(model, x, context_of_domain(model, domain, domains, len(x)), data["precision"])
-    probabilities = task.probabilities(outputs.float())
-    outermost = next(path for path, _ in model.named_modules() if path in log)
-    weights = log[outermost][-1].weights.unflatten(0, (len(x), -1)).mean(1)
+    context = context_of_domain(model, domain, domains, len(x))
+    with computable(run):
+        outputs, log = run_rows(model, x, context, data["precision"])
+        probabilities = task.probabilities(outputs.float())
+        outermost = next(path for path, _ in model.named_modules() if path in log)
+        weights = log[outermost][-1].weights.unflatten(0, (len(x), -1)).mean(1)
+        if probabilities.shape[-1] != len(data["classes"]):
+            raise ValueError(f"{len(data['classes'])} names of {probabilities.shape[-1]} classes")
     predictions = []
     for path, row_probabilities, row_weights in zip(images, probabilities, weights, strict=True):
         values, labels = row_probabilities.topk(min(top, len(row_probabilities)))
@@ -112,6 +123,9 @@ def read_pictures(images: Sequence[Path], data: Mapping[str, Any]) -> Float[Tens
         data: `load_run`'s description of the run.
     """
     facts = data["facts"]
+    if not all(isinstance(facts.get(name), int) and 0 < facts[name] <= MOST_PIXELS for name in ("channels", "size")):
+        rule = f"its header tells no width of its pictures: {facts.get('size')!r:.60}"
+        raise DataError(rule, "a run of images, as it was written")
     color = "grey" if facts["channels"] == 1 else "rgb"
     pixels = torch.stack([read_image(Path(path), facts["size"], color) for path in images])
     return scale_pixels(pixels, scale=PixelScale.from_values(data.get("scale")))

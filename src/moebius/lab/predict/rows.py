@@ -11,7 +11,7 @@ from moebius.kit.commands import command
 from moebius.kit.errors import StudyError
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
 from moebius.lab.predict.answers import read_answers
-from moebius.lab.predict.forward import context_of_table, run_rows
+from moebius.lab.predict.forward import computable, context_of_table, run_rows
 from moebius.lab.predict.images import load_run
 from moebius.tasks._choice import as_task
 from moebius.tasks._task import Task
@@ -43,8 +43,9 @@ def predict_rows(run: Path, rows: pd.DataFrame, domain: str | None = None) -> pd
     """
     model, data = load_run(Path(run))
     columns, x, context = encode_rows(Path(run), model, data, rows, domain)
-    output, log = run_rows(model, x, context, data["precision"])
-    return frame_of(as_task(data["task"]).for_model(model), columns.targets, output, log, rows.index)
+    with computable(Path(run)):
+        output, log = run_rows(model, x, context, data["precision"])
+        return frame_of(as_task(data["task"]).for_model(model), columns.targets, output, log, rows.index)
 
 
 def encode_rows(

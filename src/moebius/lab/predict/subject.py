@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from moebius.core.row_context import RowContext, current_context
 from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, StudyError
-from moebius.kit.files import read_json
 from moebius.lab.data.batches import scale_pixels
 from moebius.lab.data.nested import map_nested, tensors_of
 from moebius.lab.data.scale import UNIT, PixelScale
 from moebius.lab.data.subset import find_position
 from moebius.lab.data.tables.columns import TableColumns, TargetColumn
-from moebius.lab.predict.forward import context_of_domain
+from moebius.lab.documents import RunEntry, read_document
+from moebius.lab.predict.forward import computable, context_of_domain
 from moebius.lab.predict.images import load_run, read_pictures
 from moebius.lab.predict.rows import encode_rows
 from moebius.lab.training.outcome import Trained
@@ -93,17 +93,19 @@ class Subject:
     @classmethod
     def _of_run(cls, run: Path) -> "Subject":
         model, data = load_run(run)
-        task = as_task(data["task"]).for_model(model)
-        if "columns" in data:
-            targets = TableColumns.from_values(data["columns"]).targets
+        with computable(run):
+            task = as_task(data["task"]).for_model(model)
+            scale = PixelScale.from_values(data.get("scale"))
+            columns = TableColumns.from_values(data["columns"]) if data.get("columns") is not None else None
+        if columns is not None:
+            targets = columns.targets
             if isinstance(task, MultiTask):
                 by_name = {target.name: target for target in targets}
                 targets = tuple(by_name[name] for name in task.tasks)
         else:
             targets = (TargetColumn("class", tuple(data["classes"])),) if data["classes"] else None
-        alone = read_json(run / "result.json").get("experts_alone") or ()
-        names = {path: expert["name"] for expert in alone if expert["name"] for path in expert["paths"]}
-        scale = PixelScale.from_values(data.get("scale"))
+        alone = read_document(run / "result.json", RunEntry).get("experts_alone") or ()
+        names = {path: expert["name"] for expert in alone if expert.get("name") for path in expert["paths"]}
         return cls(model, task, targets, data["precision"], names, tuple(data["domains"]), data, run, scale)
 
     def read(self, x: Any, domain: str | Tensor | None = None) -> tuple[Any, RowContext, list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from moebius.kit.commands import beside, command
 from moebius.kit.errors import DataError, StudyError, UnknownKindError
-from moebius.kit.files import read_json
 from moebius.kit.plugins import load_plugin
+from moebius.lab.documents import StudyFile, read_document
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def suggest_plugins(run: Path) -> Iterator[None]:
         yield
     except DataError as error:
         study = run.absolute().parent.parent / "study.json"
-        records = read_json(study).get("plugins", ()) if study.is_file() else ()
+        records = read_document(study, StudyFile).get("plugins") or () if study.is_file() else ()
         if not (records and isinstance(error.__cause__, UnknownKindError)):
             raise
         fix = " ".join(command("--plugin", record["file"]) for record in records)

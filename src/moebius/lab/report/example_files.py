@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
 
-from moebius.kit.commands import move_aside
 from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
 from moebius.lab.report.picked_rows import KINDS
+from moebius.lab.report.run_fix import rewrite_fix
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ def read_examples(run: Path) -> ExampleRows | None:
     path = run / "examples.safetensors"
     if not path.is_file():
         return None
+    check_seal(path, rewrite_fix(path))
     try:
         with safe_open(path, framework="numpy") as file:
             names: set[str] = set(file.keys())
@@ -57,8 +59,14 @@ def read_examples(run: Path) -> ExampleRows | None:
             rows, experts, numbers = (file.get_tensor(name) for name in ("rows", "experts", "kinds"))
             images = file.get_tensor("images") if "images" in names else None
         table = json.loads(texts.get("cells", "{}"))
-        kinds = tuple(KINDS[number] for number in numbers)
-    except (SafetensorError, OSError, ValueError, IndexError) as error:
-        fix = f"{move_aside(path)}    # its rows are then not shown"
-        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
-    return ExampleRows(rows, experts, kinds, images, tuple(table.get("columns", ())), table.get("rows", ()))
+        kinds = tuple(KINDS[number] for number in numbers.tolist())
+        if not rows.shape == experts.shape == (len(kinds),) or (images is not None and len(images) != len(kinds)):
+            raise ValueError("its tensors have unlike lengths")
+        if images is not None and images.dtype != np.uint8:
+            raise ValueError("its images are no bytes")
+        columns, cells = table.get("columns", []), table.get("rows", [])
+        if not all(isinstance(cell, str) for line in (columns, *cells) for cell in line):
+            raise ValueError("its cells are no texts")
+    except (SafetensorError, OSError, ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
+    return ExampleRows(rows, experts, kinds, images, tuple(columns), cells)

@@ -1,6 +1,5 @@
 """Reading the folder of a study."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import BaseModel
 
-from moebius.kit.commands import beside, move_aside
+from moebius.kit.commands import beside
 from moebius.kit.errors import StudyError
 from moebius.kit.files import read_json
+from moebius.lab.documents import ResultsFile, StudyFile, check_form
 from moebius.lab.report.frames import Frame, make_frame
 from moebius.lab.report.gate_names import outer_gates
 from moebius.lab.report.points import SweptPoint, choose_points, keep_chosen, list_points
@@ -151,9 +152,10 @@ def read_study(folder: Path) -> Study:
     """Read study.json and results.json.
 
     Raises:
-        StudyError: one of them is missing, is no JSON, has another schema or has no run.
+        StudyError: one of them is missing or damaged, has another schema or has no run.
     """
-    about, results = _read_document(folder / "study.json"), _read_document(folder / "results.json")
+    about = _read_document(folder / "study.json", StudyFile)
+    results = _read_document(folder / "results.json", ResultsFile)
     runs = results.get("runs") or []
     points = list_points(about, runs)
     chosen = choose_points(points)
@@ -171,21 +173,17 @@ def read_study(folder: Path) -> Study:
     return Study(folder, about, ordered, costs, stages, tuple(points), chosen)
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path, form: type[BaseModel]) -> dict[str, Any]:
     if not path.is_file():
         raise StudyError(
             f"{path}: needs the folder of a study that has run, but there is no such file",
             "give the folder that `moebius run` named, or run the study first",
         )
-    try:
-        value = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(
-            f"{path}: is no JSON ({error})", f"{move_aside(path)}    # then run the study again, which writes it anew"
-        ) from None
+    value = read_json(path)
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         schema = value.get("schema") if isinstance(value, dict) else type(value).__name__
         writer = ", which moebius 0.1 wrote" if schema == 1 else ""
         fix = f"moebius run … --out {beside(path.parent)}, or build its report with the version that wrote it"
         raise StudyError(f"{path}: needs schema {SCHEMA}, got {schema!r}{writer}", fix)
+    check_form(path, value, form)
     return value

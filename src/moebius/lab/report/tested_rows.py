@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 
-from moebius.kit.commands import move_aside
 from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
+from moebius.lab.report.read_rows import UNREADABLE, check_rows
+from moebius.lab.report.run_fix import rewrite_fix
 
 _COLUMNS = ("split", "label", "prediction", "domain", "score")
 
@@ -47,12 +48,13 @@ def read_test_rows(run: Path) -> TestRows:
     """
     path = run / "routing.parquet"
     try:
+        check_seal(path, rewrite_fix(path))
+        check_rows(path)
         present = [name for name in _COLUMNS if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=present, filters=[("split", "==", "test")])
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "split"}
         # Files of early versions have labels and predictions of classes alone.
         scores = columns["score"] if "score" in columns else columns["label"] == columns["prediction"]
         return TestRows(scores.astype(float), columns["domain"], columns.get("label"), columns.get("prediction"))
-    except (pa.ArrowException, OSError, KeyError) as error:
-        fix = f"{move_aside(run)}    # then run the study again"
-        raise StudyError(f"{path}: cannot be read ({error})", fix) from None
+    except UNREADABLE as error:
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None

@@ -1,6 +1,5 @@
 """The entries of results.json; docs/results-schema.md describes them."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,11 @@ from moebius.lab.data.split import Dataset
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.study.run_findings import run_findings
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.run_versions import read_versions
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.gate_places import find_gates
 from moebius.lab.training.outcome import Trained
+from moebius.lab.training.timing import Timing
 
 
 def run_entry(
@@ -61,6 +62,7 @@ def run_entry(
         },
         "findings": [dict(finding.to_dict()) for finding in findings],
         "precision": run.training["precision"],
+        "versions": read_versions(folder),
     }
 
 
@@ -78,12 +80,12 @@ def stage_entry(folder: Path, run: RunSpec, data: Dataset, trained: Trained) -> 
         **({"fold": list(run.rows["fold"])} if "fold" in run.rows else {}),
         "rows": {name: len(split) for name, split in rows.items() if split is not None},
         "precision": run.training["precision"],
+        "versions": read_versions(folder),
     }
 
 
 def _figures(folder: Path, trained: Trained) -> dict[str, Any]:
-    path = folder / "timing.jsonl"
-    timing = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    timing = Timing(folder).entries()
     rates = [entry["images_per_second"] for entry in timing]
     splits = {"validation": trained.held_out, "test": trained.test}
     evaluated = {name: rows for name, rows in splits.items() if rows is not None}

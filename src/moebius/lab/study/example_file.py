@@ -1,5 +1,6 @@
 """The file `examples.safetensors` of a run: a few test rows, for the pictures of the report."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from moebius.core.recording import record
 from moebius.kit.files import atomic_path
 from moebius.kit.modes import evaluation_mode
+from moebius.kit.seals import SEAL
 from moebius.lab.data.batches import ordered_batches
 from moebius.lab.data.split import Dataset
 from moebius.lab.study.example_rows import example_rows
@@ -58,5 +60,7 @@ def write_examples(path: Path, data: Dataset, trained: Trained) -> None:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(texts) or None)
+    # One entry: safetensors writes several in any order, and files of equal runs have equal bits.
+    texts = {name: json.dumps({"digest": SEAL, **json.loads(text)}) for name, text in texts.items()}
+    with atomic_path(path, seal=True) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, texts or {"digest": SEAL})

@@ -12,8 +12,9 @@ from torch import Tensor
 
 import moebius.lab.report
 from moebius.kit.errors import ArgumentError, StudyError
-from moebius.kit.files import read_json, write_json
+from moebius.kit.files import write_json
 from moebius.lab.data.split import Dataset
+from moebius.lab.documents import StudyFile, read_document
 from moebius.lab.illnesses._illness import Finding
 from moebius.lab.report.source import SCHEMA
 from moebius.lab.study.entries import run_entry
@@ -118,7 +119,7 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     path = folder / "study.json"
-    if not path.is_file() or read_json(path).get("reference") != REFERENCE:
+    if not path.is_file() or read_document(path, StudyFile).get("reference") != REFERENCE:
         raise StudyError(f"{folder}: holds something else than a report of one model", f'folder="{folder}-report"')
 
 

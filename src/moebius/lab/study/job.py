@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from moebius.core.processes import Company, company
-from moebius.kit.commands import command
+from moebius.kit.commands import aside_ending, command
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
 from moebius.lab.data.split import Dataset
 from moebius.lab.study.cohorts import Job
@@ -15,6 +15,8 @@ from moebius.lab.study.listener import Listener
 from moebius.lab.study.partners import Join, partners
 from moebius.lab.study.run_files import read_error, remove_error, remove_leftovers, write_error, write_run
 from moebius.lab.study.run_spec import RunSpec
+from moebius.lab.study.run_versions import keep_versions
+from moebius.lab.training.checkpoint import path_before, remove
 from moebius.lab.training.outcome import Event
 
 # Seconds to wait for the lock of a worker of a killed study, which ends as soon as it notices that.
@@ -28,6 +30,7 @@ def run_job(
     listener: Listener,
     wait: float | int = ORPHAN_SECONDS,
     processes: int = 1,
+    mixed: bool = False,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one, and write the files that each run has alone.
 
@@ -42,6 +45,7 @@ def run_job(
         wait: seconds to wait for the lock of another process that is at work on the job.
         processes: that train each run together, this one among them; for more than one the first run's folder holds
             the `job.json`.
+        mixed: whether runs may go on with other versions than they were begun with.
     """
     unfinished = {run.name: run for run in job if not run.is_finished}
 
@@ -64,7 +68,7 @@ def run_job(
             return
         try:
             if not all(run.is_finished for run in unfinished.values()):
-                _train_job(job, load, device, listener.show, finish, fail, processes)
+                _train_job(job, load, device, listener.show, finish, fail, processes, mixed)
         except MoebiusError as error:
             for run in list(unfinished.values()):
                 fail(run, error)
@@ -80,15 +84,20 @@ def _train_job(
     finish: Callable[[RunSpec], None],
     fail: Callable[[RunSpec, MoebiusError], None],
     processes: int,
+    mixed: bool,
 ) -> None:
-    first = job[0]
+    first, path = job[0], checkpoint_path(job)
+    is_resumed = path.exists() or path_before(path).exists()
     unfinished = {number for number, run in enumerate(job) if not run.is_finished}
     for number, run in enumerate(job):
         remove_leftovers(run.folder)
         remove_leftovers(run.folder / "state")
         if number in unfinished:
             remove_error(run)
+            if run.result_path.exists():  # of a run that lacks its model or its rows, which are written before it
+                run.result_path.rename(f"{run.result_path}{aside_ending(run.result_path)}")
             _check_stages(run)
+            keep_versions(run.name, run.folder, is_resumed, mixed)
 
     def send(number: int, event: Event) -> None:
         if number in unfinished:
@@ -96,7 +105,6 @@ def _train_job(
 
     with partners(first.folder, processes) as join:
         members = JobMembers.of(job, load(), lambda run: run.folder, send)
-        path = checkpoint_path(job)
 
         def fail_member(number: int, error: TrainingError) -> None:
             fail(job[number], error)
@@ -108,7 +116,7 @@ def _train_job(
                 finish(job[number])
     if len(job) > 1 and all(run.is_finished for run in job):
         # A run whose folder is removed later has to be trained again, with what its folder held.
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def share_job(job: Job, load: Callable[[], Dataset], folder: Path, device: str, join: Join) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from moebius.experts.adapter import Adapter
+from moebius.kit.commands import move_aside
 from moebius.kit.errors import TrainingError
 from moebius.lab.data.folds import fold_count, fold_names, fold_of_rows
 from moebius.lab.data.select_rows import select_rows
@@ -101,7 +102,9 @@ def _stage_networks(run: RunSpec, fold: int | None = None) -> StageNetworks:
 
     def load_weights(name: str, mixture: nn.Module) -> None:
         name = name if fold is None or folds is None else fold_names(name, folds)[fold]
-        restore_weights(run.folders[name] / "model.safetensors", mixture)
+        path = run.folders[name] / "model.safetensors"
+        then = "then run the study again: the stage writes both anew, from its checkpoint"
+        restore_weights(path, mixture, f"{move_aside(path, path.with_name('result.json'))}    # {then}")
 
     return StageNetworks(run.stages, load_weights, run.labels)
 

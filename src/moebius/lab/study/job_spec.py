@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from moebius.kit.allocator import tune_allocator
 from moebius.kit.commands import command
-from moebius.kit.errors import StudyError
-from moebius.kit.files import read_json, write_text
+from moebius.kit.errors import DamagedFileError, StudyError
+from moebius.kit.files import json_text, read_json, write_text
 from moebius.kit.registry import find
 from moebius.lab.data.load_sets import load_sets
 from moebius.lab.data.split import Dataset
@@ -43,6 +43,7 @@ class JobSpec:
         threads: for the products of the process.
         plugins: files that the process runs before it builds anything.
         processes: that train each run together.
+        mixed: whether runs may go on with other versions than they were begun with.
     """
 
     runs: Job
@@ -54,6 +55,7 @@ class JobSpec:
     threads: int
     plugins: tuple[Plugin, ...] = ()
     processes: int = 1
+    mixed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -103,7 +105,7 @@ class JobSpec:
 
         data_dir = None if self.data_dir is None else self.data_dir.absolute()
         job = replace(self, data_dir=data_dir, runs=tuple(_change_paths(run, plain_path) for run in self.runs))
-        text = json.dumps({"schema": SCHEMA, **asdict(job)}, indent=1, default=os.fspath) + "\n"
+        text = json_text({"schema": SCHEMA, **asdict(job)}, allow_nan=True, default=os.fspath)
         path = folder / "job.json"
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
@@ -120,13 +122,15 @@ class JobSpec:
         if not path.exists():
             fix = f"{again}    # prints the folders that hold jobs"
             raise StudyError(f"{folder}: holds no job.json", fix)
+        fix = f"{again}    # writes it anew"
         try:
             content = read_json(path)
             if content["schema"] != SCHEMA:
                 raise ValueError("another version of moebius wrote it")
             job = TypeAdapter(cls).validate_python(content)
+        except DamagedFileError as error:
+            raise DamagedFileError(path, error.reason, fix) from None
         except (ValueError, KeyError, TypeError, OSError) as error:
-            fix = f"{again}    # writes it anew"
             raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
         runs = (_change_paths(run, lambda path: Path(os.path.normpath(folder / path))) for run in job.runs)
         return replace(job, runs=tuple(runs))

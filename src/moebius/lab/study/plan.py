@@ -72,6 +72,7 @@ class Plan:
         reasons: variant → why its runs train alone, as the end of a sentence.
         plugins: files that every process runs before it builds anything.
         processes: that train each run together.
+        mixed: whether runs may go on with other versions than they were begun with.
     """
 
     stages: tuple[RunSpec, ...]
@@ -86,11 +87,12 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     processes: int = 1
+    mixed: bool = False
 
     def jobs(self, runs: Sequence[RunSpec]) -> list[JobSpec]:
         """The jobs that finish these runs: their cohorts, with all members, then each of the other runs."""
         shared = (self.data, self.data_dir, Path.cwd(), self.fingerprint, self.device, self.threads, self.plugins)
-        shared = (*shared, self.processes)
+        shared = (*shared, self.processes, self.mixed)
         names = {run.name for run in runs}
         in_cohorts = {run.name for cohort in self.cohorts for run in cohort}
         cohorts = [cohort for cohort in self.cohorts if any(run.name in names for run in cohort)]
@@ -185,6 +187,8 @@ def make_plan(
         _check_processes(run, nproc)
     content = {
         **describe_study(recipe, data, settled, (*plan.stages, *plan.runs), plugins),
+        # Of a study that goes on: those that it was begun with. Each run has its own.
+        **({} if before is None or not before.get("versions") else {"versions": before["versions"]}),
         "command": list(command),
         "alone": dict(reasons),
         "machine": {"device": device, "workers": processes, "threads": threads, "nproc": nproc},

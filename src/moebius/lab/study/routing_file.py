@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moebius.kit.files import atomic_path
+from moebius.kit.seals import SEAL
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.evaluation import Evaluation
 from moebius.lab.training.outcome import Trained
@@ -53,8 +54,9 @@ def write_routing(path: Path, data: Dataset, trained: Trained) -> None:
             for number, column in enumerate(weights.float().unbind(1)):
                 columns[f"{gate}_{number}"] = column.numpy()
         tables.append(pa.table(columns))
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.concat_tables(tables, promote_options="default"), temporary, compression="zstd")
+    table = pa.concat_tables(tables, promote_options="default").replace_schema_metadata({"digest": SEAL})
+    with atomic_path(path, seal=True) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _target_columns(data: Dataset, rows: Evaluation) -> Iterator[tuple[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from moebius.lab.recipe.plugins import load_plugins
 from moebius.lab.recipe.schema import Recipe
 from moebius.lab.recipe.sweep.propose import with_points
 from moebius.lab.report.comparisons import compare_variants
+from moebius.lab.report.mixed_versions import describe_mixing
 from moebius.lab.report.source import SCHEMA, read_study
 from moebius.lab.report.terminal import build_results_table, describe_family, describe_stages
 from moebius.lab.study.cohorts import CohortMode, describe_cohorts
@@ -56,6 +57,7 @@ class StudyOptions(TypedDict, total=False):
     plugins: Sequence[Path | str]
     executor: ExecutorLike
     nproc: int | None
+    mixed: bool
     console: Console | None
 
 
@@ -88,7 +90,9 @@ def run(recipe: RecipeLike, out: Path | str | None = None, **options: Unpack[Stu
             `plugins`, Python files that register kinds, for the worker processes too; `executor`, what does the jobs:
             "local", or a kind of the room `study.executors` with its keywords, as {"kind": "ray", "cpus": 2}, of which
             `workers` then limits the jobs at a time; `nproc`, how many processes train each run together, 1 unless
-            given (under `torchrun` all that it has started); `console`, for progress and results.
+            given (under `torchrun` all that it has started); `mixed`, whether runs that are in the middle of their
+            training may go on with another torch or moebius, which may give other bits; `console`, for progress and
+            results.
 
     Returns:
         The study's folder: report.html, results.json, and a folder for each run.
@@ -154,6 +158,8 @@ def _run(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) -> P
     if line := describe_stages(results.get("stages") or (), score):
         console.print(line, highlight=False)
     for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    if line := describe_mixing([*results["runs"], *results.get("stages", ())]):
         console.print(line, highlight=False, soft_wrap=True)
     chosen = None if family is None else family.chosen
     console.print(build_results_table(runs, score=score, chosen=chosen))
@@ -239,10 +245,11 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     with folder_lock(folder):
         remove_leftovers(folder)
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
+        mixed = options.get("mixed", False)
 
         def plan_recipe(recipe: Recipe) -> Plan:
             options = (device, workers, folder, stages_dir, cohorts, plugins, data_dir, command, executor.place, nproc)
-            return make_plan(recipe, data, *options)
+            return replace(make_plan(recipe, data, *options), mixed=mixed)
 
         recipe = first_points(recipe, folder)
         plan = plan_recipe(recipe)

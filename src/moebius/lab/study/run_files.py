@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from moebius.kit.errors import DivergedError, MoebiusError
-from moebius.kit.files import read_json, write_json
+from moebius.kit.files import write_json
 from moebius.lab.data.split import Dataset
+from moebius.lab.documents import ErrorFile, RunEntry, read_document
 from moebius.lab.model.resolve import resolve
 from moebius.lab.study.entries import run_entry, stage_entry
 from moebius.lab.study.example_file import write_examples
@@ -39,7 +40,7 @@ def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mappin
 
 def collect(runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     """The entries of all finished runs, in the order of `runs`."""
-    return [read_json(run.result_path) for run in runs if run.is_finished]
+    return [read_document(run.result_path, RunEntry) for run in runs if run.is_finished]
 
 
 def write_error(run: RunSpec, error: MoebiusError) -> None:
@@ -52,7 +53,7 @@ def write_error(run: RunSpec, error: MoebiusError) -> None:
 def read_error(folder: Path) -> dict[str, Any] | None:
     """What `write_error` left: `message`, `fix`, and `diverged` if so; None where the run has not failed."""
     path = _error_path(folder)
-    return read_json(path) if path.exists() else None
+    return read_document(path, ErrorFile) if path.exists() else None
 
 
 def has_diverged(run: RunSpec) -> bool:

@@ -64,7 +64,8 @@ class RunSpec:
     @property
     def is_finished(self) -> bool:
         """Whether the run has left all its files."""
-        return self.result_path.exists()
+        names = ["result.json", "model.safetensors", *(["routing.parquet"] if self.rows is None else [])]
+        return all((self.folder / name).exists() for name in names)
 
     @property
     def draws(self) -> int:

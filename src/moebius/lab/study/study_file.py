@@ -1,5 +1,6 @@
 """The file `study.json`: the runs of a study, its data and versions; and whether a recipe continues the study."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -12,9 +13,10 @@ import torch
 
 from moebius import __version__
 from moebius.kit.commands import beside
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.data.split import Dataset
+from moebius.lab.documents import StudyFile, check_form
 from moebius.lab.model.resolve import list_stage_names
 from moebius.lab.recipe.plugins import Plugin
 from moebius.lab.recipe.schema import Recipe
@@ -26,6 +28,8 @@ from moebius.tasks._choice import as_task
 # The parts of a recipe that results depend on.
 SETTLING = ("data", "task", "training", "pretraining", "stages", "model", "variants", "sweep")
 ABSENT = "nothing"
+# What a study goes on by.
+NEEDED = ("settled", "precision", "machine", "jobs", "data", "recipe")
 
 
 def read_study(path: Path) -> dict[str, Any] | None:
@@ -40,9 +44,14 @@ def read_study(path: Path) -> dict[str, Any] | None:
     try:
         study = read_json(path)
         if study["schema"] == SCHEMA:
-            dict(study["settled"]["variants"])
+            check_form(path, study, StudyFile, fix)
+            missing = next((key for key in NEEDED if study.get(key) is None), None)
+            if missing is not None:
+                raise DamagedFileError(path, f"it has no {missing}", fix)
             return study
         version = study["versions"]["moebius"]
+    except DamagedFileError as error:
+        raise DamagedFileError(path, error.reason, fix) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StudyError(f"{path}: cannot be read ({type(error).__name__}: {error})", fix) from None
     schemas = f"its study.json has schema {study['schema']}, and this version goes on with schema {SCHEMA}"
@@ -165,16 +174,21 @@ def describe_versions() -> dict[str, str]:
 
 def describe_hardware(device: str) -> dict[str, Any]:
     """Processor, cores, GPU and system of this machine."""
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
-        "processor": processor,
+        "processor": describe_processor(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
         "system": platform.platform(),
     }
+
+
+@functools.cache
+def describe_processor() -> str:
+    """Name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), None)
+    return name or platform.processor() or platform.machine()
 
 
 def count_cores() -> int:

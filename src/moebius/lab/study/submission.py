@@ -98,7 +98,7 @@ class Submission:
         with lines:
             messages = JobMessages(lines, job.runs)
             job.prepare_process()
-            run_job(job.runs, job.load_data, job.device, messages, LOCK_SECONDS, job.processes)
+            run_job(job.runs, job.load_data, job.device, messages, LOCK_SECONDS, job.processes, job.mixed)
         return Outcome(node, messages.errors)
 
     def _open_messages(self) -> IO[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moebius.kit.errors import TrainingError
-from moebius.kit.files import read_json
+from moebius.lab.documents import StudyFile, read_document
 from moebius.lab.recipe.schema import Point, Recipe
 from moebius.lab.recipe.sweep.expand import swept_keys
 from moebius.lab.recipe.sweep.propose import with_points
@@ -84,7 +84,7 @@ def choose_runs(recipe: Recipe, folder: Path, runs: Sequence[Mapping[str, Any]])
     Raises:
         TrainingError: all points of a variant have diverged.
     """
-    about = read_json(folder / "study.json")
+    about = read_document(folder / "study.json", StudyFile)
     points = list_points(about, runs)
     chosen = choose_points(points)
     counts: dict[str, int] = {}

@@ -38,7 +38,7 @@ def do_jobs(folders: Sequence[Path], console: Console) -> None:
                 console.print(f"{job.folder}: is finished", markup=False, highlight=False, soft_wrap=True)
             else:
                 job.prepare_process()
-                run_job(job.runs, job.load_data, job.device, display, processes=job.processes)
+                run_job(job.runs, job.load_data, job.device, display, processes=job.processes, mixed=job.mixed)
     display.raise_failures()
 
 
@@ -60,7 +60,7 @@ def serve_jobs() -> NoReturn:
         busy.set()
         job.prepare_process()
         messages = JobMessages(lines, job.runs)
-        run_job(job.runs, job.load_data, job.device, messages, processes=job.processes)
+        run_job(job.runs, job.load_data, job.device, messages, processes=job.processes, mixed=job.mixed)
         busy.clear()
         messages.send(done=True)
 

@@ -1,7 +1,7 @@
 """Everything that runs need to go on as if they had never stopped, in one file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moebius.kit.commands import move_aside
-from moebius.kit.errors import DivergedError, StudyError, TrainingError
+from moebius.kit.commands import aside_ending, move_aside
+from moebius.kit.errors import DamagedFileError, DivergedError, StudyError, TrainingError
 from moebius.kit.files import atomic_path
+from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.training.engine import Engine
 from moebius.storage.tensors import put_tensors, stored_tensors
 
@@ -53,7 +54,9 @@ def save(
     progress: Sequence[Progress],
     failures: Mapping[int, TrainingError],
 ) -> None:
-    """Write weights, optimizer state, random state and progress; a write that fails leaves the old file.
+    """Write weights, optimizer state, random state and progress; the checkpoint before is kept at `path_before`.
+
+    A write that fails leaves the old files.
 
     Arguments:
         path: of the file.
@@ -71,30 +74,78 @@ def save(
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     messages = {run: [error.message, error.fix] for run, error in failures.items()}
     # One entry: safetensors writes several in any order, and files of equal runs have equal bits.
-    state = json.dumps({"progress": [asdict(each) for each in progress], "failures": messages})
+    state = json.dumps({"digest": SEAL, "progress": [asdict(each) for each in progress], "failures": messages})
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, seal=True, keep=path_before(path)) as temporary:
         save_file(stored, temporary, {"state": state})
 
 
+def path_before(path: Path) -> Path:
+    """Where the checkpoint before the last one is.
+
+    Example:
+        >>> path_before(Path("state/checkpoint.safetensors")).name
+        'checkpoint.before.safetensors'
+    """
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint and the one before, where they are."""
+    path.unlink(missing_ok=True)
+    path_before(path).unlink(missing_ok=True)
+
+
 def restore(
-    path: Path, engine: Engine, optimizer: torch.optim.Optimizer
+    path: Path,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Progress], dict[int, TrainingError]] | None:
     """Put a checkpoint's state into models, optimizer and random generators; None when there is no checkpoint.
+
+    Where the last checkpoint is damaged, its file is moved aside, and the one before takes its place.
+
+    Arguments:
+        path: of the last checkpoint.
+        engine, optimizer: receive the state.
+        tell: receives a text where the last checkpoint is damaged.
 
     Returns:
         The progress of each run, and the errors of those that failed.
 
     Raises:
-        StudyError: the file is damaged, or written by moebius 0.1.
+        StudyError: both files are damaged, or written by moebius 0.1 or for another model.
     """
-    if not path.exists():
-        return None
+    before = path_before(path)
+    if not before.exists():
+        return _restore(path, engine, optimizer) if path.exists() else None
+    if not path.exists():  # a process has died between the two renames
+        return _restore(before, engine, optimizer)
     try:
+        return _restore(path, engine, optimizer)
+    except StudyError as error:
+        try:
+            state = _restore(before, engine, optimizer)
+        except StudyError:
+            fix = f"{move_aside(path, before)}    # the run then starts again"
+            raise StudyError(f"{error.message}, and so is the one before", fix) from None
+        aside = path.with_name(path.name + aside_ending(path))
+        path.replace(aside)
+        tell(f"{error.message}; moved to {aside.name}, and the run goes on from the one before")
+        return state
+
+
+def _restore(
+    path: Path, engine: Engine, optimizer: torch.optim.Optimizer
+) -> tuple[list[Progress], dict[int, TrainingError]]:
+    fix = f"{move_aside(path)}    # the run then starts again"
+    try:
+        check_seal(path)
         with safe_open(path, "pt") as file:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if "state" not in metadata and not {"progress", "cohort", "stack"}.isdisjoint(metadata):
-            raise StudyError(f"{path}: is a checkpoint of moebius 0.1", _fix(path))
+            raise StudyError(f"{path}: is a checkpoint of moebius 0.1", fix)
         state = json.loads(metadata["state"])
         progress = [Progress(**each) for each in state["progress"]]
         failures: dict[int, TrainingError] = {
@@ -102,8 +153,10 @@ def restore(
         }
         random_state = tensors["random/cpu"]
         engine.put_tensors({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
+    except DamagedFileError as error:
+        raise _damage_error(path, error.reason, fix) from None
     except _DAMAGE as error:
-        raise _damage_error(path, error) from None
+        raise _damage_error(path, error, fix) from None
     for name, parameter in engine.parameters.items():
         prefix = f"optimizer/{name}/"
         for key, value in tensors.items():
@@ -117,28 +170,33 @@ def restore(
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights alone: row-major and on the CPU, so that the bits do not depend on layout and device."""
-    with atomic_path(path) as temporary:
-        save_file(stored_tensors(model), temporary)
+    with atomic_path(path, seal=True) as temporary:
+        save_file(stored_tensors(model), temporary, {"digest": SEAL})
 
 
-def restore_weights(path: Path, model: nn.Module) -> None:
+def restore_weights(path: Path, model: nn.Module, fix: str | None = None) -> None:
     """Put weights that `save_weights` wrote into the model.
+
+    Arguments:
+        path: of the file.
+        model: receives them.
+        fix: of the error; None to begin the run again without its folder `state`.
 
     Raises:
         StudyError: the file is missing or damaged.
     """
+    fix = fix or f"{move_aside(path.parent)}    # the run then starts again"
     try:
+        check_seal(path)
         put_tensors(model, load_file(path))
+    except DamagedFileError as error:
+        raise _damage_error(path, error.reason, fix) from None
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise _damage_error(path, error) from None
+        raise _damage_error(path, error, fix) from None
 
 
-def _damage_error(path: Path, error: Exception) -> StudyError:
-    return StudyError(f"{path}: the checkpoint cannot be read ({error})", _fix(path))
-
-
-def _fix(path: Path) -> str:
-    return f"{move_aside(path.parent)}    # the run then starts again"
+def _damage_error(path: Path, reason: Exception | str, fix: str) -> StudyError:
+    return StudyError(f"{path}: the checkpoint cannot be read ({reason})", fix)
 
 
 def _optimizer_value(parameter: Tensor, value: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from moebius.kit.errors import TrainingError
 from moebius.lab.data.batches import Batch, Batches
 from moebius.lab.data.split import Dataset, Split
 from moebius.lab.training.call_model import ModelCall
-from moebius.lab.training.checkpoint import restore, save
+from moebius.lab.training.checkpoint import path_before, restore, save
 from moebius.lab.training.engine import Engine, Member
 from moebius.lab.training.evaluator import Evaluations, Evaluator
 from moebius.lab.training.metrics import Metric
@@ -94,7 +94,7 @@ class Loop:
             RunRecord(member.folder, member.settings, *facts, member.listen, member.callbacks, self.processes)
             for member in members
         ]
-        state = [checkpoint, *(record.best_path for record in self.records)]
+        state = [checkpoint, path_before(checkpoint), *(record.best_path for record in self.records)]
         share_start(self.processes, engine, members, data, self.task, metrics, state)
         self.failures: dict[int, TrainingError] = {}
         # The members that have not failed.
@@ -286,11 +286,14 @@ class Loop:
         """Go to the state that the checkpoint holds; False where there is none."""
         assert self.optimizer is not None
         self.figures.take()
-        state = restore(self.checkpoint, self.engine, self.optimizer)
+        texts: list[str] = []
+        state = restore(self.checkpoint, self.engine, self.optimizer, texts.append)
         if state is None:
             return False
         progress, self.failures = state
         self.active_runs = [run for run in range(len(self.members)) if run not in self.failures]
         for record, of_run in zip(self.records, progress, strict=True):
             record.resume(of_run)
+            for text in texts:
+                record.notify("warning", text=text)
         return True

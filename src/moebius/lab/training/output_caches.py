@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
 from moebius.kit.commands import move_aside
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import atomic_path
+from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.data.split import Split
 from moebius.lab.training.cacheable_parts import MOST_BYTES, cacheable_parts
 from moebius.lab.training.call_model import ModelCall, splits_inputs
@@ -93,8 +94,8 @@ class OutputCaches:
                     return stored
                 table = self._compute(part, split)
                 if table.numel():
-                    with atomic_path(path, sync=False) as temporary:
-                        save_file({"outputs": table.cpu().contiguous()}, temporary)
+                    with atomic_path(path, seal=True) as temporary:
+                        save_file({"outputs": table.cpu().contiguous()}, temporary, {"digest": SEAL})
                 return table
         except Timeout:
             return None
@@ -111,7 +112,8 @@ class OutputCaches:
 
 def _read_table(path: Path, split: Split) -> Tensor | None:
     try:
+        check_seal(path)
         table = load_file(path, device=str(split.device))["outputs"]
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, SafetensorError, KeyError, DamagedFileError):
         return None
     return table if len(table) == len(split) else None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from moebius.lab.report.blocks import Block, Code, Details, Facts, Section, Text
 from moebius.lab.report.command import DATA_DIR, run_command
 from moebius.lab.report.headline import data_words
+from moebius.lab.report.mixed_versions import describe_mixing
 from moebius.lab.report.numbers import listing
 from moebius.lab.report.source import Study
 from moebius.lab.yaml_text import write_yaml
@@ -42,6 +43,7 @@ def _list_facts(study: Study) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, study.seeds))),
         ("hardware", _list_pairs(study.about.get("hardware"))),
         ("versions", _list_pairs(study.about.get("versions"))),
+        ("mixed versions", describe_mixing([*study.runs, *study.stages]) or ""),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -2,18 +2,23 @@
 
 import base64
 import io
+from pathlib import Path
 
 import altair as alt
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from moebius.kit.errors import StudyError
+from moebius.kit.seals import check_seal
 from moebius.lab.report.blocks import Panels, Section, Text
 from moebius.lab.report.figures import COLOURS, WIDTH, Figure
 from moebius.lab.report.frames import make_frame
 from moebius.lab.report.numbers import rate
 from moebius.lab.report.queries import figure_name
+from moebius.lab.report.run_fix import rewrite_fix
 from moebius.lab.report.source import Study
 
 ORDER = 26
@@ -27,7 +32,7 @@ def section(study: Study) -> Section | None:
     for variant in study.variants:
         first = next(run for run in study.runs if run["variant"] == variant)
         path = study.run_folder(first) / "examples.safetensors"
-        arrays = load_file(path) if path.is_file() else {}
+        arrays = _read(path) if path.is_file() else {}
         if "classes" in arrays:
             figures.append(_figure(study, variant, arrays))
     if not figures:
@@ -38,6 +43,25 @@ def section(study: Study) -> Section | None:
         "own; white is the first class, or no class."
     )
     return Section("examples", "Examples", [Text(text), Panels(figures)])
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    check_seal(path, rewrite_fix(path))
+    try:
+        arrays = load_file(path)
+        if "classes" in arrays:
+            shape = arrays["classes"].shape
+            pixels = [arrays[name] for name in ("classes", "predictions", "experts") if name in arrays]
+            images = arrays["images"]
+            if len(shape) != 3 or images.ndim != 4 or images.dtype != np.uint8:
+                raise ValueError("its tensors are no images")
+            if (images.shape[0], *images.shape[2:]) != shape or any(each.shape != shape for each in pixels):
+                raise ValueError("its tensors have unlike shapes")
+            if not all(np.issubdtype(each.dtype, np.integer) for each in pixels):
+                raise ValueError("its tensors are no numbers of classes")
+        return arrays
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})", rewrite_fix(path)) from None
 
 
 def _figure(study: Study, variant: str, arrays: dict[str, np.ndarray]) -> Figure:

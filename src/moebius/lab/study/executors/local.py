@@ -31,4 +31,4 @@ class Local(Executor):
             run_in_pool([job.runs for job in jobs], workers, listener)
         for job in jobs if workers == 1 else ():
             job.prepare_process()
-            run_job(job.runs, lambda: data, plan.device, listener, processes=job.processes)
+            run_job(job.runs, lambda: data, plan.device, listener, processes=job.processes, mixed=job.mixed)
