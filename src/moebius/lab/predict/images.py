@@ -66,7 +66,7 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
         if run_folders:
             fix = f"the folder of a run, such as {command(run_folders[0])}"
         raise StudyError(f"{run}: holds no finished run (no result.json)", fix)
-    data = read_header(run).get("data")
+    data: Any = read_header(run).get("data")
     check_form(run / "model.safetensors", data, ModelData, fix_for(run))
     return load(run), data
 
