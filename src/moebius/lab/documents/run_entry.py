@@ -18,7 +18,7 @@ class GateEntry(Form):
 class ExpertEntry(Form):
     """An expert by itself; the further keys are its scores."""
 
-    __pydantic_extra__: dict[str, float | None] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)  # pyright: ignore
 
     paths: list[str] = Field(min_length=1)
     name: str | None = None
@@ -32,7 +32,7 @@ class ExpertEntry(Form):
 class SplitEntry(Form):
     """Figures of a split at an epoch; the further keys are scores, and the scores of domains."""
 
-    __pydantic_extra__: dict[str, float | Figures | None] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    __pydantic_extra__: dict[str, float | Figures | None] = Field(init=False)  # pyright: ignore
 
     loss: float | None = None
     terms: Figures | None = None
@@ -65,7 +65,7 @@ class RunEntry(Form):
     docs/results-schema.md describes the keys.
     """
 
-    __pydantic_extra__: dict[str, float | dict[str, float | Figures | None] | None] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    __pydantic_extra__: dict[str, float | dict[str, float | Figures | None] | None] = Field(init=False)  # pyright: ignore
 
     variant: FolderName | None = None
     stage: FolderName | None = None
