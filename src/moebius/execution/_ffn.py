@@ -92,10 +92,17 @@ def ffn_weights(pool: Pool, x: Tensor) -> FFNWeights:
 
 
 def run_ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None, padded: bool = False) -> Tensor:
+    """`run_weights` of a pool for which `ffn_obstacle` gives None."""
+    return run_weights(ffn_weights(pool, x), x.flatten(1), selection, weight_A, padded)
+
+
+def run_weights(
+    weights: FFNWeights, x: Float[Tensor, "T D"], selection: Selection, weight_A: Tensor | None, padded: bool = False
+) -> Tensor:
     """The experts on their rows: each row's weighted sum (T, D), or without weights each assignment's output (A, D).
 
     Arguments:
-        pool: for which `ffn_obstacle` gives None.
+        weights: of all experts.
         x: T rows.
         selection: which expert runs on which row.
         weight_A: the router's weights; None for unweighted outputs.
@@ -104,22 +111,8 @@ def run_ffn(pool: Pool, x: Tensor, selection: Selection, weight_A: Tensor | None
     # Imported here: defining an operator imports much of torch's compiler, which most mixtures do not need.
     from moebius.execution._sorted_ffn import sorted_ffn
 
-    weights = ffn_weights(pool, x)
-    order, counts = sort_by_expert(selection.expert_A, selection.kept_A, len(pool))
-    keep = torch.is_grad_enabled()
-    y, *_ = sorted_ffn(
-        x.flatten(1),
-        weights.inner,
-        weights.inner_bias,
-        weights.outer,
-        weights.outer_bias,
-        selection.row_A,
-        weight_A,
-        order,
-        counts,
-        weights.activation,
-        weights.dtype,
-        padded,
-        keep,
-    )
+    order, counts = sort_by_expert(selection.expert_A, selection.kept_A, len(weights.inner))
+    tensors = (weights.inner, weights.inner_bias, weights.outer, weights.outer_bias)
+    flags = (weights.activation, weights.dtype, padded, torch.is_grad_enabled())
+    y, *_ = sorted_ffn(x, *tensors, selection.row_A, weight_A, order, counts, *flags)
     return y

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from moebius.core.routing import Routing
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
+from moebius.execution._few_rows import few_rows_ffn, sum_few
+from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._layers import Layer, apply_with_layers, stacked_weights
 from moebius.execution._pool import Pool
 from moebius.execution._product import product
@@ -47,6 +49,18 @@ class Gather(Execution):
         )
         values = apply_with_layers(stack.template, rows, layer)
         return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
+
+    def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."] | None:
+        """Σ_a weight_a · expert_a(x_a) for feed-forward experts on a CPU, without gradients; None for others."""
+        selection = routing.selection
+        assert selection is not None
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda or ffn_obstacle(pool, x) is not None:
+            return None
+        weights = ffn_weights(pool, x)
+        if weights.dtype != x.dtype or not bool(selection.kept_A.all()):
+            return None
+        outputs = few_rows_ffn(weights, x.flatten(1)[selection.row_A], selection.expert_A.tolist())
+        return sum_few(outputs, selection.row_A, selection.weight_A, len(x))
 
 
 def _reading_layer(stack: Stack, expert_numbers: list[int]) -> Layer:

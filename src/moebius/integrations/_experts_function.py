@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moebius.execution._order import sort_by_expert
+from moebius.core.routing import Selection
+from moebius.execution._few_rows import few_rows_ffn, sum_few
+from moebius.execution._ffn import FFNWeights, run_weights
 from moebius.execution._segments.choice import padding_reason
 
 NAME = "moebius"
@@ -14,6 +16,8 @@ NAME = "moebius"
 OTHERWISE, FORMATS = "grouped_mm", (torch.float32, torch.bfloat16, torch.float16)
 # Class of an activation in transformers → the gated activation of the operator.
 ACTIVATIONS = {"SiLUActivation": "swiglu", "SiLU": "swiglu", "GELUActivation": "geglu"}
+# Up to this number of assignments each reads its expert's weights where they are.
+FEW = 16
 
 
 def register_experts_function() -> str:
@@ -36,20 +40,19 @@ def experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     activation = None if hidden_states.is_cuda else gated_activation(self)
     if activation is None:
         return _otherwise(self)(self, hidden_states, top_k_index, top_k_weights)
-    # Imported here: defining an operator imports much of torch's compiler.
-    from moebius.execution._sorted_ffn import sorted_ffn
-
     rows, k = top_k_index.shape
     row_A = torch.arange(rows, device=hidden_states.device).repeat_interleave(k)
-    expert_A = top_k_index.reshape(-1)
-    order, counts = sort_by_expert(expert_A, expert_A < self.num_experts, self.num_experts)
+    expert_A, weight_A, dtype = top_k_index.reshape(-1), top_k_weights.reshape(-1), self.gate_up_proj.dtype
     bias = (self.gate_up_proj_bias, self.down_proj_bias) if self.has_bias else (None, None)
-    weights = (self.gate_up_proj, bias[0], self.down_proj, bias[1])
-    weight_A, dtype = top_k_weights.reshape(-1), self.gate_up_proj.dtype
+    weights = FFNWeights(self.gate_up_proj, bias[0], self.down_proj, bias[1], activation, dtype)
+    if len(expert_A) <= FEW and hidden_states.dtype == dtype and not torch.is_grad_enabled():
+        experts = expert_A.tolist()
+        if max(experts, default=self.num_experts) < self.num_experts:
+            outputs = few_rows_ffn(weights, hidden_states[row_A], experts)
+            return sum_few(outputs, row_A, weight_A, rows)
+    selection = Selection(row_A, expert_A, weight_A, expert_A < self.num_experts)
     padded = padding_reason(dtype, len(row_A), self.num_experts) is not None
-    flags = (padded, torch.is_grad_enabled())
-    y, *_ = sorted_ffn(hidden_states, *weights, row_A, weight_A, order, counts, activation, dtype, *flags)
-    return y.to(hidden_states.dtype)
+    return run_weights(weights, hidden_states, selection, weight_A, padded).to(hidden_states.dtype)
 
 
 def gated_activation(experts: Any) -> str | None:
