@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from moebius.kit.allocator import tune_allocator
+from moebius.kit.processor import instruction_set
 from moebius.lab.bench.command import processor_name
 from moebius.lab.bench.timing import Measurement, comparison_rows, time_in_turn
 
@@ -57,5 +58,6 @@ def write_rows(rows: list[Measurement], path: Path | None) -> None:
 def prepare_process(threads: int, untuned: bool) -> None:
     """Set the number of threads, tune the allocator unless `untuned`, and print the conditions of the measurement."""
     torch.set_num_threads(threads)
-    print(f"{processor_name()}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
+    processor = f"{processor_name()} ({instruction_set()})"
+    print(f"{processor}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
     print("allocator: not tuned" if untuned else tune_allocator())

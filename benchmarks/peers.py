@@ -6,7 +6,9 @@
 Each peer is compared with a layer of ours that has the same activation, widths and biases, in the same format and for
 the same rows: the two run in turn in one process, and the ratio is taken within rounds. Gated activations get a hidden
 width of 1368 where plain ones have 2048, which gives as many weights. Our layer never drops a row; notes name the peers
-that do, or that compute in another format. A peer whose backward leaves a parameter without gradient is not measured.
+that do, or that compute in another format. Every round has new rows, as every step of a training has: an expert's
+number of rows changes, and with it the shapes of its products. `--same-rows` measures the same rows again and again. A
+peer whose backward leaves a parameter without gradient is not measured.
 For a peer that is not installed, the benchmark prints the command that installs it. The allocator is tuned for the
 whole process, peers included; `--untuned` does not tune it.
 """
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 from _compare import Measurement, make_parser, prepare_process, write_rows
+from _peer_layers import Dispatched, Grouped, OutputOnly, Shape
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,22 +29,6 @@ import moebius as mb
 from moebius.lab.bench.dense import forward_call, step_call
 from moebius.lab.bench.timing import durations, ratio_row, time_in_turn, value_row
 from moebius.lab.bench.workload import DTYPES
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Width of a row, hidden width of a plain expert, number of experts, experts per row, and number of rows."""
-
-    dim: int
-    hidden: int
-    experts: int
-    k: int
-    rows: int
-
-    @property
-    def gated_hidden(self) -> int:
-        """The hidden width with which three matrices have as many weights as two, rounded up to a multiple of 8."""
-        return -(-self.hidden * 2 // 24) * 8
 
 
 @dataclass(frozen=True)
@@ -61,62 +48,6 @@ class Peer:
     note: str = ""
     install: str = ""
     dtypes: tuple[str, ...] = ("fp32", "bf16")
-
-
-class OutputOnly(nn.Module):
-    """A layer that returns its output and losses, without the losses."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]
-
-
-class Dispatched(nn.Module):
-    """The layer of Shazeer et al. 2017: dispatch rows to a list of experts, run each expert, combine their outputs."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.k = shape.k
-        self.gate = nn.Linear(shape.dim, shape.experts, bias=False)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(shape.dim, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, shape.dim))
-            for _ in range(shape.experts)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        scores = self.gate(rows)
-        best = scores.topk(self.k, -1)
-        gates = torch.zeros_like(scores).scatter(1, best.indices, best.values.softmax(-1))
-        expert_A, row_A = torch.nonzero(gates.t(), as_tuple=True)
-        expert_rows = rows[row_A].split((gates > 0).sum(0).tolist())
-        outputs = torch.cat([expert(x) for expert, x in zip(self.experts, expert_rows, strict=True)])
-        weighted = outputs * gates[row_A, expert_A].unsqueeze(1)
-        return torch.zeros_like(rows).index_add(0, row_A, weighted).view_as(x)
-
-
-class Grouped(nn.Module):
-    """A layer of grouped products: sort, copy the rows, a `grouped_mm` per layer of all experts, weighted scatter."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.k, self.experts = shape.k, shape.experts
-        self.gate = nn.Linear(shape.dim, shape.experts, bias=False)
-        self.inner = nn.Parameter(shape.dim**-0.5 * torch.randn(shape.experts, shape.dim, shape.hidden))
-        self.outer = nn.Parameter(shape.hidden**-0.5 * torch.randn(shape.experts, shape.hidden, shape.dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        best = self.gate(rows).topk(self.k, -1)
-        expert_A, order_A = best.indices.flatten().sort(stable=True)
-        ends = torch.bincount(expert_A, minlength=self.experts).cumsum(0).int()
-        row_A = order_A // self.k
-        hidden = F.gelu(F.grouped_mm(rows[row_A], self.inner, offs=ends))
-        outputs = F.grouped_mm(hidden, self.outer, offs=ends) * best.values.softmax(-1).flatten()[order_A, None]
-        return torch.zeros_like(rows).index_add(0, row_A, outputs).view_as(x)
 
 
 def draw_parameters(layer: nn.Module) -> nn.Module:
@@ -195,6 +126,8 @@ def gated_options(activation: str, bias: bool) -> Callable[[Shape], dict[str, An
 
 
 SWIGLU = gated_options("swiglu", False)
+# Rounds before those that count.
+UNCOUNTED = 2
 CAPACITY = "drops rows beyond 1.25 (forward: 2) T/E an expert, and pads to it"
 PEERS = {
     "Mixtral eager": Peer(make_transformers("Mixtral", "eager"), SWIGLU, "", "transformers"),
@@ -212,6 +145,18 @@ PEERS = {
 }
 
 
+class NewRows:
+    """Draws rows anew in place, outside of the timed calls: `time_in_turn` calls it twice for each candidate."""
+
+    def __init__(self, x: Tensor, candidates: int):
+        self.x, self.period, self.count = x, 2 * candidates, 0
+
+    def __call__(self) -> None:
+        if self.count % self.period == 0:
+            self.x.copy_(torch.randn_like(self.x))
+        self.count += 1
+
+
 def find_missing_gradients(layer: nn.Module, x: Tensor) -> list[str]:
     """Names of the parameters whose gradient after one step is None, zero, or not finite."""
     step_call(layer, x)()
@@ -224,7 +169,7 @@ def find_missing_gradients(layer: nn.Module, x: Tensor) -> list[str]:
     ]
 
 
-def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int) -> list[Measurement]:
+def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int, same_rows: bool) -> list[Measurement]:
     """The figures of a peer and of our layer; empty, after printing the reason, where the peer cannot be measured."""
     torch.manual_seed(0)
     x = torch.randn(1, shape.rows, shape.dim).to(DTYPES[dtype])
@@ -248,7 +193,7 @@ def measure(name: str, peer: Peer, shape: Shape, dtype: str, rounds: int) -> lis
     for mode, make_call in (("forward", forward_call), ("forward+backward", step_call)):
         layers = {"theirs": peer_layer.train(mode != "forward"), "ours": ours.train(mode != "forward")}
         calls = {owner: make_call(layer, x) for owner, layer in layers.items()}
-        seconds = durations(time_in_turn(calls, rounds))
+        seconds = durations(time_in_turn(calls, rounds, None if same_rows else NewRows(x, len(calls)), UNCOUNTED))
         times = {owner: [1e3 * value for value in values] for owner, values in seconds.items()}
         title = f"{label}, {mode}"
         rows += [value_row(f"{title}, ours", times["ours"], "ms"), value_row(title, times["theirs"], "ms")]
@@ -274,17 +219,21 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=2048, help="of plain experts; of gated ones two thirds")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
+    parser.add_argument("--same-rows", action="store_true", help="the same rows in every round")
     parser.add_argument("--untuned", action="store_true", help="do not tune the allocator")
     options = parser.parse_args()
     prepare_process(options.threads, options.untuned)
-    print(f"rows {options.rows}, dim {options.dim}, hidden {options.hidden}, k 2; median over {options.rounds} rounds")
+    print(
+        f"rows {options.rows}, dim {options.dim}, hidden {options.hidden}, k 2; median over {options.rounds} rounds of "
+        f"{'the same' if options.same_rows else 'new'} rows"
+    )
     rows = []
     for experts in options.experts or (8, 64):
         shape = Shape(options.dim, options.hidden, experts, 2, options.rows)
         for dtype in options.dtype or DTYPES:
             for name in options.peer or PEERS:
                 if dtype in PEERS[name].dtypes:
-                    rows += measure(name, PEERS[name], shape, dtype, options.rounds)
+                    rows += measure(name, PEERS[name], shape, dtype, options.rounds, options.same_rows)
                     gc.collect()
     write_rows(rows, options.json)
 
