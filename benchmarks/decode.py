@@ -5,11 +5,13 @@
 
 "by hand" calls the `FFN`s of the k experts and adds up their outputs; it receives the experts and their weights. The
 target, a ratio of 1.3, compares with it. "hand + gate" also scores the row, selects the k best experts, and computes
-their weights. Every call is for another row, so that the weights come from memory, as they do in decoding. The
-candidates run in turn in one process; figures are medians over rounds, and ratios are taken within rounds and shown
-with their smallest and largest value. The allocator is tuned; `--untuned` does not tune it.
+their weights. "packed" is the layer after `prepare_inference`. Every call is for another row, so that the weights come
+from memory, as they do in decoding. The candidates run in turn in one process; figures are medians over rounds, and
+ratios are taken within rounds and shown with their smallest and largest value. The allocator is tuned; `--untuned` does
+not tune it.
 """
 
+import copy
 import cProfile
 import os
 import pstats
@@ -67,13 +69,21 @@ def make_candidates(layer: mb.layers.SparseFFN, rows: list[Tensor]) -> dict[str,
             combine(x, *route(x))
         return len(rows)
 
-    return {"moebius": run_layer, "by hand": run_experts, "hand + gate": run_gate_and_experts}
+    packed = copy.deepcopy(layer).prepare_inference()
+
+    def run_packed() -> int:
+        for x in rows:
+            packed(x)
+        return len(rows)
+
+    return {"moebius": run_layer, "packed": run_packed, "by hand": run_experts, "hand + gate": run_gate_and_experts}
 
 
 @torch.no_grad()
 def measure(layer: mb.layers.SparseFFN, rows: list[Tensor], rounds: int, name: str) -> list[Measurement]:
     """Milliseconds a row of all candidates, and their ratios."""
-    pairs = [("moebius", "by hand"), ("moebius", "hand + gate"), ("hand + gate", "by hand")]
+    pairs = [(ours, hand) for ours in ("moebius", "packed") for hand in ("by hand", "hand + gate")]
+    pairs.append(("hand + gate", "by hand"))
     rates = measure_rates(make_candidates(layer, rows), rounds)
     # In milliseconds a row, a ratio above 1 means that the layer takes longer.
     times = {candidate: [1e3 / rate for rate in values] for candidate, values in rates.items()}
