@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moebius.kit.errors import ArgumentError
-from moebius.kit.files import write_json
+from moebius.kit.files import read_json, write_json
 
 FOLDER = Path(__file__).parent
 
@@ -172,7 +172,7 @@ def find_machine(name: str, share: float = 0.4) -> Machine:
 def read_machine(path: Path) -> Machine:
     """The machine of a JSON file."""
     try:
-        return Machine.model_validate_json(path.read_bytes())
+        return Machine.model_validate(read_json(path))
     except OSError as error:
         rule = f"needs one of {', '.join(BUILTIN)}, or a file that can be read ({error.strerror})"
         raise ArgumentError("--machine", rule, str(path), "--machine h100") from None

@@ -25,6 +25,7 @@ ROUTERS = {
     "cut": {"router": mb.routers.Soft()},
     "per_class": {"classes": C},
     "top_k": {"k": 2},
+    "group_top_k": {"k": 2},
     "noisy_top_k": {"k": 2},
     "switch": {"next_best": True, "eval_capacity": 1.0},
 }
