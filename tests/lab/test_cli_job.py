@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from moebius.kit.files import read_json
 from moebius.lab.cli import app
 
 RECIPE = """
@@ -76,7 +77,7 @@ def test_jobs_that_others_start_give_the_study_of_one_command(here, monkeypatch)
     complaint = refused("job", staged)
     assert "error: staged/seed-0: not begun: stage base/seed-0 is not finished" in complaint
     assert f"fix: moebius job {stages[0]}" in complaint
-    assert json.loads((staged / "error.json").read_text()) == {
+    assert read_json(staged / "error.json") == {
         "message": "not begun: stage base/seed-0 is not finished",
         "fix": f"moebius job {stages[0]}",
     }

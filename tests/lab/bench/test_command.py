@@ -32,11 +32,11 @@ def test_figures_as_json(tmp_path):
     figures = json.loads(path.read_text())
     assert figures["workload"]["bias"] is False
     assert figures["workload"]["dtype"] == "bf16"
-    assert figures["chosen"]["name"] == "sorted"
+    assert figures["chosen"]["name"] == "padded"
     assert "left as it comes" in figures["allocator"]
     times = {cost["name"]: cost["times"]["forward"]["value"] for cost in figures["costs"]}
     assert all(value > 0 for value in times.values())
-    assert {"loop", "sorted", "grouped"} <= set(times)
+    assert {"loop", "sorted", "padded", "grouped"} <= set(times)
     assert figures["verdict"] in result.output.replace("\n", " ").replace("  ", " ")
 
 
