@@ -20,7 +20,7 @@ from moebius.lab.report.tables import tabulate
             marks=pytest.mark.thorough,
         ),
         {"variants": {"blocks": 2}, "seeds": 1, "gates": ["0.mixture.gate", "2.mixture.gate"]},
-        {"variants": {'<script>Top-2</script> & "β" \\1': 2, "script top 2 script β 1": 2}, "seeds": 1},
+        {"variants": {'<script>Top-2<script> & "β" .1': 2, "script top 2 script β 1": 2}, "seeds": 1},
     ],
     ids=["plain", "single", "one-expert", "twenty-experts", "nested", "in-sequence", "two-in-sequence", "odd-names"],
 )
