@@ -27,7 +27,8 @@ def few_rows_ffn(weights: FFNWeights, rows: Float[Tensor, "A D"], experts: Seque
 
 
 def _write_products(x: Tensor, weight: Tensor, bias: Tensor | None, experts: Sequence[int], out: Tensor) -> None:
-    for row, expert, target in zip(x.split(1), experts, out.split(1), strict=True):
+    for place, expert in enumerate(experts):
+        row, target = x[place : place + 1], out[place : place + 1]
         product(row, weight[expert], None if bias is None else bias[expert], target)
 
 
