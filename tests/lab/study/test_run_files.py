@@ -25,7 +25,7 @@ def test_the_entry_of_a_run(planned, record, tmp_path):
     assert set(entry) == {
         *("variant", "seed", "epoch", "accuracy", "accuracy_by_domain", "loss", "gates", "epochs", "seconds"),
         *("images_per_second", "parameters", "precision", "one_expert", "experts_alone", "oracle", "cached", "trained"),
-        "findings",
+        *("findings", "versions"),
     }
     assert (entry["variant"], entry["seed"], entry["epoch"]) == ("linear", 0, 2)
     epochs = [json.loads(line) for line in (tmp_path / run.name / "metrics.jsonl").read_text().splitlines()]

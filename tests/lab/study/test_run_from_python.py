@@ -1,6 +1,5 @@
 """`mb.lab.run`: a mapping, a file and the command give the same bits."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from typer.testing import CliRunner
 
 import moebius as mb
 from moebius.kit.errors import RecipeError, UnknownKindError
+from moebius.kit.files import read_json
 from moebius.lab.cli import app
 from moebius.lab.yaml_text import write_yaml
 
@@ -39,7 +39,7 @@ def test_a_mapping_gives_the_bits_of_the_command(tmp_path, monkeypatch):
     folder = mb.lab.run(RECIPE, overrides=ARGUMENTS, workers=1)
     assert folder == Path("runs/tiny")
     mb.lab.run(path, "file", overrides=ARGUMENTS, workers=1)
-    results = [json.loads((Path(name) / "results.json").read_text()) for name in (folder, "command", "file")]
+    results = [read_json(Path(name) / "results.json") for name in (folder, "command", "file")]
     assert without_times(results[0]) == without_times(results[1]) == without_times(results[2])
     for variant in RECIPE["variants"]:
         weights, expected = (
