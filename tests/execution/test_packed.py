@@ -38,6 +38,7 @@ def test_it_runs_where_nothing_needs_gradients():
     packed, x = layer().prepare_inference(), torch.randn(6, 16)
     assert name(packed, x) == "packed"
     assert not packed.training
+    assert packed.mixture.chosen(x).name == "sorted"  # with gradients
     calls = []
     execution = packed.mixture.execution
     outputs = execution._outputs
@@ -63,15 +64,17 @@ def test_changed_weights_are_not_read_from_the_packed_ones():
     with torch.no_grad():
         packed.mixture.experts.outer_weight.mul_(2)
         expected = copy.deepcopy(packed)(x)
+        assert packed.mixture.chosen(x).name == "sorted"
         torch.testing.assert_close(packed(x), expected)
         again = packed.prepare_inference()
         torch.testing.assert_close(again(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_other_formats_run_as_before():
-    packed = layer().prepare_inference().double()
+    packed, x = layer().prepare_inference().double(), torch.randn(6, 16).double()
+    assert name(packed, x) == "sorted"
     with torch.no_grad():
-        assert packed(torch.randn(6, 16).double()).dtype == torch.float64
+        assert packed(x).dtype == torch.float64
 
 
 def test_copies_and_files_are_not_packed(tmp_path):
@@ -85,5 +88,5 @@ def test_copies_and_files_are_not_packed(tmp_path):
 
 
 def test_what_cannot_be_packed_is_refused():
-    with pytest.raises(ArgumentError, match="float32 or bf16"):
+    with pytest.raises(ArgumentError, match=r"(?s)in float32 or bf16, got 'torch.float64 on cpu'.*fix: layer.float"):
         layer(torch.float64).prepare_inference()

@@ -35,6 +35,15 @@ class Execution:
         """Why this execution cannot run these experts on these rows, as the end of a sentence; None where it can."""
         return None
 
+    def choose(self, pool: Pool, routing: Routing, x: Tensor) -> tuple["Execution", str]:
+        """The execution that runs these experts on these rows, and the reason: this one, or another that it leaves to.
+
+        Raises:
+            ArgumentError: `refuses` gives a reason.
+        """
+        self.check_accepts(pool, routing, x)
+        return self, "the mixture was made with it"
+
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
         """The experts' outputs: (T, E, …) without a selection, else one for each assignment, (A, …), 0 where dropped.
 

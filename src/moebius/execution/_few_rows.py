@@ -1,4 +1,4 @@
-"""Feed-forward experts for a few assignments without gradients: each reads its expert's weights where they are."""
+"""Dense layers for a few assignments without gradients: each reads its expert's weights where they are."""
 
 from collections.abc import Sequence
 
@@ -10,31 +10,24 @@ from moebius.execution._product import product
 from moebius.networks.feed_forward import feed_forward_activation
 
 
-def few_rows_ffn(weights: FFNWeights, rows: Float[Tensor, "A D"], experts: Sequence[int]) -> Float[Tensor, "A D"]:
-    """The output of each row's expert, in the number format of the weights, without gradients.
+def few_products(
+    x: Float[Tensor, "A D"], weight: Float[Tensor, "E C D"], bias: Float[Tensor, "E C"] | None, experts: Sequence[int]
+) -> Float[Tensor, "A C"]:
+    """Each row through the dense layer of its expert, without gradients.
 
-    Arguments:
-        weights: of all experts, in the format of the rows.
-        rows: one for each assignment.
-        experts: the assignments' experts.
+    Example:
+        >>> import torch
+        >>> few_products(torch.ones(2, 1), torch.tensor([[[2.0]], [[3.0]]]), None, [1, 0]).tolist()
+        [[3.0], [2.0]]
     """
-    hidden = rows.new_empty(len(rows), weights.inner.shape[1])
-    outputs = rows.new_empty(len(rows), weights.outer.shape[1])
-    _write_products(rows, weights.inner, weights.inner_bias, experts, hidden)
-    hidden = feed_forward_activation(weights.activation, hidden)
-    _write_products(hidden, weights.outer, weights.outer_bias, experts, outputs)
-    return outputs
-
-
-def _write_products(x: Tensor, weight: Tensor, bias: Tensor | None, experts: Sequence[int], out: Tensor) -> None:
+    y = x.new_empty(len(x), weight.shape[1])
     for place, expert in enumerate(experts):
-        row, target = x[place : place + 1], out[place : place + 1]
-        product(row, weight[expert], None if bias is None else bias[expert], target)
+        row, out = x[place : place + 1], y[place : place + 1]
+        product(row, weight[expert], None if bias is None else bias[expert], out)
+    return y
 
 
-def sum_few(outputs: Float[Tensor, "A D"], row_A: Tensor, weight_A: Tensor, rows: int) -> Float[Tensor, "{rows} D"]:
-    """Σ weight_a · outputs_a over the assignments a of each row."""
-    weight_A = weight_A.to(outputs.dtype)
-    if rows == 1:
-        return weight_A.unsqueeze(0) @ outputs
-    return outputs.new_zeros(rows, outputs.shape[1]).index_add_(0, row_A, weight_A.unsqueeze(1) * outputs)
+def few_ffn_outputs(weights: FFNWeights, x: Float[Tensor, "A D"], experts: Sequence[int]) -> Float[Tensor, "A D"]:
+    """Each row through its feed-forward expert, without gradients; rows and weights are in one format."""
+    hidden = feed_forward_activation(weights.activation, few_products(x, weights.inner, weights.inner_bias, experts))
+    return few_products(hidden, weights.outer, weights.outer_bias, experts)

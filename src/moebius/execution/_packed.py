@@ -14,7 +14,6 @@ from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._order import sort_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._weighted_rows import sum_by_row
-from moebius.execution.auto import decide
 from moebius.networks.feed_forward import feed_forward_activation
 
 # Rows of an expert are padded to a multiple of this number from it on: a kernel is compiled for every number of rows.
@@ -54,36 +53,37 @@ class Packed(Execution):
     def __reduce__(self):
         return _identity, (self.before,)
 
-    def applies(self, pool: Pool, routing: Routing, x: Tensor) -> bool:
-        """Whether the packed weights are those of the pool, and nothing needs a gradient or a graph."""
-        return (
-            not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and routing.selection is not None
-            and pool.stack is not None
-            and x.dtype == self.dtype
-            and ffn_obstacle(pool, x) is None
-            and _versions(pool.stack) == self.versions
-        )
+    def refuses(self, pool: Pool, routing: Routing, x: Tensor) -> str | None:
+        """Everything but selected experts of the stack that was packed, without gradients, in the packed format."""
+        if routing.selection is None or pool.stack is None:
+            return "needs a stack of experts, and a router that selects"
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return "is for inference: torch.no_grad() or torch.inference_mode(), and no compiler"
+        if x.dtype != self.dtype:
+            return f"has weights in {self.dtype}, and these rows are {x.dtype}"
+        if _versions(pool.stack) != self.versions:
+            return "has weights that were changed since"
+        return ffn_obstacle(pool, x)
+
+    def choose(self, pool: Pool, routing: Routing, x: Tensor) -> tuple[Execution, str]:
+        """This execution, or the one before it where this one refuses, and the reason."""
+        if self.refuses(pool, routing, x) is None:
+            return self, "its weights are packed for inference"
+        return self.before.choose(pool, routing, x)
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
-        """The outputs of all experts, or one for each assignment."""
+        """One output for each assignment."""
         selection = routing.selection
-        if selection is None or not self.applies(pool, routing, x):
-            return decide(self.before, pool, routing, x)[0].run(pool, routing, x)
+        assert selection is not None
         outputs, order, _ = self._outputs(selection, x)
         return outputs.new_zeros(len(selection.row_A), outputs.shape[1]).index_copy_(0, order, outputs)
 
-    def sum(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor | None:
+    def sum(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
         """Σ_a weight_a · expert_a(x_a) over the assignments a of each row."""
         selection = routing.selection
-        if selection is None or not self.applies(pool, routing, x):
-            return decide(self.before, pool, routing, x)[0].sum(pool, routing, x)
+        assert selection is not None
         outputs, order, rows = self._outputs(selection, x)
-        weight = selection.weight_A[order].to(self.dtype)
-        if len(x) == 1:
-            return weight.unsqueeze(0) @ outputs
-        return sum_by_row(outputs, rows, weight, len(x))
+        return sum_by_row(outputs, rows, selection.weight_A[order], len(x))
 
     def _outputs(self, selection: Selection, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of the kept assignments, expert after expert, the assignments, and their rows."""
@@ -94,8 +94,8 @@ class Packed(Execution):
         active = [expert for expert, count in enumerate(counts) if count]
         segments = x.flatten(1).index_select(0, rows).split([counts[expert] for expert in active])
         outputs = [self._output(expert, segment) for expert, segment in zip(active, segments, strict=True)]
-        width = self.layers[0][3].shape[0] if self.layers[0][3] is not None else x.shape[1]
-        return torch.cat(outputs) if outputs else x.new_zeros(0, width), order, rows
+        # An expert's output is as wide as its rows.
+        return torch.cat(outputs) if outputs else x.new_zeros(0, x.shape[1]), order, rows
 
     def _output(self, expert: int, rows: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         inner, inner_bias, outer, outer_bias = self.layers[expert]
@@ -126,10 +126,8 @@ def _versions(stack: Stack) -> list[Any]:
 def packing_obstacle(stack: Stack) -> str | None:
     """Why the weights of a stack of feed-forward experts cannot be packed, as the end of a sentence; else None."""
     weight = next(iter(stack.tensors().values()))
-    if weight.device.type != "cpu":
-        return f"needs weights on the CPU, and these are on {weight.device}"
-    if weight.dtype not in (torch.float32, torch.bfloat16):
-        return f"needs weights in float32 or bf16, and these are {weight.dtype}"
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return "needs weights on the CPU, in float32 or bf16"
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return "needs a torch with oneDNN"
     return None

@@ -14,7 +14,7 @@ from moebius.core.transforms import needs_second_backward
 from moebius.execution._ffn import FFNWeights
 from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.execution._segments.by_row import ByRow
-from moebius.execution._segments.contract import Gradients
+from moebius.execution._segments.contract import Gradients, Segments
 from moebius.execution._segments.padded import Padded
 from moebius.execution._weighted_rows import sum_by_row
 
@@ -49,7 +49,7 @@ def sorted_ffn(
     hidden = gathered.new_empty(len(row_A) if keep else 0, inner.shape[1])
     weights = FFNWeights(inner, inner_bias, outer, outer_bias, activation, dtype)
     layout = Padded() if padded else ByRow()
-    layout.forward(weights, gathered, counts, hidden if keep else None, outputs)
+    layout.forward(Segments(weights, gathered, counts), hidden if keep else None, outputs)
     if weight_A is None:
         y = torch.zeros_like(outputs).index_copy_(0, order, outputs[: len(rows)])
         return y, hidden, outputs.new_empty(0)
@@ -121,7 +121,7 @@ def sorted_ffn_backward(
     )
     weights = FFNWeights(inner, inner_bias, outer, outer_bias, activation, dtype)
     layout = Padded() if padded else ByRow()
-    layout.backward(weights, gathered, counts, hidden, upstream, gradients)
+    layout.backward(Segments(weights, gathered, counts), hidden, upstream, gradients)
     dx = torch.empty_like(x) if gradients.rows is None else sum_by_row(gradients.rows, rows, None, len(x)).to(x.dtype)
     return dx, dinner, dinner_bias, douter, douter_bias, dweight_A if weight_A is None else dweight_A.to(weight_A.dtype)
 

@@ -51,9 +51,13 @@ class Auto(Execution):
     Reference: ours. The choice is a rule and never a measurement, so that a resumed run computes the same bits.
     """
 
+    def choose(self, pool: Pool, routing: Routing, x: Tensor) -> Decision:
+        """The execution that the rule chooses, and the reason."""
+        return _apply_rule(pool, routing, x)
+
     def run(self, pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Float[Tensor, "..."]:
         """The outputs of all experts, or one for each assignment."""
-        execution, _ = _apply_rule(pool, routing, x)
+        execution, _ = self.choose(pool, routing, x)
         return execution.run(pool, routing, x)
 
 
@@ -67,12 +71,9 @@ def decide(execution: Execution, pool: Pool, routing: Routing, x: Tensor) -> Dec
     """
     if pool.dispatcher is not None:
         return pool.dispatcher.around(execution), pool.dispatcher.reason
-    if isinstance(execution, Auto):
-        return _apply_rule(pool, routing, x)
     if transform_active() and routing.selection is not None:
         return execution if isinstance(execution, Dense) else Dense(), _TRANSFORMED
-    execution.check_accepts(pool, routing, x)
-    return execution, "the mixture was made with it"
+    return execution.choose(pool, routing, x)
 
 
 def choose(pool: Pool, routing: Routing, x: Shaped[Tensor, "T ..."]) -> Choice:

@@ -8,11 +8,10 @@ from torch.nn import functional as F
 from moebius.core.routing import Routing
 from moebius.core.stack import Stack
 from moebius.execution._contract import Execution
-from moebius.execution._few_rows import few_rows_ffn, sum_few
-from moebius.execution._ffn import ffn_obstacle, ffn_weights
+from moebius.execution._few_rows import few_products
 from moebius.execution._layers import Layer, apply_with_layers, stacked_weights
 from moebius.execution._pool import Pool
-from moebius.execution._product import product
+from moebius.execution._weighted_rows import sum_by_row
 from moebius.execution.stacked import all_outputs
 
 
@@ -50,17 +49,13 @@ class Gather(Execution):
         values = apply_with_layers(stack.template, rows, layer)
         return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
 
-    def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."] | None:
-        """Σ_a weight_a · expert_a(x_a) for feed-forward experts on a CPU, without gradients; None for others."""
+    def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Tensor | None:
+        """Σ_a weight_a · expert_a(x_a) on a CPU without gradients; None elsewhere."""
         selection = routing.selection
-        assert selection is not None
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda or ffn_obstacle(pool, x) is not None:
+        if selection is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.is_cuda:
             return None
-        weights = ffn_weights(pool, x)
-        if weights.dtype != x.dtype or not bool(selection.kept_A.all()):
-            return None
-        outputs = few_rows_ffn(weights, x.flatten(1)[selection.row_A], selection.expert_A.tolist())
-        return sum_few(outputs, selection.row_A, selection.weight_A, len(x))
+        values = self.run(pool, routing, x)
+        return sum_by_row(values, selection.row_A, selection.weight_A, len(x)) if values.ndim == 2 else None
 
 
 def _reading_layer(stack: Stack, expert_numbers: list[int]) -> Layer:
@@ -68,22 +63,15 @@ def _reading_layer(stack: Stack, expert_numbers: list[int]) -> Layer:
 
     def layer(linear: nn.Linear, x: Tensor) -> Tensor:
         weight, bias = stacked_weights(stack, linear)
-        if not torch.is_grad_enabled():
-            biases = [None] * len(expert_numbers) if bias is None else [bias[e] for e in expert_numbers]
-            pairs = zip(expert_numbers, biases, strict=True)
-            return torch.cat([_product(x[place : place + 1], weight[e], b) for place, (e, b) in enumerate(pairs)])
+        # Under autocast the formats differ.
+        if not torch.is_grad_enabled() and x.dtype == weight.dtype and x.ndim == 2:
+            return few_products(x, weight, bias, expert_numbers)
         # unbind, since the gradient of each weight[e] would be as large as the weights of all experts.
         weights, biases = weight.unbind(), None if bias is None else bias.unbind()
         pairs = zip(x.unbind(), expert_numbers, strict=True)
         return torch.stack([F.linear(row, weights[e], None if biases is None else biases[e]) for row, e in pairs])
 
     return layer
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.dtype != weight.dtype:  # under autocast, which `product` does not apply
-        return F.linear(x, weight, bias)
-    return product(x, weight, bias)
 
 
 def _copying_layer(stack: Stack, expert_A: Tensor) -> Layer:

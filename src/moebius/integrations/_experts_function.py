@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from moebius.core.routing import Selection
-from moebius.execution._few_rows import few_rows_ffn, sum_few
+from moebius.execution._few_rows import few_ffn_outputs
 from moebius.execution._ffn import FFNWeights, run_weights
 from moebius.execution._segments.choice import padding_reason
+from moebius.execution._weighted_rows import sum_by_row
 
 NAME = "moebius"
 # What transformers computes experts with that are of another form, and all experts on a GPU; and in which formats.
@@ -48,8 +49,7 @@ def experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     if len(expert_A) <= FEW and hidden_states.dtype == dtype and not torch.is_grad_enabled():
         experts = expert_A.tolist()
         if max(experts, default=self.num_experts) < self.num_experts:
-            outputs = few_rows_ffn(weights, hidden_states[row_A], experts)
-            return sum_few(outputs, row_A, weight_A, rows)
+            return sum_by_row(few_ffn_outputs(weights, hidden_states[row_A], experts), row_A, weight_A, rows)
     selection = Selection(row_A, expert_A, weight_A, expert_A < self.num_experts)
     padded = padding_reason(dtype, len(row_A), self.num_experts) is not None
     return run_weights(weights, hidden_states, selection, weight_A, padded).to(hidden_states.dtype)

@@ -135,7 +135,6 @@ class Mixture(nn.Module):
                 y = self.combine(y, run.combine_routing)
         return rows.restore_batch(with_gate_gradients(y, self.router, [self.gate], self.training))
 
-    @torch.no_grad()
     def chosen(
         self,
         x: Float[Tensor, "..."] | Mapping[str, Any],
@@ -153,7 +152,9 @@ class Mixture(nn.Module):
             >>> moe.chosen(torch.zeros(5, 4))
             Choice(name='stacked', reason='equal experts all run: one product')
         """
-        rows, routing, _ = self._route_rows(x, context, mask)
+        # The choice itself may depend on whether gradients are recorded.
+        with torch.no_grad():
+            rows, routing, _ = self._route_rows(x, context, mask)
 
         def choose(experts: Any, x: Tensor) -> Choice:
             execution, reason = decide(self.execution, Pool(experts), routing, x)

@@ -126,7 +126,9 @@ class SparseFFN(nn.Module):
         assert isinstance(stack, Stack)
         obstacle = packing_obstacle(stack)
         if obstacle is not None:
-            raise ArgumentError("prepare_inference", obstacle, "", "the layer without it")
+            weight = next(iter(stack.tensors().values()))
+            place = f"{weight.dtype} on {weight.device}"
+            raise ArgumentError("prepare_inference", obstacle, place, "layer.float().cpu().prepare_inference()")
         self.mixture.execution = Packed(stack, before.before if isinstance(before, Packed) else before)
         return self.eval()
 

@@ -25,26 +25,26 @@ class Gradients:
     outer: Float[Tensor, "E D H"] | None
 
 
+@dataclass(frozen=True)
+class Segments:
+    """What is computed: all experts' weights, A rows sorted by expert, and each expert's number of rows."""
+
+    weights: FFNWeights
+    rows: Float[Tensor, "A D"]
+    counts: Sequence[int]
+
+
 class Layout(ABC):
-    """One way to compute the experts. What `hidden` holds is its own affair, between its forward and its backward."""
+    """One way to compute the experts."""
 
     @abstractmethod
-    def forward(
-        self,
-        weights: FFNWeights,
-        gathered: Float[Tensor, "A D"],
-        counts: Sequence[int],
-        hidden: Float[Tensor, "A MH"] | None,
-        outputs: Float[Tensor, "A D"],
-    ) -> None:
-        """Write the experts' outputs to `outputs`, and what the backward pass needs to `hidden`, if it is not None."""
+    def forward(self, segments: Segments, hidden: Float[Tensor, "A MH"] | None, outputs: Float[Tensor, "A D"]) -> None:
+        """Write the experts' outputs to `outputs`, and the first layers' to `hidden`, if it is not None."""
 
     @abstractmethod
     def backward(
         self,
-        weights: FFNWeights,
-        gathered: Float[Tensor, "A D"],
-        counts: Sequence[int],
+        segments: Segments,
         hidden: Float[Tensor, "A MH"],
         upstream: Float[Tensor, "A D"],
         gradients: Gradients,

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moebius.execution._ffn import FFNWeights
-from moebius.execution._segments.contract import Gradients, Layout, add_product, split_into_blocks
+from moebius.execution._segments.contract import Gradients, Layout, Segments, add_product, split_into_blocks
 from moebius.networks.feed_forward import feed_forward_activation, feed_forward_activation_backward
 
 # Values of a batch's hidden layer, at most: 64 MiB in bf16.
@@ -20,31 +19,23 @@ _SHARE, _SPARE_ROWS = 0.25, 16
 
 
 class Padded(Layout):
-    """Consecutive experts in batched products; `hidden` holds the first layers' outputs (A, MH)."""
+    """Consecutive experts in batched products."""
 
-    def forward(
-        self, weights: FFNWeights, gathered: Tensor, counts: Sequence[int], hidden: Tensor | None, outputs: Tensor
-    ) -> None:
-        """Write the experts' outputs to `outputs`, and to `hidden` the first layers'."""
-        for batch in _batches(counts, weights.inner.shape[1], gathered.device):
+    def forward(self, segments: Segments, hidden: Tensor | None, outputs: Tensor) -> None:
+        """Write the outputs, and what the backward pass needs."""
+        weights = segments.weights
+        for batch in _batches(segments.counts, weights.inner.shape[1], segments.rows.device):
             inner, inner_bias, outer, outer_bias = weights.slice(batch.experts)
-            values = _product(batch.pad(gathered), inner.transpose(1, 2), inner_bias)
+            values = _product(batch.pad(segments.rows), inner.transpose(1, 2), inner_bias)
             if hidden is not None:
                 batch.strip(values, hidden)
             values = feed_forward_activation(weights.activation, values)
             batch.strip(_product(values, outer.transpose(1, 2), outer_bias), outputs)
 
-    def backward(
-        self,
-        weights: FFNWeights,
-        gathered: Tensor,
-        counts: Sequence[int],
-        hidden: Tensor,
-        upstream: Tensor,
-        gradients: Gradients,
-    ) -> None:
+    def backward(self, segments: Segments, hidden: Tensor, upstream: Tensor, gradients: Gradients) -> None:
         """Write the gradients."""
-        for batch in _batches(counts, weights.inner.shape[1], gathered.device):
+        weights = segments.weights
+        for batch in _batches(segments.counts, weights.inner.shape[1], segments.rows.device):
             inner, _, outer, _ = weights.slice(batch.experts)
             preactivation, padded = batch.pad(hidden), batch.pad(upstream)
             values = torch.bmm(padded, outer)
@@ -55,9 +46,9 @@ class Padded(Layout):
                 activated = feed_forward_activation(weights.activation, preactivation)
                 batch.add_product(gradients.outer, padded, activated)
             if gradients.inner is not None:
-                batch.add_product(gradients.inner, values, batch.pad(gathered))
+                batch.add_product(gradients.inner, values, batch.pad(segments.rows))
             if gradients.inner_bias is not None:
-                gradients.inner_bias[batch.experts] += values.sum(1)
+                gradients.inner_bias[batch.experts] += values.sum(1, dtype=gradients.inner_bias.dtype)
 
 
 class _Batch(NamedTuple):
