@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import torch
-from _compare import make_parser
+from _compare import Measurement, make_parser, write_rows
 from _gpu_conditions import Conditions
 from _gpu_plan import SHARES, outcome_lines, results_of, run_items, run_plan
 from _gpu_rule import rule_lines
@@ -64,6 +64,8 @@ def main() -> None:
     if "rule" in parts:
         print(*rule_lines(card, results_of("rule", conditions).lines().values()), sep="\n")
     print(*outcome_lines(outcomes), sep="\n")
+    lines = [line for part in parts for line in results_of(part, conditions).lines().values()]
+    write_rows([Measurement(**figure) for line in lines for figure in line["figures"]], options.json)
     print(f"{card}: {time.monotonic() - begun:.0f} s; results in {options.runs}")
     if any(outcome.failed or outcome.state.startswith("ended") for outcome in outcomes):
         sys.exit(1)

@@ -1,6 +1,6 @@
 """Small studies in folders that somebody else has filled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,8 @@ RECIPE = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def decoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded data go to a folder of the tests' own, also those of the processes they start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+def decoded(cache_folder: Path) -> None:
+    """Decoded data go to a folder of the tests' own."""
 
 
 @pytest.fixture(scope="session")

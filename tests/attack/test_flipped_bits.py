@@ -114,9 +114,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield Scene(tmp_path_factory.mktemp("flips"))
+    return Scene(tmp_path_factory.mktemp("flips"))
 
 
 def comparable(value):

@@ -46,7 +46,7 @@ def read_lines(path):
 
 @needs_triton
 def test_a_dry_part_writes_figures(tmp_path):
-    result = run_dry(tmp_path, "--only", "speed")
+    result = run_dry(tmp_path, "--only", "speed", "--json", str(tmp_path / "figures.json"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "these figures mean nothing" in result.stdout
     assert "speed     finished" in result.stdout
@@ -56,6 +56,7 @@ def test_a_dry_part_writes_figures(tmp_path):
     assert any(name.endswith("backward, fused") for name in names)
     assert any(name.endswith("backward, grouped") for name in names)
     assert set(line["not_run"]) <= {"ScatterMoE", "SonicMoE"}
+    assert json.loads((tmp_path / "figures.json").read_text()) == line["figures"]
 
 
 @needs_triton

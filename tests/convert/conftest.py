@@ -1,6 +1,5 @@
 """Tiny language models of transformers, one for each form of mixture that can be converted."""
 
-import warnings
 from typing import Any
 
 import pytest
@@ -53,14 +52,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite_moe": ("GraniteMoe", {"num_local_experts": EXPERTS}),
     "flex_olmo": ("FlexOlmo", {"num_experts": EXPERTS}),
 }
-
-
-@pytest.fixture(scope="session")
-def transformers():
-    """The library, whose import warns of this and that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[dev]'")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Tiny language models of transformers, each of which holds mixtures of another family."""
 
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,14 +74,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_local_experts": EXPERTS, "head_dim": 8, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 24},
     ),
 }
-
-
-@pytest.fixture(scope="session")
-def transformers():
-    """The library, whose import warns of this and that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[dev]'")
 
 
 @pytest.fixture(scope="session")

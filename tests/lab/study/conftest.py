@@ -39,11 +39,8 @@ variants:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def decoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded data go to a folder of the tests' own, also those of the processes they start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+def decoded(cache_folder: Path) -> None:
+    """Decoded data go to a folder of the tests' own."""
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from moebius import __version__
 from moebius.kit.files import write_json
+from moebius.lab.cli import app
 from moebius.lab.report.mixed_versions import describe_mixing
 from moebius.lab.study.job import run_job
 from moebius.lab.study.run_files import collect
@@ -50,6 +52,32 @@ def test_mixed_versions_are_allowed_and_told(broken_off, record):
     assert [versions["torch"] for versions in entry["versions"]] == ["1.0.0", torch.__version__]
     text = f"Mixed versions: torch 1.0.0 then {torch.__version__} (1 run). Their bits need not agree."
     assert describe_mixing([entry]) == text
+
+
+def test_the_command_refuses_allows_and_tells(broken_off, small_recipe):
+    study, run = broken_off
+    words = [
+        "run",
+        small_recipe().reference,
+        ONE,
+        "--seeds",
+        "1",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--out",
+        str(study.out),
+    ]
+    refused = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert refused.exit_code == 2
+    assert "torch 1.0.0 then" in refused.output
+    assert not run.is_finished
+    allowed = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words, "--allow-mixed"])
+    assert allowed.exit_code == 0, allowed.output
+    text = f"Mixed versions: torch 1.0.0 then {torch.__version__} (1 run). Their bits need not agree."
+    assert text in " ".join(allowed.output.split())
+    assert f"torch 1.0.0 then {torch.__version__} (1 run)" in (study.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_without_checkpoint_begins_with_the_versions_that_are_here(broken_off, record):
