@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from moebius import __version__
 from moebius.kit.errors import MoebiusError
+from moebius.kit.names import printable
+from moebius.lab.console import PrintableConsole
 
 app = typer.Typer(
     name="moebius",
@@ -78,17 +79,22 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
         table.add_column(heading, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    PrintableConsole().print(table)
+
+
+def echo(text: object, nl: bool = True) -> None:
+    """Print a text as it is, without control characters; in a line of JSON these stay what they mean."""
+    typer.echo(printable(str(text)), nl=nl)
 
 
 def _print_complaint(heading: str, text: str) -> None:
     # Soft wrapping leaves lines whole, so that a fix can be pasted.
-    Console(stderr=True, highlight=False).print(f"[bold red]{heading}:[/] {escape(text)}", soft_wrap=True)
+    PrintableConsole(stderr=True, highlight=False).print(f"[bold red]{heading}:[/] {escape(text)}", soft_wrap=True)
 
 
 def _print_version(asked: bool | None) -> None:
     if asked:
-        typer.echo(f"moebius {__version__}")
+        echo(f"moebius {__version__}")
         raise typer.Exit
 
 

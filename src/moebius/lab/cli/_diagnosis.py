@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from moebius.lab.console import PrintableConsole
 from moebius.lab.doctor.gain import Gain
 from moebius.lab.doctor.trial import Trial
 from moebius.lab.illnesses._illness import Finding
@@ -27,7 +28,7 @@ def print_diagnoses(console: Console, diagnoses: Sequence[RunDiagnosis], tried: 
         diagnoses: of one run or more.
         tried: whether remedies were tried.
     """
-    console = Console(file=console.file, width=min(console.width, WIDTH), highlight=False)
+    console = PrintableConsole(file=console.file, width=min(console.width, WIDTH), highlight=False)
     if len(diagnoses) == 1:
         _print_one(console, diagnoses[0], tried)
     else:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from moebius.lab.cli._app import app, end_command
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -37,4 +37,6 @@ def bench(
 
     shapes = {"dim": dim, "hidden": hidden, "experts": experts, "k": k, "rows": rows}
     layer = {**shapes, "activation": activation, "bias": bias, "dtype": dtype}
-    command.run(layer, device, rounds, threads, tuned=not untuned, backward=backward, json=json, console=Console())
+    command.run(
+        layer, device, rounds, threads, tuned=not untuned, backward=backward, json=json, console=PrintableConsole()
+    )

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -39,8 +39,8 @@ def compare(
     comparison = compare_runs(*runs, all_pairs=all_pairs, baseline=baseline, margin=margin)
     path = None if out is None else comparison.page(out)
     if json:
-        typer.echo(json_text.dumps(comparison.to_dict(), indent=1, ensure_ascii=False))
+        echo(json_text.dumps(comparison.to_dict(), indent=1, ensure_ascii=False))
     else:
-        typer.echo(comparison.text(min(Console().width, 120)))
+        echo(comparison.text(min(PrintableConsole().width, 120)))
         if path is not None:
-            typer.echo(f"\npage: {path}")
+            echo(f"\npage: {path}")

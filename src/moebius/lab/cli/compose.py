@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -61,7 +61,7 @@ def compose(
     share = _parse_share(at_most)
     if share is not None and abstain is not None:
         raise ArgumentError("abstain", "makes another model than at-most", abstain, "one of both options")
-    console = Console(stderr=True, highlight=False)
+    console = PrintableConsole(stderr=True, highlight=False)
     options = {} if task is None else {"task": task}
     with console.status("reading") as status:
         composition, images = compose_folders(
@@ -91,12 +91,12 @@ def compose(
     if json:
         document = composition.to_dict()
         document |= {} if threshold is None else {"threshold": threshold.to_dict()}
-        typer.echo(json_text.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+        echo(json_text.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    typer.echo(str(composition))
+    echo(str(composition))
     if threshold is not None:
-        typer.echo(f"\nThreshold: {threshold.text}")
-    typer.echo(f"\nsaved: {out}" + ("" if onnx is None else f", {onnx}"))
+        echo(f"\nThreshold: {threshold.text}")
+    echo(f"\nsaved: {out}" + ("" if onnx is None else f", {onnx}"))
 
 
 def _parse_share(text: str | None) -> tuple[float, str] | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -43,7 +43,7 @@ def diagnose(
 
     run_plugins(plugin)
     folders, diagnoses = find_runs(runs), []
-    console = Console(stderr=True)
+    console = PrintableConsole(stderr=True)
     with console.status("") if console.is_terminal else nullcontext() as status:
         for number, run in enumerate(folders, 1):
             tell = _teller(status, f"run {number} of {len(folders)}, {run}")
@@ -53,9 +53,9 @@ def diagnose(
             diagnoses.append(diagnosis.try_remedies(progress=tell) if tries else diagnosis)
     if json:
         document = {"schema": SCHEMA, "runs": [each.to_dict() for each in diagnoses]}
-        typer.echo(json_text.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+        echo(json_text.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print_diagnoses(Console(), diagnoses, tries)
+        print_diagnoses(PrintableConsole(), diagnoses, tries)
 
 
 def _teller(status: object, title: str) -> Callable[[str], None]:

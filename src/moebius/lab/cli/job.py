@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from moebius.lab.cli._app import app, end_command
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -28,4 +28,4 @@ def job(
 
     if folders == ["-"]:
         serve_jobs()
-    do_jobs([Path(folder) for folder in folders], Console())
+    do_jobs([Path(folder) for folder in folders], PrintableConsole())

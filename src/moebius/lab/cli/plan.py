@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from moebius.lab.cli._app import app, end_command
+from moebius.lab.cli._app import app, echo, end_command
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -29,6 +29,6 @@ def plan(
 
     seeds = plan_seeds(folder, difference, power, level, comparisons, baseline)
     if json:
-        typer.echo(json_text.dumps(seeds.to_dict(), indent=1, ensure_ascii=False))
+        echo(json_text.dumps(seeds.to_dict(), indent=1, ensure_ascii=False))
     else:
-        typer.echo(seeds.text(min(Console().width, 120)))
+        echo(seeds.text(min(PrintableConsole().width, 120)))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
+from moebius.lab.console import PrintableConsole
 
 if TYPE_CHECKING:
     from moebius.lab.predict import ExplainedRows, Subject
@@ -59,6 +59,7 @@ def predict(
     from moebius.lab.cli._prediction import ask
     from moebius.lab.predict import Subject
     from moebius.lab.recipe.plugins import suggest_plugins
+    from moebius.lab.report.frames import for_spreadsheets
 
     run_plugins(plugin)
     with suggest_plugins(run):
@@ -69,19 +70,19 @@ def predict(
         explains = json or as_blocks or asked.label is not None
         rows = asked.explain(subject, max(top, 3) if as_blocks else top, None if explains else False)
     if out is not None and asked.index is not None:
-        _frame(subject, rows, asked.index).to_csv(out, index_label="row")
+        for_spreadsheets(_frame(subject, rows, asked.index)).to_csv(out, index_label="row")
     if json:
         for explanation in rows:
-            typer.echo(json_text.dumps(explanation.to_dict(), ensure_ascii=False))
+            echo(json_text.dumps(explanation.to_dict(), ensure_ascii=False))
     elif as_blocks:
         _print_blocks(rows)
     else:
-        console = Console()
+        console = PrintableConsole()
         console.print(_table(subject, rows, asked.kind, console.width))
 
 
 def _print_blocks(rows: "ExplainedRows") -> None:
-    console = Console(highlight=False)
+    console = PrintableConsole(highlight=False)
     for place in range(min(len(rows), SHOWN_ROWS)):
         console.print(escape(rows[place].text(console.width)) + "\n" * (len(rows) > 1), soft_wrap=True)
     if len(rows) > SHOWN_ROWS:

@@ -3,10 +3,20 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, end_command, print_table, run_plugins
+from moebius.lab.cli._app import (
+    Overrides,
+    Plugins,
+    Preset,
+    RecipeName,
+    app,
+    echo,
+    end_command,
+    print_table,
+    run_plugins,
+)
+from moebius.lab.console import PrintableConsole
 
 
 @app.command()
@@ -71,11 +81,11 @@ def schema(
     if markdown:
         from moebius.lab.recipe.reference import recipe_reference
 
-        typer.echo(recipe_reference(), nl=False)
+        echo(recipe_reference(), nl=False)
     else:
         from moebius.lab.recipe.json_schema import recipe_schema
 
-        typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
+        echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
 
 
 @app.command()
@@ -92,10 +102,10 @@ def show(recipe: RecipeName, overrides: Overrides = None, preset: Preset = None,
 
     run_plugins(plugin)
     loaded = load_recipe(recipe, overrides or (), preset)
-    typer.echo(write_yaml(loaded.resolved()))
+    echo(write_yaml(loaded.resolved()))
     table = Table("variant", title=f"{loaded.name}, with 10 classes assumed for each data set", title_justify="left")
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds per image, mean of random ones", justify="right")
     for size in sizes(loaded):
         table.add_row(size.variant, f"{size.parameters:,}", f"{size.multiply_adds:,}")
-    Console(stderr=True).print(table)
+    PrintableConsole(stderr=True).print(table)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
 
 
 @app.command()
@@ -18,4 +18,4 @@ def report(
     from moebius.lab.report import build
 
     run_plugins(plugin)
-    typer.echo(build(folder))
+    echo(build(folder))

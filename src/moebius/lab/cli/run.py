@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from moebius.kit.errors import ArgumentError
-from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, end_command
+from moebius.lab.cli._app import Overrides, Plugins, Preset, RecipeName, app, echo, end_command
+from moebius.lab.console import PrintableConsole
 
 PANEL = "Other machines"
 
@@ -179,9 +179,9 @@ def run(
     if not plan_only:
         run_study(recipe, out, **options)
         return
-    options["console"] = Console(stderr=True)
+    options["console"] = PrintableConsole(stderr=True)
     for job in plan(recipe, out, **options):
-        typer.echo(job)
+        echo(job)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from moebius.lab.cli._app import Plugins, app, end_command, run_plugins
+from moebius.lab.cli._app import Plugins, app, echo, end_command, run_plugins
+from moebius.lab.console import PrintableConsole
 
 if TYPE_CHECKING:
     from moebius.lab.explorer import Explorer
@@ -45,7 +46,7 @@ def serve(
     The page is on this machine alone, and loads nothing from elsewhere.
     """
     run_plugins(plugin)
-    console = Console(stderr=True, highlight=False)
+    console = PrintableConsole(stderr=True, highlight=False)
     explorer = _explorer(console, run, rows, split, data, task, data_dir)
     if export is not None:
         page = explorer.export(export, export_rows)
@@ -54,7 +55,7 @@ def serve(
     from moebius.lab.explorer.server import Server
 
     with Server(explorer, port) as server:
-        typer.echo(server.url)
+        echo(server.url)
         console.print("[dim]Ctrl-C ends it.[/]")
         if browser and not server.open():
             console.print("[dim]There is no browser to open: paste the address into one.[/]")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moebius.kit.errors import DataError
 from moebius.kit.files import atomic_path
+from moebius.kit.names import check_names
 from moebius.lab.data.decode import VERSION, decode_rows
 from moebius.lab.data.raw import Source
 
@@ -56,7 +57,8 @@ def load_decoded(source: Source, size: int, color: str, data_dir: Path | None, c
         cache_dir: folder of the cache files; None = `default_cache_folder()`.
 
     Raises:
-        DataError: files are missing, a split has no rows, or a row cannot be decoded; no cache file is written then.
+        DataError: files are missing, a class has no printable name, a split has no rows, or a row cannot be decoded; no
+            cache file is written then.
     """
     raw = source.open(data_dir)
     key = hashlib.sha256(repr((raw.identity, VERSION, size, color)).encode()).hexdigest()[:16]
@@ -71,6 +73,7 @@ def load_decoded(source: Source, size: int, color: str, data_dir: Path | None, c
         if cached:
             return cached
         contents = raw.read()
+        check_names("class", contents.classes, source.name)
         for split, rows in (("train", contents.train), ("test", contents.test)):
             if not len(rows):
                 raise DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from moebius.kit.errors import ArgumentError
+from moebius.kit.names import check_names
 from moebius.lab.data.cache import Decoded, load_decoded
 from moebius.lab.data.picture import count_channels
 from moebius.lab.data.raw import Source
@@ -56,7 +57,7 @@ def load_sets(
 
     Raises:
         ArgumentError: a number out of its range, an unknown class, or the same set twice.
-        DataError: files are missing, or a row is broken or wrongly labelled.
+        DataError: files are missing, a row is broken or wrongly labelled, or a name is empty or not printable.
 
     Example:
         >>> import tempfile
@@ -67,6 +68,7 @@ def load_sets(
     """
     if not sources:
         raise ArgumentError("sets", "needs at least one set", [], "sets: [{kind: digits}]")
+    check_names("set", [source.name for source in sources])
     if any(isinstance(source, TableSource) for source in sources):
         from moebius.lab.data.tables.load_table import load_table
 

@@ -2,7 +2,10 @@
 
 from typing import Any, Literal
 
-from moebius.lab.documents.form import Form
+from pydantic import field_validator
+
+from moebius.kit.names import find_fault
+from moebius.lab.documents.form import Form, Name
 
 
 class TaskValues(Form):
@@ -23,9 +26,33 @@ class ModelData(Form):
     """The data that a run's model was trained on."""
 
     task: TaskValues
-    classes: list[str]
-    domains: list[str]
+    classes: list[Name]
+    domains: list[Name]
     facts: dict[str, Any]
     precision: Literal["fp32", "bf16"]
     scale: ScaleValues | None = None
     columns: dict[str, Any] | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def check_columns(cls, columns: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Refuse columns with a text that cannot be shown."""
+        _check_texts(columns)
+        return columns
+
+
+def _check_texts(value: Any) -> None:
+    """Refuse a text in lists and objects that cannot be shown.
+
+    Raises:
+        ValueError: it holds a control character or half of a character.
+    """
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for part in value:
+            _check_texts(part)
+    elif isinstance(value, str) and value.strip():
+        fault = find_fault(value)
+        if fault is not None:
+            raise ValueError(f"the name {value!r:.60} {fault}")

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from moebius.lab.documents.form import Count, Figures, FolderName, Form, Width
+from moebius.lab.documents.form import Count, Figures, FolderName, Form, Name, Width
 
 
 class GateEntry(Form):
@@ -21,8 +21,8 @@ class ExpertEntry(Form):
     __pydantic_extra__: dict[str, float | None] = Field(init=False)  # pyright: ignore
 
     paths: list[str] = Field(min_length=1)
-    name: str | None = None
-    classes: list[str] | None = None
+    name: Name | None = None
+    classes: list[Name] | None = None
     frozen: bool = False
     confidence: Figures | None = None
     by_class: list[float | None] | None = None
@@ -82,12 +82,12 @@ class RunEntry(Form):
     oracle: float | None = None
     cached: bool | None = None
     trained: bool = True
-    gates: dict[str, GateEntry] | None = None
+    gates: dict[Name, GateEntry] | None = None
     findings: list[dict[str, Any]] | None = None
     precision: str | None = None
     versions: list[dict[str, str]] | None = None
     # Of a stage.
-    classes: list[str] | None = None
-    groups: list[list[str]] | None = None
+    classes: list[Name] | None = None
+    groups: list[list[Name]] | None = None
     fold: list[Count] | None = None
     rows: dict[str, Count] | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from moebius.lab.documents.form import Count, FolderName, Form, Width
+from moebius.lab.documents.form import Count, FolderName, Form, Name, Width
 
 Precision = Literal["fp32", "bf16"]
 
@@ -21,9 +21,9 @@ class DataNames(Form):
     """The data of a study."""
 
     fingerprint: str | None = None
-    classes: list[Any] | None = None
-    targets: dict[str, list[Any]] | None = None
-    domains: list[Any] | None = None
+    classes: list[Name | int] | None = None
+    targets: dict[Name, list[Name | int]] | None = None
+    domains: list[Name | int] | None = None
     train_rows: Count | None = None
     validation_rows: Count | None = None
     test_rows: Count | None = None

@@ -15,6 +15,8 @@ COLOURS = (
 )  # fmt: skip
 WIDTH, HEIGHT = 330, 230
 PNG_SCALE = 2.5
+# Longest text of a drawing in pixels; the rest is cut, and stands in the tables.
+TEXT_LIMIT = 700
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
 INK, GRID, MUTED, REST = "#222222", "#e4e4e4", "#777777", "#b4b9be"
 
@@ -102,12 +104,20 @@ THEME: dict[str, Any] = {
     "axis": {
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK,
         "gridColor": GRID, "domainColor": "#888888", "tickColor": "#888888", "labelLimit": 150, "titlePadding": 8,
+        "titleLimit": TEXT_LIMIT,
     },
     "legend": {
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK,
         "orient": "bottom", "labelLimit": 170, "symbolStrokeWidth": 2.5, "symbolSize": 180, "columnPadding": 14,
+        "titleLimit": TEXT_LIMIT,
     },
-    "header": {"labelFontSize": 12, "titleFontSize": 12, "labelColor": INK, "titleColor": INK, "labelPadding": 4},
-    "title": {"fontSize": 13, "fontWeight": "bold", "color": INK, "anchor": "start", "offset": 10},
+    "header": {
+        "labelFontSize": 12, "titleFontSize": 12, "labelColor": INK, "titleColor": INK, "labelPadding": 4,
+        "labelLimit": TEXT_LIMIT, "titleLimit": TEXT_LIMIT,
+    },
+    "title": {
+        "fontSize": 13, "fontWeight": "bold", "color": INK, "anchor": "start", "offset": 10, "limit": TEXT_LIMIT,
+    },
+    "text": {"limit": TEXT_LIMIT},
     "facet": {"spacing": 14},
 }  # fmt: skip

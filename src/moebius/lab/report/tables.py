@@ -10,7 +10,7 @@ from moebius.kit.errors import MoebiusError
 from moebius.kit.files import atomic_path
 from moebius.lab.report.comparisons import compare_variants, comparison_frame, read_row_scores
 from moebius.lab.report.find_diagnostics import find_diagnostics, tabulate_rows
-from moebius.lab.report.frames import Frame, concatenate, make_frame, prepend_columns
+from moebius.lab.report.frames import Frame, concatenate, for_spreadsheets, make_frame, prepend_columns
 from moebius.lab.report.points import SweptPoint, value_words
 from moebius.lab.report.published import published_tables
 from moebius.lab.report.read_rows import read_rows
@@ -88,7 +88,7 @@ def write_tables(study: Study) -> None:
             # The entropy of a gate has no expert. Without Int64 the missing value turns the column into fractions.
             frame = frame.astype({"expert": "Int64"}) if "expert" in frame else frame
             with atomic_path(path, sync=False) as temporary:
-                frame.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
+                for_spreadsheets(frame).to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
 
 
 def _result_tables(run: Mapping[str, Any], score: str, class_names: tuple[str, ...]) -> dict[str, Frame]:

@@ -13,6 +13,7 @@ import moebius.lab.report
 from moebius.kit.errors import ArgumentError, StudyError
 from moebius.kit.files import write_json
 from moebius.kit.registry import did_you_mean
+from moebius.lab.console import PrintableConsole
 from moebius.lab.data.split import Dataset
 from moebius.lab.recipe.load import load_recipe
 from moebius.lab.recipe.plugins import load_plugins
@@ -229,7 +230,10 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     nproc = 1 if nproc is None else nproc
     if nproc < 1:
         raise ArgumentError("nproc", "needs a number of processes", nproc, "--nproc 2")
-    console, device = options.get("console") or Console(), _choose_device(options.get("device", "auto"), executor)
+    console, device = (
+        options.get("console") or PrintableConsole(),
+        _choose_device(options.get("device", "auto"), executor),
+    )
     if device == "cuda" and nproc > 1 and launched_processes() == 1 and not executor.place.has_nodes:
         check_gpus(nproc)
     console.print(f"[bold]{recipe.title}[/]\n{recipe.name} → {folder}", highlight=False)

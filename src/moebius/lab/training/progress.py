@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from moebius.lab.console import PrintableConsole
 from moebius.lab.training.outcome import Event
 
 log = logging.getLogger("moebius")
@@ -27,7 +28,7 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
 
     def __init__(self, epochs: int, is_shown: bool = True, console: Console | None = None):
         self.epochs = epochs
-        self.console = Console(stderr=True) if console is None else console
+        self.console = PrintableConsole(stderr=True) if console is None else console
         self.begun = time.monotonic()
         self.last_line = ""
         self.held_out: dict[str, float | None] = {}

@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from moebius.kit.errors import DataError
+from moebius.kit.names import check_names
 from moebius.lab.data.tables.column_types import read_categories, read_numbers
 from moebius.lab.data.tables.table import Table
 from moebius.tasks._task import ABSENT
@@ -166,6 +167,19 @@ class TableColumns:
                 numbers.append(_fit_numbers(name, read_numbers(column, table.where)))
         domain = None if table.domain is None else str(table.domain.name)
         return cls(tuple(numbers), tuple(categories), targets, where, domain)
+
+    def check_names(self) -> None:
+        """Refuse names of columns, categories and classes that figures, pages and terminals cannot show.
+
+        Raises:
+            DataError: a name holds a control character or half of a character; or one but that of a category is empty.
+        """
+        for column in (*self.numbers, *self.categories, *self.targets):
+            check_names("column", [column.name], self.where)
+        for column in self.categories:
+            check_names(f"category of column {column.name!r}", column.categories, self.where, allows_empty=True)
+        for target in self.targets:
+            check_names("class", target.classes, self.where)
 
     @property
     def cardinalities(self) -> list[int]:

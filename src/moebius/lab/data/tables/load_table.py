@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from moebius.kit.errors import ArgumentError, DataError
+from moebius.kit.names import check_names
 from moebius.lab.data.nested import map_nested, tensors_of
 from moebius.lab.data.raw import Source
 from moebius.lab.data.row_draws import check_rows, count_validation_rows, draw_order
@@ -48,7 +49,7 @@ def load_table(
 
     Raises:
         ArgumentError: a number out of its range, or an unknown class.
-        DataError: the file is missing, or a column holds what it cannot.
+        DataError: the file is missing, a column holds what it cannot, or a name is empty or not printable.
 
     Example:
         >>> from moebius.lab.data.sources.sklearn import Sklearn
@@ -81,6 +82,8 @@ def load_table(
     codes, domains = [0] * len(table), [source.name]
     if table.domain is not None:
         codes, domains = read_categories(table.domain, table.where)
+    columns.check_names()
+    check_names("domain", domains, table.where)
 
     def make_split(rows: np.ndarray) -> Split:
         index, domain = torch.from_numpy(rows), torch.tensor(codes, dtype=torch.int64)
