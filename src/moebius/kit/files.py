@@ -56,9 +56,27 @@ def atomic_path(path: Path, sync: bool = True, seal: bool = False, keep: Path | 
         >>> path.read_text()
         'complete'
     """
+    with write_errors(path), _temporary_path(path, sync and _syncs.get(), seal, keep) as temporary:
+        yield temporary
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Inside the block, which writes, moves or removes a file or folder, an error of the system names it.
+
+    Raises:
+        UnwritableError: the disk is full, read-only or broken.
+
+    Example:
+        >>> try:
+        ...     with write_errors(Path("gone/a.txt")):
+        ...         Path("gone/a.txt").unlink()
+        ... except UnwritableError as error:
+        ...     str(error.path)
+        'gone/a.txt'
+    """
     try:
-        with _temporary_path(path, sync and _syncs.get(), seal, keep) as temporary:
-            yield temporary
+        yield
     except UnwritableError:
         raise
     except OSError as error:
@@ -97,6 +115,16 @@ def _temporary_path(path: Path, sync: bool, seal: bool, keep: Path | None) -> It
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one.
+
+    Raises:
+        UnwritableError: the disk is read-only or broken.
+    """
+    with write_errors(path):
+        path.unlink(missing_ok=True)
 
 
 def open_to_append(path: Path) -> IO[str]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from moebius.lab.report import build
+from moebius.lab.report import build, page
 from moebius.lab.report.source import SCHEMA, read_study
 from moebius.lab.report.tables import tabulate
 
@@ -33,6 +33,25 @@ def test_builds_the_same_bytes_again(make_study):
     files = {path: path.read_bytes() for path in (build(out), *out.rglob("*.csv"), *out.rglob("*.svg"))}
     build(out)
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_a_figure_that_cannot_be_drawn_takes_nothing_with_it(make_study, monkeypatch):
+    def fail_first(figure):
+        if not figures:
+            figures.append(figure)
+            raise ValueError("the chart library has failed")
+        return draw(figure)
+
+    out, figures, draw = make_study(variants={"linear": 2}, seeds=1, epochs=1), [], page.render
+    build(out)
+    before = {path.name for path in (out / "figures").iterdir()}
+    monkeypatch.setattr(page, "render", fail_first)
+    with pytest.warns(UserWarning, match="is not drawn: the chart library has failed"):
+        text = build(out).read_text(encoding="utf-8")
+    name = figures[0].name
+    assert {path.name for path in (out / "figures").iterdir()} == before - {f"{name}.svg", f"{name}.png"}
+    assert text.count("This figure could not be drawn (ValueError)") == 1
+    assert f"figures/{name}.svg" not in text
 
 
 def test_only_the_required_keys_are_required(make_study):

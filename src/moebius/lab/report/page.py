@@ -1,10 +1,11 @@
 """The page: title, sections and table of contents, in one HTML file that loads nothing from elsewhere."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebius.kit.files import atomic_path, write_text
+from moebius.kit.files import atomic_path, remove_file, write_text
 from moebius.lab.report.blocks import Block, Details, Panels, Section
 from moebius.lab.report.claims import make_claims
 from moebius.lab.report.figures import Figure, render
@@ -20,7 +21,7 @@ FOLD = {"rows": 10, "figures": 2}
 
 
 def write_page(study: Study, sections: Sequence[Section]) -> Path:
-    """Draw every figure into figures/ and write report.html.
+    """Draw every figure into figures/ and write report.html; where a figure cannot be drawn, the page says why.
 
     Returns:
         The path of report.html.
@@ -62,7 +63,13 @@ def _figures_of(blocks: Sequence[Block]) -> Iterator[Figure]:
 
 
 def _draw_figure(folder: Path, figure: Figure) -> dict[str, Any]:
-    svg, png = render(figure)
+    try:
+        svg, png = render(figure)
+    except Exception as error:  # of the drawing library, which raises many types
+        warnings.warn(f"figure {figure.name} is not drawn: {error}", stacklevel=2)
+        for suffix in ("svg", "png"):  # of an earlier report
+            remove_file(folder / f"{figure.name}.{suffix}")
+        return {"failure": f"This figure could not be drawn ({type(error).__name__}); its numbers are in the tables."}
     for suffix, content in (("svg", svg.encode()), ("png", png)):
         with atomic_path(folder / f"{figure.name}.{suffix}", sync=False) as temporary:
             temporary.write_bytes(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from moebius.kit.commands import beside, move_aside
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import StudyError, UnwritableError
 from moebius.kit.files import atomic_path
 
 
@@ -40,6 +40,9 @@ def folder_lock(folder: Path, wait: float | int = 0.0) -> Iterator[None]:
         where = "" if node == platform.node() else f" on {node}"
         fix = f"wait for it, or --out {beside(folder)}"
         raise StudyError(f"{folder}: another process (pid {pid}{where}) is at work on this folder", fix) from None
+    except UnwritableError:
+        lock.release()
+        raise
     except OSError as error:
         lock.release()
         if path.is_symlink():

@@ -7,6 +7,7 @@ from pathlib import Path
 from moebius.core.processes import Company, company
 from moebius.kit.commands import aside_ending, command
 from moebius.kit.errors import MoebiusError, StudyError, TrainingError
+from moebius.kit.files import write_errors
 from moebius.lab.data.split import Dataset
 from moebius.lab.study.cohorts import Job
 from moebius.lab.study.folder_lock import folder_lock
@@ -95,7 +96,8 @@ def _train_job(
         if number in unfinished:
             remove_error(run)
             if run.result_path.exists():  # of a run that lacks its model or its rows, which are written before it
-                run.result_path.rename(f"{run.result_path}{aside_ending(run.result_path)}")
+                with write_errors(run.result_path):
+                    run.result_path.rename(f"{run.result_path}{aside_ending(run.result_path)}")
             _check_stages(run)
             keep_versions(run.name, run.folder, is_resumed, mixed)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from moebius.kit.errors import DivergedError, MoebiusError
-from moebius.kit.files import write_json
+from moebius.kit.files import remove_file, write_json
 from moebius.lab.data.split import Dataset
 from moebius.lab.documents import ErrorFile, RunEntry, read_document
 from moebius.lab.model.resolve import resolve
@@ -63,13 +63,13 @@ def has_diverged(run: RunSpec) -> bool:
 
 def remove_error(run: RunSpec) -> None:
     """Forget the error of an earlier attempt."""
-    _error_path(run.folder).unlink(missing_ok=True)
+    remove_file(_error_path(run.folder))
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote; the caller has locked the folder."""
     for leftover in folder.glob(".*.tmp*"):
-        leftover.unlink(missing_ok=True)
+        remove_file(leftover)
 
 
 def _error_path(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moebius.kit.commands import aside_ending, move_aside
 from moebius.kit.errors import DamagedFileError, DivergedError, StudyError, TrainingError
-from moebius.kit.files import atomic_path
+from moebius.kit.files import atomic_path, remove_file, write_errors
 from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.training.engine import Engine
 from moebius.storage.tensors import put_tensors, stored_tensors
@@ -92,8 +92,8 @@ def path_before(path: Path) -> Path:
 
 def remove(path: Path) -> None:
     """Remove a checkpoint and the one before, where they are."""
-    path.unlink(missing_ok=True)
-    path_before(path).unlink(missing_ok=True)
+    remove_file(path)
+    remove_file(path_before(path))
 
 
 def restore(
@@ -131,7 +131,8 @@ def restore(
             fix = f"{move_aside(path, before)}    # the run then starts again"
             raise StudyError(f"{error.message}, and so is the one before", fix) from None
         aside = path.with_name(path.name + aside_ending(path))
-        path.replace(aside)
+        with write_errors(path):
+            path.replace(aside)
         tell(f"{error.message}; moved to {aside.name}, and the run goes on from the one before")
         return state
 

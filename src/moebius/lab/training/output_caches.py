@@ -14,7 +14,7 @@ from moebius.core.output_cache import OutputCache
 from moebius.experts.adapter import Adapter
 from moebius.kit.commands import move_aside
 from moebius.kit.errors import DamagedFileError, StudyError
-from moebius.kit.files import atomic_path
+from moebius.kit.files import atomic_path, write_errors
 from moebius.kit.seals import SEAL, check_seal
 from moebius.lab.data.split import Split
 from moebius.lab.training.cacheable_parts import MOST_BYTES, cacheable_parts
@@ -83,12 +83,15 @@ class OutputCaches:
         stored = _read_table(path, split)
         if stored is not None:
             return stored
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock")
         if lock.is_symlink():
             raise StudyError(f"{lock}: a lock may not be a link", move_aside(lock))
         try:
-            with FileLock(lock, timeout=-1 if wait else 0):
+            with write_errors(lock):
+                holder = FileLock(lock, timeout=-1 if wait else 0).acquire()
+            with holder:
                 stored = _read_table(path, split)
                 if stored is not None:
                     return stored
