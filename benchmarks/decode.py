@@ -36,7 +36,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def make_candidates(layer: mb.layers.SparseFFN, rows: list[Tensor]) -> dict[str, Callable[[], int]]:
     """Calls that compute the layer's outputs for the rows, one after another, and return their number."""
-    gate, k, experts = layer.mixture.gate, layer.k, list(layer.mixture.experts)
+    # Experts on their own: a mixture checks at every call those that were taken out of its stack.
+    gate, k, experts = layer.mixture.gate, layer.k, list(layer.mixture.experts.unstacked())
 
     def route(x: Tensor) -> tuple[list[int], list[Tensor]]:
         best = gate(x)[0].topk(k)

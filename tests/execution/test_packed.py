@@ -50,6 +50,11 @@ def test_it_runs_where_nothing_needs_gradients():
     assert calls == [1]
 
 
+def test_a_row_or_two_read_the_weights_as_they_are():
+    packed = layer().prepare_inference()
+    assert [name(packed, torch.randn(rows, 16)) for rows in (1, 2, 3)] == ["gather", "gather", "packed"]
+
+
 def test_gradients_are_those_of_the_layer_before():
     plain, x = layer(), torch.randn(6, 16)
     packed = copy.deepcopy(plain).prepare_inference()

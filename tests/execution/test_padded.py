@@ -104,9 +104,9 @@ def test_rule():
     """bf16 from four rows an expert on; other formats where many experts have few rows."""
     assert padding_reason(torch.bfloat16, 32, 8) is not None
     assert padding_reason(torch.bfloat16, 31, 8) is None
-    assert padding_reason(torch.float32, 64 * 32, 32) is not None
-    assert padding_reason(torch.float32, 64 * 32 + 1, 32) is None
-    assert padding_reason(torch.float32, 64 * 31, 31) is None
+    assert padding_reason(torch.float32, 32 * 32, 32) is not None
+    assert padding_reason(torch.float32, 32 * 32 + 1, 32) is None
+    assert padding_reason(torch.float32, 32 * 31, 31) is None
 
 
 def test_auto_takes_it_and_says_why():

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from moebius.execution._ffn import FFNWeights
 from moebius.execution._product import product
+from moebius.kit.processor import multiplies_in_tiles
 from moebius.networks.feed_forward import feed_forward_activation
 
 
@@ -21,6 +23,14 @@ def few_products(
         [[3.0], [2.0]]
     """
     y = x.new_empty(len(x), weight.shape[1])
+    if x.dtype == torch.bfloat16 and multiplies_in_tiles():
+        # A tile of rows would hold a single one: a product with a vector reads the weights in less time.
+        for row, out, expert in zip(x.unbind(), y.unbind(), experts, strict=True):
+            if bias is None:
+                torch.mv(weight[expert], row, out=out)
+            else:
+                torch.addmv(bias[expert], weight[expert], row, out=out)
+        return y
     for place, expert in enumerate(experts):
         row, out = x[place : place + 1], y[place : place + 1]
         product(row, weight[expert], None if bias is None else bias[expert], out)

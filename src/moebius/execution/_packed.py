@@ -14,6 +14,7 @@ from moebius.execution._ffn import ffn_obstacle, ffn_weights
 from moebius.execution._order import sort_by_expert
 from moebius.execution._pool import Pool
 from moebius.execution._weighted_rows import sum_by_row
+from moebius.execution.gather import Gather
 from moebius.networks.feed_forward import feed_forward_activation
 
 # Rows of an expert are padded to a multiple of this number from it on: a kernel is compiled for every number of rows.
@@ -66,10 +67,12 @@ class Packed(Execution):
         return ffn_obstacle(pool, x)
 
     def choose(self, pool: Pool, routing: Routing, x: Tensor) -> tuple[Execution, str]:
-        """This execution, or the one before it where this one refuses, and the reason."""
-        if self.refuses(pool, routing, x) is None:
-            return self, "its weights are packed for inference"
-        return self.before.choose(pool, routing, x)
+        """This execution; the one before it where this one refuses, or where each row reads its experts' weights."""
+        if self.refuses(pool, routing, x) is not None:
+            return self.before.choose(pool, routing, x)
+        execution, reason = self.before.choose(pool, routing, x)
+        # A single row would read packed weights in the same time, and not be spared the sorting.
+        return (execution, reason) if isinstance(execution, Gather) else (self, "its weights are packed for inference")
 
     def run(self, pool: Pool, routing: Routing, x: Tensor) -> Tensor:
         """One output for each assignment."""

@@ -39,15 +39,18 @@ class Gather(Execution):
         selection, stack = routing.selection, pool.stack
         if selection is None or stack is None:
             return all_outputs(pool, x)
-        kept = selection.kept_A.view(-1, *[1] * (x.ndim - 1))
-        # Dropped assignments are computed too, and their values must not reach a gradient.
-        rows = torch.where(kept, x[selection.row_A], 0)
+        rows = x.index_select(0, selection.row_A)
+        # On a CPU it costs less to look than to select.
+        all_kept = x.device.type == "cpu" and not torch.compiler.is_compiling() and bool(selection.kept_A.all())
+        if not all_kept:
+            # Dropped assignments are computed too, and their values must not reach a gradient.
+            rows = torch.where(selection.kept_A.view(-1, *[1] * (x.ndim - 1)), rows, 0)
         copies = x.is_cuda or not len(rows)
         layer = (
             _copying_layer(stack, selection.expert_A) if copies else _reading_layer(stack, selection.expert_A.tolist())
         )
         values = apply_with_layers(stack.template, rows, layer)
-        return torch.where(selection.kept_A.unsqueeze(-1), values, 0)
+        return values if all_kept else torch.where(selection.kept_A.unsqueeze(-1), values, 0)
 
     def sum(self, pool: Pool, routing: Routing, x: Float[Tensor, "T ..."]) -> Tensor | None:
         """Σ_a weight_a · expert_a(x_a) on a CPU without gradients; None elsewhere."""

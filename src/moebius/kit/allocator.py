@@ -34,7 +34,8 @@ def tune_allocator() -> str:
     if platform.libc_ver()[0] != "glibc":
         return "allocator: left as it is, this is not glibc"
     mallopt = ctypes.CDLL(None).mallopt
-    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20))
+    # A threshold of -1 is none; with the largest number, a process that frees 2 GiB in a step would give them back.
+    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 256 * 2**20))
     accepted = [mallopt(option, value) for option, value in options]
     if not all(accepted):
         return "allocator: glibc refused the options"

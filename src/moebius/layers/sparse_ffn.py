@@ -106,9 +106,9 @@ class SparseFFN(nn.Module):
 
         The processor's library rearranges the weights of a product in every call; packed ones are rearranged once.
         Under `torch.no_grad()` or `torch.inference_mode()` the layer then takes less time, most where experts have few
-        rows. It holds a second copy of the weights. With gradients, in a compiled graph, in another number format, and
-        after a change of the weights it computes as before; call the method again after a change. A copy of the layer
-        and a saved one are not packed.
+        rows; one row or two read the weights as they are. It holds a second copy of the weights. With gradients, in a
+        compiled graph, in another number format, and after a change of the weights it computes as before; call the
+        method again after a change. A copy of the layer and a saved one are not packed.
 
         Raises:
             ArgumentError: the weights are not on a CPU, not in float32 or bf16, or this torch has no oneDNN.
@@ -117,7 +117,7 @@ class SparseFFN(nn.Module):
             >>> import torch
             >>> layer = SparseFFN(dim=8, hidden=16, experts=4).prepare_inference()
             >>> with torch.inference_mode():
-            ...     layer.mixture.chosen(torch.zeros(1, 8)).name
+            ...     layer.mixture.chosen(torch.zeros(5, 8)).name
             'packed'
 
         Reference: ours; packed weights of oneDNN.

@@ -4,7 +4,7 @@ import torch
 
 # In float32, up to this number of rows an expert and from this number of experts on. Measured on an Intel Xeon with
 # AMX, see docs/execution.md.
-_FEW_ROWS, _MANY_EXPERTS = 64, 32
+_FEW_ROWS, _MANY_EXPERTS = 32, 32
 # Below this number of rows an expert many experts have none, and their weights would be read in vain.
 _LEAST_ROWS = 4
 
