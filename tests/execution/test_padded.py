@@ -5,16 +5,16 @@ import torch
 
 import moebius as mb
 from moebius.execution import _sorted_ffn
+from moebius.execution._segments import padded as layouts
 from moebius.execution._segments.choice import padding_reason
 from moebius.execution._segments.contract import ROWS
-from moebius.execution._segments.padded import _batches
 from moebius.execution.loop import Loop
 from moebius.execution.padded import Padded
 from moebius.networks.feed_forward import FEED_FORWARD
 
 
-def batches(counts, width=64):
-    return list(_batches(counts, width, torch.device("cpu")))
+def layout(counts, width=64):
+    return layouts.Padded(counts, width, torch.device("cpu"))
 
 
 def draw_counts(kind, experts):
@@ -32,37 +32,57 @@ KINDS = ("even", "random", "one has most", "most have none", "none has any")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_row_is_in_one_batch_of_its_expert(kind):
+def test_every_row_has_one_place_in_a_batch_of_its_expert(kind):
     counts = draw_counts(kind, 37)
-    covered = []
-    for batch in batches(counts):
-        covered += range(batch.rows.start, batch.rows.stop)
-        rows = torch.arange(sum(counts), dtype=torch.float32).unsqueeze(1) + 1
-        padded = batch.pad(rows)
-        assert padded.shape[:2] == (batch.experts.stop - batch.experts.start, batch.padded_rows)
-        stripped = torch.zeros_like(rows)
-        batch.strip(padded, stripped)
-        assert torch.equal(stripped[batch.rows], rows[batch.rows])
-        experts = torch.repeat_interleave(torch.arange(37), torch.tensor(counts))[batch.rows]
-        for place, expert in enumerate(range(batch.experts.start, batch.experts.stop)):
-            real = padded[place][padded[place] > 0]
-            assert real.tolist() == rows[batch.rows][experts == expert].flatten().tolist()
-    assert covered == list(range(sum(counts)))
+    laid_out, rows = layout(counts), torch.arange(sum(counts))
+    sources = laid_out.lay_out(rows)
+    assert torch.equal(laid_out.take_rows(sources, len(rows)), rows)
+    expert_of_row = torch.arange(37).repeat_interleave(torch.tensor(counts))
+    is_real = laid_out.clear_padding(torch.ones(len(sources))).bool()
+    assert is_real.sum() == len(rows)
+    begin, places = 0, [0] * 37
+    for batch in laid_out.batches:
+        for expert, count in zip(range(batch.experts.start, batch.experts.stop), batch.counts, strict=True):
+            end = begin + batch.padded_rows
+            assert is_real[begin:end].tolist() == [True] * count + [False] * (batch.padded_rows - count)
+            if count:  # padding repeats the expert's rows
+                assert (expert_of_row[sources[begin:end]] == expert).all()
+            places[expert] += batch.padded_rows
+            begin = end
+    assert begin == len(sources)
+    assert places == laid_out.places_by_expert
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_is_bounded(kind):
     counts = draw_counts(kind, 64)
-    for batch in batches(counts):
-        experts, rows = batch.experts.stop - batch.experts.start, batch.rows.stop - batch.rows.start
-        active = sum(count > 0 for count in counts[batch.experts])
-        assert experts * batch.padded_rows - rows <= max(0.25 * rows, 16 * active)
+    laid_out = layout(counts)
+    for batch in laid_out.batches:
+        rows, active = sum(batch.counts), sum(count > 0 for count in batch.counts)
+        assert len(batch.counts) * batch.padded_rows - rows <= max(0.25 * rows, 16 * active)
+    assert sum(laid_out.places_by_expert) <= laid_out.capacity(sum(counts), 64)
+
+
+def test_a_row_that_is_not_finite_reaches_the_gradients_of_its_expert_only():
+    experts = mb.Stack.of(lambda: mb.experts.FFN(4, 6), 5)
+    row_A = torch.arange(40)
+    selection = mb.Selection(row_A, row_A % 4, torch.ones(40), torch.ones(40).bool())  # the last expert has no rows
+    scores = torch.zeros(40, 5)
+    x = torch.randn(40, 4)
+    x[1] = torch.inf
+    y = Padded()(experts, mb.Routing.from_selection(scores, scores.softmax(-1), selection), x)
+    y.sum().backward()
+    for parameter in experts.parameters():
+        finite = parameter.grad.flatten(1).isfinite().all(1)
+        assert finite.tolist()[0:1] + finite.tolist()[2:] == [True] * 4
+        assert parameter.grad[4].eq(0).all()
+    assert not experts.inner_weight.grad[1].isfinite().all()
 
 
 def test_a_few_rows_do_not_read_the_weights_of_idle_experts():
     counts = [0] * 64
     counts[3] = counts[40] = 1
-    assert [(batch.experts.start, batch.experts.stop) for batch in batches(counts)] == [(3, 4), (40, 41)]
+    assert [(batch.experts.start, batch.experts.stop) for batch in layout(counts).batches] == [(3, 4), (40, 41)]
 
 
 def test_steps_with_other_numbers_of_rows_have_few_shapes():
@@ -70,7 +90,7 @@ def test_steps_with_other_numbers_of_rows_have_few_shapes():
     shapes = set()
     for _ in range(200):
         counts = torch.bincount(torch.randint(0, 8, (8192,)), minlength=8).tolist()
-        shapes |= {(batch.experts.stop - batch.experts.start, batch.padded_rows) for batch in batches(counts, 2048)}
+        shapes |= {(len(batch.counts), batch.padded_rows) for batch in layout(counts, 2048).batches}
     assert len(shapes) <= 12
 
 
@@ -97,7 +117,7 @@ def test_outputs_and_gradients_equal_the_loop(kind, activation):
 
 
 def test_an_expert_with_many_rows_runs_in_blocks():
-    assert [batch.rows.stop - batch.rows.start for batch in batches([2 * ROWS + 2])] == [1366, 1366, 1366]
+    assert [batch.counts for batch in layout([2 * ROWS + 2]).batches] == [[1366], [1366], [1366]]
 
 
 def test_rule():

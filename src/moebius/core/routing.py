@@ -136,12 +136,9 @@ class Routing:
         weight_A = torch.where(selection.kept_A, selection.weight_A, 0)
         index_A = selection.row_A * scores.shape[1] + selection.expert_A
         weights = torch.zeros_like(probs).flatten().index_add(0, index_A, weight_A.to(probs.dtype)).view_as(probs)
-        if weights.requires_grad:
-            # The logarithm is taken of positive weights only: that of 0 would give NaN gradients.
-            positive = weights > 0
-            log_weights = torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
-        else:
-            log_weights = weights.clamp(min=0).log()
+        # The logarithm is taken of positive weights only: that of 0 would give NaN gradients.
+        positive = weights > 0
+        log_weights = torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
         return cls(scores, probs, weights, log_weights, selection, aux=aux or {}, distribution=distribution)
 
 

@@ -4,6 +4,7 @@ A block of rows is small enough to stay in the processor's cache between the fir
 backward. The gradient of each expert's weights is written directly into its slice of the stacked gradient.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from moebius.core.transforms import needs_second_backward
 from moebius.execution._ffn import FFNWeights
 from moebius.execution._readable import readable_ffn, readable_gradients
 from moebius.execution._segments.by_row import ByRow
-from moebius.execution._segments.contract import Gradients, Segments
+from moebius.execution._segments.contract import Gradients, Layout
 from moebius.execution._segments.padded import Padded
 from moebius.execution._weighted_rows import sum_by_row
 
@@ -44,26 +45,32 @@ def sorted_ffn(
     counts = counts_E.tolist()
     order = order_A[: sum(counts)]
     rows = row_A[order]
-    gathered = x.index_select(0, rows).to(dtype)
-    outputs = gathered.new_empty(len(row_A), outer.shape[1])
-    hidden = gathered.new_empty(len(row_A) if keep else 0, inner.shape[1])
+    layout = _make_layout(padded, counts, inner)
+    gathered = x.index_select(0, layout.lay_out(rows)).to(dtype)
+    capacity = layout.capacity(len(row_A), len(counts))
+    outputs = gathered.new_empty(capacity, outer.shape[1])
+    hidden = gathered.new_empty(capacity if keep else 0, inner.shape[1])
     weights = FFNWeights(inner, inner_bias, outer, outer_bias, activation, dtype)
-    layout = Padded() if padded else ByRow()
-    layout.forward(Segments(weights, gathered, counts), hidden if keep else None, outputs)
+    layout.forward(weights, gathered, hidden if keep else None, outputs)
     if weight_A is None:
-        y = torch.zeros_like(outputs).index_copy_(0, order, outputs[: len(rows)])
-        return y, hidden, outputs.new_empty(0)
-    y = sum_by_row(outputs[: len(rows)], rows, weight_A[order], len(x))
+        y = outputs.new_zeros(len(row_A), outputs.shape[1])
+        return y.index_copy_(0, order, layout.take_rows(outputs, len(rows))), hidden, outputs.new_empty(0)
+    y = sum_by_row(outputs, rows, weight_A[order], len(x), layout.place_A)
     return y, hidden, outputs if keep else outputs.new_empty(0)
+
+
+def _make_layout(padded: bool, counts: Sequence[int], inner: Tensor) -> Layout:
+    return Padded(counts, inner.shape[1], inner.device) if padded else ByRow(counts)
 
 
 @sorted_ffn.register_fake
 def _(x, inner, inner_bias, outer, outer_bias, row_A, weight_A, order_A, counts_E, activation, dtype, padded, keep):
     y = x.new_empty(row_A.shape[0] if weight_A is None else x.shape[0], outer.shape[1], dtype=dtype)
-    hidden = x.new_empty(row_A.shape[0] if keep else 0, inner.shape[1], dtype=dtype)
+    capacity = (Padded if padded else ByRow).capacity(row_A.shape[0], inner.shape[0])
+    hidden = x.new_empty(capacity if keep else 0, inner.shape[1], dtype=dtype)
     if weight_A is None or not keep:
         return y, hidden, x.new_empty(0, dtype=dtype)
-    return y, hidden, x.new_empty(row_A.shape[0], outer.shape[1], dtype=dtype)
+    return y, hidden, x.new_empty(capacity, outer.shape[1], dtype=dtype)
 
 
 @torch.library.custom_op("moebius::sorted_ffn_backward", mutates_args=())
@@ -94,25 +101,26 @@ def sorted_ffn_backward(
     counts = counts_E.tolist()
     order = order_A[: sum(counts)]
     rows = row_A[order]
+    layout = _make_layout(padded, counts, inner)
+    laid_rows = layout.lay_out(rows)
     sum_dtype = torch.promote_types(dtype, torch.float32)
-    gathered = x.index_select(0, rows).to(dtype)
-    upstream = gradient.index_select(0, order if weight_A is None else rows).to(dtype)
+    gathered = x.index_select(0, laid_rows).to(dtype)
+    upstream = gradient.index_select(0, layout.lay_out(order) if weight_A is None else laid_rows).to(dtype)
     dweight_A = x.new_zeros(0 if weight_A is None else len(row_A), dtype=sum_dtype)
     if weight_A is not None:
-        dweight_A.index_copy_(0, order, (upstream * outputs[: len(rows)]).sum(-1, dtype=sum_dtype))
-        upstream = upstream * weight_A[order].to(dtype).unsqueeze(1)
+        products = (upstream * outputs[: len(upstream)]).sum(-1, dtype=sum_dtype)
+        dweight_A.index_copy_(0, order, layout.take_rows(products, len(rows)))
+    if weight_A is not None or layout.source_P is not None:
+        factors = upstream.new_ones(len(rows)) if weight_A is None else weight_A[order].to(dtype)
+        upstream = upstream * layout.clear_padding(layout.lay_out(factors)).unsqueeze(1)
     dinner, douter = torch.empty_like(inner), torch.empty_like(outer)
     dinner_bias = x.new_zeros(0) if inner_bias is None else torch.zeros_like(inner_bias)
     douter_bias = x.new_zeros(0)
     if outer_bias is not None and needs_experts:
-        expert_of_row = torch.repeat_interleave(counts_E, output_size=len(rows))
+        places_E = torch.tensor(layout.places_by_expert, device=x.device)
+        expert_P = torch.repeat_interleave(places_E, output_size=len(upstream))
         sums = outer_bias.new_zeros(outer_bias.shape, dtype=sum_dtype)
-        douter_bias = sums.index_add_(0, expert_of_row, upstream.to(sum_dtype)).to(outer_bias.dtype)
-    if needs_experts:
-        idle = [expert for expert, count in enumerate(counts) if count == 0]
-        for expert in idle:
-            dinner[expert].zero_()
-            douter[expert].zero_()
+        douter_bias = sums.index_add_(0, expert_P, upstream.to(sum_dtype)).to(outer_bias.dtype)
     gradients = Gradients(
         torch.empty_like(gathered) if needs_rows else None,
         dinner if needs_experts else None,
@@ -120,9 +128,17 @@ def sorted_ffn_backward(
         douter if needs_experts else None,
     )
     weights = FFNWeights(inner, inner_bias, outer, outer_bias, activation, dtype)
-    layout = Padded() if padded else ByRow()
-    layout.backward(Segments(weights, gathered, counts), hidden, upstream, gradients)
-    dx = torch.empty_like(x) if gradients.rows is None else sum_by_row(gradients.rows, rows, None, len(x)).to(x.dtype)
+    layout.backward(weights, gathered, hidden, upstream, gradients)
+    if needs_experts:
+        written = [tensor for tensor in (dinner, dinner_bias, douter, douter_bias) if len(tensor)]
+        for expert, count in enumerate(counts):
+            if count == 0:
+                for tensor in written:
+                    tensor[expert].zero_()
+    if gradients.rows is None:
+        dx = torch.empty_like(x)
+    else:
+        dx = sum_by_row(gradients.rows, rows, None, len(x), layout.place_A).to(x.dtype)
     return dx, dinner, dinner_bias, douter, douter_bias, dweight_A if weight_A is None else dweight_A.to(weight_A.dtype)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from moebius.execution._ffn import FFNWeights
@@ -17,39 +17,70 @@ ROWS = 2048
 
 @dataclass(frozen=True)
 class Gradients:
-    """Where the gradients are written; None for those that are not needed. A rows, as sorted, E experts."""
+    """Where the gradients are written; None for those that are not needed. P rows as laid out, E experts."""
 
-    rows: Float[Tensor, "A D"] | None
+    rows: Float[Tensor, "P D"] | None
     inner: Float[Tensor, "E MH D"] | None
     inner_bias: Float[Tensor, "E MH"] | None
     outer: Float[Tensor, "E D H"] | None
 
 
-@dataclass(frozen=True)
-class Segments:
-    """What is computed: all experts' weights, A rows sorted by expert, and each expert's number of rows."""
-
-    weights: FFNWeights
-    rows: Float[Tensor, "A D"]
-    counts: Sequence[int]
-
-
 class Layout(ABC):
-    """One way to compute the experts."""
+    """One way to lay out rows that are sorted by expert, and to compute the experts on them.
+
+    The rows lie one after another, expert after expert, and there may be padding after the last rows of an expert.
+    Padding repeats rows, so that its values are as large as theirs, and its upstream gradients are 0.
+
+    Attributes:
+        source_P: for each of the P places the number of the sorted row there, of padding that of a row that it repeats;
+            None where the sorted rows lie as they are.
+        place_A: the places of the A sorted rows; None likewise.
+        places_by_expert: the number of each expert's places.
+    """
+
+    source_P: Int[Tensor, " P"] | None = None
+    place_A: Int[Tensor, " A"] | None = None
+    places_by_expert: Sequence[int]
+
+    @staticmethod
+    @abstractmethod
+    def capacity(assignments: int, experts: int) -> int:
+        """The largest number of places of so many assignments."""
 
     @abstractmethod
-    def forward(self, segments: Segments, hidden: Float[Tensor, "A MH"] | None, outputs: Float[Tensor, "A D"]) -> None:
-        """Write the experts' outputs to `outputs`, and the first layers' to `hidden`, if it is not None."""
+    def forward(
+        self,
+        weights: FFNWeights,
+        x: Float[Tensor, "P D"],
+        hidden: Float[Tensor, "C MH"] | None,
+        y: Float[Tensor, "C D"],
+    ) -> None:
+        """Write the experts' outputs to the first P rows of `y`, and the first layers' to `hidden`, unless None."""
 
     @abstractmethod
     def backward(
         self,
-        segments: Segments,
-        hidden: Float[Tensor, "A MH"],
-        upstream: Float[Tensor, "A D"],
+        weights: FFNWeights,
+        x: Float[Tensor, "P D"],
+        hidden: Float[Tensor, "C MH"],
+        upstream: Float[Tensor, "P D"],
         gradients: Gradients,
     ) -> None:
-        """Write the gradients, from those of the outputs, `upstream`. Those of experts without rows are left alone."""
+        """Write the gradients, from those of the outputs, `upstream`. Those of experts without rows are undefined."""
+
+    def lay_out(self, values_A: Shaped[Tensor, "A ..."]) -> Shaped[Tensor, "P ..."]:
+        """The sorted rows' values at their places; padding repeats some."""
+        return values_A if self.source_P is None else values_A[self.source_P]
+
+    def take_rows(self, values_P: Shaped[Tensor, "C ..."], rows: int) -> Shaped[Tensor, "A ..."]:
+        """The values at the places of the sorted rows, of which there are `rows`."""
+        return values_P[:rows] if self.place_A is None else values_P.index_select(0, self.place_A)
+
+    def clear_padding(self, values_P: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+        """The values, with 0 in the places of padding."""
+        if self.place_A is None:
+            return values_P
+        return torch.zeros_like(values_P).index_copy_(0, self.place_A, values_P[self.place_A])
 
 
 def split_into_blocks(counts: Sequence[int]) -> Iterator[tuple[int, int, int, bool]]:

@@ -1,4 +1,4 @@
-"""Batched products of several experts at once, their rows padded with zeros to a common number."""
+"""Batched products of several experts at once, their rows padded to a common number."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moebius.execution._segments.contract import Gradients, Layout, Segments, add_product, split_into_blocks
+from moebius.execution._ffn import FFNWeights
+from moebius.execution._segments.contract import Gradients, Layout, add_product, split_into_blocks
 from moebius.networks.feed_forward import feed_forward_activation, feed_forward_activation_backward
 
 # Values of a batch's hidden layer, at most: 64 MiB in bf16.
@@ -19,36 +20,61 @@ _SHARE, _SPARE_ROWS = 0.25, 16
 
 
 class Padded(Layout):
-    """Consecutive experts in batched products."""
+    """Consecutive experts in batched products.
 
-    def forward(self, segments: Segments, hidden: Tensor | None, outputs: Tensor) -> None:
+    Arguments:
+        counts: the number of rows of each expert.
+        width: of the hidden layer.
+        device: of the rows.
+    """
+
+    def __init__(self, counts: Sequence[int], width: int, device: torch.device):
+        self.batches = list(_batches(counts, width))
+        self.places_by_expert = [0] * len(counts)
+        for batch in self.batches:
+            for expert in range(batch.experts.start, batch.experts.stop):
+                self.places_by_expert[expert] += batch.padded_rows
+        if sum(self.places_by_expert) > sum(counts):
+            self.source_P, self.place_A = _arrange(self.batches, device)
+
+    @staticmethod
+    def capacity(assignments: int, experts: int) -> int:
+        """A quarter more than the assignments, and some rows for each expert."""
+        return assignments + assignments // 4 + _SPARE_ROWS * experts
+
+    def forward(self, weights: FFNWeights, x: Tensor, hidden: Tensor | None, y: Tensor) -> None:
         """Write the outputs, and what the backward pass needs."""
-        weights = segments.weights
-        for batch in _batches(segments.counts, weights.inner.shape[1], segments.rows.device):
+        for batch, places in self._places():
             inner, inner_bias, outer, outer_bias = weights.slice(batch.experts)
-            values = _product(batch.pad(segments.rows), inner.transpose(1, 2), inner_bias)
-            if hidden is not None:
-                batch.strip(values, hidden)
+            out = None if hidden is None else batch.split(hidden[places])
+            values = _product(batch.split(x[places]), inner.transpose(1, 2), inner_bias, out)
             values = feed_forward_activation(weights.activation, values)
-            batch.strip(_product(values, outer.transpose(1, 2), outer_bias), outputs)
+            _product(values, outer.transpose(1, 2), outer_bias, batch.split(y[places]))
 
-    def backward(self, segments: Segments, hidden: Tensor, upstream: Tensor, gradients: Gradients) -> None:
+    def backward(self, weights: FFNWeights, x: Tensor, hidden: Tensor, upstream: Tensor, gradients: Gradients) -> None:
         """Write the gradients."""
-        weights = segments.weights
-        for batch in _batches(segments.counts, weights.inner.shape[1], segments.rows.device):
+        for batch, places in self._places():
             inner, _, outer, _ = weights.slice(batch.experts)
-            preactivation, padded = batch.pad(hidden), batch.pad(upstream)
-            values = torch.bmm(padded, outer)
+            preactivation, upstream_batch = batch.split(hidden[places]), batch.split(upstream[places])
+            values = torch.bmm(upstream_batch, outer)
             values = feed_forward_activation_backward(weights.activation, preactivation, values)
             if gradients.rows is not None:
-                batch.strip(torch.bmm(values, inner), gradients.rows)
+                torch.bmm(values, inner, out=batch.split(gradients.rows[places]))
             if gradients.outer is not None:
                 activated = feed_forward_activation(weights.activation, preactivation)
-                batch.add_product(gradients.outer, padded, activated)
+                batch.add_product(gradients.outer, upstream_batch, activated)
             if gradients.inner is not None:
-                batch.add_product(gradients.inner, values, batch.pad(segments.rows))
+                batch.add_product(gradients.inner, values, batch.split(x[places]))
             if gradients.inner_bias is not None:
                 gradients.inner_bias[batch.experts] += values.sum(1, dtype=gradients.inner_bias.dtype)
+
+    def _places(self) -> Iterator[tuple["_Batch", slice]]:
+        """Each batch and its places."""
+        begin = 0
+        for batch in self.batches:
+            end = begin + len(batch.counts) * batch.padded_rows
+            yield batch, slice(begin, end)
+            begin = end
 
 
 class _Batch(NamedTuple):
@@ -56,33 +82,21 @@ class _Batch(NamedTuple):
 
     Arguments:
         experts: their numbers.
-        rows: the places of their rows among all.
-        places: the places of these rows among the padded ones (experts · rows an expert); None where nothing is padded.
-        padded_rows: rows an expert, with the padding.
+        begin: the number of the first of their sorted rows.
+        counts: the number of rows of each.
+        padded_rows: rows of each, with the padding.
         is_first: whether these are the first rows of these experts.
     """
 
     experts: slice
-    rows: slice
-    places: Tensor | None
+    begin: int
+    counts: Sequence[int]
     padded_rows: int
     is_first: bool
 
-    def pad(self, rows: Tensor) -> Tensor:
-        """These experts' rows, (experts, padded rows, …), with zeros after the last row of each."""
-        selected = rows[self.rows]
-        if self.places is not None:
-            count = (self.experts.stop - self.experts.start) * self.padded_rows
-            padded = selected.new_zeros(count, selected.shape[1])
-            selected = padded.index_copy_(0, self.places, selected)
-        return selected.unflatten(0, (-1, self.padded_rows))
-
-    def strip(self, padded: Tensor, out: Tensor) -> None:
-        """Write the rows of a padded tensor to their places among all rows."""
-        if self.places is None:
-            out[self.rows] = padded.flatten(0, 1)
-        else:
-            torch.index_select(padded.flatten(0, 1), 0, self.places, out=out[self.rows])
+    def split(self, values: Tensor) -> Tensor:
+        """The values at this batch's places, (experts, padded rows, …)."""
+        return values.unflatten(0, (-1, self.padded_rows))
 
     def add_product(self, total: Tensor, left: Tensor, right: Tensor) -> None:
         """Write leftᵀ · right of each expert to its part of `total`, or add it after the first rows."""
@@ -95,27 +109,35 @@ class _Batch(NamedTuple):
             part.copy_(torch.bmm(left.transpose(1, 2), right))
 
 
-def _batches(counts: Sequence[int], width: int, device: torch.device) -> Iterator[_Batch]:
+def _batches(counts: Sequence[int], width: int) -> Iterator[_Batch]:
     """The experts in batches; those whose experts have no rows are left out."""
     begin = 0
     for first, last in _ranges(counts, width):
         part = counts[first:last]
         if len(part) == 1:
             for _, start, end, is_first in split_into_blocks(part):
-                yield _make_batch(slice(first, last), begin + start, [end - start], is_first, device)
+                yield _Batch(slice(first, last), begin + start, [end - start], _round_up(end - start), is_first)
         elif any(part):
-            yield _make_batch(slice(first, last), begin, part, True, device)
+            yield _Batch(slice(first, last), begin, part, _round_up(max(part)), True)
         begin += sum(part)
 
 
-def _make_batch(experts: slice, begin: int, counts: Sequence[int], is_first: bool, device: torch.device) -> _Batch:
-    rows, padded_rows = sum(counts), _round_up(max(counts))
-    places = None
-    if rows < padded_rows * len(counts):
-        count_E = torch.tensor(counts, device=device)
-        shift_E = torch.arange(len(counts), device=device) * padded_rows - (count_E.cumsum(0) - count_E)
-        places = torch.arange(rows, device=device) + shift_E.repeat_interleave(count_E, output_size=rows)
-    return _Batch(experts, slice(begin, begin + rows), places, padded_rows, is_first)
+def _arrange(batches: Sequence[_Batch], device: torch.device) -> tuple[Tensor, Tensor]:
+    """`source_P` and `place_A` of these batches."""
+    lanes: list[tuple[int, int, int]] = []  # of each expert in each batch: the first row, their number, with padding
+    for batch in batches:
+        begin = batch.begin
+        for count in batch.counts:
+            lanes.append((begin, count, batch.padded_rows))
+            begin += count
+    begin_L, count_L, padded_L = torch.tensor(lanes, device=device).unbind(1)
+    places = sum(padded for *_, padded in lanes)
+    lane_P = torch.arange(len(lanes), device=device).repeat_interleave(padded_L, output_size=places)
+    number_P = torch.arange(places, device=device) - (padded_L.cumsum(0) - padded_L)[lane_P]
+    # Padding repeats the expert's last row: where that is not finite, the expert's gradients are not finite anyway.
+    last_P = count_L[lane_P] - 1
+    source_P = (begin_L[lane_P] + torch.minimum(number_P, last_P)).clamp(min=0)
+    return source_P, (number_P <= last_P).nonzero().squeeze(1)
 
 
 def _ranges(counts: Sequence[int], width: int) -> list[tuple[int, int]]:
@@ -138,5 +160,7 @@ def _round_up(rows: int) -> int:
     return -(-rows // _MULTIPLE) * _MULTIPLE
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight)
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None) -> Tensor:
+    if bias is None:
+        return torch.bmm(x, weight, out=out)  # type: ignore[call-overload]
+    return torch.baddbmm(bias.unsqueeze(1), x, weight, out=out)  # type: ignore[call-overload]
