@@ -4,7 +4,7 @@ import pytest
 
 from moebius.kit.registry import kinds
 from moebius.lab.bench import Workload, bench
-from moebius.lab.bench.measure import ACTIVE, PARAMETERS, verdict
+from moebius.lab.bench.measure import ACTIVE, BARE, PARAMETERS, verdict
 from moebius.lab.bench.timing import ratio_row
 
 TINY = {"dim": 8, "hidden": 16, "experts": 4, "k": 2, "rows": 12}
@@ -16,7 +16,7 @@ def measured():
 
 
 def test_every_execution_ran_or_has_a_reason(measured):
-    ran = {cost.name for cost in measured.costs} - {ACTIVE, PARAMETERS}
+    ran = {cost.name for cost in measured.costs} - {ACTIVE, PARAMETERS, BARE}
     assert ran | set(measured.not_run) == set(kinds("execution")) - {"auto"}
     assert not ran & set(measured.not_run)
     assert {"loop", "sorted", "dense", "gather"} <= ran
@@ -40,6 +40,7 @@ def test_work_by_hand(measured):
         "gather": (12 * 2 * 256, 24 * expert_bytes, 4 * expert_bytes),
         ACTIVE: (12 * 2 * 256, expert_bytes, expert_bytes),
         PARAMETERS: (12 * 4 * 256, 4 * expert_bytes, 4 * expert_bytes),
+        BARE: (12 * 2 * 256, (4 - measured.idle) * expert_bytes, 4 * expert_bytes),
     }
     for name, figures in expected.items():
         cost = measured.find_cost(name)
@@ -48,7 +49,7 @@ def test_work_by_hand(measured):
 
 def test_both_modes_are_compared_with_both_dense_layers(measured):
     cost = measured.find_cost("sorted")
-    for figures in (cost.times, cost.active, cost.parameters):
+    for figures in (cost.times, cost.active, cost.parameters, cost.bare):
         assert list(figures) == ["forward", "forward+backward"]
     assert measured.find_cost(ACTIVE).active == {}
     assert cost.active["forward"].versus == ACTIVE

@@ -1,7 +1,7 @@
 """One measurement: the time of every execution, of two dense layers, and of memory transfers."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -11,12 +11,13 @@ from moebius.execution.auto import Choice
 from moebius.experts.ffn import FFN
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kinds
+from moebius.lab.bench.bare import bare_products
 from moebius.lab.bench.dense import find_best_chunk, forward_call, memory_transfers, run_in_chunks, step_call
 from moebius.lab.bench.timing import Measurement, durations, ratio_row, time_in_turn, value_row
 from moebius.lab.bench.workload import DTYPES, Workload
 from moebius.layers.sparse_ffn import SparseFFN
 
-ACTIVE, PARAMETERS = "dense, equal active work", "dense, equal parameters"
+ACTIVE, PARAMETERS, BARE = "dense, equal active work", "dense, equal parameters", "bare products"
 # An execution or layer with this many times the necessary work or weights read is not run: it would take minutes.
 _LARGEST_FACTOR = 16
 # Largest number of bytes of a memory transfer: beyond any cache, and below the memory of a small machine.
@@ -35,6 +36,7 @@ class Cost:
         times: milliseconds, by "forward" and "forward+backward".
         active, parameters: milliseconds compared with the dense layer of equal active work, and with the dense layer of
             equal parameters; empty for that layer itself, and where it was not run.
+        bare: milliseconds compared with the bare products (`bare_products`).
     """
 
     name: str
@@ -44,6 +46,7 @@ class Cost:
     times: dict[str, Measurement]
     active: dict[str, Measurement]
     parameters: dict[str, Measurement]
+    bare: dict[str, Measurement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Bench:
     Arguments:
         workload: the shapes.
         chosen: the execution that "auto" chooses, and the reason.
-        costs: costs of the executions that were run, then of the dense layers.
+        costs: costs of the executions that were run, then of the dense layers and of the bare products.
         not_run: for each execution that was not run, the reason.
         chunks: number of rows at a time with which the dense layer of equal active work is fastest, by mode.
         memory: bytes a second of filling a tensor ("write"), and of reading and writing in a copy ("copy").
@@ -121,6 +124,7 @@ def bench(workload: Workload, rounds: int = 7, backward: bool = True) -> Bench:
         candidates[ACTIVE] = make_dense_call(chunks[mode])
         if wide is not None:
             candidates[PARAMETERS] = forward_call(wide, x) if mode == "forward" else step_call(wide, x)
+        candidates[BARE] = bare_products(workload, mode)
         seconds = durations(time_in_turn(candidates, rounds, wait))
         times[mode] = {name: [1e3 * value for value in values] for name, values in seconds.items()}
     layer.zero_grad(set_to_none=True)
@@ -244,15 +248,15 @@ def _make_cost(workload: Workload, name: str, times: dict[str, dict[str, list[fl
     work, read = _count_work(workload, name, loaded)
     written = (1 if name == ACTIVE else workload.experts) * workload.expert_bytes
     rows = {mode: value_row(name, milliseconds[name], "ms") for mode, milliseconds in times.items()}
-    active, parameters = (
+    comparisons = (
         {
             mode: ratio_row(name, milliseconds[name], versus, milliseconds[versus], "ms")
             for mode, milliseconds in times.items()
             if versus in milliseconds and versus != name
         }
-        for versus in (ACTIVE, PARAMETERS)
+        for versus in (ACTIVE, PARAMETERS, BARE)
     )
-    return Cost(name, work, read, written, rows, active, parameters)
+    return Cost(name, work, read, written, rows, *comparisons)
 
 
 def _measure_memory(workload: Workload, rounds: int, wait: Callable[[], None] | None) -> dict[str, float]:

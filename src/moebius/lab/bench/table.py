@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from moebius.lab.bench.bare import segment_rows
 from moebius.lab.bench.measure import ACTIVE, PARAMETERS, Bench, Cost, verdict
 from moebius.lab.bench.timing import Measurement
 
@@ -36,6 +37,10 @@ def print_tables(measured: Bench, console: Console) -> None:
         f"experts without rows: {measured.idle:,}"
     )
     console.print(f"auto picks [bold]{measured.chosen.name}[/]: {escape(measured.chosen.reason)}")
+    cost = measured.find_cost(measured.chosen.name)
+    assert cost is not None
+    figures = [f"{_format_figure(row, row.ratio)} {mode}" for mode, row in cost.bare.items()]
+    console.print(f"× bare products of {segment_rows(measured.workload):,} rows an expert: {', '.join(figures)}")
     console.print(f"[bold]{escape(verdict(measured))}[/]")
 
 
