@@ -9,6 +9,9 @@ from PIL import Image
 
 from moebius.lab.explorer import connection
 
+# Starlette leaves the file of a part that does not end to the collector, which closes it.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*SpooledTemporaryFile")
+
 
 def check_answer(caller, answer, content):
     """Nothing of the server's inside comes out, and no text of the request as HTML."""

@@ -1,5 +1,6 @@
 """`Server`: an explorer behind an address of this machine."""
 
+import logging
 import secrets
 import socket
 import threading
@@ -58,6 +59,8 @@ class Server:
         application = build_application(explorer, token, port)
         options: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "lifespan": "off"}
         options |= {"http": Connection, "ws": "none", "proxy_headers": False, "timeout_graceful_shutdown": 2}
+        # A form that breaks is answered; in the terminal it says nothing to the user.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         self._server = uvicorn.Server(uvicorn.Config(application, **options))
         # A KeyboardInterrupt in Thread.join marks a running thread as ended (Python before 3.13); an event has no such.
         self._ended = threading.Event()
