@@ -81,7 +81,7 @@ class Client:
         """Send one request, drawn by the seed, and tell what came of it: a status, or "left"."""
         numbers = random.Random(seed)
         ask = (self.look, self.upload, self.annoy, self.leave)[seed % 4]
-        connection = HTTPConnection(self.address, timeout=120)
+        connection = HTTPConnection(self.address, timeout=900)
         try:
             return ask(connection, numbers)
         except (HTTPException, ConnectionError):
@@ -157,6 +157,7 @@ def soak(count: int, clients: int) -> tuple[list[int], float, Counter[str]]:
             for _ in pool.map(client.send, range(-min(count, 400), 0)):
                 pass
             memory.append(resident_bytes(server.pid))
+            print(f"start, {memory[0] / 2**20:.1f} MiB", flush=True)
             start = time.perf_counter()
             for tenth in range(10):
                 outcomes.update(pool.map(client.send, range(count * tenth // 10, count * (tenth + 1) // 10)))
