@@ -17,6 +17,7 @@ import moebius as mb
 from moebius.kit.errors import MoebiusError
 from moebius.kit.files import read_json, write_json
 from moebius.lab.comparison import compare
+from moebius.lab.explorer import explore_run
 from moebius.lab.predict import predict
 from moebius.lab.predict.subject import Subject
 from moebius.lab.recipe.load import load_recipe
@@ -69,11 +70,18 @@ class Study:
             "load": lambda out, run: mb.load(run),
             "predict": lambda out, run: predict(run, [self.picture]),
             "explain": lambda out, run: Subject.of(run).read([self.picture]),
+            "explore": lambda out, run: open_explorer(run),
             "report": lambda out, run: tabulate(read_study(out)),
             "sections": lambda out, run: sections_of(tabulate(read_study(out))),
             "compare": lambda out, run: compare(out, all_pairs=True).text(100),
             "run": lambda out, run: self.run_again(out),
         }
+
+
+def open_explorer(run):
+    explorer = explore_run(run, 20)
+    explorer.page({"order": "largest loss"})
+    explorer.row(0)
 
 
 class Raiser:

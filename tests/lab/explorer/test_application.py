@@ -14,6 +14,11 @@ from moebius.lab.explorer.row_query import RowQuery
 OUTSIDE = re.compile(r"""(?:src|href|action)\s*=\s*["']?(?:https?:)?//""")
 
 
+def form(fields):
+    """Fields as the page sends them, each a part of its own."""
+    return {name: (None, value) for name, value in fields.items()}
+
+
 def test_the_page_needs_the_token(client):
     assert client.get("").status_code == 200
     for path in ("/", "/wrong/", "/a-toke/", "/a-token", "//", "/a-token%00/", "/static/explorer.js"):
@@ -178,16 +183,15 @@ def test_a_typed_row_is_answered_as_the_model_answers(open_client, table, table_
 
     client = open_client(table)
     cells = {"size": 4.5, "age": 3, "color": "red"}
-    answer = client.post(
-        "ask", data={f"column {name}": str(value) for name, value in cells.items()} | {"label": "1450"}
-    )
+    fields = {f"column {name}": str(value) for name, value in cells.items()}
+    answer = client.post("ask", files=form(fields | {"label": "1450"}))
     expected = predict_rows(table_run, pd.DataFrame([cells]))["price"].iloc[0]
     assert f"says <strong>{expected:.4g}</strong>" in answer.text
     assert "truth <strong>1450</strong>" in answer.text
-    empty = client.post("ask", data={"column color": ""})
+    empty = client.post("ask", files=form({"column color": ""}))
     assert empty.status_code == 200
     for field, value in (("column size", "large"), ("column color", "green"), ("label", "dear")):
-        answer = client.post("ask", data={field: value})
+        answer = client.post("ask", files=form({field: value}))
         assert answer.status_code == 400, field
         assert value in answer.text
 
@@ -202,11 +206,11 @@ def test_rows_of_a_table_are_shown_in_their_units(open_client, table):
 def test_typed_numbers(open_client, nested):
     client = open_client(nested)
     x = nested.source.split.images[3]
-    answer = client.post("ask", data={"numbers": ", ".join(str(value) for value in x.tolist())})
+    answer = client.post("ask", files=form({"numbers": ", ".join(str(value) for value in x.tolist())}))
     assert answer.status_code == 200
     assert re.search("says <strong>.*</strong>", answer.text)[0] in client.get("row/3").text
     for numbers in ("1 2 3", "1 2 3 x", "1 2 3 nan", ""):
-        assert client.post("ask", data={"numbers": numbers}).status_code == 400
+        assert client.post("ask", files=form({"numbers": numbers})).status_code == 400
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 
 import moebius as mb
 from moebius.kit.errors import ArgumentError, DataError, MissingExtraError
-from moebius.lab.explorer import explore_run, explore_saved
+from moebius.lab.explorer import explore_model, explore_run, explore_saved
 from moebius.lab.explorer.server import Server
 
 
@@ -49,6 +49,12 @@ def test_bad_input_is_refused(picture_rows, pictures):
     ):
         with pytest.raises(ArgumentError, match=words):
             mb.explore(*arguments, browser=False, **options)
+
+
+def test_each_output_needs_the_name_of_its_class(picture_rows, pictures):
+    for names in (["ant", "bee"], ["ant", "bee", "cow", "dog"]):
+        with pytest.raises(ArgumentError, match="classes: needs a name for each of the 3 outputs"):
+            explore_model(pictures.source.subject.model, picture_rows, classes=names)
 
 
 def test_a_saved_model_is_explored_with_rows_of_a_file(pictures, picture_rows, tmp_path):

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
@@ -51,6 +51,10 @@ def build_application(explorer: Explorer, token: str, port: int, most_bytes: int
         return static_file(request.path_params["name"])
 
     async def ask(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").lower()
+        # Any codec of Python may be named as the charset, also such as fail or give halves of a character.
+        if not kind.startswith("multipart/form-data") or "charset" in kind:
+            return HTMLResponse(explorer.writer.error("a form needs the type multipart/form-data, in UTF-8"), 415)
         limits: dict[str, Any] = {"max_files": 1, "max_fields": MOST_FIELDS, "max_part_size": MOST_FIELD_BYTES}
         fields: dict[str, str] = {}
         content, name = None, "your picture"
@@ -62,7 +66,10 @@ def build_application(explorer: Explorer, token: str, port: int, most_bytes: int
                     else:
                         fields[key] = value
         except HTTPException as error:
-            return HTMLResponse(explorer.writer.error(str(error.detail), "choose the file again"), error.status_code)
+            complaint = explorer.writer.error(str(error.detail), "choose the file again")
+            return HTMLResponse(complaint, error.status_code, error.headers)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         content = content or None
         return await run_in_threadpool(_answer, explorer, fields, content, name)
 
@@ -79,11 +86,11 @@ def build_application(explorer: Explorer, token: str, port: int, most_bytes: int
 
 def static_file(name: str) -> Response:
     """One of the files beside this module that the page loads."""
-    path = files("moebius.lab.explorer").joinpath("static", name)
     suffix = name.rpartition(".")[2]
-    if "/" in name or suffix not in TYPES or not path.is_file():
+    paths = {path.name: path for path in files("moebius.lab.explorer").joinpath("static").iterdir()}
+    if suffix not in TYPES or name not in paths:
         return Response("no such file", 404, media_type="text/plain")
-    return Response(path.read_bytes(), media_type=TYPES[suffix])
+    return Response(paths[name].read_bytes(), media_type=TYPES[suffix])
 
 
 def _answer(explorer: Explorer, fields: Mapping[str, str], content: bytes | None, name: str) -> Response:

@@ -12,10 +12,13 @@ from torch import Tensor
 from moebius.kit.errors import ArgumentError, DataError
 from moebius.lab.data.picture import convert_or_raise
 from moebius.lab.explorer.row_source import RowSource
+from moebius.lab.explorer.upload import decoding
 from moebius.lab.predict.explained_rows import ExplainedRows
 
 # Numbers of a row that may be typed.
 MOST_NUMBERS = 4096
+# Digits of the number of a class.
+MOST_DIGITS = 9
 
 
 def ask_about(
@@ -55,7 +58,8 @@ def _read_picture(source: RowSource, picture: bytes, name: str) -> Tensor:
     if height != width:
         rule = f"can be read for square pictures, and these are {height} × {width}"
         raise ArgumentError("picture", rule, name, "choose a row of the data")
-    pixels = torch.from_numpy(convert_or_raise(picture, height, "grey" if channels == 1 else "rgb", name).copy())
+    with decoding(picture, name):
+        pixels = torch.from_numpy(convert_or_raise(picture, height, "grey" if channels == 1 else "rgb", name).copy())
     if images.dtype == torch.uint8:
         return pixels
     if images.min() < 0 or images.max() > 1:
@@ -113,4 +117,8 @@ def _label(source: RowSource, label: str | None) -> Any:
     has_classes = targets is not None and all(target.classes for target in targets)
     if has_classes:
         return [label]
-    return [int(label)] if targets is None and label.isdecimal() else [_parse("label", label)]
+    if targets is None and label.isdecimal():
+        if len(label) > MOST_DIGITS:
+            raise ArgumentError("label", f"needs a number of at most {MOST_DIGITS} digits", label, "0")
+        return [int(label)]
+    return [_parse("label", label)]

@@ -10,6 +10,7 @@ from moebius.lab.data.nested import map_nested
 from moebius.lab.explorer.explore_model import explore_model
 from moebius.lab.explorer.explorer import ROWS, Explorer
 from moebius.lab.explorer.row_source import RowSource
+from moebius.lab.predict.forward import computable
 from moebius.lab.predict.subject import Subject
 from moebius.lab.study.rows_file import read_rows_file
 from moebius.lab.study.run_rows import load_run_data
@@ -48,7 +49,8 @@ def explore_run(
     absolute = run.absolute()
     title = " / ".join((absolute.parents[1].name, absolute.parent.name, absolute.name))
     source = RowSource(subject, taken, split, data.domains, data.columns)
-    return Explorer(source, title, rows, progress)
+    with computable(run):
+        return Explorer(source, title, rows, progress)
 
 
 def explore_saved(

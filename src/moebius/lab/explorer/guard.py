@@ -1,5 +1,6 @@
 """What stands before the routes: only this machine's browser, only with the token, only bodies of some size."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Bytes of a request's body: a picture of a camera.
 MOST_BYTES = 16 * 2**20
+# Seconds until a body has to be complete.
+BODY_SECONDS = 30.0
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -81,7 +84,7 @@ class Guard:
         if scope["path"] == f"/{self.token}":
             return 404, "the address ends in a slash"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.most_bytes:
+        if not (length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= self.most_bytes):
             return self._too_large()
         return None
 
@@ -89,12 +92,16 @@ class Guard:
         return 413, f"the file has more than {self.most_bytes // 2**20} MB: make the picture smaller"
 
     def _limited(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        """The body in pieces; an error where it has more bytes than are read, whatever its length was said to be."""
-        count = 0
+        """The body in pieces; an error where it has more bytes than are read, whatever its length says, or is late."""
+        count, deadline = 0, asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def receive_piece() -> Message:
             nonlocal count
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the file took too long", {"Connection": "close"}) from None
             count += len(message.get("body", b""))
             if count > self.most_bytes:
                 status, text = self._too_large()

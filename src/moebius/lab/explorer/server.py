@@ -1,5 +1,6 @@
 """`Server`: an explorer behind an address of this machine."""
 
+import logging
 import secrets
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 import webbrowser
 from html import escape
 from types import TracebackType
+from typing import Any
 
 from moebius.kit.errors import ArgumentError, MissingExtraError, MoebiusError
 from moebius.lab.explorer.explorer import Explorer
@@ -15,6 +17,7 @@ try:
     import uvicorn
 
     from moebius.lab.explorer.application import build_application
+    from moebius.lab.explorer.connection import Connection
 except ImportError as error:
     raise MissingExtraError(
         f"the explorer's server needs a package that is not installed: {error.name}",
@@ -54,8 +57,11 @@ class Server:
         token = secrets.token_urlsafe(24)
         self.url = f"http://{ADDRESS}:{port}/{token}/"
         application = build_application(explorer, token, port)
-        options = {"log_level": "error", "access_log": False, "server_header": False, "lifespan": "off"}
-        self._server = uvicorn.Server(uvicorn.Config(application, timeout_graceful_shutdown=2, **options))
+        options: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "lifespan": "off"}
+        options |= {"http": Connection, "ws": "none", "proxy_headers": False, "timeout_graceful_shutdown": 2}
+        # A form that breaks is answered; in the terminal it says nothing to the user.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        self._server = uvicorn.Server(uvicorn.Config(application, **options))
         # A KeyboardInterrupt in Thread.join marks a running thread as ended (Python before 3.13); an event has no such.
         self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()

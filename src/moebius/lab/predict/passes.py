@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moebius.core.output_cache import OutputCache
 from moebius.core.row_context import RowContext
+from moebius.kit.errors import ArgumentError
 from moebius.kit.modes import evaluation_mode
 from moebius.lab.data.nested import map_nested
 from moebius.lab.data.tables.columns import TargetColumn
@@ -22,6 +23,7 @@ from moebius.lab.training.cacheable_parts import cacheable_parts
 from moebius.lab.training.gate_places import GatePlace, find_gates
 from moebius.lab.training.rerouting import sent_to
 from moebius.tasks._task import Task
+from moebius.tasks.classification import Classification
 from moebius.tasks.multi_task import MultiTask
 
 # Passes along other routes that are made unless more are asked for.
@@ -65,7 +67,7 @@ class Passes:
         notes: what was not computed, and why.
 
     Raises:
-        ArgumentError: a label does not fit the model.
+        ArgumentError: a label does not fit the model, or there is not a name for each class.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Passes:
             output, self.log = run_rows(subject.model, x, context, subject.precision)
             self.output = map_nested(output, _widen)
             self.targets: tuple[TargetColumn, ...] = subject.targets or tuple(guess_targets(subject.task, self.output))
+            self._check_classes()
             self.label = None if label is None else subject.encode_label(label, self.targets, rows)
             self.gates: list[GateTable] = gate_tables(subject.model, self.log, rows)
             self.scores = self._of_known_rows(self.output, "row_scores")
@@ -92,6 +95,12 @@ class Passes:
             self.sent: dict[tuple[str, int], Outcome] = {}
             if alternatives is not False:
                 self._send_everywhere(alternatives is True)
+
+    def _check_classes(self) -> None:
+        names = self.targets[0].classes
+        if isinstance(self.subject.task, Classification) and len(names) != self.output.shape[-1]:
+            rule = f"needs a name for each of the {self.output.shape[-1]} outputs of the model"
+            raise ArgumentError("classes", rule, len(names), "as many names, or a run as it was written")
 
     def _send_everywhere(self, whatever_it_takes: bool) -> None:
         gates = [place for place in find_gates(self.subject.model) if len(place.experts) > 1]
