@@ -1,5 +1,7 @@
 """How `kill_resume.py` starts a study: as the command `moebius run`, or in a fork, which need not import moebius."""
 
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -49,7 +51,9 @@ class Fork:
             with log.open("wb", buffering=0) as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            os._exit(_do_study(recipe, out, options))
+            code = _do_study(recipe, out, options)
+            log.with_suffix(".modules").write_text("\n".join(sys.modules))
+            os._exit(code)
 
     def poll(self) -> int | None:
         return self._collect(os.WNOHANG)
@@ -77,6 +81,14 @@ def _do_study(recipe: Path, out: Path, options: Mapping[str, Any]) -> int:
         os.write(2, traceback.format_exc().encode())
         return 1
     return 0
+
+
+def import_modules(log: Path) -> None:
+    """Import what a fork has imported, so that those that follow need not."""
+    for name in log.with_suffix(".modules").read_text().splitlines():
+        # Some are no modules, but what others put among them.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def start_command(recipe: Path, out: Path, log: Path, options: Mapping[str, Any]) -> subprocess.Popen[bytes]:

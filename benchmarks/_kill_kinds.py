@@ -1,7 +1,7 @@
 """The studies that `kill_resume.py` kills, and whom."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ NOISY = {"router": {"kind": "noisy_top_k", "k": 1}}
 EXPERTS = [{"kind": "stage", "stage": "low"}, {"kind": "stage", "stage": "high"}]
 
 
-def make_recipe(name: str, epochs: int, rows: int = 400, **keys: Any) -> dict[str, Any]:
-    """A recipe on scikit-learn's digits, with random numbers in every step and a checkpoint after nearly each."""
+def make_recipe(name: str, epochs: int, augment: Sequence[str] = ("noise",), **keys: Any) -> dict[str, Any]:
+    """A recipe on scikit-learn's digits, with a checkpoint after nearly every step."""
     return {
         "name": f"kill-{name}",
-        "data": {"sets": [{"kind": "digits"}], "size": 8, "train_rows": rows, "test_rows": 100, "validation_rows": 100},
+        "data": {"sets": [{"kind": "digits"}], "size": 8, "train_rows": 200, "test_rows": 50, "validation_rows": 50},
         "training": {
             "epochs": epochs,
             "batch_size": 40,
             "optimizer": {"kind": "adam", "lr": 3e-3},
             "precision": "fp32",
-            "augment": [{"kind": "noise"}],
+            "augment": [{"kind": kind} for kind in augment],
             "checkpoint_seconds": 0.01,
         },
         "model": LINEAR,
@@ -57,19 +57,19 @@ KINDS = {
     "single": Kind(
         make_recipe("single", 4, variants={"linear": {}, "noisy": NOISY, "conv": CONV}), {"cohorts": "never"}
     ),
-    "cohort": Kind(make_recipe("cohort", 6, seeds=4), {"cohorts": "always"}),
+    "cohort": Kind(make_recipe("cohort", 6, (), seeds=4), {"cohorts": "always"}),
     "stages": Kind(
         make_recipe("stages", 4, stages=STAGES, variants={"soft": {"experts": EXPERTS}, "linear": {}}),
         {"cohorts": "never"},
     ),
     "workers": Kind(
-        make_recipe("workers", 20, stages=STAGES, variants={"soft": {"experts": EXPERTS}, "conv": CONV}),
+        make_recipe("workers", 30, stages=STAGES, variants={"soft": {"experts": EXPERTS}, "conv": CONV}),
         {"workers": 2, "cohorts": "never"},
         ("child", "command", "group"),
         has_fork=False,
     ),
     "processes": Kind(
-        make_recipe("processes", 10, variants={"linear": {}, "noisy": NOISY}),
+        make_recipe("processes", 15, variants={"linear": {}, "noisy": NOISY}),
         {"nproc": 2, "workers": 1, "cohorts": "never"},
         ("child", "command", "group"),
         has_fork=False,

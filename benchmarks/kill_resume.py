@@ -32,7 +32,7 @@ from pathlib import Path
 from random import Random
 
 from _compare import Measurement, make_parser, write_rows
-from _kill_commands import Fork, Process, kill, start_command
+from _kill_commands import Fork, Process, import_modules, kill, start_command
 from _kill_kinds import KINDS, Kind, empty, find_unfinished, list_problems, read_bits, read_results
 
 from moebius.lab.yaml_text import write_yaml
@@ -71,6 +71,7 @@ class Study:
         out, log = empty(folder / "whole"), folder / "whole.log"
         if kind.has_fork:
             self.start(out, log).wait()  # decodes the data, which is no part of the time that is measured
+            import_modules(log)
         process = self.start(empty(out), log)
         begin = self.wait_for_begin(process, out)
         while process.poll() is None and (kind.has_fork or not (out / "results.json").exists()):
