@@ -15,6 +15,7 @@ from rich.console import Console
 
 from moebius.kit.errors import MoebiusError
 from moebius.lab.study.run import plan
+from moebius.lab.study.study_file import count_cores
 from moebius.lab.study.worker import do_jobs
 
 
@@ -72,7 +73,8 @@ class Fork:
 def _do_study(recipe: Path, out: Path, options: Mapping[str, Any]) -> int:
     try:
         console = Console(file=sys.stdout, width=120)
-        do_jobs(plan(recipe, out, device="cpu", workers=1, console=console, **options), console)
+        # As many workers as cores: each job has a thread.
+        do_jobs(plan(recipe, out, device="cpu", workers=count_cores(), console=console, **options), console)
         sys.stdout.flush()
     except MoebiusError as error:
         os.write(2, f"error: {error}\n".encode())

@@ -69,7 +69,7 @@ KINDS = {
         has_fork=False,
     ),
     "processes": Kind(
-        make_recipe("processes", 15, variants={"linear": {}, "noisy": NOISY}),
+        make_recipe("processes", 4, variants={"noisy": NOISY}),
         {"nproc": 2, "workers": 1, "cohorts": "never"},
         ("child", "command", "group"),
         has_fork=False,
@@ -117,6 +117,8 @@ def list_problems(out: Path, bits: Mapping[str, bytes], results: Mapping[Path, b
     problems = [f"{name} differs" for name in sorted({*bits, *actual}) if bits.get(name) != actual.get(name)]
     problems += [f"{run} was trained again" for run, text in results.items() if read_results(out).get(run) != text]
     leftovers = [path for path in out.rglob("*") if ".tmp" in path.name or ".damaged" in path.name]
+    # Other studies may write there, too: what a killed process leaves is removed after an hour.
+    leftovers = [path for path in leftovers if path.parent.name != "outputs"]
     return problems + [f"{path.relative_to(out)} was left behind" for path in leftovers]
 
 

@@ -6,6 +6,7 @@ tested.
 
 import collections
 import io
+import os
 import random
 import shutil
 import sys
@@ -95,11 +96,14 @@ class Scene:
         assert len(shim.names) >= place
         assert complaint is None or (complaint.fix and "None" not in complaint.message), complaint
         results = {path: path.read_bytes() for path in self.trial.glob(RESULTS)}
+        for leftover in self.trial.rglob(f".*.{os.getpid()}.tmp*"):  # the process that goes on has another number
+            leftover.rename(leftover.with_name(leftover.name.replace(f".{os.getpid()}.", ".7.")))
         self.run()
         assert self.files() == self.bits
         assert {path: path.read_bytes() for path in results} == results, "a finished run was trained again"
         leftovers = [path for path in self.trial.rglob("*") if ".tmp" in path.name or ".damaged" in path.name]
-        assert not [path for path in leftovers if "cache" not in path.parts]
+        # Others may be writing into these two; a study removes what is older than an hour from the second.
+        assert not [path for path in leftovers if path.parent.name not in ("moebius", "outputs")]
         assert (self.trial / "study" / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
         return outcome
 
