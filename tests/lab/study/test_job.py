@@ -85,8 +85,8 @@ def test_what_is_finished_is_not_touched(study, record):
 
 def test_leftovers_of_a_killed_process_are_removed(study, record):
     job = only_job(study)
-    leftovers = [job[0].folder / ".metrics.jsonl.7.tmp.jsonl", job[0].folder / "state" / ".best.safetensors.7.tmp"]
-    for path in leftovers:
+    names = (".metrics.jsonl.7.tmp.jsonl", "state/.best.safetensors.7.tmp", ".tmpEc6D64", "state/.tmpEc6D64")
+    for path in map(job[0].folder.joinpath, names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
     record().train_job(job, study.data)

@@ -1,6 +1,7 @@
 """What a finished run leaves in its folder."""
 
 import json
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import moebius as mb
-from moebius.lab.study.run_files import collect
+from moebius.lab.study.run_files import collect, remove_leftovers
 from moebius.storage.tensors import stored_tensors
 
 TREE = (
@@ -86,3 +87,13 @@ def test_routing_and_model_files(planned, record, tmp_path):
     model = mb.load(folder)
     tensors = load_file(folder / "model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in stored_tensors(model).items())
+
+
+def test_temporary_files_are_removed_once_they_are_old(tmp_path):
+    for name in (".a.7.tmp", ".tmpEc6D64", "b.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / ".a.7.tmp", (0, 0))
+    remove_leftovers(tmp_path, 3600)
+    assert {path.name for path in tmp_path.iterdir()} == {".tmpEc6D64", "b.tmp"}
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"b.tmp"}

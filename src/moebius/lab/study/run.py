@@ -41,6 +41,8 @@ from moebius.lab.study.sweep import choose_runs, first_points, next_points
 from moebius.lab.training.process_group import check_gpus, launched_processes
 from moebius.tasks._choice import as_task
 
+# Other studies may be writing into a folder of stages; a temporary file of this age is nobody's any more.
+OLD_SECONDS = 3600.0
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
 
 
@@ -248,6 +250,9 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
     with folder_lock(folder):
         remove_leftovers(folder)
+        for place in (folder / "tables", folder / "figures"):
+            if not place.is_symlink():
+                remove_leftovers(place)
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
         mixed = options.get("mixed", False)
 
@@ -257,6 +262,9 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
 
         recipe = first_points(recipe, folder)
         plan = plan_recipe(recipe)
+        for place in (stage.folder / "outputs" for stage in plan.stages):
+            if not place.is_symlink():
+                remove_leftovers(place, OLD_SECONDS)
         unfinished = sum(not run.is_finished for run in plan.all_runs)
         stages = f"{len(plan.stages)} stages and " if plan.stages else ""
         cohorts_text = describe_cohorts(plan.cohorts, plan.runs, plan.reasons)

@@ -1,5 +1,6 @@
 """The files that a run leaves in its folder."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from moebius.lab.study.routing_file import write_routing
 from moebius.lab.study.run_spec import RunSpec
 from moebius.lab.training.outcome import Trained
 from moebius.storage.save import save
+
+# safetensors writes under a name of its own beside the file, of six random characters.
+SAFETENSORS_TEMPORARY = ".tmp??????"
 
 
 def write_run(run: RunSpec, rows: Dataset, trained: Trained, stage_names: Mapping[nn.Module, str]) -> None:
@@ -66,10 +70,17 @@ def remove_error(run: RunSpec) -> None:
     remove_file(_error_path(run.folder))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote; the caller has locked the folder."""
-    for leftover in folder.glob(".*.tmp*"):
-        remove_file(leftover)
+def remove_leftovers(folder: Path, age: float | int = 0) -> None:
+    """Remove the temporary files of a process that was killed while it wrote.
+
+    Arguments:
+        folder: which the caller has locked, unless there is an age.
+        age: seconds since the last write to a file that is removed.
+    """
+    for pattern in (".*.tmp*", SAFETENSORS_TEMPORARY):
+        for leftover in folder.glob(pattern):
+            if not age or time.time() - leftover.lstat().st_mtime > age:
+                remove_file(leftover)
 
 
 def _error_path(folder: Path) -> Path:

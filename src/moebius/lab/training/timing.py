@@ -1,6 +1,7 @@
 """The times of epochs, in a file apart: metrics and checkpoints of two equal runs are equal to the bit."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,4 +35,4 @@ class Timing:
 
     def before(self, epoch: int) -> float:
         """Seconds that an epoch had taken when the run was interrupted in it."""
-        return sum(entry["seconds"] for entry in self.entries() if entry["epoch"] == epoch)
+        return math.fsum(entry["seconds"] for entry in self.entries() if entry["epoch"] == epoch)
