@@ -54,3 +54,17 @@ def test_jfif_is_jpeg(images):
     contents = Folder(str(images)).open().read()
     assert len(contents.train) + len(contents.test) == 9
     assert images / "a" / "x.jfif" in _pictures([images])
+
+
+def test_files_that_are_no_pictures_are_counted(images, capsys):
+    for name in ("a/notes.txt", "a/more.TXT", "b/LICENSE", "b/.hidden"):
+        (images / name).write_text("x")
+    os.mkfifo(images / "a" / "x.png")
+    assert len(_pictures([images])) == 8
+    text = "5 files that are no pictures are left out (1 of .png, 2 of .txt, 2 of no suffix)"
+    assert text in capsys.readouterr().err
+    for path in [path for path in images.rglob("*") if path.suffix != ".png" and path.is_file()]:
+        path.unlink()
+    (images / "a" / "x.png").unlink()
+    assert len(_pictures([images])) == 8
+    assert capsys.readouterr().err == ""

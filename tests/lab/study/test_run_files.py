@@ -1,6 +1,7 @@
 """What a finished run leaves in its folder."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import moebius as mb
-from moebius.lab.study.run_files import collect
+from moebius.lab.study.run_files import collect, remove_leftovers
 from moebius.storage.tensors import stored_tensors
 
 TREE = (
@@ -86,3 +87,17 @@ def test_routing_and_model_files(planned, record, tmp_path):
     model = mb.load(folder)
     tensors = load_file(folder / "model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in stored_tensors(model).items())
+
+
+def test_temporary_files_of_a_killed_process_are_removed_where_reports_are_written_too(tmp_path):
+    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    leftovers = [study / place / ".results.csv.123.tmp.csv" for place in ("", "tables", "figures")]
+    for path in (*leftovers, study / "tables" / "results.csv", elsewhere / ".precious.tmp"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    remove_leftovers(study)
+    assert [path for path in study.rglob("*") if path.is_file()] == [study / "tables" / "results.csv"]
+    shutil.rmtree(study / "figures")
+    (study / "figures").symlink_to(elsewhere)
+    remove_leftovers(study)
+    assert (elsewhere / ".precious.tmp").exists()

@@ -67,9 +67,14 @@ def remove_error(run: RunSpec) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote; the caller has locked the folder."""
-    for leftover in folder.glob(".*.tmp*"):
-        remove_file(leftover)
+    """Remove the temporary files of a process that was killed while it wrote; the caller has locked the folder.
+
+    Arguments:
+        folder: of a run or of a study, whose report has folders of its own.
+    """
+    for place in (folder, folder / "tables", folder / "figures"):
+        for leftover in () if place.is_symlink() and place != folder else place.glob(".*.tmp*"):
+            remove_file(leftover)
 
 
 def _error_path(folder: Path) -> Path:
