@@ -2,7 +2,8 @@
 
 import os
 import shlex
-import socket
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,19 +13,10 @@ from moebius.lab.cli._prediction import _pictures
 from moebius.lab.data.picture import read_image
 from moebius.lab.data.sources import Folder
 
+sys.path.insert(0, str(Path(__file__).parent))
+from mutations.folders import plant
 
-def plant(kind, path):
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as each:
-            each.bind(os.path.relpath(path))
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to(path if kind == "loop" else path.with_name("nowhere.png"))
+sys.path.pop(0)
 
 
 @pytest.fixture
