@@ -2,7 +2,8 @@
 
 import os
 import shlex
-import socket
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,19 +13,10 @@ from moebius.lab.cli._prediction import _pictures
 from moebius.lab.data.picture import read_image
 from moebius.lab.data.sources import Folder
 
+sys.path.insert(0, str(Path(__file__).parent))
+from mutations.folders import plant
 
-def plant(kind, path):
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as each:
-            each.bind(os.path.relpath(path))
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to(path if kind == "loop" else path.with_name("nowhere.png"))
+sys.path.pop(0)
 
 
 @pytest.fixture
@@ -54,3 +46,17 @@ def test_jfif_is_jpeg(images):
     contents = Folder(str(images)).open().read()
     assert len(contents.train) + len(contents.test) == 9
     assert images / "a" / "x.jfif" in _pictures([images])
+
+
+def test_files_that_are_no_pictures_are_counted(images, capsys):
+    for name in ("a/notes.txt", "a/more.TXT", "b/LICENSE", "b/.hidden"):
+        (images / name).write_text("x")
+    os.mkfifo(images / "a" / "x.png")
+    assert len(_pictures([images])) == 8
+    text = "5 files that are no pictures are left out (1 of .png, 2 of .txt, 2 of no suffix)"
+    assert text in capsys.readouterr().err
+    for path in [path for path in images.rglob("*") if path.suffix != ".png" and path.is_file()]:
+        path.unlink()
+    (images / "a" / "x.png").unlink()
+    assert len(_pictures([images])) == 8
+    assert capsys.readouterr().err == ""

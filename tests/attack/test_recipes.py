@@ -1,6 +1,5 @@
 """Recipes and overrides that are made to hang, to fill the memory or to end in a traceback: refused, with a reason."""
 
-import random
 import resource
 import subprocess
 import sys
@@ -53,6 +52,16 @@ TEXTS = {
     "set": (BASE + "title: !!set {a}", "needs a plain value"),
 }
 OVERRIDES = {
+    "seeds=1000000000000": "seeds",
+    "data.sets=[{kind: textures, rows_per_class: 1000000000000}]": "rows_per_class: needs at most 1,000,000",
+    "data.sets=[{kind: textures, rows_per_class: 900000, size: 4096}]": "at most 100,000,000 pixels",
+    "data.sets=[{kind: textures, size: 1000000000000}]": "size: needs at most 4,096",
+    "data.sets=[{kind: scenes, scenes: 1000000000000}]": "scenes: needs at most 1,000,000",
+    "data.sets=[{kind: regimes, rows: 1000000000000}]": "rows: needs at most 1,000,000",
+    "data.sets=[{kind: regimes, regimes: 1000000000000}]": "regimes: needs at most 1,000",
+    "sweep={keys: {training.epochs: [1, 2]}, method: random, trials: 1000000000000}": "trials",
+    "sweep={keys: {training.epochs: [1, 2]}, most: 1000000000000}": "most",
+    "sweep={keys: {training.epochs: {low: 1, high: 2000000, count: 1000000000000}}, most: 9}": "count",
     "training.²=1": "training.²: no such key",
     "data.sets.²=1": "the list data.sets has positions",
     f"data.sets.{'9' * 5000}=1": "the list data.sets has positions",
@@ -94,7 +103,7 @@ def test_a_hostile_recipe_is_refused(name, recipe):
     assert len(caught.value.message) < 1000
 
 
-@pytest.mark.parametrize("override", OVERRIDES, ids=lambda text: text[:20].encode("unicode_escape").decode())
+@pytest.mark.parametrize("override", OVERRIDES, ids=lambda text: text[-40:].encode("unicode_escape").decode())
 def test_a_hostile_override_is_refused(override, recipe):
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(recipe), [override])
@@ -121,69 +130,3 @@ def test_a_recipe_may_use_aliases(recipe):
         BASE.replace("{kind: linear}", "&linear {kind: linear}", 1) + "description: &text d\ntitle: *text"
     )
     assert load_recipe(str(recipe)).file.title == "d"
-
-
-VALUES = ["", "{}", "[]", "!!int x", "!!binary '*'", "*a", "&a [*a]", "<<", "{<<: 1}", "~", "-0", "0x", ".nan"]
-VALUES += [
-    "'\\0'",
-    '"\\ud800"',
-    "9" * 30,
-    "[[[[[]]]]]",
-    "{kind: }",
-    "{kind: linear, count: -1}",
-    "{kind: [1]}",
-    "²",
-    "1_",
-]
-VALUES += ["2001-01-01", "!!timestamp x", "!!python/object:os.system x", "? a", "a: b: c", "%", "@", "`", "|", "- - -"]
-
-
-def mutated(draw, text):
-    """The text with a few places changed: a value in place of a word, a piece left out or repeated, another sign."""
-    for _ in range(draw.randint(1, 4)):
-        place = draw.randrange(len(text))
-        end = min(len(text), place + draw.randint(1, 30))
-        piece = text[place:end]
-        new = draw.choice(
-            [draw.choice(VALUES), "", piece * draw.randint(2, 5), draw.choice("{}[]:,&*!?|>'\"%@`#\t²\n")]
-        )
-        text = text[:place] + new + text[end:]
-    return text
-
-
-KEYS = ["name", "data", "data.sets", "data.sets.0.kind", "data.size", "data.classes", "training", "training.optimizer"]
-KEYS += ["model", "model.gate", "model.gate.kind", "model.experts", "model.experts.count", "model.router", "variants"]
-KEYS += [
-    "variants.linear",
-    "variants.linear.experts",
-    "seeds",
-    "sweep",
-    "stages",
-    "presets",
-    "report",
-    "task",
-    "²",
-    ".",
-    "[0]",
-]
-
-
-def outcome(recipe, overrides=()):
-    try:
-        load_recipe(str(recipe), overrides)
-    except MoebiusError as error:
-        return not error.message
-    return True
-
-
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 11))])
-def test_no_mutation_ends_in_a_traceback(seed, recipe):
-    draw = random.Random(seed)
-    valid = 0
-    for _ in range(60):
-        recipe.write_text(mutated(draw, BASE), encoding="utf-8")
-        valid += outcome(recipe)
-    assert valid < 60
-    recipe.write_text(BASE, encoding="utf-8")
-    for _ in range(60):
-        outcome(recipe, [f"{draw.choice(KEYS)}={draw.choice(VALUES)}" for _ in range(draw.randint(1, 3))])

@@ -9,10 +9,12 @@ from torch import Tensor
 from moebius.kit.errors import ArgumentError
 
 
-def positive_integer(argument: str, value: object) -> int:
-    """`value` if it is a whole number of at least 1."""
+def positive_integer(argument: str, value: object, most: int | None = None) -> int:
+    """`value` if it is a whole number of at least 1, and no larger than `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ArgumentError(argument, "needs a whole number of at least 1", value, f"{argument}=1")
+    if most is not None and value > most:
+        raise ArgumentError(argument, f"needs at most {most:,}", value, f"{argument}={most}")
     return value
 
 

@@ -46,7 +46,8 @@ def check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], unknown: Mapp
     """Compare the modules with the file's names and shapes, all of them before one is changed; then take its formats.
 
     Raises:
-        ArgumentError: a module has a tensor that the file lacks, lacks one that the file has, or one of another shape.
+        ArgumentError: a module has a tensor that the file lacks, lacks one that the file has, or one of another shape,
+            or whole numbers in the place of others.
     """
     holders = tensor_holders(model)
     for name in [*holders, *tensors]:
@@ -64,6 +65,10 @@ def check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], unknown: Mapp
         if shape != tuple(tensors[name].shape):
             rule = f"its tensor {short} has the shape {tuple(tensors[name].shape)} in the file"
             raise ArgumentError(subject, rule, shape, "a module that is made as the saved one was")
+        kinds = [tensor.is_floating_point() or tensor.is_complex() for tensor in (whole, tensors[name])]
+        if kinds[0] != kinds[1]:
+            rule = f"its tensor {short} has the type {tensors[name].dtype} in the file"
+            raise ArgumentError(subject, rule, whole.dtype, "a module that is made as the saved one was")
     for name, (whole, _) in holders.items():
         whole.data = whole.data.to(tensors[name].dtype)
 

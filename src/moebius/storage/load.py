@@ -19,18 +19,8 @@ from moebius.storage.spec import build, unknown_parts
 from moebius.storage.tensors import put_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
-# What a component may raise for arguments from a file: of unknown names, of other types, beyond all bounds.
-_UNMADE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# What a component may raise for arguments from a file: of unknown names, beyond all bounds, of parts that do not fit.
+_UNMADE = (ArithmeticError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, ValueError)
 # Numbers that no file holds: masks, tables of positions.
 _SLACK = 10_000_000
 Experts = Sequence[nn.Module | None] | nn.ModuleList | Stack | Mapping[Any, Any]
@@ -145,7 +135,7 @@ def _check_size(folder: Path, spec: Any, supplied: Mapping[str, Any], tensors: M
     count = sum(tensor.numel() for tensor in tensors.values())
     rule = f"describes larger parts than its {count:,} numbers"
     error = DataError(f"{folder / 'model.safetensors'}: is damaged ({rule})", fix_for(folder))
-    if any(copies > max(count, 1) for copies in _copies(spec)):
+    if any(copies > max(count, 1000) for copies in _copies(spec)):
         raise error
     if supplied:
         return  # making the parts around them twice would change them
@@ -159,10 +149,9 @@ def _check_size(folder: Path, spec: Any, supplied: Mapping[str, Any], tensors: M
 
 
 def _copies(spec: Any) -> Iterator[int]:
-    """How many experts each stack of a description has."""
+    """How many experts each stack and each layer of a description has."""
     if isinstance(spec, Mapping):
-        if spec.get("kind") == "stack" and isinstance(spec.get("count"), int):
-            yield spec["count"]
+        yield from (spec[key] for key in ("count", "experts") if isinstance(spec.get(key), int))
         for part in spec.values():
             yield from _copies(part)
     elif isinstance(spec, list):
@@ -177,4 +166,7 @@ def _tensors(folder: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: is damaged ({error})", fix_for(folder)) from None
+    absent = [first for first in header["aliases"].values() if first not in tensors]
+    if absent:
+        raise DataError(f"{path}: is damaged (it has no tensor {absent[0]!r:.80})", fix_for(folder))
     return tensors | {name: tensors[first] for name, first in header["aliases"].items()}

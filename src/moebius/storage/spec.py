@@ -11,8 +11,7 @@ mapping {"kind": …, arguments…} in which a part inside is such a mapping too
 
 A module that has an earlier place too is {"same_as": that place}, a part of another room than its neighbours has a
 "room", parts that have names (the gates of tasks) are {"named": {name: part}}, and a number that JSON lacks is
-{"float": "-inf"}. Parts are made in the order in which a Spec names them, which
-decides what random numbers each of them draws.
+{"float": "-inf"}. Parts are made in the order of the Spec, which decides what random numbers each of them draws.
 """
 
 import copy
@@ -28,6 +27,7 @@ from moebius.core.stack import Stack
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import find, kind_of
 from moebius.layers.mixture import Mixture, execution_kind
+from moebius.storage._argument_types import call_checked
 
 Spec = Mapping[str, Any]
 # The parts of a mixture and the rooms where their kinds are looked for, in the order in which they are made.
@@ -209,15 +209,16 @@ class _Builder:
                 for name, value in spec.items()
                 if name in PARTS
             }
-            part = Mixture(**parts, execution=spec["execution"])
+            part = call_checked(Mixture, {**parts, "execution": spec["execution"]})
         elif kind == "stack":
-            part = Stack.of(lambda: self.part(spec["expert"], join_path(place, "expert"), room), spec["count"])
+            expert, at = spec["expert"], join_path(place, "expert")
+            part = call_checked(Stack.of, {"make": lambda: self.part(expert, at, room), "count": spec["count"]})
         elif kind == "sequential":
             part = nn.Sequential(*self.value(spec["parts"], place, room))
         elif kind == "part":
             part = self.inner_part(spec, place)
-        elif room not in ROOMS:
-            raise LookupError(f"no part of a mixture is of room {room!r}")
+        elif room not in ROOMS or not isinstance(kind, str):
+            raise LookupError(f"no part of a mixture is of room {room!r:.80} and kind {kind!r:.80}")
         else:
             part = self.component(spec, place, room)
         self.built[place] = part
@@ -230,7 +231,7 @@ class _Builder:
             if name not in ("kind", "room")
         }
         try:
-            return find(room, spec["kind"])(**arguments)
+            return call_checked(find(room, spec["kind"]), arguments)
         except ArgumentError as error:
             raise error.inside(place) if place else error from None
 
@@ -296,5 +297,4 @@ def _check_unaltered(part: Any, arguments: Mapping[str, Any], place: str) -> Non
     if fresh != _shapes(part):
         name = type(part).__name__
         rule = f"{name}'s arguments make the tensors {fresh}, and it was altered since"
-        fix = f"a class of another name that holds such a {name}"
-        raise ArgumentError(place or name, rule, _shapes(part), fix)
+        raise ArgumentError(place or name, rule, _shapes(part), f"a class of another name that holds such a {name}")

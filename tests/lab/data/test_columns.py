@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.columns import find_columns, table_rows
+from moebius.lab.data.columns import find_columns, find_linked_files, table_rows
 
 IMAGE, CLASS_LABEL = datasets.Image(), datasets.ClassLabel(names=["no", "yes"])
 
@@ -66,11 +66,43 @@ def test_rows_are_numbered_from_the_first(make_png, tmp_path):
         {"bytes": b"1", "path": "x"},
         {"bytes": None, "path": str(tmp_path / "a.png")},
         None,
-        {"bytes": None, "path": "x"},
+        {"bytes": None, "path": None},
     ]
     table = pa.table({"image": images, "label": [1, 0, None, 1]})
     columns = find({"image": IMAGE, "label": CLASS_LABEL})
-    rows = list(table_rows(table, columns, "f", 5))
+    rows = list(table_rows(table, columns, "f", 5, [tmp_path]))
     assert [row.image for row in rows] == [b"1", tmp_path / "a.png", None, None]
     assert [row.label for row in rows] == [1, 0, None, 1]
     assert [row.where for row in rows][:2] == ["f: row 5", "f: row 6"]
+
+
+@pytest.mark.parametrize("path", ["outside.png", "inside/../outside.png", "inside/link.png", "inside/none.png", "a\0b"])
+def test_an_image_elsewhere_is_not_read(path, tmp_path, make_png):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for name in ("outside.png", "inside/a.png"):
+        (tmp_path / name).write_bytes(make_png(1))
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    images = [{"bytes": None, "path": str(inside / "a.png")}, {"bytes": None, "path": str(tmp_path / path)}]
+    table = pa.table({"image": images, "label": [0, 1]})
+    columns = find({"image": IMAGE, "label": CLASS_LABEL})
+    with pytest.raises(DataError, match=r"f: row 1: the path .* is no file that belongs to the set"):
+        list(table_rows(table, columns, "f", 0, [inside]))
+    assert find_linked_files(table, "image", [inside]) == [inside / "a.png"]
+
+
+@pytest.mark.parametrize("labels", [[[1, 2]], [{"a": 1}], [0.5], [b"x"]])
+def test_a_column_of_nested_values_holds_no_labels(labels):
+    features = datasets.Features.from_arrow_schema(pa.table({"label": labels}).schema)
+    with pytest.raises(DataError, match="and labels are whole numbers or text"):
+        find({"image": IMAGE, **features}, labels)
+    table = pa.table({"image": [b"1"], "label": labels})
+    with pytest.raises(DataError, match=r"f: row 0: the label is a .*, and labels are whole numbers or text"):
+        list(table_rows(table, find({"image": IMAGE, "label": CLASS_LABEL}), "f", 0))
+
+
+@pytest.mark.parametrize("image", [7, [1, 2], "text", {"bytes": "text", "path": None}])
+def test_a_column_of_other_values_holds_no_images(image):
+    table = pa.table({"image": [image], "label": [0]})
+    with pytest.raises(DataError, match="f: row 0: the image is a "):
+        list(table_rows(table, find({"image": IMAGE, "label": CLASS_LABEL}), "f", 0))

@@ -82,3 +82,9 @@ def test_bad_classes_of_pixels_are_refused(label, reason):
     )
     with pytest.raises(DataError, match=f"^f: row 1: {reason}"):
         decode_rows(make_rows(first, second), ("no", "yes"), 2, "grey")
+
+
+@pytest.mark.parametrize(("count", "reason"), [(3, "the set has 1 of 3 rows"), (10**12, "are too many for the memory")])
+def test_rows_that_a_file_counts_and_does_not_hold_are_missed(count, reason):
+    with pytest.raises(DataError, match=reason):
+        decode_rows(RawRows(count, lambda: [RawRow(grey_image(1), 0, "f", 0)]), ("no",), 64, "rgb")

@@ -3,10 +3,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from moebius.kit.errors import ArgumentError, DataError
 from moebius.lab.data import read_image
-from moebius.lab.data.picture import convert_picture
+from moebius.lab.data.picture import convert_or_raise, convert_picture
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -58,7 +59,7 @@ def test_sixteen_bits_keep_their_upper_eight():
 
 def test_a_palette_with_transparency_becomes_its_colours():
     image = Image.new("RGB", (2, 2), (200, 100, 50)).quantize(2)
-    assert convert_picture(encode(image, transparency=bytes([0, 255])), 2, "grey")[0, 0, 0] == 124
+    assert convert_picture(encode(image, transparency=bytes([255, 0])), 2, "grey")[0, 0, 0] == 124
 
 
 def test_a_photograph_is_turned_upright():
@@ -69,6 +70,54 @@ def test_a_photograph_is_turned_upright():
     plain = convert_picture(encode(image, "JPEG", quality=100), 8, "grey")
     assert (upright[0] == np.rot90(plain[0], -1)).all()
     assert (upright != plain).any()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "TIFF"])
+def test_a_picture_is_turned_upright_by_what_its_file_says_of_it(kind):
+    """In XMP alone, as editors write it; in a tag of TIFF."""
+    xmp = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"PNG": {"pnginfo": text}, "TIFF": {"tiffinfo": {274: 6}}}.get(kind, {"xmp": xmp.encode()})
+    options |= {"lossless": True} if kind == "WEBP" else {"quality": 100}
+    image = Image.fromarray(np.repeat([[0], [255]], 8, 1).repeat(4, 0).astype(np.uint8))
+    upright = convert_picture(encode(image, kind, **options), 8, "grey")
+    assert (upright[0, :, :4] == 255).all()
+    assert (upright[0, :, 4:] == 0).all()
+
+
+GLYPHS = {
+    "LA": Image.merge("LA", (Image.new("L", (2, 2)), Image.fromarray(np.array([[255, 0], [0, 0]], np.uint8)))),
+    "L": Image.fromarray(np.array([[10, 0], [0, 0]], np.uint8)),
+    "I;16": Image.fromarray(np.array([[10, 300], [300, 300]], np.uint16)),
+    "P": Image.fromarray(np.array([[1, 0], [0, 0]], np.uint8)).convert("P"),
+}
+KEYS = {"L": 0, "I;16": 300, "P": bytes([0, 255])}
+
+
+@pytest.mark.parametrize("mode", [*GLYPHS, "RGBA"])
+def test_a_glyph_on_transparent_pixels_lies_on_white(mode):
+    image = GLYPHS["LA"].convert("RGBA") if mode == "RGBA" else GLYPHS[mode]
+    options = {"transparency": KEYS[mode]} if mode in KEYS else {}
+    with pytest.warns(UserWarning, match="transparent pixels of images become white"):
+        (pixels,) = convert_picture(encode(image, **options), 2, "grey").tolist()
+    assert pixels[0][0] <= 10
+    assert [pixels[0][1], *pixels[1]] == [255] * 3
+
+
+def test_half_transparent_pixels_are_mixed_with_white_and_opaque_ones_stay():
+    half = Image.new("RGBA", (1, 1), (255, 0, 0, 128))
+    with pytest.warns(UserWarning, match="become white"):
+        assert convert_picture(encode(half), 1, "rgb").ravel().tolist() == [255, 127, 127]
+    opaque = Image.new("RGBA", (1, 1), (200, 100, 50, 255))
+    assert convert_picture(encode(opaque), 1, "grey").tolist() == [[[124]]]
+
+
+def test_a_white_glyph_on_transparent_pixels_is_refused():
+    image = Image.new("RGBA", (2, 2), (255, 255, 255, 0))
+    image.putpixel((0, 0), (255, 255, 255, 255))
+    with pytest.raises(DataError, match="it is white where it is not transparent"):
+        convert_or_raise(encode(image), 2, "rgb", "a.png")
 
 
 def test_a_file_is_read_as_its_bytes_are(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -97,3 +98,17 @@ def test_temporary_files_are_removed_once_they_are_old(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {".tmpEc6D64", "b.tmp"}
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"b.tmp"}
+
+
+def test_temporary_files_of_a_killed_process_are_removed_where_reports_are_written_too(tmp_path):
+    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    leftovers = [study / place / ".results.csv.123.tmp.csv" for place in ("", "tables", "figures")]
+    for path in (*leftovers, study / "tables" / "results.csv", elsewhere / ".precious.tmp"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    remove_leftovers(study)
+    assert [path for path in study.rglob("*") if path.is_file()] == [study / "tables" / "results.csv"]
+    shutil.rmtree(study / "figures")
+    (study / "figures").symlink_to(elsewhere)
+    remove_leftovers(study)
+    assert (elsewhere / ".precious.tmp").exists()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -125,3 +127,32 @@ def test_a_term_without_weight_must_be_finite_too(small_data, settings, build, t
 
     with pytest.raises(TrainingError, match="step 1: sample_entropy is not a finite number"):
         alone(broken, data, chosen, 0, tmp_path).train()
+
+
+def test_names_a_router_and_a_combine_whose_parts_are_finite(small_data, batch):
+    spec = {"gate": {"kind": "linear"}, "experts": {"kind": "linear", "count": 2}, "combine": {"kind": "weighted_sum"}}
+    model = build_model(spec, small_data().facts)
+    for expert, sign in zip(model.experts, (1, -1), strict=True):
+        expert.linear.weight.data.zero_()
+        expert.linear.bias.data.fill_(sign * 3e38)
+    model.combine = lambda y, routing: y * 2
+    message = nonfinite_error(model, batch, NAN, 1, 1).message
+    assert message.endswith("; not finite: output of the model (Mixture)")
+    model.router.register_forward_hook(lambda router, inputs, routing: replace(routing, weights=routing.weights / 0))
+    message = nonfinite_error(model, batch, NAN, 1, 1).message
+    assert message.endswith("; not finite: output of router (Soft)")
+
+
+def test_names_a_layer_of_a_model_without_experts(batch):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(4), torch.nn.Linear(4, 2))
+    model(batch.x)
+    model[1].weight.data.fill_(3e38)
+    message = nonfinite_error(model, batch, NAN, 1, 1).message
+    assert message.endswith("; not finite: output of 1 (Linear)")
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_names_the_largest_output_where_all_are_finite(model, batch):
+    model.experts[1].linear.bias.data.fill_(1e30)
+    message = nonfinite_error(model, batch, NAN, 1, 1).message
+    assert "; all outputs are finite, and the largest is 1e+30, of experts (Stack)" in message

@@ -1,13 +1,17 @@
 """The rows that `moebius predict` is asked about: pictures, tables, or rows of the run's own data."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from moebius.kit.commands import command
 from moebius.kit.errors import ArgumentError, DataError
 from moebius.kit.files import is_plain_file
+from moebius.lab.console import PrintableConsole
 from moebius.lab.predict import ExplainedRows, Subject
 
 TABLES = (".csv", ".parquet")
@@ -99,16 +103,28 @@ def _tables(subject: Subject, files: Sequence[Path], domain: str | None) -> Aske
 
 
 def _pictures(files: Sequence[Path]) -> list[Path]:
-    """The files, and in the place of a folder the pictures in it, at any depth, in order of their paths."""
+    """The files, and in the place of a folder the pictures in it, at any depth, in order of their paths.
+
+    The terminal is told how many files of which suffix are left out of a folder.
+    """
     pictures: list[Path] = []
     for file in files:
         if file.is_dir():
-            inside = sorted(path for path in file.rglob("*") if path.suffix.lower() in PICTURES and is_plain_file(path))
+            paths = sorted(path for path in file.rglob("*") if path.is_symlink() or not path.is_dir())
+            inside = [path for path in paths if path.suffix.lower() in PICTURES and is_plain_file(path)]
             if not inside:
                 raise DataError(
                     f"{file}: the folder holds no pictures ({', '.join(PICTURES)})", "the name of a picture"
                 )
             pictures += inside
+            _print_left_out(file, Counter(path.suffix.lower() or "no suffix" for path in set(paths) - set(inside)))
         else:
             pictures.append(file)
     return pictures
+
+
+def _print_left_out(folder: Path, counts: Counter[str]) -> None:
+    if counts:
+        texts = ", ".join(f"{count:,} of {suffix}" for suffix, count in sorted(counts.items()))
+        text = f"{folder}: {counts.total():,} files that are no pictures are left out ({texts})"
+        PrintableConsole(stderr=True, highlight=False).print(escape(text), soft_wrap=True)

@@ -11,7 +11,7 @@ from moebius.lab.data.raw import RawRow, RawRows
 from moebius.tasks._task import ABSENT
 
 # Part of every cache key: raise it when a change of this file or of picture.py changes any pixel.
-VERSION = 1
+VERSION = 2
 
 
 def decode_rows(
@@ -33,9 +33,15 @@ def decode_rows(
         for each pixel, each the nearest one where images are scaled, and −100 for pixels without one.
 
     Raises:
-        DataError: an image is missing or broken, or a label is missing or no class, or of another form than the first.
+        DataError: an image is missing or broken, or a label is missing or no class, or of another form than the first;
+            or there are fewer rows than their file says, or more than the memory has room for.
     """
-    images = np.empty((len(rows), count_channels(color), size, size), dtype=np.uint8)
+    shape, decoded = (len(rows), count_channels(color), size, size), 0
+    try:
+        images = np.empty(shape, dtype=np.uint8)
+    except (MemoryError, ValueError) as error:
+        rule = f"{len(rows):,} images of {size} × {size} pixels are too many for the memory"
+        raise DataError(rule, f"size: {max(1, size // 2)}    # or fewer images") from error
     labels: np.ndarray | None = None
     positions = {name: position for position, name in enumerate(classes)}
     for t, row in enumerate(rows):
@@ -49,6 +55,9 @@ def decode_rows(
         if row.image is None or (isinstance(row.image, bytes) and not row.image):
             raise DataError(f"{row.where}: the image is missing", "add the image, or remove the row")
         images[t] = convert_or_raise(row.image, size, color, row.where)
+        decoded = t + 1
+    if decoded < len(rows):
+        raise DataError(f"the set has {decoded:,} of {len(rows):,} rows", "download its files again")
     return torch.from_numpy(images), torch.from_numpy(np.empty(0, np.int64) if labels is None else labels)
 
 

@@ -16,6 +16,8 @@ from moebius.kit.files import is_plain_file
 
 Color = Literal["grey", "rgb"]
 MODES = {"grey": ("L", 1), "rgb": ("RGB", 3)}
+# Where files say how to turn a picture; Pillow turns those of TIFF by itself.
+TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
 def count_channels(color: str) -> int:
@@ -35,8 +37,8 @@ def convert_picture(
     """Decode a picture, turn it upright, convert its colour, then resize it.
 
     Grey is ITU-R 601 luma, L = (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶, rounded down. A grey picture becomes RGB by
-    repetition of its channel. The resize is bilinear, with antialiasing where it shrinks, and does not keep the aspect
-    ratio of a picture that is not square.
+    repetition of its channel. Pixels that are transparent, wholly or in part, lie on white. The resize is bilinear,
+    with antialiasing where it shrinks, and does not keep the aspect ratio of a picture that is not square.
 
     Arguments:
         picture: bytes of an image file, its path, or a uint8 array (height, width[, 3]).
@@ -44,18 +46,18 @@ def convert_picture(
         color: "grey" (1 channel) or "rgb" (3).
 
     Raises:
+        ValueError: what is not transparent is as white as the background, so that nothing of the picture would be left.
         ValueError, OSError, SyntaxError, …: any exception that Pillow raises for bytes that are no complete image.
     """
     image = _open_picture(picture)
-    if "exif" in image.info:
+    if TURNED_BY & image.info.keys():
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        # Pillow clips 16 bits to 255 in some versions and scales in others.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _in_eight_bits(image)
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no fixed range")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
+    if image.has_transparency_data:
+        image = _on_white(image.convert("RGBA"))
     mode, channels = MODES[color]
     image = image.convert(mode)
     if image.size != (size, size):
@@ -103,6 +105,28 @@ def convert_or_raise(
     except Exception as error:
         reason = "no image in any known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise DataError(f"{where}: the image cannot be decoded: {reason}", "replace the image, or remove it") from error
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """The upper eight of the sixteen bits; Pillow clips them to 255 in some versions and scales in others."""
+    values = np.asarray(image)
+    grey = (values >> 8).astype(np.uint8)
+    if "transparency" not in image.info:
+        return Image.fromarray(grey)
+    alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return image
+    flat = Image.new("RGBA", image.size, "white")
+    flat.alpha_composite(image)
+    if alpha.getbbox() is not None and flat.convert("L").getextrema() == (255, 255):
+        raise ValueError("it is white where it is not transparent, and transparent pixels become white")
+    warnings.warn("transparent pixels of images become white", stacklevel=2)
+    return flat
 
 
 def _open_picture(picture: bytes | Path | np.ndarray) -> Image.Image:

@@ -11,6 +11,11 @@ import numpy as np
 
 from moebius.kit.errors import ArgumentError
 
+MOST_DRAWN = 1_000_000
+"""Most rows, or rows of a class, that a source draws."""
+LARGEST_DRAWN = 4096
+"""Largest height and width of images that a source draws, in pixels."""
+
 
 class RawRow(NamedTuple):
     """One row before decoding.

@@ -1,7 +1,7 @@
 """Sets that the `datasets` library loads: from the hub, or from a local folder in a layout that it supports."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
@@ -10,7 +10,7 @@ import huggingface_hub
 import pyarrow as pa
 
 from moebius.kit.errors import DataError
-from moebius.lab.data.columns import Columns, find_columns, table_rows
+from moebius.lab.data.columns import Columns, find_columns, find_linked_files, table_rows
 from moebius.lab.data.raw import Contents, RawRow, RawRows
 
 PROBE_SECONDS = 8.0
@@ -70,11 +70,33 @@ def read_splits(
     return Contents(columns.classes, _make_rows(path, train, columns), _make_rows(path, test, columns))
 
 
+def linked_files(path: str, splits: Iterable[datasets.Dataset]) -> list[Path]:
+    """The images that the splits of a set hold by their paths, as the library does for folders of images."""
+    folders = _folders(path)
+    return [
+        file
+        for split in splits
+        for name in split.data.table.column_names
+        for file in find_linked_files(split.data.table, name, folders)
+    ]
+
+
+def _folders(path: str) -> list[Path]:
+    """Where images of a set may be: in its local folder, or where the library keeps what it has downloaded."""
+    if Path(path).is_dir():
+        return [Path(path)]
+    config = datasets.config
+    places = (config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH, huggingface_hub.constants.HF_HUB_CACHE)
+    return [Path(place) for place in places]
+
+
 def _make_rows(path: str, split: datasets.Dataset, columns: Columns) -> RawRows:
+    folders = _folders(path)
+
     def iterate() -> Iterator[RawRow]:
         first, table = 0, split.data.table.select([columns.image, columns.label])
         for batch in table.to_batches(max_chunksize=1024):
-            yield from table_rows(pa.Table.from_batches([batch]), columns, f"{path} ({split.split})", first)
+            yield from table_rows(pa.Table.from_batches([batch]), columns, f"{path} ({split.split})", first, folders)
             first += batch.num_rows
 
     return RawRows(len(split), iterate)

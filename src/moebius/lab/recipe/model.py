@@ -96,6 +96,7 @@ def _check_layers(spec: Mapping[str, Any], path: Path, stages: Collection[str]) 
 
 def _check_layer(part: Any, path: Path, stages: Collection[str]) -> list[Problem]:
     kind, layer_kinds = part.get("kind") if isinstance(part, Mapping) else None, writable_kinds("layers")
+    kind = kind if kind is None or isinstance(kind, str) else str(kind)
     if kind is None or kind in ("mixture", "stage") or kind in kinds("experts"):
         problems = [] if kind is None or "count" not in part else [_no_count(part, path)]
         return problems + _check_expert(part, path, stages)

@@ -250,9 +250,6 @@ def _planned(recipe: RecipeLike, out: Path | str | None, options: StudyOptions) 
     plan_stages(recipe, data, plugins)  # its errors are raised before the folder is created
     with folder_lock(folder):
         remove_leftovers(folder)
-        for place in (folder / "tables", folder / "figures"):
-            if not place.is_symlink():
-                remove_leftovers(place)
         workers, cohorts = options.get("workers"), options.get("cohorts", "auto")
         mixed = options.get("mixed", False)
 

@@ -74,13 +74,15 @@ def remove_leftovers(folder: Path, age: float | int = 0) -> None:
     """Remove the temporary files of a process that was killed while it wrote.
 
     Arguments:
-        folder: which the caller has locked, unless there is an age.
+        folder: of a run, of a stage's outputs, or of a study, whose report has folders of its own. The caller has
+            locked it, unless there is an age.
         age: seconds since the last write to a file that is removed.
     """
-    for pattern in (".*.tmp*", SAFETENSORS_TEMPORARY):
-        for leftover in folder.glob(pattern):
-            if not age or time.time() - leftover.lstat().st_mtime > age:
-                remove_file(leftover)
+    for place in (folder, folder / "tables", folder / "figures"):
+        for pattern in (".*.tmp*", SAFETENSORS_TEMPORARY):
+            for leftover in () if place.is_symlink() and place != folder else place.glob(pattern):
+                if not age or time.time() - leftover.lstat().st_mtime > age:
+                    remove_file(leftover)
 
 
 def _error_path(folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """The error for a loss that is NaN or infinite: it names the terms, and the experts or gates that they come from."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from moebius.core.routing import Routing
 from moebius.core.stack import Stack
 from moebius.execution.loop import Loop
 from moebius.experts.adapter import Adapter
@@ -24,7 +26,7 @@ def nonfinite_error(
     """The error that names the step, the terms that are not finite and the experts or gates that they come from."""
     bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["total"]
     sources = _find_bad_parameters(model) or _find_bad_outputs(model, batch)
-    where = f"; not finite: {', '.join(sources)}" if sources else ""
+    where = f"; not finite: {', '.join(sources)}" if sources else f"; {_describe_layers(model, batch)}"
     fix = "training.optimizer.lr=1e-4 or training.clip_norm=1.0"
     if not sources and _excludes_classes(model):
         where = "; a row is of a class that none of the experts which run for it knows, so that its probability is 0"
@@ -115,6 +117,50 @@ def _find_bad_outputs(model: nn.Module, batch: Batch) -> list[str]:
         for hook in hooks:
             hook.remove()
     return list(bad)
+
+
+def _describe_layers(model: nn.Module, batch: Batch) -> str:
+    """The first module whose output is not finite, where neither expert nor gate is to blame; else the largest output.
+
+    It runs the model once more with hooks.
+    """
+    bad: list[str] = []
+    largest = (0.0, "the model")
+    hooks = []
+    for path, module in model.named_modules():
+
+        def check(module, inputs, output, path=path):
+            nonlocal largest
+            name = f"{path or 'the model'} ({type(module).__name__})"
+            for tensor in _output_tensors(output):
+                # A designed gate gives −inf on purpose.
+                if torch.isnan(tensor).any() or (tensor == torch.inf).any():
+                    bad.append(name)
+                elif tensor.numel():
+                    largest = max(largest, (float(tensor.nan_to_num(neginf=0.0).abs().max()), name))
+
+        hooks.append(module.register_forward_hook(check))
+    try:
+        with torch.no_grad():
+            call_model(model, batch.x, batch.domains)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if bad:
+        return f"not finite: output of {bad[0]}"
+    value, name = largest
+    return f"all outputs are finite, and the largest is {value:.3g}, of {name}"
+
+
+def _output_tensors(output: Any) -> list[Tensor]:
+    """The floating-point tensors that a module has returned."""
+    if isinstance(output, Routing):
+        output = output.weights
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, tuple | list):
+        return [tensor for each in output for tensor in _output_tensors(each)]
+    return [output] if isinstance(output, Tensor) and output.is_floating_point() else []
 
 
 def _pools(layer: nn.Module) -> list[tuple[str, nn.Module, str]]:

@@ -3,7 +3,10 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -132,3 +135,29 @@ def test_a_hub_without_the_set_gives_another_error(tmp_path):
         server.shutdown()
     assert "ylecun/mnist: the set cannot be loaded (DatasetNotFoundError)" in output
     assert "check its name" in output
+
+
+def test_an_image_that_a_parquet_file_names_is_in_the_sets_folder_and_its_change_is_noticed(
+    tmp_path, make_png, monkeypatch
+):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
+    folder = tmp_path / "set"
+    for split in ("train", "test"):
+        rows = [{"bytes": None, "path": str(folder / name)} for name in (f"{split}-a", f"{split}-b")]
+        table = pa.table({"image": rows, "label": ["a", "b"]})
+        folder.mkdir(exist_ok=True)
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+        for value, row in enumerate(rows):
+            Path(row["path"]).write_bytes(make_png(value))
+    source = Hub(str(folder), image="image", label="label")
+    before = load_sets([source], 4, cache_dir=tmp_path / "cache")
+    (folder / "test-b").write_bytes(make_png(200))
+    after = load_sets([source], 4, cache_dir=tmp_path / "cache")
+    assert before.test.images[:, 0, 0, 0].tolist() == [0, 1]
+    assert after.test.images[:, 0, 0, 0].tolist() == [0, 200]
+    (folder / "test-b").rename(tmp_path / "elsewhere.png")
+    (folder / "test-b").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(DataError, match="test-b' in the place of the bytes of an image"):
+        load_sets([source], 4, cache_dir=tmp_path / "cache")

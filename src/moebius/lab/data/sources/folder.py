@@ -18,6 +18,7 @@ class Folder(Source):
 
     In the second layout, a share of every class is held out as the test split; it is the same in every run. The name of
     a class is the name of its folder. Hidden files and files without the suffix of an image format are ignored.
+    Transparent pixels lie on white.
 
     Arguments:
         path: the folder; a relative path is searched in the current folder, then in the data folder.

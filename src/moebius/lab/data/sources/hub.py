@@ -79,13 +79,13 @@ class Hub(Source):
         return Raw(hash_content([*train, *test], "parquet", self.image, self.label, len(train)), read)
 
     def _open_remote(self) -> Raw:
-        from moebius.lab.data.remote import load_splits, read_splits
+        from moebius.lab.data.remote import linked_files, load_splits, read_splits
 
         train, test = load_splits(self.path, self.config, self.revision, (self.train, self.test))
         files = [Path(file["filename"]) for split in (train, test) for file in split.cache_files]
-        # The library's files may hold paths of images instead of the images. Where these images change, the paths
-        # of the library's files change too.
+        # The library's files may hold paths of images instead of the images.
+        images = linked_files(self.path, (train, test))
         return Raw(
-            hash_content(files, "datasets", self.image, self.label, len(train), str(train.features), files),
+            hash_content([*files, *images], "datasets", self.image, self.label, len(train), str(train.features), files),
             lambda: read_splits(self.path, train, test, self.image, self.label),
         )

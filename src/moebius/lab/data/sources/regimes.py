@@ -7,9 +7,11 @@ from jaxtyping import Float, Int
 
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Raw, hash_content
+from moebius.lab.data.raw import MOST_DRAWN, Raw, hash_content
 from moebius.lab.data.stratify import check_share
 from moebius.lab.data.tables.table import Table, TableOptions, TableSource
+
+MOST_REGIMES = 1000
 
 
 class Regimes(TableSource):
@@ -25,8 +27,8 @@ class Regimes(TableSource):
 
     Arguments:
         dimensions: of x, 1 or 2.
-        regimes: their number, at least 2; at most 5 in two dimensions.
-        rows: training and test rows together, at least 10.
+        regimes: their number, 2 to 1000; at most 5 in two dimensions.
+        rows: training and test rows together, 10 to 1,000,000.
         noise: standard deviation of the noise, at least 0; that of the functions is about 1.
         seed: of the functions and the rows, at least 0.
         test: share of the rows to test on, strictly between 0 and 1.
@@ -55,10 +57,10 @@ class Regimes(TableSource):
     ):
         if dimensions not in (1, 2):
             raise ArgumentError("dimensions", "needs 1 or 2", dimensions, "dimensions: 1")
-        if positive_integer("regimes", regimes) < 2 or (dimensions == 2 and regimes > len(_CENTRES)):
+        if positive_integer("regimes", regimes, MOST_REGIMES) < 2 or (dimensions == 2 and regimes > len(_CENTRES)):
             rule = "needs at least 2" + (f", and at most {len(_CENTRES)} in two dimensions" if dimensions == 2 else "")
             raise ArgumentError("regimes", rule, regimes, "regimes: 4")
-        if positive_integer("rows", rows) < 10:
+        if positive_integer("rows", rows, MOST_DRAWN) < 10:
             raise ArgumentError("rows", "needs at least 10", rows, "rows: 3000")
         if not 0 <= noise < float("inf"):
             raise ArgumentError("noise", "needs a number of at least 0", noise, "noise: 0.1")

@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, hash_content
+from moebius.lab.data.raw import LARGEST_DRAWN, MOST_DRAWN, Contents, Raw, RawRow, RawRows, Source, hash_content
 from moebius.lab.data.sources.textures import CLASSES as TEXTURES
 from moebius.lab.data.sources.textures import draw_texture
 from moebius.lab.data.stratify import mark_test_rows
@@ -27,8 +27,8 @@ class Scenes(Source):
     before the pixels: {kind: tokens, channels: first}.
 
     Arguments:
-        scenes: training and test scenes together, at least 10.
-        size: height and width of a scene, at least 16 pixels; `data.size` should be the same.
+        scenes: training and test scenes together, 10 to 1,000,000.
+        size: height and width of a scene, 16 to 4096 pixels; `data.size` should be the same.
         digits: digits in a scene, from 1 to 4.
         seed: of the scenes, at least 0.
 
@@ -48,9 +48,9 @@ class Scenes(Source):
     example: ClassVar = {"size": 2 * HEIGHT, "scenes": 40}
 
     def __init__(self, scenes: int = 2500, size: int = 16, digits: int = 2, seed: int = 0):
-        if positive_integer("scenes", scenes) < 10:
+        if positive_integer("scenes", scenes, MOST_DRAWN) < 10:
             raise ArgumentError("scenes", "needs at least 10", scenes, "scenes: 2500")
-        if positive_integer("size", size) < 2 * HEIGHT:
+        if positive_integer("size", size, LARGEST_DRAWN) < 2 * HEIGHT:
             raise ArgumentError("size", f"needs at least {2 * HEIGHT} pixels", size, f"size: {2 * HEIGHT}")
         if not 1 <= digits <= 4:
             raise ArgumentError("digits", "needs a number from 1 to 4", digits, "digits: 2")

@@ -7,9 +7,10 @@ from jaxtyping import Float, UInt8
 
 from moebius.kit.arguments import positive_integer
 from moebius.kit.errors import ArgumentError
-from moebius.lab.data.raw import Contents, Raw, RawRow, RawRows, Source, hash_content
+from moebius.lab.data.raw import LARGEST_DRAWN, MOST_DRAWN, Contents, Raw, RawRow, RawRows, Source, hash_content
 from moebius.lab.data.stratify import check_share, mark_test_rows
 
+MOST_PIXELS = 100_000_000
 CLASSES = ("stripes", "waves", "checks", "grid", "bricks", "dots", "rings", "ramp", "blob", "noise")
 
 # Chosen by measurement: at the default size and number of rows, a linear classifier trained to convergence reaches a
@@ -30,8 +31,8 @@ class Textures(Source):
     the images are the same on any machine.
 
     Arguments:
-        rows_per_class: images of each class, train and test together, at least 2.
-        size: height and width, in pixels, at least 4.
+        rows_per_class: images of each class, train and test together, 2 to 1,000,000.
+        size: height and width, in pixels, 4 to 4096; the images of a class have at most 100 million pixels together.
         seed: seed of the images, at least 0.
         share: share of each class to test on, strictly between 0 and 1.
 
@@ -49,11 +50,14 @@ class Textures(Source):
     name = "textures"
 
     def __init__(self, rows_per_class: int = 500, size: int = 8, seed: int = 0, share: float = 0.2):
-        if positive_integer("rows_per_class", rows_per_class) < 2:
+        if positive_integer("rows_per_class", rows_per_class, MOST_DRAWN) < 2:
             rule = "needs at least 2, one to train and one to test on"
             raise ArgumentError("rows_per_class", rule, rows_per_class, "rows_per_class: 500")
-        if positive_integer("size", size) < 4:
+        if positive_integer("size", size, LARGEST_DRAWN) < 4:
             raise ArgumentError("size", "needs at least 4 pixels", size, "size: 8")
+        if rows_per_class * size**2 > MOST_PIXELS:
+            rule = f"needs at most {MOST_PIXELS:,} pixels in the images of a class, with size {size}"
+            raise ArgumentError("rows_per_class", rule, rows_per_class, f"rows_per_class: {MOST_PIXELS // size**2}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ArgumentError("seed", "needs a whole number of at least 0", seed, "seed: 0")
         self.rows_per_class, self.size, self.seed, self.share = rows_per_class, size, seed, check_share(share)

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from moebius.kit.errors import DataError
+from moebius.kit.names import shorten
 
 # A target of whole numbers with more different values than this is a number.
 MOST_CLASSES = 20
@@ -85,7 +86,7 @@ def read_numbers(column: pd.Series, where: str) -> Float[np.ndarray, "T"]:
     ):
         if is_wrong.any():
             row = int(is_wrong.argmax())
-            rule = f"column {column.name!r} holds {str(column.iloc[row])!r} in row {row}, which {rule}"
+            rule = f"column {column.name!r} holds {shorten(str(column.iloc[row]))!r} in row {row}, which {rule}"
             raise DataError(f"{where}: {rule}", fix)
     return numbers
 

@@ -1,6 +1,7 @@
 """Files of tables: finding them, and reading them as a pandas DataFrame."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moebius.kit.errors import DataError
+from moebius.kit.files import is_plain_file
+
+# What Arrow raises for a file that is damaged, or that holds text that is no UTF-8.
+UNREADABLE = (OSError, ValueError, pa.ArrowException)
 
 
 def find_file(path: str, data_dir: Path | None, package: str | None = None) -> Path:
@@ -31,14 +36,14 @@ def find_file(path: str, data_dir: Path | None, package: str | None = None) -> P
                 f"{path}: the package {package!r}, which ships it, is not installed", f"pip install {package}"
             )
         file = Path(next(iter(spec.submodule_search_locations)), path)
-        if not file.is_file():
+        if not is_plain_file(file):
             raise DataError(f"{path}: the package {package!r} ships no such file ({file})", "path: FILE OF THE PACKAGE")
         return file
     # Where the path is absolute, joining it to data_dir gives the path itself.
     candidates = [Path(path).expanduser()]
     candidates += [data_dir / candidates[0]] if data_dir is not None else []
     for file in candidates:
-        if file.is_file():
+        if is_plain_file(file):
             return file
     places = " nor ".join(str(file.absolute()) for file in dict.fromkeys(candidates))
     raise DataError(f"{path}: there is no such file ({places})", "path: FILE OF THE TABLE")
@@ -59,7 +64,7 @@ def read_csv(path: Path, separator: str, missing: Sequence[str]) -> pd.DataFrame
     try:
         # pandas gives repeated names a number, so that the names have to be read by themselves.
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
-        _check_names([str(name) for name in names.iloc[0]], path)
+        check_column_names([str(name) for name in names.iloc[0]], path)
         frame = pd.read_csv(path, na_values=list(missing), index_col=False, low_memory=False, **options)
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path}: the file is empty", "path: A FILE WITH ROWS") from error
@@ -78,11 +83,11 @@ def read_parquet_table(path: Path) -> pd.DataFrame:
         DataError: the file is no complete parquet file, holds no rows, or two of its columns have one name.
     """
     try:
-        _check_names(pq.read_schema(path).names, path)
+        check_column_names(pq.read_schema(path).names, path)
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        frame = table.to_pandas()
+    except UNREADABLE as error:
         raise DataError(f"{path}: truncated, or no parquet file: {error}", "write the file again") from error
-    frame = table.to_pandas()
     # An index that pandas has kept is no column of its own; where it has a name it is one.
     frame = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     return check_rows(frame.reset_index(drop=True), path)
@@ -95,8 +100,13 @@ def check_rows(frame: pd.DataFrame, where: Path | str) -> pd.DataFrame:
     return frame.rename(columns=str)
 
 
-def _check_names(names: Sequence[str], path: Path) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            fix = f"rename one of the columns {name!r} in a copy of the file"
-            raise DataError(f"{path}: {names.count(name)} columns are called {name!r}", fix)
+def check_column_names(names: Sequence[str], path: Path) -> None:
+    """Refuse a table of which two columns have one name.
+
+    Raises:
+        DataError: they have.
+    """
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        fix = f"rename one of the columns {name!r} in a copy of the file"
+        raise DataError(f"{path}: {count} columns are called {name!r}", fix)

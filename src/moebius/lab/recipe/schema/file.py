@@ -16,6 +16,8 @@ from moebius.lab.training.settings import Settings
 
 LARGEST_SIZE = 4096
 """Largest height and width of images, in pixels."""
+MOST_SEEDS = 10_000
+"""Most runs of each variant."""
 FILE_NAME = r"^\w[\w+-]*$"
 
 
@@ -141,7 +143,7 @@ class RecipeFile(Strict):
         baseline: name of the variant that the others are compared with; null for the first.
         margin: within which a difference of the score does not matter, above 0, so that variants may be shown to be
             level; null for none.
-        seeds: number of runs of each variant, with the seeds 0 … seeds − 1.
+        seeds: number of runs of each variant, with the seeds 0 … seeds − 1; 1 to 10000.
         sweep: values that are tried for keys of the models and their training; null for none.
         report: what the report draws.
         published: figures of a published study, for the report; null for none.
@@ -161,7 +163,7 @@ class RecipeFile(Strict):
     variants: dict[FileName, Annotated[dict[str, Any], place_of("variant")]] = Field(min_length=1)
     baseline: str | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
-    seeds: AtLeastOne = 1
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 1
     sweep: SweepSpec | None = None
     report: ReportSpec = ReportSpec()
     published: PublishedSpec | None = None

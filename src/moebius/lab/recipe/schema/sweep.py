@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from moebius.lab.checks.problems import Problem
-from moebius.lab.checks.strict import AtLeastOne, Strict, place_of
+from moebius.lab.checks.strict import Strict, place_of
 from moebius.lab.checks.wording import validate
+
+MOST_POINTS = 100_000
+"""Most points of a sweep, and values of a range."""
 
 
 class RangeSpec(Strict):
@@ -17,13 +20,13 @@ class RangeSpec(Strict):
         low: the smallest value.
         high: the largest value, above low. Where both are whole numbers, so are all values.
         scale: how values are spread and drawn: linear, or log for rates and weights, whose low is above 0.
-        count: number of values in a grid, at least 2; random and optuna draw from the whole range.
+        count: number of values in a grid, 2 to 100000; random and optuna draw from the whole range.
     """
 
     low: int | float
     high: int | float
     scale: Literal["linear", "log"] = "linear"
-    count: int | None = Field(default=None, ge=2)
+    count: int | None = Field(default=None, ge=2, le=MOST_POINTS)
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
@@ -49,18 +52,18 @@ class SweepSpec(Strict):
         keys: by dotted key (training.gate.lr, model.experts.count, variants.NAME.training.losses[0].weight), a list
             of values, or a range with low, high, scale and count; at least one.
         method: grid tries all combinations; random draws them; optuna proposes them from the results so far.
-        trials: number of combinations that random and optuna try for each variant.
+        trials: number of combinations that random and optuna try for each variant, 1 to 100000.
         variants: names of the variants that are swept; null for all that a key applies to.
         seed: of the draws of random and optuna.
-        most: largest number of points of all variants together.
+        most: largest number of points of all variants together, 1 to 100000.
     """
 
     keys: dict[str, Annotated[Any, place_of("swept-values")]] = Field(min_length=1)
     method: Literal["grid", "random", "optuna"] = "grid"
-    trials: AtLeastOne = 20
+    trials: Annotated[int, Field(ge=1, le=MOST_POINTS)] = 20
     variants: Annotated[list[str], Field(min_length=1)] | None = None
     seed: int = Field(default=0, ge=0)
-    most: AtLeastOne = 1000
+    most: Annotated[int, Field(ge=1, le=MOST_POINTS)] = 1000
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
