@@ -11,7 +11,7 @@ from moebius.execution.stacked import all_outputs
 
 
 class Padded(Execution):
-    """Sort the assignments by expert, and run consecutive experts as batched products of rows padded with zeros.
+    """Sort the assignments by expert, and run consecutive experts as batched products of as many rows each.
 
     It takes stacks of `experts.FFN`. A batch is halved until at most a quarter of it is padding, or 16 rows an expert,
     so that one expert with many rows costs no padding. Numbers of rows are rounded up to multiples of 16: for bf16 the

@@ -148,3 +148,10 @@ def test_text_is_no_image(tmp_path):
 def test_an_unknown_colour_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="color: must be grey or rgb, got 'blue'"):
         read_image(tmp_path / "a.png", 4, "blue")
+
+
+def test_a_format_for_which_another_program_is_started_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("L", (2, 2)).save(path, "EPS")
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_image(path, 2)

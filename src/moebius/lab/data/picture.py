@@ -16,6 +16,8 @@ from moebius.kit.files import is_plain_file
 
 Color = Literal["grey", "rgb"]
 MODES = {"grey": ("L", 1), "rgb": ("RGB", 3)}
+# What browsers and cameras write, and old data sets. Pillow starts another program for some formats, and none of these.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 # Where files say how to turn a picture; Pillow turns those of TIFF by itself.
 TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
@@ -70,7 +72,7 @@ def read_image(path: Path | str, size: int, color: str = "grey") -> UInt8[Tensor
     """Read one image file as data sets are read: decoded, converted to the colour, and resized.
 
     Arguments:
-        path: an image file of any format that Pillow reads.
+        path: an image file of one of `FORMATS`.
         size: height and width of the result, in pixels.
         color: "grey" (1 channel) or "rgb" (3).
 
@@ -135,6 +137,12 @@ def _open_picture(picture: bytes | Path | np.ndarray) -> Image.Image:
     with warnings.catch_warnings():
         # Warnings about unusual metadata do not concern the pixels, and a set of millions of images would repeat them.
         warnings.simplefilter("ignore", UserWarning)
-        image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else picture.read_bytes()))
+        image = open_known_format(picture if isinstance(picture, bytes) else picture.read_bytes())
         image.load()
     return image
+
+
+def open_known_format(picture: bytes) -> Image.Image:
+    """The picture in the bytes of a file of one of `FORMATS`, whose size is read and whose pixels are not."""
+    Image.init()
+    return Image.open(io.BytesIO(picture), formats=[name for name in FORMATS if name in Image.OPEN])

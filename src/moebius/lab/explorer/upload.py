@@ -1,6 +1,5 @@
 """What is looked at of an uploaded picture before it is decoded."""
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +8,8 @@ from threading import Lock
 from PIL import Image
 
 from moebius.kit.errors import DataError
+from moebius.lab.data.picture import open_known_format
 
-# What browsers and cameras write. Pillow starts another program for some formats, and needs none of them here.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 # Pixels that are decoded, of a large camera: at 4 bytes each, and one picture at a time.
 MOST_PIXELS = 50 * 10**6
 _DECODING = Lock()
@@ -28,7 +26,7 @@ def decoding(picture: bytes, name: str) -> Iterator[None]:
         name: of the file.
 
     Raises:
-        DataError: the file is no picture of `FORMATS`, or has more than `MOST_PIXELS`.
+        DataError: the file is no picture of a known format, or has more than `MOST_PIXELS`.
 
     Example:
         >>> with decoding(b"GIF89a?", "a.gif"):
@@ -46,12 +44,10 @@ def decoding(picture: bytes, name: str) -> Iterator[None]:
 
 
 def _read_size(picture: bytes, name: str) -> tuple[int, int]:
-    Image.init()
-    formats = [each for each in FORMATS if each in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here
-            with Image.open(io.BytesIO(picture), formats=formats) as image:
+            with open_known_format(picture) as image:
                 return image.size
     # On bad bytes Pillow's plugins raise many types.
     except Exception as error:

@@ -76,7 +76,7 @@ def predict(run: Path, images: Sequence[Path], top: int = 3, domain: str | None 
 
     Arguments:
         run: folder of the run, OUT/VARIANT/seed-N.
-        images: paths of image files, in any format that Pillow reads.
+        images: paths of image files, such as PNG, JPEG, WebP, GIF, BMP or TIFF.
         top: number of most probable classes to return.
         domain: name of the set that the images belong to. The domain gate needs it, because it routes by the set and
             not by the image.
