@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.lab.report import build
 from moebius.lab.report.source import read_study
 
@@ -38,3 +38,16 @@ def test_a_folder_that_cannot_be_read_is_refused_and_left_as_it_was(make_study, 
     assert name in str(error.value)
     assert error.value.fix
     assert sorted(out.rglob("*")) == before
+
+
+@pytest.mark.parametrize("score", ["r2", "\ud800", "a\x00b"])
+def test_a_score_that_no_expert_has_is_refused(make_study, score):
+    out = make_study(epochs=1, seeds=1)
+    results = json.loads((out / "results.json").read_text())
+    results["runs"][0]["experts_alone"] = [{"paths": ["0"], "accuracy": 0.5}]
+    (out / "results.json").write_text(json.dumps(results))
+    read_study(out)
+    about = json.loads((out / "study.json").read_text())
+    (out / "study.json").write_text(json.dumps({**about, "task": {"score": score}}))
+    with pytest.raises(DamagedFileError, match="score"):
+        read_study(out)

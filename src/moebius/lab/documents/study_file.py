@@ -12,9 +12,9 @@ Precision = Literal["fp32", "bf16"]
 class TaskNames(Form):
     """The task of a study."""
 
-    kind: str | None = None
-    score: str | None = None
-    loss: str | None = None
+    kind: Name | None = None
+    score: Name | None = None
+    loss: Name | None = None
 
 
 class DataNames(Form):

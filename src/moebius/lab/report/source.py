@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import BaseModel
 
 from moebius.kit.commands import beside
-from moebius.kit.errors import StudyError
+from moebius.kit.errors import DamagedFileError, StudyError
 from moebius.kit.files import read_json
 from moebius.lab.documents import ResultsFile, StudyFile, check_form
 from moebius.lab.report.frames import Frame, make_frame
@@ -152,7 +152,8 @@ def read_study(folder: Path) -> Study:
     """Read study.json and results.json.
 
     Raises:
-        StudyError: one of them is missing or damaged, has another schema or has no run.
+        StudyError: one of them is missing, has another schema or has no run.
+        DamagedFileError: one of them has not the form of such a file, or they do not belong together.
     """
     about = _read_document(folder / "study.json", StudyFile)
     results = _read_document(folder / "results.json", ResultsFile)
@@ -170,7 +171,18 @@ def read_study(folder: Path) -> Study:
     places = {name: (recipe_places.get(name, len(recipe_places)), first) for name, first in first_runs.items()}
     ordered = tuple(sorted(runs, key=lambda run: (*places[run["variant"]], run["seed"])))
     costs, stages = results.get("costs") or {}, tuple(results.get("stages") or ())
-    return Study(folder, about, ordered, costs, stages, tuple(points), chosen)
+    study = Study(folder, about, ordered, costs, stages, tuple(points), chosen)
+    _check_scores(study)
+    return study
+
+
+def _check_scores(study: Study) -> None:
+    """Check that each expert's entry has a number for the score that study.json names."""
+    for run in study.runs:
+        for expert in run.get("experts_alone") or ():
+            if not isinstance(expert.get(study.score), int | float):
+                reason = f"an expert of {run['variant']!r}, seed {run['seed']}, has no number for {study.score!r}"
+                raise DamagedFileError(study.folder / "results.json", f"{reason}, the score in study.json")
 
 
 def _read_document(path: Path, form: type[BaseModel]) -> dict[str, Any]:
