@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from moebius.core.safe_log import safe_log
 from moebius.kit.html import html_table
 
 
@@ -136,10 +137,7 @@ class Routing:
         weight_A = torch.where(selection.kept_A, selection.weight_A, 0)
         index_A = selection.row_A * scores.shape[1] + selection.expert_A
         weights = torch.zeros_like(probs).flatten().index_add(0, index_A, weight_A.to(probs.dtype)).view_as(probs)
-        # The logarithm is taken of positive weights only: that of 0 would give NaN gradients.
-        positive = weights > 0
-        log_weights = torch.where(positive, torch.where(positive, weights, 1).log(), -torch.inf)
-        return cls(scores, probs, weights, log_weights, selection, aux=aux or {}, distribution=distribution)
+        return cls(scores, probs, weights, safe_log(weights), selection, aux=aux or {}, distribution=distribution)
 
 
 class Router(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from moebius.core.precision import at_least_float32
 from moebius.core.routing import Routing, Selection
-from moebius.routers._normalisation import ACTIVATIONS, safe_log
+from moebius.core.safe_log import safe_log
+from moebius.routers._normalisation import ACTIVATIONS
 
 # The name of one of our normalisations, or the block's own function of the scores.
 Normalisation = str | Callable[[Tensor], Tensor]

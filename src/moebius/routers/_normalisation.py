@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moebius.core.precision import at_least_float32
+from moebius.core.safe_log import safe_log
 from moebius.kit.errors import ArgumentError
 from moebius.kit.registry import did_you_mean
 
@@ -51,9 +52,3 @@ def normalise(scores: Float[Tensor, "T E"], name: str) -> tuple[Float[Tensor, "T
         return scores.sigmoid(), -F.softplus(-scores, threshold=50)
     probs = ACTIVATIONS[name](scores)
     return probs, safe_log(probs)
-
-
-def safe_log(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log w where w > 0, else −∞ with a gradient of zero; torch.log alone would give a gradient of NaN there."""
-    is_positive = weights > 0
-    return torch.where(is_positive, torch.where(is_positive, weights, 1).log(), -torch.inf)

@@ -20,7 +20,9 @@ else:
 def top_k_selection(expert_TK: Int[Tensor, "T K"], weight_TK: Float[Tensor, "T K"]) -> Selection:
     """K assignments for each row; those of weight 0 are not kept."""
     rows, k = expert_TK.shape
-    row_A = torch.arange(rows, device=expert_TK.device).unsqueeze(1).expand(rows, k).flatten()
+    row_A = torch.arange(rows, device=expert_TK.device)
+    if k > 1:
+        row_A = row_A.unsqueeze(1).expand(rows, k).flatten()
     weight_A = weight_TK.flatten()
     return Selection(row_A, expert_TK.flatten(), weight_A, weight_A != 0)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
+from moebius.core.safe_log import safe_log
 from moebius.kit.arguments import positive_integer, positive_number
 from moebius.kit.errors import ArgumentError
-from moebius.routers._normalisation import safe_log
 from moebius.routers._selecting import weighted_selection
 
 

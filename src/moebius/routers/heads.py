@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from moebius.core.routing import Router, Routing, Selection
+from moebius.core.safe_log import safe_log
 from moebius.kit.arguments import positive_integer
-from moebius.routers._normalisation import safe_log
 
 
 def _add(values: list[Tensor]) -> Tensor:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from moebius.core.precision import at_least_float32
 from moebius.core.routing import Router, Routing
+from moebius.core.safe_log import safe_log
 from moebius.kit.arguments import positive_integer
-from moebius.routers._normalisation import safe_log
 
 
 class PerClass(Router):
